@@ -1,0 +1,50 @@
+# make demo | make test | make lint | make format
+#
+# Each target makes its own environment in .venv the first time (some minutes, about 2 GB) and is quick after that.
+
+PYTHON ?= python3
+VENV ?= .venv
+# `make demo IMAGES=folder` segments your own images instead of the examples.
+IMAGES ?=
+# `make test ARGS="-k preprocessing"` runs part of the tests.
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test lint format
+
+help:
+	@sed -n '1,3s/^# *//p' Makefile
+
+demo: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 $(BIN)/python examples/demo.py $(if $(IMAGES),"$(IMAGES)")
+
+# Two test processes share the cores better than two threads of one network do.
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamps are written last, so that an installation that broke off is begun again.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing condseg_sdk into $(VENV) ..."
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing condseg_sdk with [train,dev] into $(VENV) ..."
+	@$(INSTALL) --editable '.[train,dev]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,105 @@
+"""Writing files and folders that appear whole or not at all. What is inside a file is the business of others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+from condseg_sdk.errors import OptionError
+
+__all__ = ["atomic_folder", "atomic_write"]
+
+
+def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
+    """Write a file beside its final place, then rename it: a reader never sees half of it.
+
+    Args:
+        path: Where the file shall stand. An existing file is replaced; the folder must exist.
+        write: Called once with a temporary path in the same folder and of the same suffix; it writes the file
+            there.
+
+    Returns:
+        The final path.
+
+    Raises:
+        OptionError: The file cannot be written there (no such folder, no permission, disk full). Whatever
+            else `write` raises passes through. In both cases the folder is left as it was.
+
+    Example:
+        >>> import tempfile
+        >>> path = atomic_write(f"{tempfile.mkdtemp()}/a.txt", lambda part: part.write_text("whole"))
+        >>> path.read_text()
+        'whole'
+    """
+    path = Path(path)
+    # Not a file of tempfile's, which only its owner could read (mode 0600).
+    part = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
+    try:
+        write(part)
+        part.replace(path)
+    except OSError as error:
+        remedy = "choose a folder that exists and can be written to"
+        raise OptionError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+    finally:
+        with suppress(OSError):  # it is there only after a failure, and not after each
+            part.unlink()
+    return path
+
+
+def atomic_folder(
+    path: str | os.PathLike[str], write: Callable[[Path], object], *, replaces: Collection[str] = ()
+) -> Path:
+    """Write a folder beside its final place, then rename it: it stands there whole or not at all.
+
+    Args:
+        path: Where the folder shall stand. Folders above it are made.
+        write: Called once with a new empty folder beside `path`; it writes the files there.
+        replaces: Names that an existing folder may hold and lose. One with anything else is left alone.
+
+    Returns:
+        The final path.
+
+    Raises:
+        OptionError: The folder holds other files, or it cannot be written. Whatever else `write` raises passes
+            through. What stood there before still does.
+
+    Example:
+        >>> import tempfile
+        >>> path = atomic_folder(f"{tempfile.mkdtemp()}/run", lambda part: (part / "a.txt").write_text("whole"))
+        >>> (path / "a.txt").read_text()
+        'whole'
+    """
+    path = Path(path).resolve()
+    part, before = (path.parent / f".{uuid.uuid4().hex}" for _ in range(2))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _check_replaceable(path, replaces)
+        part.mkdir()
+        write(part)
+        if path.exists():
+            path.rename(before)
+        try:
+            part.rename(path)
+        except OSError:
+            if before.exists():
+                before.rename(path)
+            raise
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
+    finally:
+        for leftover in (part, before):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return path
+
+
+def _check_replaceable(folder: Path, replaces: Collection[str]) -> None:
+    if not folder.is_dir():
+        raise OptionError(f"{folder} is a file; choose a folder")
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in replaces)
+    if others:
+        raise OptionError(f"{folder} holds other files, such as {others[0]}; choose a new or an empty folder")

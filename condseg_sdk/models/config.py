@@ -1,0 +1,123 @@
+"""config.json of a checkpoint: what the network is built of, what it expects, and where its weights come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from condseg_sdk.errors import CheckpointError, OptionError
+from condseg_sdk.preprocessing import Preprocessing
+
+__all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json", "read_json"]
+
+FORMAT_VERSION = 1
+KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Everything about a checkpoint besides its weights.
+
+    Args:
+        network: arguments of `ConDSeg`. Tuples become lists, as in JSON.
+        preprocessing: what the network expects of its input.
+        threshold: of the probability, chosen in training; above 0 and below 1.
+        provenance: where the weights come from, any JSON. The model card shows `data`, `license`, `attribution`,
+            `datasets` (names on the Hub), `metrics`, `validation`, `command` and `date`.
+
+    Raises:
+        OptionError: a value is out of range or cannot be written as JSON.
+
+    Example:
+        >>> config = CheckpointConfig({"heads": (1, 2, 4, 4)}, Preprocessing((256, 256)), 0.5, {"license": "mit"})
+        >>> CheckpointConfig.from_dict(config.to_dict()) == config
+        True
+    """
+
+    network: dict[str, Any]
+    preprocessing: Preprocessing
+    threshold: float
+    provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if type(self.threshold) not in (int, float) or not 0 < self.threshold < 1:
+            raise OptionError(f"threshold={self.threshold!r} must be a number above 0 and below 1")
+        if not isinstance(self.preprocessing, Preprocessing):
+            raise OptionError(f"preprocessing={self.preprocessing!r} must be a Preprocessing")
+        for name in ("network", "provenance"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                raise OptionError(f"{name}={value!r} must be a dictionary")
+            object.__setattr__(self, name, as_json(name, dict(value)))  # also a copy of our own
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json; `from_dict` reads it back."""
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return {**values, "preprocessing": self.preprocessing.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CheckpointConfig:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            CheckpointError: a key is missing or unknown, a value is not allowed, or the format is a newer one.
+        """
+        version = values.get("format_version")
+        if type(version) is int and version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"format version {version} is newer than this release reads ({FORMAT_VERSION}): "
+                f"install condseg_sdk {_writer(values)} or later"
+            )
+        if version != FORMAT_VERSION or set(values) != set(KEYS):
+            raise CheckpointError(
+                f"the keys must be {', '.join(KEYS)} with format_version {FORMAT_VERSION}, "
+                f"not {', '.join(map(str, values))} with {version!r}"
+            )
+        try:
+            return cls(
+                network=values["network"],
+                preprocessing=Preprocessing.from_dict(values["preprocessing"]),
+                threshold=values["threshold"],
+                provenance=values["provenance"],
+            )
+        except OptionError as error:
+            raise CheckpointError(str(error)) from error
+
+
+def _writer(values: Mapping[str, Any]) -> str:
+    """The release that wrote a config.json, the one thing about a newer format that is sure to be read."""
+    provenance = values.get("provenance")
+    version = provenance.get("package_version") if isinstance(provenance, Mapping) else None
+    return str(version) if version else "in the version its author used"
+
+
+def as_json(name: str, value: Any) -> Any:
+    """A deep copy of `value` as JSON has it: lists for tuples, strings for keys.
+
+    Raises:
+        OptionError: it holds something JSON has no form for.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptionError(f"{name} must hold plain JSON values: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: the file cannot be read or holds anything else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check that the file is there") from error
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise CheckpointError(f"{path} is not JSON ({error}); download or save the checkpoint again") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no JSON object; download or save the checkpoint again")
+    return values

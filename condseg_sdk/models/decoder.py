@@ -1,0 +1,75 @@
+"""Size-Aware Decoder (paper, section "Size-Aware Decoder"): small, middle and large regions get a decoder each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from condseg_sdk.models.layers import ChannelAttention, ConvBN, SpatialAttention, upsample
+
+
+class SizeDecoder(nn.Module):
+    """Merge a coarse map into the next finer one; every step adds all steps before it.
+
+    Args:
+        low_channels: of the coarse map, which has half the resolution.
+        channels: of the fine map and of the result.
+    """
+
+    def __init__(self, low_channels: int, channels: int) -> None:
+        super().__init__()
+        self.merge = ConvBN(low_channels + channels, channels, 1)
+        self.steps = nn.ModuleList([ConvBN(channels, channels, kernel, relu=False) for kernel in (3, 3, 1)])
+        self.channel_attention = ChannelAttention(channels)
+        self.spatial_attention = SpatialAttention()
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        x = total = self.merge(torch.cat((upsample(low, 2), high), 1))
+        for step in self.steps:
+            x = F.relu(step(x) + total)
+            total = total + x
+        result: Tensor = self.spatial_attention(self.channel_attention(x))
+        return result
+
+
+class SizeAwareDecoder(nn.Module):
+    """Three decoders over neighbouring levels, brought to the finest level and concatenated.
+
+    Args:
+        channels: of the aggregated features, finest level first.
+
+    Returns (forward): (B, channels[0] + channels[1] + channels[2], H1, W1).
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.small = SizeDecoder(channels[1], channels[0])
+        self.middle = SizeDecoder(channels[2], channels[1])
+        self.large = SizeDecoder(channels[3], channels[2])
+
+    def forward(self, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor) -> Tensor:
+        parts = (self.small(f2, f1), upsample(self.middle(f3, f2), 2), upsample(self.large(f4, f3), 4))
+        return torch.cat(parts, 1)
+
+
+class OutputBlock(nn.Module):
+    """From the concatenated decoders to logits.
+
+    Args:
+        in_channels: of the concatenation.
+        fused: channels after the first convolution.
+        hidden: channels of the 3x3 and the 1x1 convolution before the logits (128 and 64 in the paper).
+        upscale: factor by which the maps grow before those convolutions; 1 keeps them cheap.
+    """
+
+    def __init__(self, in_channels: int, fused: int, hidden: tuple[int, int], *, upscale: int) -> None:
+        super().__init__()
+        self.upscale = upscale
+        self.fuse = ConvBN(in_channels, fused)
+        self.refine = nn.Sequential(ConvBN(fused, hidden[0]), ConvBN(hidden[0], hidden[1], 1))
+        self.logits = nn.Conv2d(hidden[1], 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.logits(self.refine(upsample(self.fuse(x), self.upscale)))
+        return result

@@ -1,0 +1,35 @@
+"""Encoders: four feature maps of falling resolution from an image. Add one by writing its module and a registry line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.models.encoders.base import Encoder
+from condseg_sdk.models.encoders.efficientnet_lite import efficientnet_lite0
+from condseg_sdk.models.encoders.pvt_v2 import pvt_v2_b2
+from condseg_sdk.models.encoders.resnet import resnet50
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    "resnet50": resnet50,
+    "pvt_v2_b2": pvt_v2_b2,
+    "efficientnet_lite0": efficientnet_lite0,
+}
+
+
+def build_encoder(name: str) -> Encoder:
+    """A new encoder with random weights.
+
+    Args:
+        name: a key of `ENCODERS`.
+
+    Raises:
+        OptionError: unknown name.
+    """
+    try:
+        return ENCODERS[name]()
+    except KeyError:
+        raise OptionError(f"unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}") from None
+
+
+__all__ = ["ENCODERS", "Encoder", "build_encoder"]

@@ -1,0 +1,143 @@
+"""Pyramid Vision Transformer v2 (Wang et al. 2022), size b2; module names close to the published ones.
+
+Numerics that parity depends on: block and stage norms use eps 1e-6, the patch-embedding and the spatial-reduction
+norms LayerNorm's default 1e-5; GELU is the exact one; all projections have a bias.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from condseg_sdk.models.encoders.base import Encoder
+
+BLOCK_EPS = 1e-6
+
+
+def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
+    return tokens.transpose(1, 2).unflatten(2, (height, width))
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping patches: a strided convolution and a norm. (B, C, H, W) -> tokens (B, H' W', C')."""
+
+    def __init__(self, in_channels: int, channels: int, *, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int, int]:
+        x = self.proj(x)
+        height, width = x.shape[-2:]
+        return self.norm(x.flatten(2).transpose(1, 2)), height, width
+
+
+class SpatialReductionAttention(nn.Module):
+    """Self-attention whose keys and values come from a map shrunk by `reduction` (1: not shrunk)."""
+
+    def __init__(self, channels: int, heads: int, reduction: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.sr: nn.Conv2d | None = None
+        if reduction > 1:
+            self.sr = nn.Conv2d(channels, channels, reduction, stride=reduction)
+            self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        query = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        reduced = x if self.sr is None else self.norm(self.sr(_to_map(x, height, width)).flatten(2).transpose(1, 2))
+        key, value = self.kv(reduced).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        result: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return result
+
+
+class MLP(nn.Module):
+    """Two linear layers with a depthwise 3x3 convolution between them, which stands in for position embeddings."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        x = self.dwconv(_to_map(self.fc1(x), height, width)).flatten(2).transpose(1, 2)
+        result: Tensor = self.fc2(F.gelu(x))
+        return result
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a norm and around a shortcut."""
+
+    def __init__(self, channels: int, heads: int, mlp_ratio: int, reduction: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=BLOCK_EPS)
+        self.attn = SpatialReductionAttention(channels, heads, reduction)
+        self.norm2 = nn.LayerNorm(channels, eps=BLOCK_EPS)
+        self.mlp = MLP(channels, channels * mlp_ratio)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        x = x + self.attn(self.norm1(x), height, width)
+        return x + self.mlp(self.norm2(x), height, width)
+
+
+class Stage(nn.Module):
+    """Patch embedding, blocks, norm. (B, C, H, W) -> (B, C', H', W')."""
+
+    def __init__(
+        self, in_channels: int, channels: int, *, depth: int, heads: int, mlp_ratio: int, reduction: int, first: bool
+    ) -> None:
+        super().__init__()
+        kernel, stride = (7, 4) if first else (3, 2)
+        self.patch_embed = PatchEmbedding(in_channels, channels, kernel=kernel, stride=stride)
+        self.blocks = nn.ModuleList([Block(channels, heads, mlp_ratio, reduction) for _ in range(depth)])
+        self.norm = nn.LayerNorm(channels, eps=BLOCK_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens, height, width = self.patch_embed(x)
+        for block in self.blocks:
+            tokens = block(tokens, height, width)
+        return _to_map(self.norm(tokens), height, width).contiguous()
+
+
+class PyramidVisionTransformerV2(Encoder):
+    """Four stages; their outputs are the feature maps."""
+
+    channels = (64, 128, 320, 512)
+    strides = (4, 8, 16, 32)
+
+    def __init__(self, depths: tuple[int, int, int, int] = (3, 4, 6, 3)) -> None:
+        super().__init__()
+        heads, mlp_ratios, reductions = (1, 2, 5, 8), (8, 8, 4, 4), (8, 4, 2, 1)
+        inputs = (3, *self.channels[:3])
+        self.stages = nn.ModuleList(
+            [
+                Stage(
+                    inputs[i],
+                    self.channels[i],
+                    depth=depths[i],
+                    heads=heads[i],
+                    mlp_ratio=mlp_ratios[i],
+                    reduction=reductions[i],
+                    first=i == 0,
+                )
+                for i in range(4)
+            ]
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        x1, x2, x3, x4 = features
+        return x1, x2, x3, x4
+
+
+def pvt_v2_b2() -> PyramidVisionTransformerV2:
+    """PVTv2-b2: 24.8 M parameters, strides 4 to 32."""
+    return PyramidVisionTransformerV2()

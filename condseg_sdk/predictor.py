@@ -1,0 +1,251 @@
+"""Predictor: a checkpoint, ready to segment whatever a user has. It wires the parts and holds no arithmetic."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from condseg_sdk.errors import CondsegError, OptionError, check_choice
+from condseg_sdk.images import (
+    VIDEO_SUFFIXES,
+    ColorOrder,
+    ImageSource,
+    find_images,
+    is_single,
+    source_name,
+    video_frames,
+)
+from condseg_sdk.pipeline import ErrorHandler, Named, Pipeline, Request
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.runtimes.base import Runtime
+from condseg_sdk.runtimes.torch_runtime import Precision, TorchRuntime
+from condseg_sdk.segmentation import Segmentation
+from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
+from condseg_sdk.weights.hub import resolve
+
+__all__ = ["Predictor"]
+
+logger = logging.getLogger("condseg_sdk")
+
+OnError = Literal["raise", "skip"] | Callable[[Any, CondsegError], None]
+
+
+class Predictor:
+    """Segments images with one checkpoint. Make one with `Predictor.from_pretrained`.
+
+    Safe to call from several threads. It can be pickled: the copy opens the same checkpoint again.
+
+    Example:
+        >>> predictor = Predictor.from_pretrained("condseg-lite-polyp")  # doctest: +SKIP
+        >>> seg = predictor("frame.jpg")  # doctest: +SKIP
+        >>> seg.mask.shape, seg.area  # doctest: +SKIP
+        ((531, 622), 21870)
+    """
+
+    def __init__(self, runtime: Runtime, config: CheckpointConfig, *, reopen: dict[str, Any]) -> None:
+        self._runtime = runtime
+        self._config = config
+        self._reopen = reopen
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+    ) -> Predictor:
+        """Load a checkpoint.
+
+        Args:
+            model: a name from `list_models()`, a checkpoint folder, or "org/name" (also "org/name@revision") on the
+                Hugging Face Hub.
+            device: "auto" takes a GPU if one can be used; "cpu", "cuda", "cuda:1", "mps" are taken or refused.
+            precision: "float32"; on a GPU also "float16" or "bfloat16".
+            revision: branch, tag or commit on the Hub.
+            cache_dir: where downloads are kept; default: Hugging Face's own cache.
+            token: for private repositories; default: the one you are logged in with.
+            local_files_only: never go to the network.
+
+        Raises:
+            ModelNotFoundError: nothing of that name; the message lists the nearest ones.
+            CheckpointError: found but incomplete, damaged, or not the file its hash promises.
+            DeviceError: the device cannot be used.
+        """
+        if Path(model).exists():
+            model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
+        options = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        network, config = load_checkpoint(resolve(model, token=token, **options))
+        runtime = TorchRuntime(network, device=device, precision=precision)
+        # No token here: a pickle is no place for one. The copy uses the login of the machine it is opened on.
+        return cls(runtime, config, reopen={"model": model, "device": device, "precision": precision, **options})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), self._reopen)
+
+    def __repr__(self) -> str:
+        return f"Predictor({str(self._reopen['model'])!r}, device={self.device!r})"
+
+    @property
+    def device(self) -> str:
+        """Where the network really runs, such as "cpu" or "cuda:0"."""
+        return self._runtime.device
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What really executes the network: ("torch",)."""
+        return self._runtime.providers
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the checkpoint expects of its input."""
+        return self._config.preprocessing
+
+    @property
+    def threshold(self) -> float:
+        """The checkpoint's own threshold, chosen in training."""
+        return self._config.threshold
+
+    @overload
+    def __call__(self, source: list[Any] | tuple[Any, ...], **options: Any) -> list[Segmentation]: ...
+
+    @overload
+    def __call__(self, source: str | os.PathLike[str], **options: Any) -> Any: ...
+
+    @overload
+    def __call__(self, source: ImageSource, **options: Any) -> Segmentation: ...
+
+    def __call__(
+        self,
+        source: Any,
+        *,
+        threshold: float | None = None,
+        batch_size: int = 8,
+        tta: bool = False,
+        tile: int | None = None,
+        uncertainty: bool = False,
+        color_order: ColorOrder = "rgb",
+        on_error: OnError = "raise",
+    ) -> Any:
+        """Segment one image, or many.
+
+        Args:
+            source: one image (a path, bytes, PIL image, NumPy array (H, W[, C]), torch tensor (3, H, W)), or a folder, a
+                glob pattern, or a list or tuple of any of these.
+            threshold: probability from which a pixel belongs to the mask, in (0, 1); default: the checkpoint's own.
+            batch_size: images (or tiles) the network gets at once.
+            tta: average over the four mirror images: four times the work, a little more accurate.
+            tile: side in pixels of square, overlapping tiles into which each image is cut, for regions that would be
+                too small in the whole image; default: the whole image at once, as in training.
+            uncertainty: compute `Segmentation.uncertainty`, too.
+            color_order: "bgr" for NumPy arrays from OpenCV.
+            on_error: with many images, what happens to one that cannot be read: "raise", "skip" (the others are
+                answered and a log message names it), or a function that gets the source and the error.
+
+        Returns:
+            One `Segmentation` for one image, otherwise a list of them, in order, skipped images left out.
+
+        Raises:
+            ImageError: a source cannot be read; always for a single image.
+            OptionError: an argument's value is not allowed.
+
+        Example:
+            >>> predictor("frame.jpg").area  # doctest: +SKIP
+            21870
+            >>> [seg.area for seg in predictor("frames/", batch_size=16)]  # doctest: +SKIP
+            [21870, 0, 1311]
+        """
+        request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
+        single = is_single(source)
+        sources = [Named(s, source_name(s)) for s in find_images(source)]
+        answers = list(self._answers(sources, request, "raise" if single else on_error))
+        return answers[0] if single else answers
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        threshold: float | None = None,
+        batch_size: int = 8,
+        tta: bool = False,
+        tile: int | None = None,
+        uncertainty: bool = False,
+        color_order: ColorOrder = "rgb",
+        on_error: OnError = "raise",
+    ) -> Iterator[Segmentation]:
+        """Segment many images, or the frames of a video, one answer at a time and with flat memory.
+
+        Args:
+            source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video each
+                answer's `source` is its frame, RGB.
+            threshold, batch_size, tta, tile, uncertainty, color_order, on_error: as in a call.
+
+        Yields:
+            One `Segmentation` for each image, in order.
+
+        Raises:
+            ImageError, OptionError: as in a call; options are checked at once, sources when their turn comes.
+
+        Example:
+            >>> for seg in predictor.stream("colonoscopy.mp4"):  # doctest: +SKIP
+            ...     print(seg.name, seg.area)
+        """
+        request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
+        return self._answers(_named(source), request, on_error)
+
+    def _request(
+        self,
+        threshold: float | None,
+        batch_size: int,
+        tta: bool,
+        tile: int | None,
+        uncertainty: bool,
+        color_order: ColorOrder,
+    ) -> Request:
+        check_choice("color_order", color_order, ColorOrder)
+        return Request(
+            threshold=self.threshold if threshold is None else threshold,
+            batch_size=batch_size,
+            tta=tta,
+            tile=tile,
+            uncertainty=uncertainty,
+            color_order=color_order,
+        )
+
+    def _answers(self, sources: Iterable[Named], request: Request, on_error: OnError) -> Iterator[Segmentation]:
+        return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error)).answer(sources)
+
+
+def _named(source: Any) -> Iterator[Named]:
+    if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES:
+        for number, frame in enumerate(video_frames(source)):
+            yield Named(frame, f"{os.fspath(source)} frame {number}")
+        return
+    is_image_or_paths = isinstance(source, (str, os.PathLike, list, tuple)) or not isinstance(source, Iterator)
+    for item in find_images(source) if is_image_or_paths else source:
+        yield Named(item, source_name(item))
+
+
+def _handler(on_error: OnError) -> ErrorHandler | None:
+    if callable(on_error):
+        return on_error
+    if on_error == "raise":
+        return None
+    if on_error == "skip":
+        return lambda _, error: logger.warning("skipped: %s", error)
+    raise OptionError(f"on_error={on_error!r} must be 'raise', 'skip' or a function of a source and its error")
+
+
+def _reopen(cls: type[Predictor], options: dict[str, Any]) -> Predictor:
+    return cls.from_pretrained(**options)

@@ -1,0 +1,159 @@
+"""What a checkpoint expects of its input, and the way back from the network's size to the image's.
+
+An image is squashed to the checkpoint's size, whatever its aspect ratio, as the paper does in training and in
+measuring; `restore` undoes the squash. Reading files is `images.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, fields
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from condseg_sdk.errors import CheckpointError, OptionError, check_choice
+from condseg_sdk.images import ColorOrder
+
+__all__ = ["Interpolation", "Preprocessing", "restore"]
+
+Interpolation = Literal["antialias", "linear", "area"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The input a checkpoint was trained on: `x = (pixels * scale - mean) / std`, per channel, at one size.
+
+    It travels with the weights in `config.json`: a wrong colour order or mean loses accuracy without any
+    error.
+
+    Args:
+        size: Network input size (height, width) in pixels. Images are squashed to it, aspect ratio not kept.
+        color_order: Order of the channels as the network wants them, "rgb" or "bgr".
+        scale: Factor on the uint8 pixels, before mean and std.
+        mean: Three numbers, in the network's channel order, in units of scaled pixels.
+        std: Three numbers greater than zero, likewise.
+        interpolation: "antialias", bilinear with its support widened when shrinking (Pillow's, and
+            `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
+            INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
+
+    Raises:
+        OptionError: A value is of the wrong kind or out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> preprocessing = Preprocessing(size=(256, 256), scale=1.0, mean=(127,) * 3, std=(128,) * 3)
+        >>> preprocessing(np.zeros((480, 640, 3), np.uint8)).shape
+        (3, 256, 256)
+    """
+
+    size: tuple[int, int]
+    _: KW_ONLY
+    color_order: ColorOrder = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    interpolation: Interpolation = "antialias"
+
+    def __post_init__(self) -> None:
+        check_choice("color_order", self.color_order, ColorOrder)
+        check_choice("interpolation", self.interpolation, Interpolation)
+        if not (_is_numbers(self.size, 2, int) and min(self.size) > 0):
+            raise OptionError(f"size={self.size!r} must be (height, width), two whole numbers above 0")
+        if not (_is_numbers([self.scale], 1) and self.scale > 0):
+            raise OptionError(f"scale={self.scale!r} must be a number above 0, such as 1/255")
+        if not _is_numbers(self.mean, 3):
+            raise OptionError(f"mean={self.mean!r} must be three numbers, one for each channel")
+        if not (_is_numbers(self.std, 3) and min(self.std) > 0):
+            raise OptionError(f"std={self.std!r} must be three numbers above 0, one for each channel")
+        for name in ("size", "mean", "std"):  # JSON has lists only
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Make one image network input: uint8 (H, W, 3) RGB to float32 (3, h, w), contiguous."""
+        return self.normalize(self.resize(image))
+
+    def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Squash an image to `size`: uint8 (H, W, 3) to uint8 (h, w, 3), in [0, 255], still RGB."""
+        height, width = self.size
+        if image.shape[:2] == self.size:
+            return image
+        if self.interpolation == "antialias":
+            return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        flag = cv2.INTER_LINEAR if self.interpolation == "linear" else cv2.INTER_AREA
+        return np.asarray(cv2.resize(image, (width, height), interpolation=flag), np.uint8)
+
+    def normalize(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn RGB pixels into network input: channel order, scale, mean and std, channels first.
+
+        Args:
+            image: uint8 RGB, one image (h, w, 3) or a batch (B, h, w, 3), usually from `resize`.
+
+        Returns:
+            float32, (3, h, w) or (B, 3, h, w), contiguous, channels in `color_order`.
+        """
+        channels = image[..., ::-1] if self.color_order == "bgr" else image
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        pixels = (channels.astype(np.float32) * np.float32(self.scale) - mean) / std
+        return np.ascontiguousarray(np.moveaxis(pixels, -1, -3))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as plain JSON types; `Preprocessing.from_dict` reads them back."""
+        values = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Read what `to_dict` wrote. Every key must be there and no other, since a default would be a guess.
+
+        Args:
+            values: The "preprocessing" part of a checkpoint's config.json.
+
+        Raises:
+            CheckpointError: A key is missing or unknown, or a value is not allowed.
+        """
+        expected = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != expected:
+            given = sorted(values) if isinstance(values, Mapping) else values
+            raise CheckpointError(f"preprocessing must have exactly the keys {sorted(expected)}, not {given}")
+        try:
+            return cls(**values)
+        except OptionError as error:
+            raise CheckpointError(f"preprocessing: {error}") from error
+
+
+def restore(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize a map of logits to an image's size: bilinear, pixel centres at half-integers, antialiased when
+    shrinking.
+
+    Args:
+        logits: float32 (h, w), finite, any range.
+        size: The image's (height, width).
+
+    Returns:
+        float32 (height, width), in the range of `logits`; `logits` itself where it has that size already.
+
+    Example:
+        >>> import numpy as np
+        >>> restore(np.float32([[0, 4]]), (1, 4)).tolist()
+        [[0.0, 1.0, 3.0, 4.0]]
+    """
+    height, width = size
+    if logits.shape == size:
+        return logits
+    if height >= logits.shape[0] and width >= logits.shape[1]:
+        # Nothing to antialias: OpenCV does the same as Pillow, 20 times faster.
+        return np.asarray(cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.array(Image.fromarray(logits).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _is_numbers(values: object, count: int, kind: type = float) -> bool:
+    return (
+        isinstance(values, Sequence)
+        and len(values) == count
+        and all(type(value) in (int, kind) and math.isfinite(value) for value in values)
+    )

@@ -1,0 +1,1 @@
+"""What executes a network. `base.py` says what a runtime is; every other module is one."""

@@ -1,0 +1,375 @@
+"""Segmentation: the answer for one image, and what people do with it.
+
+It keeps the network's small map of logits and makes masks, outlines and pictures when asked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from condseg_sdk.errors import ImageError, OptionError, check_choice
+from condseg_sdk.files import atomic_write
+from condseg_sdk.images import ColorOrder, ImageSource, load_image
+from condseg_sdk.preprocessing import restore
+
+__all__ = ["Region", "SaveKind", "Segmentation"]
+
+SaveKind = Literal["mask", "overlay", "json", "probability"]
+
+_SUFFIXES = {
+    "mask": (".png",),  # JPEG would blur a mask's edges into gray
+    "overlay": (".png", ".jpg", ".jpeg"),
+    "json": (".json",),
+    "probability": (".png",),
+}
+_TURQUOISE = (64, 224, 208)  # far from the reds of tissue and from the purples of its stains
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One connected region of a mask; pixels that touch at a corner are connected.
+
+    The outline runs along the pixels' edges, so that it encloses exactly the region's pixels: the pixel in
+    column x and row y is the square from (x, y) to (x + 1, y + 1).
+
+    Args:
+        outline: int32 (N, 2), corners as x, y in pixels, N >= 4; the last is joined to the first.
+        holes: One such array for each hole.
+        area: Number of pixels, holes not counted.
+        box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+    """
+
+    outline: NDArray[np.int32]
+    holes: tuple[NDArray[np.int32], ...]
+    area: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What a network found in one image.
+
+    Every access computes its answer anew from the logits, so that a list of thousands stays small: keep what
+    you use twice in a variable. It can be pickled.
+
+    Args:
+        logits: float32 (h, w), finite, of the network's size or of the image's.
+        size: The image's (height, width) in pixels, as displayed.
+        threshold: The probability, between 0 and 1, from which a pixel belongs to the mask.
+        source: The image as the user gave it; `overlay` reads it again.
+        name: The image's name, for people.
+        color_order: Channel order of `source` where that is a NumPy array.
+        uncertainty_logits: Like `logits`, where uncertainty was asked for.
+
+    Raises:
+        OptionError: The threshold is not between 0 and 1, or a map is not of finite float32 numbers (h, w).
+
+    Example:
+        >>> import numpy as np
+        >>> logits = np.float32([[-4, -4], [-4, 4]])
+        >>> seg = Segmentation(logits, (2, 2), threshold=0.5, source=np.zeros((2, 2), np.uint8), name="frame")
+        >>> seg.area, seg.boxes().tolist(), seg.polygons()[0].tolist()
+        (1, [[1, 1, 2, 2]], [[1, 1], [1, 2], [2, 2], [2, 1]])
+    """
+
+    logits: NDArray[np.float32] = field(repr=False)
+    size: tuple[int, int]
+    _: KW_ONLY
+    threshold: float
+    source: ImageSource = field(repr=False)
+    name: str
+    color_order: ColorOrder = field(default="rgb", repr=False)
+    uncertainty_logits: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.threshold, (int, float, np.floating)) and 0 < self.threshold < 1):
+            raise OptionError(f"threshold={self.threshold!r} must lie between 0 and 1, both excluded")
+        for logits in (self.logits, self.uncertainty_logits):
+            if logits is None:
+                continue
+            if logits.ndim != 2 or logits.dtype != np.float32:
+                kind = f"{logits.dtype} {logits.shape}"
+                raise OptionError(f"{self.name}: logits must be float32 (h, w), not {kind}")
+            if not np.isfinite(logits).all():
+                remedy = "use precision='float32'"
+                raise OptionError(f"{self.name}: the network answered NaN or infinity; {remedy}")
+        if isinstance(self.source, memoryview):  # cannot be pickled
+            object.__setattr__(self, "source", bytes(self.source))
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """How likely each pixel belongs to the region: float32 (H, W) in [0, 1], at the image's size."""
+        return _sigmoid(restore(self.logits, self.size))
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The pixels whose probability reaches the threshold: bool (H, W), at the image's size.
+
+        Compared as logits: the same as `probability >= threshold`, but for the rounding of float32.
+        """
+        return restore(self.logits, self.size) >= math.log(self.threshold / (1 - self.threshold))
+
+    @property
+    def uncertainty(self) -> NDArray[np.float32]:
+        """How undecided each pixel is: float32 (H, W) in [0, 1], at the image's size.
+
+        It is what the uncertainty branch answers (section "Semantic Information Decoupling" of the paper).
+
+        Raises:
+            OptionError: It was not asked for.
+        """
+        if self.uncertainty_logits is None:
+            remedy = "call predictor(..., uncertainty=True)"
+            raise OptionError(f"{self.name}: uncertainty was not computed; {remedy}")
+        return _sigmoid(restore(self.uncertainty_logits, self.size))
+
+    @property
+    def area(self) -> int:
+        """Number of pixels in the mask."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the mask has no pixel."""
+        return not self.mask.any()
+
+    def area_mm2(self, spacing: float | Sequence[float]) -> float:
+        """Area of the mask in square millimetres.
+
+        Args:
+            spacing: Size of a pixel in millimetres: one number, or row and column spacing as DICOM has them.
+
+        Raises:
+            OptionError: It is not one number above 0, or two.
+
+        Example:
+            >>> import numpy as np
+            >>> frame = np.zeros((4, 6), np.uint8)
+            >>> seg = Segmentation(np.ones((4, 6), np.float32), (4, 6), threshold=0.5, source=frame, name="a")
+            >>> seg.area, seg.area_mm2((0.5, 0.25))
+            (24, 3.0)
+        """
+        try:
+            row, column = np.broadcast_to(np.asarray(spacing, np.float64), 2).tolist()
+        except (TypeError, ValueError):
+            row = column = math.nan
+        if not (0 < row < math.inf and 0 < column < math.inf):
+            raise OptionError(f"spacing={spacing!r} must be one or two numbers of millimetres, above 0")
+        return float(self.area * row * column)
+
+    def regions(self, *, min_area: int = 1) -> list[Region]:
+        """The mask's connected regions, largest first.
+
+        Args:
+            min_area: Regions of fewer pixels are left out.
+        """
+        return [region for region in _find_regions(self.mask) if region.area >= min_area]
+
+    def boxes(self, *, min_area: int = 1) -> NDArray[np.int32]:
+        """Bounding boxes of the regions, largest region first.
+
+        Args:
+            min_area: Regions of fewer pixels are left out.
+
+        Returns:
+            int32 (N, 4): x0, y0, x1, y1 in pixels, x1 and y1 exclusive; (0, 4) where the mask is empty.
+        """
+        return np.array([region.box for region in self.regions(min_area=min_area)], np.int32).reshape(-1, 4)
+
+    def polygons(self, *, min_area: int = 1) -> list[NDArray[np.int32]]:
+        """Outer outlines of the regions, largest region first, ready for `cv2.polylines` or COCO.
+
+        Args:
+            min_area: Regions of fewer pixels are left out.
+
+        Returns:
+            int32 (N, 2) each: corners as x, y along the pixels' edges (see `Region`; it has the holes, too).
+        """
+        return [region.outline for region in self.regions(min_area=min_area)]
+
+    def overlay(
+        self,
+        image: ImageSource | None = None,
+        *,
+        color: tuple[int, int, int] = _TURQUOISE,
+        alpha: float = 0.15,
+    ) -> Image.Image:
+        """Draw the mask over the image: a fine contour and a light tint.
+
+        Args:
+            image: What to draw on, of the image's size (an array is RGB). Left out: the source, read again.
+            color: Colour of contour and tint, red, green, blue in [0, 255].
+            alpha: Strength of the tint, from 0 (contour alone) to 1 (opaque).
+
+        Returns:
+            A PIL image, RGB, of the image's size. Where the mask is empty it is the image itself.
+
+        Raises:
+            ImageError: The image cannot be read any more, or has another size.
+            OptionError: `color` or `alpha` is out of range.
+
+        Example:
+            >>> import numpy as np
+            >>> frame = np.zeros((4, 6), np.uint8)
+            >>> seg = Segmentation(np.ones((4, 6), np.float32), (4, 6), threshold=0.5, source=frame, name="a")
+            >>> seg.overlay(color=(255, 210, 0)).size
+            (6, 4)
+        """
+        if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
+            raise OptionError(f"color={color!r} must be three numbers in [0, 255]: red, green, blue")
+        if not 0 <= alpha <= 1:
+            raise OptionError(f"alpha={alpha!r} must lie in [0, 1]")
+        source, order = (self.source, self.color_order) if image is None else (image, "rgb")
+        pixels = load_image(source, color_order=order)
+        if pixels.shape[:2] != self.size:
+            sizes = f"{pixels.shape[:2]} (height, width) and the mask {self.size}"
+            raise ImageError(f"{self.name}: the image is {sizes}; give the image that was segmented")
+        return Image.fromarray(_draw(pixels, self.mask, color, alpha))
+
+    def to_pil(self) -> Image.Image:
+        """The mask as a PIL image of mode "L": 255 in the region, 0 elsewhere."""
+        return Image.fromarray(self.mask.astype(np.uint8) * 255)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain JSON types.
+
+        Returns:
+            name, size [height, width], threshold, area in pixels, mean_probability over the mask (None where
+            that is empty), and regions: each with area, box [x0, y0, x1, y1], polygon [[x, y], ...], holes.
+        """
+        mask = self.mask
+        return {
+            "name": self.name,
+            "size": list(self.size),
+            "threshold": float(self.threshold),
+            "area": int(np.count_nonzero(mask)),
+            "mean_probability": float(self.probability[mask].mean()) if mask.any() else None,
+            "regions": [
+                {
+                    "area": region.area,
+                    "box": list(region.box),
+                    "polygon": region.outline.tolist(),
+                    "holes": [hole.tolist() for hole in region.holes],
+                }
+                for region in _find_regions(mask)
+            ],
+        }
+
+    def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
+        """Write the answer to a file, which appears whole or not at all.
+
+        Args:
+            path: The file; its folder must exist.
+            kind: "mask", a PNG of 0 and 255; "overlay", a PNG or JPEG; "json", what `to_dict` has;
+                "probability", a 16-bit PNG, 0 to 65535 for 0 to 1.
+
+        Returns:
+            The path.
+
+        Raises:
+            OptionError: The kind is unknown, the suffix does not suit it, or the file cannot be written.
+            ImageError: For an overlay, the image cannot be read any more.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> frame = np.zeros((4, 6), np.uint8)
+            >>> seg = Segmentation(np.ones((4, 6), np.float32), (4, 6), threshold=0.5, source=frame, name="a")
+            >>> seg.save(f"{tempfile.mkdtemp()}/overlay.jpg", kind="overlay").name
+            'overlay.jpg'
+        """
+        check_choice("kind", kind, SaveKind)
+        if Path(path).suffix.lower() not in _SUFFIXES[kind]:
+            raise OptionError(f"{path}: a file of kind={kind!r} must end in {' or '.join(_SUFFIXES[kind])}")
+        if kind == "json":
+            text = json.dumps(self.to_dict()) + "\n"
+            return atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
+        if kind == "overlay":
+            picture = self.overlay()
+        elif kind == "mask":
+            picture = self.to_pil()
+        else:
+            picture = Image.fromarray(np.rint(self.probability * 65535).astype(np.uint16))
+        return atomic_write(path, lambda part: picture.save(part, quality=95))
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    odds_against = np.exp(-np.clip(logits, -80, 80))  # exp(80) is still a float32
+    return np.reciprocal(1 + odds_against, dtype=np.float32)
+
+
+def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:
+    """Regions by descending area, then from top to bottom."""
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    if width == 0:
+        return []
+    # OpenCV traces the centres of the border pixels. On the mask doubled in size those of pixel k are 2k and
+    # 2k + 1; halving them upwards gives k and k + 1, the pixel's two edges.
+    doubled = mask[top : top + height, left : left + width].astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    traces, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = [
+        _without_repeats((trace[:, 0] + 1) // 2) + np.array([left, top], np.int32) for trace in traces
+    ]
+    holes: list[list[NDArray[np.int32]]] = [[] for _ in outlines]
+    parents = hierarchy[0, :, 3].tolist()
+    for outline, parent in zip(outlines, parents, strict=True):
+        if parent >= 0:
+            holes[parent].append(outline)
+    regions = [_region(outlines[i], holes[i]) for i, parent in enumerate(parents) if parent < 0]
+    return sorted(regions, key=lambda region: (-region.area, region.box[1], region.box[0]))
+
+
+def _region(outline: NDArray[np.int32], holes: list[NDArray[np.int32]]) -> Region:
+    area = round(cv2.contourArea(outline) - sum(map(cv2.contourArea, holes)))
+    (x0, y0), (x1, y1) = outline.min(0).tolist(), outline.max(0).tolist()
+    return Region(outline, tuple(holes), area, (x0, y0, x1, y1))
+
+
+def _without_repeats(points: NDArray[Any]) -> NDArray[np.int32]:
+    return points[np.any(points != np.roll(points, 1, 0), 1)].astype(np.int32)
+
+
+def _draw(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int], alpha: float
+) -> NDArray[np.uint8]:
+    """Blend tint, shadow and contour into a copy; going by the distance from the edge makes them smooth."""
+    drawn = image.copy()
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    if width == 0:
+        return drawn
+    line = max(1.5, min(mask.shape) / 300)  # width of the contour in pixels
+    margin = math.ceil(4 * line)  # beyond it nothing is drawn
+    window = np.s_[
+        max(top - margin, 0) : top + height + margin, max(left - margin, 0) : left + width + margin
+    ]
+    distance = _distance_to_edge(mask[window], smooth=max(1.0, line / 2))[..., None]
+
+    def band(width: float) -> NDArray[np.float32]:
+        return np.clip((width + 1) / 2 - np.abs(distance), 0, 1)
+
+    paint = np.array(color, np.float32)
+    tint, contour = alpha * np.clip(0.5 - distance, 0, 1), band(line)
+    pixels = image[window] * (1 - tint) + paint * tint
+    pixels *= 1 - 0.45 * band(2 * line)  # a shadow that lifts the contour off a bright image
+    drawn[window] = np.rint(pixels * (1 - contour) + paint * contour)
+    return drawn
+
+
+def _distance_to_edge(mask: NDArray[np.bool_], *, smooth: float) -> NDArray[np.float32]:
+    """Distance of each pixel's centre from the mask's edge, which runs between pixels: negative inside."""
+    inside = mask.astype(np.uint8)
+    to_region = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_5)
+    to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)
+    distance = np.where(mask, 0.5 - to_outside, to_region - 0.5)
+    return cv2.GaussianBlur(distance, (0, 0), smooth).astype(np.float32, copy=False)

@@ -1,0 +1,69 @@
+"""The losses of both stages (paper, section "Training"). All of them take logits and work in float32.
+
+Targets are {0, 1} masks of the logits' shape (B, 1, H, W); results are scalars, means over the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from condseg_sdk.models import ConDSegOutput
+
+DICE_SMOOTHING = 1.0
+MIN_MEAN_FOREGROUND = 0.05  # bounds beta = 1 / tanh(mean) by 20: an empty mask would send it to infinity
+
+
+def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Per-image binary cross-entropy plus Dice loss, (B,): the paper's L_mask before its mean over the batch."""
+    logits, target = logits.float(), target.float()
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum((1, 2, 3))
+    total = probability.sum((1, 2, 3)) + target.sum((1, 2, 3))
+    return bce + 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
+
+
+def size_weight(logits: Tensor) -> Tensor:
+    """beta = 1 / tanh(mean of the map) per image, (B,), without gradient: small regions weigh more."""
+    mean = logits.detach().float().sigmoid().mean((1, 2, 3))
+    return 1 / torch.tanh(mean.clamp(min=MIN_MEAN_FOREGROUND))
+
+
+def complementarity(foreground: Tensor, background: Tensor, uncertainty: Tensor) -> Tensor:
+    """L_compl: mean(Mfg Mbg + Mfg Muc + Mbg Muc); the three maps should not claim the same pixel."""
+    fg, bg, uc = (x.float().sigmoid() for x in (foreground, background, uncertainty))
+    return (fg * bg + fg * uc + bg * uc).mean()
+
+
+def segmentation_loss(output: ConDSegOutput, target: Tensor) -> Tensor:
+    """Stage 2: L_mask + beta1 L_fg + beta2 L_bg + L_compl.
+
+    Args:
+        output: logits of all four maps, from `forward(images, aux=True)`.
+        target: {0, 1} masks (B, 1, H, W). The background's target is its complement, so it cannot be misaligned.
+    """
+    assert output.foreground is not None
+    assert output.background is not None
+    assert output.uncertainty is not None
+    mask = bce_dice(output.mask, target)
+    foreground = size_weight(output.foreground) * bce_dice(output.foreground, target)
+    background = size_weight(output.background) * bce_dice(output.background, 1 - target)
+    compl = complementarity(output.foreground, output.background, output.uncertainty)
+    return (mask + foreground + background).mean() + compl
+
+
+def consistency_loss(plain: Tensor, augmented: Tensor, target: Tensor) -> Tensor:
+    """Stage 1: L_mask of both views plus the mean of their cross-entropies against each other, binarised at 0.5.
+
+    Args:
+        plain: logits (B, 1, H, W) for the images.
+        augmented: logits for the same images after strong photometric augmentation.
+        target: {0, 1} masks (B, 1, H, W).
+    """
+    plain, augmented = plain.float(), augmented.float()
+    supervised = (bce_dice(plain, target) + bce_dice(augmented, target)).mean()
+    towards_augmented = F.binary_cross_entropy_with_logits(plain, (augmented.detach() > 0).float())
+    towards_plain = F.binary_cross_entropy_with_logits(augmented, (plain.detach() > 0).float())
+    return supervised + (towards_augmented + towards_plain) / 2

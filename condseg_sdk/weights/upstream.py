@@ -1,0 +1,195 @@
+"""The authors' state dicts -> ours: one table of names for each of their three networks.
+
+Reading their files is not done here: what comes in is a dict of tensors that somebody has loaded safely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from condseg_sdk.errors import CheckpointError, check_choice
+from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
+from condseg_sdk.weights.names import list_names
+
+__all__ = ["UpstreamNetwork", "convert_state_dict"]
+
+UpstreamNetwork = Literal["condseg-r50", "condseg-pvt", "stage1"]
+Table = dict[str, str]  # prefix of theirs -> prefix of ours; what follows the prefix is the same
+
+LEVELS = range(1, 5)  # they count from 1, we from 0
+PVT_DEPTHS = (3, 4, 6, 3)
+WRAPPERS = ("state_dict", "model")
+DATA_PARALLEL = "module."
+
+
+def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> dict[str, Tensor]:
+    """Rename the authors' tensors to ours; nothing is left out, nothing is made up.
+
+    Args:
+        state: their state dict, on its own or under a "state_dict" or "model" key, with or without the
+            "module." that DataParallel puts before each name.
+        network: which of their networks it belongs to: "condseg-r50" and "condseg-pvt" for `ConDSeg` with
+            the arguments in `NETWORKS`, "stage1" for `ConsistencyNetwork()`.
+
+    Returns:
+        A state dict for that network's strict `load_state_dict`; floating-point tensors are float32.
+
+    Raises:
+        OptionError: `network` is none of the three.
+        CheckpointError: tensors that are unknown, missing or of the wrong shape, by name.
+
+    Example:
+        >>> from condseg_sdk.errors import CheckpointError
+        >>> try:
+        ...     convert_state_dict({"fc.weight": torch.zeros(1)}, "stage1")
+        ... except CheckpointError as error:
+        ...     print(str(error)[:64])
+        not the weights of stage1: 283 missing (convs.0.0.weight, convs.
+    """
+    check_choice("network", network, UpstreamNetwork)
+    build, table = _NETWORKS[network]
+    with torch.device("meta"):
+        ours = build().state_dict()
+    converted: dict[str, Tensor] = {}
+    unknown, misshapen = [], []
+    for theirs, value in _unwrapped(state).items():
+        name = _renamed(theirs, table)
+        if name not in ours or not isinstance(value, Tensor):
+            unknown.append(theirs)
+            continue
+        converted[name] = fitted = _fitted(value, ours[name])
+        if fitted.shape != ours[name].shape:
+            misshapen.append(f"{theirs} {tuple(value.shape)}, not {tuple(ours[name].shape)}")
+    missing = [name for name in ours if name not in converted]
+    if missing or unknown or misshapen:
+        problems = list_names(missing=missing, unknown=unknown, misshapen=misshapen)
+        raise CheckpointError(f"not the weights of {network}: {problems}; choose the network they belong to")
+    return converted
+
+
+def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    for wrapper in WRAPPERS:
+        if isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if all(name.startswith(DATA_PARALLEL) for name in state):
+        return {name.removeprefix(DATA_PARALLEL): value for name, value in state.items()}
+    return state
+
+
+def _renamed(name: str, table: Table) -> str:
+    """Our name for one of theirs, by its longest prefix in the table; "" for none."""
+    prefix = name
+    while prefix:
+        if prefix in table:
+            return table[prefix] + name[len(prefix) :]
+        prefix = prefix.rpartition(".")[0]
+    return ""
+
+
+def _fitted(value: Tensor, target: Tensor) -> Tensor:
+    """Their linear layers over channels are our 1x1 convolutions; weights are float32."""
+    if target.shape == (*value.shape, 1, 1):
+        value = value[..., None, None]
+    return value.float() if value.is_floating_point() else value
+
+
+def _resnet() -> Table:
+    return {
+        "layer0.0": "encoder.conv1",
+        "layer0.1": "encoder.bn1",
+        "layer1.1": "encoder.layer1",
+        "layer2": "encoder.layer2",
+        "layer3": "encoder.layer3",
+    }
+
+
+def _pvt() -> Table:
+    table = {}
+    for n, depth in zip(LEVELS, PVT_DEPTHS, strict=True):
+        stage = f"encoder.stages.{n - 1}"
+        table[f"backbone.patch_embed{n}"] = f"{stage}.patch_embed"
+        table[f"backbone.norm{n}"] = f"{stage}.norm"
+        for block in range(depth):
+            table[f"backbone.block{n}.{block}"] = f"{stage}.blocks.{block}"
+            table[f"backbone.block{n}.{block}.mlp.dwconv.dwconv"] = f"{stage}.blocks.{block}.mlp.dwconv"
+    return table
+
+
+def _head(aux_convs: int) -> Table:
+    """All that is not the encoder; `aux_convs` is the number of 3x3 convolutions in an auxiliary head."""
+    table = {
+        "output_block.fuse.conv": "output.fuse",
+        "output_block.c1.conv": "output.refine.0",
+        "output_block.c2.conv": "output.refine.1",
+        "output_block.c3": "output.logits",
+    }
+    for n in LEVELS:
+        table |= _dilated(n) | _cdfa(n)
+        table |= _guide(f"preprocess_fg{n}", f"guide_foreground.{n - 1}", upsamplings=4 - n)
+        table |= _guide(f"preprocess_bg{n}", f"guide_background.{n - 1}", upsamplings=4 - n)
+    for part, ours in (("fg", "foreground"), ("bg", "background"), ("uc", "uncertainty")):
+        table |= {f"decouple_layer.cbr_{part}.{i}.conv": f"sid.{ours}.{i}" for i in range(3)}
+        # Their upsamplings are numbered too: each convolution but the last is followed by one.
+        table |= {f"aux_head.branch_{part}.{2 * i}.conv": f"aux_{ours}.convs.{i}" for i in range(aux_convs)}
+        table[f"aux_head.branch_{part}.{2 * aux_convs - 1}"] = f"aux_{ours}.logits"
+    for size in ("small", "middle", "large"):
+        table |= _size_decoder(f"decoder_{size}", f"decoder.{size}")
+    return table
+
+
+def _dilated(n: int) -> Table:
+    theirs, ours = f"dconv{n}", f"dilated.{n - 1}"
+    table = {
+        f"{theirs}.c5.conv": f"{ours}.fuse",
+        f"{theirs}.c6.conv": f"{ours}.shortcut",
+        f"{theirs}.sa.conv1": f"{ours}.attention.conv",
+    }
+    for i in range(4):
+        table[f"{theirs}.c{i + 1}.0.conv"] = f"{ours}.branches.{i}.0"
+        table |= _channel_attention(f"{theirs}.c{i + 1}.1", f"{ours}.branches.{i}.1")
+    return table
+
+
+def _channel_attention(theirs: str, ours: str) -> Table:
+    return {f"{theirs}.fc1": f"{ours}.squeeze", f"{theirs}.fc2": f"{ours}.excite"}
+
+
+def _guide(theirs: str, ours: str, *, upsamplings: int) -> Table:
+    """c1 runs first, then conv_0, conv_1, ..., each after an upsampling. (Their files list c1 last.)"""
+    table = {f"{theirs}.preprocess.conv_{i}.conv": f"{ours}.convs.{i + 1}" for i in range(upsamplings)}
+    return table | {f"{theirs}.c1.conv": f"{ours}.convs.0"}
+
+
+def _cdfa(n: int) -> Table:
+    theirs, ours = f"cdfa{n}", f"cdfa.{n - 1}"
+    return {
+        f"{theirs}.input_cbr.0.conv": f"{ours}.inputs.0",
+        f"{theirs}.input_cbr.1.conv": f"{ours}.inputs.1",
+        f"{theirs}.v": f"{ours}.values",
+        f"{theirs}.attn_fg": f"{ours}.attention_foreground",
+        f"{theirs}.attn_bg": f"{ours}.attention_background",
+        f"{theirs}.proj": f"{ours}.projection",
+        f"{theirs}.output_cbr.0.conv": f"{ours}.outputs.0",
+        f"{theirs}.output_cbr.1.conv": f"{ours}.outputs.1",
+    }
+
+
+def _size_decoder(theirs: str, ours: str) -> Table:
+    table = {f"{theirs}.c1.conv": f"{ours}.merge", f"{theirs}.sa.conv1": f"{ours}.spatial_attention.conv"}
+    table |= {f"{theirs}.c{i + 2}.conv": f"{ours}.steps.{i}" for i in range(3)}
+    return table | _channel_attention(f"{theirs}.ca", f"{ours}.channel_attention")
+
+
+def _stage1_head() -> Table:
+    return {f"head.conv{n}.conv": f"convs.{n - 1}" for n in LEVELS} | {"head.conv_fuse": "fuse"}
+
+
+_NETWORKS: dict[UpstreamNetwork, tuple[Callable[[], nn.Module], Table]] = {
+    "condseg-r50": (lambda: ConDSeg(**NETWORKS["condseg-r50"]), _resnet() | _head(aux_convs=5)),
+    "condseg-pvt": (lambda: ConDSeg(**NETWORKS["condseg-pvt"]), _pvt() | _head(aux_convs=6)),
+    "stage1": (ConsistencyNetwork, _resnet() | _stage1_head()),
+}

@@ -1,0 +1,39 @@
+"""What several test modules share: a small checkpoint on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from condseg_sdk import ConDSeg, Preprocessing
+from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
+
+TINY = {
+    "encoder": "efficientnet_lite0",
+    "channels": 8,
+    "heads": 2,
+    "sid_channels": 8,
+    "aux_channels": (8,),
+    "output_channels": (8, 8),
+    "full_resolution": False,
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete checkpoint folder of a tiny network with random weights."""
+    torch.manual_seed(0)
+    network = ConDSeg(**TINY)
+    with torch.no_grad():  # spread the answers, so that masks are neither empty nor full
+        network.output.logits.weight.mul_(100)
+    config = CheckpointConfig(
+        network=TINY,
+        preprocessing=Preprocessing((64, 64), scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3),
+        threshold=0.4,
+        provenance={},
+    )
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(folder, network, config)
+    return folder

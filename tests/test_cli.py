@@ -1,0 +1,173 @@
+"""The command line as a real process' user meets it: files, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from condseg_sdk.cli import main
+
+
+def image(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
+    return path
+
+
+def predict(checkpoint: Path, *arguments: str | Path) -> int:
+    return main(["predict", "--model", str(checkpoint), *map(str, arguments)])
+
+
+def test_predict_writes_what_was_asked_for(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    source = image(tmp_path / "frame.jpg")
+    assert predict(checkpoint, source, "--out", out, "--save", "mask,overlay,json,probability") == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        "frame.json",
+        "frame_mask.png",
+        "frame_overlay.png",
+        "frame_probability.png",
+    ]
+    assert Image.open(out / "frame_mask.png").size == (40, 30)
+    assert json.loads((out / "frame.json").read_text())["size"] == [30, 40]
+    assert "1 segmented on cpu" in capsys.readouterr().out
+
+
+def test_a_folder_keeps_its_shape_and_equal_names_keep_their_suffix(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/1.jpg"):
+        image(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    assert predict(checkpoint, tmp_path / "in", "--out", out, "--save", "mask") == 0
+    found = sorted(str(p.relative_to(out)) for p in out.rglob("*.png"))
+    assert found == ["a/1_mask.png", "b/1.jpg_mask.png", "b/1.png_mask.png"]
+    assert predict(checkpoint, tmp_path / "in/a/1.png", tmp_path / "in/b/1.png", "--out", out) == 2
+
+
+def test_skipped_images_are_named_and_change_the_exit_code(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_text("text")
+    out = tmp_path / "out"
+    assert predict(checkpoint, tmp_path / "in", "--out", out, "--on-error", "skip") == 1
+    assert (out / "good_mask.png").exists()
+    assert "bad.png" in capsys.readouterr().err
+    assert predict(checkpoint, tmp_path / "in", "--out", out) == 2
+
+
+def test_models_lists_name_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert "condseg-lite-polyp" in capsys.readouterr().out
+    assert main(["models", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert "condseg-lite-polyp" in [entry["name"] for entry in entries]
+
+
+def _bomb(path: Path) -> Path:
+    """A PNG whose header promises 60000x60000 pixels."""
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def _truncated(path: Path) -> Path:
+    image(path, (400, 300))
+    path.write_bytes(path.read_bytes()[:3000])
+    return path
+
+
+def _text(path: Path) -> Path:
+    path.write_text("hello")
+    return path
+
+
+def _empty(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+BAD_SOURCES = {
+    "missing file": lambda tmp: tmp / "missing.jpg",
+    "empty file": lambda tmp: _empty(tmp / "empty.png"),
+    "truncated JPEG": lambda tmp: _truncated(tmp / "cut.jpg"),
+    "text renamed .png": lambda tmp: _text(tmp / "text.png"),
+    "empty folder": lambda tmp: _folder(tmp / "nothing"),
+    "decompression bomb": lambda tmp: _bomb(tmp / "bomb.png"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SOURCES)
+def test_bad_sources_are_one_line_with_the_files_name(
+    kind: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = BAD_SOURCES[kind](tmp_path)
+    assert predict(checkpoint, source, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err.strip()
+    lines = [line for line in error.splitlines() if line.startswith("condseg: ")]
+    assert len(lines) == 1
+    assert source.name in lines[0]
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "condseg-lite-polip"], "condseg-lite-polyp"),
+        (["--model", "{tmp}"], "config.json"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--save", "mask,gif"], "gif"),
+        (["--threshold", "2"], "threshold=2"),
+    ],
+)
+def test_bad_options_are_one_line_with_the_remedy(
+    arguments: list[str], message: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = image(tmp_path / "frame.png")
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert predict(checkpoint, source, "--out", tmp_path / "out", *given) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_corrupted_weights_file_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert predict(broken, image(tmp_path / "frame.png")) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_the_real_command_prints_one_line_and_exits_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from condseg_sdk.cli import main; raise SystemExit(main())"]
+    done = subprocess.run(
+        [*command, "predict", "nowhere.jpg"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("condseg: error: nowhere.jpg")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,62 @@
+"""The synthetic scenes of the demo: what they promise, at a small size."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> ModuleType:
+    name = "synthetic_endoscopy"
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_seed_gives_the_same_scene_twice_and_another_seed_another(synthetic: ModuleType) -> None:
+    once, again, other = (synthetic.render(seed, size=(60, 75)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(once.image, again.image)
+    np.testing.assert_array_equal(once.mask, again.mask)
+    assert (once.image != other.image).mean() > 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 12, 16])
+def test_scenes_show_a_polyp_inside_the_aperture(synthetic: ModuleType, seed: int) -> None:
+    scene = synthetic.render(seed, size=(96, 120))
+    assert scene.image.shape == (96, 120, 3)
+    assert scene.image.dtype == np.uint8
+    assert scene.mask.shape == (96, 120)
+    assert scene.mask.dtype == bool
+    assert 0.02 < scene.mask.mean() < 0.3
+    corner = (slice(0, 6), slice(0, 6))
+    assert scene.image[corner].max() == 0
+    assert not scene.mask[corner].any()
+
+
+def test_the_mask_is_one_piece_and_larger_pictures_agree_with_it(synthetic: ModuleType) -> None:
+    small, large = synthetic.render(0, size=(96, 120)), synthetic.render(0, size=(192, 240))
+    assert cv2.connectedComponents(small.mask.astype(np.uint8))[0] == 2
+    assert abs(small.mask.mean() - large.mask.mean()) < 0.005
+
+
+@pytest.mark.slow
+def test_the_committed_scene_is_what_the_renderer_makes(synthetic: ModuleType) -> None:
+    with Image.open(EXAMPLES / "images" / "synthetic_0.jpg") as image:
+        committed = np.asarray(image).astype(int)
+    # JPEG costs a level or two; libraries of other versions may round a few pixels otherwise.
+    difference = np.abs(committed - synthetic.render(0).image)
+    assert difference.mean() < 3

@@ -1,0 +1,81 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from condseg_sdk.errors import CondsegError, OptionError, check_choice
+from condseg_sdk.files import atomic_write
+from condseg_sdk.images import ColorOrder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    assert atomic_write(str(path), lambda part: part.write_text("new")) == path
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_who_reads_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        atomic_write(path, lambda part: part.write_text("new"))
+        assert reader.read() == "old"
+
+
+def test_the_part_stands_beside_with_the_same_suffix(tmp_path: Path) -> None:
+    parts: list[Path] = []
+    atomic_write(tmp_path / "a.png", lambda part: (parts.append(part), part.touch()))
+    assert parts[0].parent == tmp_path
+    assert parts[0].suffix == ".png"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_others_may_read_it_as_they_may_any_new_file(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "a", lambda part: part.touch())
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def half(part: Path) -> None:
+        part.write_text("ne")
+        raise error
+
+    with pytest.raises(error):
+        atomic_write(path, half)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "missing" / "a.txt", tmp_path / "file" / "a.txt", tmp_path / "folder"):
+        with pytest.raises(OptionError, match="cannot be written") as caught:
+            atomic_write(path, lambda part: part.write_text("new"))
+        assert str(path) in str(caught.value)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_an_error_is_one_line() -> None:
+    assert str(CondsegError("first\nsecond\r\nthird")) == "first second third"
+
+
+def test_an_option_is_a_value_error_that_lists_the_choices() -> None:
+    check_choice("color_order", "bgr", ColorOrder)
+    with pytest.raises(ValueError, match="color_order='grb' is not one of 'rgb', 'bgr'"):
+        check_choice("color_order", "grb", ColorOrder)

@@ -1,0 +1,228 @@
+"""Predictor: what goes in, what comes out, and that batches, threads and pickling change nothing."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from condseg_sdk import CondsegError, DeviceError, ImageError, OptionError, Predictor, Segmentation
+
+TOLERANCE = 1e-4  # of probabilities, between ways to the same answer
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint: Path) -> Predictor:
+    return Predictor.from_pretrained(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine images of nine sizes."""
+    path = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        coarse = rng.integers(0, 255, (6, 8, 3), np.uint8)
+        Image.fromarray(coarse).resize((60 + 17 * number, 90 - 5 * number)).save(path / f"{number}.png")
+    return path
+
+
+def difference(a: Segmentation, b: Segmentation) -> float:
+    return float(np.abs(a.probability - b.probability).max())
+
+
+def test_every_kind_of_source_gives_the_same_answer(predictor: Predictor, folder: Path) -> None:
+    path = folder / "3.png"
+    pixels = np.asarray(Image.open(path))
+    expected = predictor(path)
+    sources = {
+        "str": str(path),
+        "bytes": path.read_bytes(),
+        "PIL": Image.open(path),
+        "array": pixels,
+        "uint16": pixels.astype(np.uint16) * 257,
+        "float": pixels / 255,
+        "tensor": torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+    }
+    assert expected.mask.shape == pixels.shape[:2]
+    for kind, source in sources.items():
+        assert difference(predictor(source), expected) < 1e-6, kind
+    bgr = cv2.imread(str(path))
+    assert difference(predictor(bgr, color_order="bgr"), expected) < 1e-6
+    assert difference(predictor(bgr), expected) > 1e-6
+
+
+def test_the_answer_is_the_networks_own(predictor: Predictor, checkpoint: Path, folder: Path) -> None:
+    from condseg_sdk.weights.checkpoint import load_checkpoint
+
+    network, config = load_checkpoint(checkpoint)
+    pixels = np.asarray(Image.open(folder / "5.png"))
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(config.preprocessing(pixels))[None]).mask[0, 0]
+    np.testing.assert_allclose(predictor(folder / "5.png").logits, logits.numpy(), atol=1e-5)
+
+
+def test_one_source_gives_one_answer_many_give_a_list_in_order(predictor: Predictor, folder: Path) -> None:
+    assert isinstance(predictor(folder / "0.png"), Segmentation)
+    names = [str(folder / f"{number}.png") for number in range(9)]
+    assert [seg.name for seg in predictor(folder)] == names
+    assert [seg.name for seg in predictor(str(folder / "*.png"))] == names
+    assert [seg.name for seg in predictor(names[::-1])] == names[::-1]
+    assert [seg.name for seg in predictor([names[4]])] == [names[4]]
+    assert [seg.name for seg in predictor.stream(iter(names))] == names
+
+
+@pytest.mark.parametrize("options", [{}, {"tta": True}, {"tile": 40}, {"uncertainty": True}])
+def test_alone_in_a_batch_in_threads_and_after_pickling(
+    predictor: Predictor, folder: Path, options: dict[str, object]
+) -> None:
+    paths = [folder / f"{number}.png" for number in range(8)]
+    alone = [predictor(path, **options) for path in paths]
+    with ThreadPoolExecutor(4) as pool:
+        threads = list(pool.map(lambda path: predictor(path, **options), paths))
+    copy = pickle.loads(pickle.dumps(predictor))
+    for other in (predictor(paths, batch_size=8, **options), threads, [copy(path, **options) for path in paths]):
+        assert max(map(difference, alone, other)) < TOLERANCE
+    assert copy.threshold == predictor.threshold
+
+
+def test_test_time_augmentation_is_the_mean_of_the_mirrored_logits(predictor: Predictor, folder: Path) -> None:
+    pixels = np.asarray(Image.open(folder / "2.png"))
+    mirrored: list[NDArray[np.float32]] = []
+    for axes in ((), (0,), (1,), (0, 1)):
+        seg = predictor(np.ascontiguousarray(np.flip(pixels, axes)))
+        mirrored.append(np.flip(seg.logits, axes))
+    answer = predictor(pixels, tta=True)
+    np.testing.assert_allclose(answer.logits, np.mean(mirrored, 0), atol=2e-2)  # resizing is not quite symmetric
+    assert np.abs(answer.logits - mirrored[0]).max() > 0
+
+
+def test_tiles_answer_at_the_images_size_and_one_tile_equals_none(predictor: Predictor, folder: Path) -> None:
+    path = folder / "8.png"
+    height, width = np.asarray(Image.open(path)).shape[:2]
+    tiled = predictor(path, tile=40, uncertainty=True)
+    assert tiled.logits.shape == (height, width)
+    assert tiled.uncertainty.shape == (height, width)
+    whole = predictor(np.asarray(Image.open(path))[:50, :50], tile=64)
+    plain = predictor(np.asarray(Image.open(path))[:50, :50])
+    assert difference(whole, plain) < TOLERANCE
+
+
+def test_uncertainty_costs_and_gives_nothing_unless_asked_for(predictor: Predictor, folder: Path) -> None:
+    seg = predictor(folder / "0.png", uncertainty=True)
+    assert seg.uncertainty.shape == seg.mask.shape
+    with pytest.raises(OptionError, match="uncertainty=True"):
+        _ = predictor(folder / "0.png").uncertainty
+
+
+def test_the_threshold_is_the_checkpoints_unless_given(predictor: Predictor, folder: Path) -> None:
+    seg = predictor(folder / "1.png")
+    assert seg.threshold == predictor.threshold
+    other = predictor(folder / "1.png", threshold=0.9)
+    np.testing.assert_array_equal(other.mask, seg.probability >= np.float32(0.9))
+
+
+def test_a_bad_image_raises_is_skipped_or_is_handed_over(
+    predictor: Predictor, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("not an image")
+    sources = [folder / "0.png", bad, folder / "1.png"]
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        predictor(sources)
+    with caplog.at_level(logging.WARNING, "condseg_sdk"):
+        assert [Path(seg.name).name for seg in predictor(sources, on_error="skip")] == ["0.png", "1.png"]
+    assert "bad.png" in caplog.text
+    failures: list[tuple[object, CondsegError]] = []
+    assert len(predictor(sources, on_error=lambda *failure: failures.append(failure), batch_size=1)) == 2
+    assert [source for source, _ in failures] == [bad]
+    with pytest.raises(ImageError):  # a single image has nothing to go on with
+        predictor(bad, on_error="skip")
+
+
+def test_a_video_is_streamed_frame_by_frame(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for level in range(5):
+        writer.write(np.full((48, 64, 3), 40 * level, np.uint8))
+    writer.release()
+    segs = list(predictor.stream(path, batch_size=2))
+    assert [seg.name for seg in segs] == [f"{path} frame {number}" for number in range(5)]
+    assert all(seg.mask.shape == (48, 64) for seg in segs)
+    assert segs[3].overlay().size == (64, 48)
+
+
+def test_streaming_reads_only_a_little_ahead(predictor: Predictor) -> None:
+    taken = 0
+
+    def endless() -> object:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield np.zeros((20, 30, 3), np.uint8)
+
+    stream = predictor.stream(endless(), batch_size=2)
+    for _ in range(6):
+        next(stream)
+    assert taken < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 0.0}, "threshold=0.0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"tile": 5}, "tile=5"),
+        ({"color_order": "gbr"}, "color_order='gbr'"),
+        ({"on_error": "ignore"}, "on_error='ignore'"),
+    ],
+)
+def test_options_are_checked_before_any_image_is_read(
+    predictor: Predictor, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        predictor(["does-not-exist.png"], **options)
+    with pytest.raises(OptionError, match=message):
+        predictor.stream(["does-not-exist.png"], **options)
+
+
+def test_devices_that_cannot_be_had_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match="device='tpu'"):
+        Predictor.from_pretrained(checkpoint, device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="device='cuda'"):
+            Predictor.from_pretrained(checkpoint, device="cuda")
+        auto = Predictor.from_pretrained(checkpoint)
+        assert (auto.device, auto.providers) == ("cpu", ("torch",)) or torch.backends.mps.is_available()
+    with pytest.raises(OptionError, match="needs a GPU"):
+        Predictor.from_pretrained(checkpoint, device="cpu", precision="float16")
+    with pytest.raises(OptionError, match="precision='int3'"):
+        Predictor.from_pretrained(checkpoint, precision="int3")  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("float16", 2e-2), ("bfloat16", 1e-1)])
+def test_the_gpu_answers_as_the_cpu_does(checkpoint: Path, folder: Path, precision: str, tolerance: float) -> None:
+    gpu = Predictor.from_pretrained(checkpoint, device="cuda", precision=precision)  # type: ignore[arg-type]
+    assert gpu.device.startswith("cuda")
+    cpu = Predictor.from_pretrained(checkpoint, device="cpu")
+    assert max(map(difference, gpu(folder), cpu(folder))) < tolerance
+
+
+def test_import_loads_no_training_stack() -> None:
+    code = (
+        "import sys, condseg_sdk; from condseg_sdk import Predictor; import condseg_sdk.cli;"
+        "print([m for m in ('lightning', 'kornia', 'matplotlib', 'torchmetrics', 'onnxruntime') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
