@@ -198,3 +198,7 @@ def _finetune(options: argparse.Namespace) -> int:
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
     print(f"{result.checkpoint_dir}: {figures} (on the held-out part)")
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

