@@ -166,7 +166,7 @@ def _models(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([entry.to_dict() for entry in entries], indent=2))
         return 0
-    rows = [("NAME", "NETWORK", "MB", "DATA", "mIoU", "mDSC", "LICENSE")]
+    rows: list[tuple[str, ...]] = [("NAME", "NETWORK", "MB", "DATA", "mIoU", "mDSC", "LICENSE")]
     for entry in entries:
         figures = [f"{entry.metrics[key]:.3f}" if key in entry.metrics else "-" for key in ("mIoU", "mDSC")]
         rows.append((entry.name, entry.network, f"{entry.bytes / 1e6:.1f}", entry.data, *figures, entry.license))

@@ -23,7 +23,7 @@ COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 # What a broken connection raises: httpx's error, of whichever httpx the client was built on.
-_TransportError = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+_TransportError: type[Exception] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
 
 
 def download_checkpoint(
@@ -77,7 +77,9 @@ def download_checkpoint(
         weights = fetch(WEIGHTS_FILE, commit)
         expected = sha256 or _sha256_on_the_hub(weights, repo_id, commit, token)
     if expected is not None:
-        check_sha256(weights, expected, remedy=f"the download is damaged; delete {folder.parents[1]} and fetch it again")
+        check_sha256(
+            weights, expected, remedy=f"the download is damaged; delete {folder.parents[1]} and fetch it again"
+        )
     elif revision != commit:
         raise CheckpointError(
             f"the Hub knows no sha256 of {WEIGHTS_FILE} in {repo_id}: pin the commit, revision={commit!r}, to trust it"

@@ -137,9 +137,10 @@ class Pipeline:
     def _answer_tiled(self, item: _Decoded) -> Segmentation:
         assert self.request.tile is not None
         tiles = plan_tiles(item.size, tile=self.request.tile)
-        answers: list[Maps] = []
-        for group in _batched(tiles, self.request.batch_size):
-            answers.append(self._run(np.stack([self.preprocessing(tile.crop(item.pixels)) for tile in group])))
+        answers = [
+            self._run(np.stack([self.preprocessing(tile.crop(item.pixels)) for tile in group]))
+            for group in _batched(tiles, self.request.batch_size)
+        ]
         mask = merge(tiles, (x for maps in answers for x in maps.mask), size=item.size)
         uncertainty = None
         if self.request.uncertainty:

@@ -6,13 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from condseg_sdk.errors import CondsegError, OptionError, check_choice
 from condseg_sdk.images import (
     VIDEO_SUFFIXES,
     ColorOrder,
-    ImageSource,
     find_images,
     is_single,
     source_name,
@@ -81,7 +80,7 @@ class Predictor:
         """
         if Path(model).exists():
             model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
-        options = {
+        options: dict[str, Any] = {
             "revision": revision,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
@@ -117,15 +116,6 @@ class Predictor:
         """The checkpoint's own threshold, chosen in training."""
         return self._config.threshold
 
-    @overload
-    def __call__(self, source: list[Any] | tuple[Any, ...], **options: Any) -> list[Segmentation]: ...
-
-    @overload
-    def __call__(self, source: str | os.PathLike[str], **options: Any) -> Any: ...
-
-    @overload
-    def __call__(self, source: ImageSource, **options: Any) -> Segmentation: ...
-
     def __call__(
         self,
         source: Any,
@@ -141,8 +131,8 @@ class Predictor:
         """Segment one image, or many.
 
         Args:
-            source: one image (a path, bytes, PIL image, NumPy array (H, W[, C]), torch tensor (3, H, W)), or a folder, a
-                glob pattern, or a list or tuple of any of these.
+            source: one image (a path, bytes, PIL image, NumPy array (H, W[, C]), torch tensor (3, H, W)), or a
+                folder, a glob pattern, or a list or tuple of any of these.
             threshold: probability from which a pixel belongs to the mask, in (0, 1); default: the checkpoint's own.
             batch_size: images (or tiles) the network gets at once.
             tta: average over the four mirror images: four times the work, a little more accurate.

@@ -318,9 +318,7 @@ def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:
     # 2k + 1; halving them upwards gives k and k + 1, the pixel's two edges.
     doubled = mask[top : top + height, left : left + width].astype(np.uint8).repeat(2, 0).repeat(2, 1)
     traces, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = [
-        _without_repeats((trace[:, 0] + 1) // 2) + np.array([left, top], np.int32) for trace in traces
-    ]
+    outlines = [_without_repeats((trace[:, 0] + 1) // 2) + np.array([left, top], np.int32) for trace in traces]
     holes: list[list[NDArray[np.int32]]] = [[] for _ in outlines]
     parents = hierarchy[0, :, 3].tolist()
     for outline, parent in zip(outlines, parents, strict=True):
@@ -350,9 +348,7 @@ def _draw(
         return drawn
     line = max(1.5, min(mask.shape) / 300)  # width of the contour in pixels
     margin = math.ceil(4 * line)  # beyond it nothing is drawn
-    window = np.s_[
-        max(top - margin, 0) : top + height + margin, max(left - margin, 0) : left + width + margin
-    ]
+    window = np.s_[max(top - margin, 0) : top + height + margin, max(left - margin, 0) : left + width + margin]
     distance = _distance_to_edge(mask[window], smooth=max(1.0, line / 2))[..., None]
 
     def band(width: float) -> NDArray[np.float32]:

@@ -34,9 +34,7 @@ class Tile:
 
     def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The tile's part of an image (H, W, ...), contiguous."""
-        return np.ascontiguousarray(
-            image[self.top : self.top + self.height, self.left : self.left + self.width]
-        )
+        return np.ascontiguousarray(image[self.top : self.top + self.height, self.left : self.left + self.width])
 
 
 def plan_tiles(size: tuple[int, int], *, tile: int, overlap: float = 0.25) -> list[Tile]:

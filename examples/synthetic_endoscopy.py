@@ -377,9 +377,7 @@ def _aperture(size: tuple[int, int]) -> FloatArray:
     height, width = size
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     x, y = np.abs(columns + 0.5 - width / 2), np.abs(rows + 0.5 - height / 2)
-    edges = np.stack(
-        [x - width / 2, y - height / 2, (x + y - width / 2 - height / 2 + 0.17 * width) / 2**0.5]
-    )
+    edges = np.stack([x - width / 2, y - height / 2, (x + y - width / 2 - height / 2 + 0.17 * width) / 2**0.5])
     rounding = width / 60
     outside = rounding * np.log(np.exp(edges / rounding).sum(axis=0))  # a soft maximum rounds the corners
     return np.clip(0.5 - outside, 0, 1).astype(np.float32)

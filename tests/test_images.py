@@ -30,9 +30,7 @@ FORMATS = {
     "I;16": ["PNG", "TIFF"],
     "CMYK": ["JPEG", "TIFF"],
 }
-SIZES = st.one_of(
-    st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([(1, 1), (5000, 7), (7, 5000)])
-)
+SIZES = st.one_of(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([(1, 1), (5000, 7), (7, 5000)]))
 # The eight orientations of the EXIF standard: what to do to the stored rows and columns to display them.
 UPRIGHT = {
     1: lambda a: a,
@@ -96,9 +94,7 @@ def refused(source: object, error: type[CondsegError] = ImageError, **options: s
 
 class TestWhatIsRead:
     @given(
-        mode_format=st.sampled_from(
-            [(mode, format) for mode, formats in FORMATS.items() for format in formats]
-        ),
+        mode_format=st.sampled_from([(mode, format) for mode, formats in FORMATS.items() for format in formats]),
         size=SIZES,
         orientation=st.integers(1, 8),
         seed=st.integers(0, 99),
@@ -185,9 +181,7 @@ class TestWhatIsRead:
         array = np.array([[0, 0.2, 0.6, 1]], dtype)
         assert load_image(array)[0, :, 0].tolist() == [0, 51, 153, 255]
 
-    @given(
-        kind=st.sampled_from(["uint8", "float32", "bfloat16"]), channels=st.sampled_from([1, 3]), size=SIZES
-    )
+    @given(kind=st.sampled_from(["uint8", "float32", "bfloat16"]), channels=st.sampled_from([1, 3]), size=SIZES)
     @settings(deadline=None, max_examples=30)
     def test_a_tensor_is_as_its_array(self, kind: str, channels: int, size: tuple[int, int]) -> None:
         values = torch.randint(0, 256, (channels, *size), dtype=torch.uint8)
@@ -364,9 +358,7 @@ class TestWhichImagesAreMeant:
         assert found[2:] == [folder / "sub" / "c.tiff", folder / "b.png"]
 
     @pytest.mark.parametrize("source", ["nothing/*.png", [], (), "empty"])
-    def test_no_image_is_an_error(
-        self, source: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_image_is_an_error(self, source: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "empty").mkdir()
         with pytest.raises(ImageError, match="no image;"):

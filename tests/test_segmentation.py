@@ -49,9 +49,7 @@ def rasterise(region: Region, size: tuple[int, int]) -> np.ndarray:
 
 class TestMaps:
     def test_by_hand(self) -> None:
-        seg = Segmentation(
-            np.array([[0, np.log(3)]], np.float32), (1, 4), threshold=0.7, source=b"", name="test"
-        )
+        seg = Segmentation(np.array([[0, np.log(3)]], np.float32), (1, 4), threshold=0.7, source=b"", name="test")
         # Logits 0, log(3)/4, 3 log(3)/4, log(3); odds of 3 to 1 are 0.75.
         np.testing.assert_allclose(seg.probability, [[0.5, 0.5682, 0.6951, 0.75]], atol=1e-4)
         assert seg.mask.tolist() == [[False, False, False, True]]
@@ -64,9 +62,7 @@ class TestMaps:
         threshold=st.floats(0.01, 0.99),
     )
     @settings(deadline=None, max_examples=50)
-    def test_the_mask_is_the_probability_from_the_threshold_on(
-        self, size: tuple[int, int], threshold: float
-    ) -> None:
+    def test_the_mask_is_the_probability_from_the_threshold_on(self, size: tuple[int, int], threshold: float) -> None:
         logits = np.random.default_rng(0).normal(0, 3, (16, 16)).astype(np.float32)
         seg = Segmentation(logits, size, threshold=threshold, source=b"", name="test")
         assert seg.mask.shape == seg.probability.shape == size
@@ -170,9 +166,7 @@ class TestRegions:
             assert outline.dtype == np.int32
             sides = np.roll(outline, -1, 0) - outline
             assert ((sides == 0).sum(1) == 1).all(), "horizontal or vertical, and of some length"
-            assert ((sides * np.roll(sides, 1, 0)).sum(1) == 0).all(), (
-                "each at a right angle to the one before"
-            )
+            assert ((sides * np.roll(sides, 1, 0)).sum(1) == 0).all(), "each at a right angle to the one before"
 
     def test_agrees_with_pillows_polygons(self) -> None:
         mask = disc((90, 120), (40, 60), 30)
@@ -276,9 +270,7 @@ class TestSaving:
             ("missing/mask.png", "mask", "cannot be written"),
         ],
     )
-    def test_names_that_do_not_suit(
-        self, seg: Segmentation, tmp_path: Path, name: str, kind: str, reason: str
-    ) -> None:
+    def test_names_that_do_not_suit(self, seg: Segmentation, tmp_path: Path, name: str, kind: str, reason: str) -> None:
         with pytest.raises(OptionError, match=reason):
             seg.save(tmp_path / name, kind=kind)  # type: ignore[arg-type]
         assert not any(tmp_path.iterdir())

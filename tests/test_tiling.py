@@ -26,9 +26,7 @@ def test_an_image_smaller_than_a_tile_is_one_tile() -> None:
 
 @given(size=SIZES, tile=st.integers(1, 120), overlap=st.sampled_from([0, 0.25, 0.5]))
 @settings(deadline=None, max_examples=60)
-def test_every_pixel_is_covered_and_no_tile_sticks_out(
-    size: tuple[int, int], tile: int, overlap: float
-) -> None:
+def test_every_pixel_is_covered_and_no_tile_sticks_out(size: tuple[int, int], tile: int, overlap: float) -> None:
     tile = max(tile, max(size) // 10)
     covered = np.zeros(size, int)
     for part in plan_tiles(size, tile=tile, overlap=overlap):

@@ -2,8 +2,8 @@
 
     python tools/bundle.py runs/polyp/checkpoint condseg-lite-polyp --network condseg-lite --facts facts.json
 
-`facts.json` holds license, attribution, data, date, command, datasets and metrics; they go into config.json, the model card and
-the manifest. Run it a second time after measuring: the weights stay the same.
+`facts.json` holds license, attribution, data, date, command, datasets and metrics; they go into config.json, the
+model card and the manifest. Run it a second time after measuring: the weights stay the same.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg") -> str
     """
     sections = [f"---\n{_metadata(config, name)}\n---", f"# {name}", DISCLAIMER]
     if config is None:
-        sections += ["A network without preprocessing or threshold; load it with `condseg_sdk.ConDSeg.from_pretrained`."]
+        sections += [
+            "A network without preprocessing or threshold; load it with `condseg_sdk.ConDSeg.from_pretrained`."
+        ]
     else:
         sections += [_facts(config), _figures(config.provenance), _usage(name)]
     sections += [f"## Citation\n\n```bibtex\n{CITATION}\n```"]

@@ -29,7 +29,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "sid_channels": 256,
         "aux_channels": (128, 128, 128, 64, 64, 32),
     },
-    # Ours: narrow where the map is large, 32 channels a head as in the paper, dilations that fit the maps of its strides 4 to 32, logits at stride 4.
+    # Ours: narrow where the map is large, 32 channels a head as in the paper, dilations that fit the maps of its
+    # strides 4 to 32, logits at stride 4.
     "condseg-lite": {
         "encoder": "efficientnet_lite0",
         "channels": (32, 64, 96, 96),
@@ -68,7 +69,7 @@ def _dilations_per_level(dilations: Sequence[int] | Sequence[Sequence[int]]) -> 
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:
-    """Repeat the last row and column until H and W are multiples of `stride`; (B, C, H, W) stays as it is if they are."""
+    """Repeat the last row and column of (B, C, H, W) until H and W are multiples of `stride`."""
     height, width = images.shape[-2:]
     bottom, right = -height % stride, -width % stride
     return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
@@ -146,7 +147,10 @@ class ConDSeg(PretrainedNetwork):
         )
         self.decoder = SizeAwareDecoder(widths)
         self.output = OutputBlock(
-            sum(widths[:3]), widths[0], (hidden[0], hidden[1]), upscale=self.encoder.strides[0] if full_resolution else 1
+            sum(widths[:3]),
+            widths[0],
+            (hidden[0], hidden[1]),
+            upscale=self.encoder.strides[0] if full_resolution else 1,
         )
 
     def forward(self, images: Tensor, aux: bool = False) -> ConDSegOutput:

@@ -47,7 +47,7 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceError(
-            f"device={device!r} cannot be used here ({reason}): choose 'auto' or 'cpu', or install a PyTorch build for it"
+            f"device={device!r} cannot be used here ({reason}): choose 'auto' or 'cpu', or a PyTorch built for it"
         ) from error
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())

@@ -38,7 +38,7 @@ class Pair:
 def _by_stem(folder: Path, *, strip: Sequence[str] = ()) -> dict[str, Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder: a training set needs images/ and masks/ with matching names")
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             stem = next((path.stem.removesuffix(s) for s in strip if path.stem.endswith(s)), path.stem)
@@ -112,8 +112,8 @@ def load_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     image, mask = load_image(pair.image), load_mask(pair.mask)
     if image.shape[:2] != mask.shape:
         raise DatasetError(
-            f"{pair.image} is {image.shape[1]}x{image.shape[0]} but its mask {pair.mask} {mask.shape[1]}x{mask.shape[0]}: "
-            "they must be of one size"
+            f"{pair.image} is {image.shape[1]}x{image.shape[0]} but its mask {pair.mask} "
+            f"{mask.shape[1]}x{mask.shape[0]}: they must be of one size"
         )
     return image, mask
 

@@ -38,6 +38,9 @@ class Stage(L.LightningModule):
         seed: of the augmentation.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -74,7 +77,7 @@ class Stage(L.LightningModule):
         """Logits (B, 1, H, W) for normalised images."""
         raise NotImplementedError
 
-    def validation_step(self, batch: Batch, index: int) -> None:
+    def validation_step(self, batch: Batch, _index: int) -> None:
         images, masks = batch
         logits = self.mask_logits(self.normalize(images / 255))
         truth, answer = masks > 0, logits > 0
@@ -84,7 +87,7 @@ class Stage(L.LightningModule):
         self.log("val_iou", iou.mean(), batch_size=len(images), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        encoder = set(self.network.encoder.parameters())  # type: ignore[operator, union-attr]
+        encoder = set(self.network.encoder.parameters())  # type: ignore[union-attr]
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for parameter in self.network.parameters():
             groups.setdefault((parameter in encoder, parameter.ndim > 1), []).append(parameter)
@@ -100,12 +103,12 @@ class Stage(L.LightningModule):
                 for (is_encoder, decays), parameters in groups.items()
             ]
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = max(int(self.trainer.estimated_stepping_batches), 3)  # shorter cycles divide by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=steps,
-            pct_start=min(max(self.optimisation.warmup, 2 / steps), 1.0),  # it divides by zero below two steps
+            pct_start=max(self.optimisation.warmup, 2 / steps),
             cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

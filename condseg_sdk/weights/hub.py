@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from condseg_sdk.checksums import check_sha256
 from condseg_sdk.download import WEIGHTS_FILE, download_checkpoint
@@ -56,7 +57,11 @@ def resolve(
     repo_id, _, pinned = name.partition("@")
     if pinned and revision not in (None, pinned):
         raise OptionError(f"{name} and revision={revision!r} name two revisions: give one")
-    options = {"cache_dir": Path(cache_dir) if cache_dir else None, "token": token, "local_files_only": local_files_only}
+    options: dict[str, Any] = {
+        "cache_dir": Path(cache_dir) if cache_dir else None,
+        "token": token,
+        "local_files_only": local_files_only,
+    }
     if "/" in repo_id:
         return download_checkpoint(repo_id, revision=pinned or revision, **options)
     entry = find_entry(name)

@@ -30,7 +30,9 @@ def load_imagenet_encoder(encoder: Encoder) -> None:
         CheckpointError: the file is not the one we know.
     """
     if not isinstance(encoder, EfficientNetLite):
-        raise OptionError(f"no ImageNet weights are known for {type(encoder).__name__}: start from a checkpoint instead")
+        raise OptionError(
+            f"no ImageNet weights are known for {type(encoder).__name__}: start from a checkpoint instead"
+        )
     state = torch.load(_lite0_file(), map_location="cpu", weights_only=True)
     encoder.load_state_dict(dict(_lite0_names(state)))
 

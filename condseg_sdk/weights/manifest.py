@@ -94,8 +94,10 @@ class ManifestEntry:
             raise OptionError(f"sha256={self.sha256!r} must be 64 lower-case hexadecimal digits")
         if self.file is None and self.hub is None and self.package is None:
             raise OptionError("one of file, hub and package must say where the weights are")
-        inside = [self.file, self.hub and self.hub.filename, self.package and self.package.path]
-        for path in filter(None, inside):
+        inside = (self.file, self.hub.filename if self.hub else None, self.package.path if self.package else None)
+        for path in inside:
+            if path is None:
+                continue
             if PurePosixPath(path).is_absolute() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", path):
                 raise OptionError(f"{path!r} must be a plain relative path")
         if (self.kind == "checkpoint") != (self.threshold is not None):

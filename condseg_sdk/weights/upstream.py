@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from condseg_sdk.errors import CheckpointError, check_choice
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
-from condseg_sdk.weights.names import list_names
+from condseg_sdk.models.tensors import list_names
 
 __all__ = ["UpstreamNetwork", "convert_state_dict"]
 

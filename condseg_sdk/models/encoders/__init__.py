@@ -1,4 +1,4 @@
-"""Encoders: four feature maps of falling resolution from an image. Add one by writing its module and a registry line."""
+"""Encoders: four feature maps of falling resolution from an image. A new one is a module and a registry line."""
 
 from __future__ import annotations
 
