@@ -1,23 +1,17 @@
-"""Where the time of a training step goes, and what the memory settings and the augmentation save.
+"""Where the time of a training step goes, and what the same augmentation costs as a chain of kornia transforms.
 
-    python benchmarks/training_step.py --size 192 --batch 8
-
-Runs itself twice in fresh processes, with and without `keep_freed_memory`, in turn.
+python benchmarks/training_step.py --size 192 --batch 8
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import time
 
 import torch
 
 from condseg_sdk.models import NETWORKS, ConDSeg
-from condseg_sdk.training.allocator import keep_freed_memory
 from condseg_sdk.training.augmentation import TrainingAugmentation
 from condseg_sdk.training.losses import segmentation_loss
 
@@ -74,27 +68,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3, help="of both processes in turn")
-    parser.add_argument("--child", choices=("keep", "return"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        if options.child == "keep":
-            keep_freed_memory()
-        print(json.dumps(run_steps(options)))
-        return
-    results: dict[str, list[dict[str, float]]] = {"keep": [], "return": []}
-    for _ in range(options.rounds):
-        for mode, rows in results.items():
-            command = [sys.executable, *sys.argv, "--child", mode]
-            rows.append(json.loads(subprocess.check_output(command, text=True).splitlines()[-1]))
-    kept = {name: statistics.median(row[name] for row in results["keep"]) for name in results["keep"][0]}
-    returned = statistics.median(row["step"] for row in results["return"])
-    print(
-        f"{options.network}, batch {options.batch} at {options.size}x{options.size}, {torch.get_num_threads()} threads"
-    )
-    for name, value in kept.items():
-        print(f"{name:18} {1e3 * value:8.0f} ms  {value / kept['step']:6.1%} of the step")
-    print(f"a step that returns freed memory to the kernel takes {returned / kept['step']:.2f} times as long")
+    medians = run_steps(options)
+    size = f"{options.size}x{options.size}"
+    print(f"{options.network}, batch {options.batch} at {size}, {torch.get_num_threads()} threads")
+    for name, value in medians.items():
+        print(f"{name:18} {1e3 * value:8.0f} ms  {value / medians['step']:6.1%} of the step")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 
 from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
-from condseg_sdk.training.allocator import keep_freed_memory
 from condseg_sdk.training.datasets import CachedPairs, EpochSampler, Pair, find_pairs, hold_out, read_names
 from condseg_sdk.training.metrics import mean_scores, score
 from condseg_sdk.training.settings import FinetuneSettings
@@ -76,7 +75,6 @@ def finetune(
             f"{len(training)} training pairs are less than one batch of {settings.batch_size}: lower batch_size"
         )
     _claim(folder, settings, training, held_out)
-    keep_freed_memory()
     L.seed_everything(settings.seed)
     loaders = _loaders(settings, training, held_out)
     network = ConDSeg(**NETWORKS[settings.network])
