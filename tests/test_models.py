@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import cache
 from typing import Any
 
 import pytest
@@ -34,6 +35,12 @@ def images(height: int, width: int, batch: int = 1) -> torch.Tensor:
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
+@cache
+def on_meta(name: str) -> ConDSeg:
+    with torch.device("meta"):
+        return ConDSeg(**NETWORKS[name]).eval()
+
+
 @pytest.fixture(params=ENCODERS)
 def encoder(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -41,11 +48,10 @@ def encoder(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
 def test_logits_have_the_images_size(name: str, size: tuple[int, int]) -> None:
-    with torch.device("meta"):
-        network = ConDSeg(**NETWORKS[name])
-        batch = torch.empty(2, 3, *size)
-    output = network.eval()(batch, aux=True)
+    network, batch = on_meta(name), torch.empty(2, 3, *size, device="meta")
+    output = network(batch, aux=True)
     assert {tuple(logits.shape) for logits in output} == {(2, 1, *size)}
     output = network(batch)
     assert output.mask.shape == (2, 1, *size)
@@ -127,12 +133,11 @@ def parameters(network: nn.Module) -> int:
 
 
 def test_sizes_of_the_networks() -> None:
-    with torch.device("meta"):
-        assert parameters(ConDSeg(**NETWORKS["condseg-r50"])) == 45_552_786
-        lite = ConDSeg(**NETWORKS["condseg-lite"])
-        flops = FlopCounterMode(display=False)
-        with flops, torch.inference_mode():
-            lite.eval()(torch.empty(1, 3, 256, 256))
+    assert parameters(on_meta("condseg-r50")) == 45_552_786
+    lite = on_meta("condseg-lite")
+    flops = FlopCounterMode(display=False)
+    with flops, torch.inference_mode():
+        lite(torch.empty(1, 3, 256, 256, device="meta"))
     # The counter knows convolutions, not the aggregation: two times 25 multiply-adds a value.
     strides, modules = lite.encoder.strides, lite.cdfa
     aggregation = sum(
