@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.files import make_folder
 from condseg_sdk.images import VIDEO_SUFFIXES, find_images
 from condseg_sdk.training.settings import FinetuneSettings
 
@@ -89,6 +90,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     kinds = _save_kinds(options.save)
     videos, outputs = _plan_outputs(options.source, options.out)
+    make_folder(options.out)  # before the work, so that a wrong folder costs none
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     skipped: list[CondsegError] = []
     request = {
@@ -110,7 +112,7 @@ def _predict(options: argparse.Namespace) -> int:
     done, found = 0, 0
     total = None if videos else len(outputs)
     for base, seg in tqdm(answers(), total=total, unit="image", disable=total == 1):
-        base.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(base.parent)
         for kind in kinds:
             seg.save(base.with_name(base.name + SUFFIXES[kind]), kind=kind)
         done += 1
@@ -168,7 +170,7 @@ def _models(options: argparse.Namespace) -> int:
         return 0
     rows: list[tuple[str, ...]] = [("NAME", "NETWORK", "MB", "DATA", "mIoU", "mDSC", "LICENSE")]
     for entry in entries:
-        figures = [f"{entry.metrics[key]:.3f}" if key in entry.metrics else "-" for key in ("mIoU", "mDSC")]
+        figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in ("mIoU", "mDSC")]
         rows.append((entry.name, entry.network, f"{entry.bytes / 1e6:.1f}", entry.data, *figures, entry.license))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

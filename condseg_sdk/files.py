@@ -11,7 +11,7 @@ from pathlib import Path
 
 from condseg_sdk.errors import OptionError
 
-__all__ = ["atomic_folder", "atomic_write"]
+__all__ = ["atomic_folder", "atomic_write", "make_folder"]
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
@@ -103,3 +103,18 @@ def _check_replaceable(folder: Path, replaces: Collection[str]) -> None:
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in replaces)
     if others:
         raise OptionError(f"{folder} holds other files, such as {others[0]}; choose a new or an empty folder")
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        OptionError: a file stands there, or the place cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "choose another folder, one that can be written to"
+        raise OptionError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}") from error
+    return path

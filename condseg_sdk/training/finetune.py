@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.files import make_folder
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
 from condseg_sdk.training.datasets import CachedPairs, EpochSampler, Pair, find_pairs, hold_out, read_names
 from condseg_sdk.training.metrics import mean_scores, score
@@ -112,7 +113,7 @@ def _claim(folder: Path, settings: FinetuneSettings, training: Sequence[Pair], h
                 f"{folder} holds a run with other settings or data: choose another output_dir or remove it"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path.write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
