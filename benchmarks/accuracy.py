@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from condseg_sdk import CondsegError, Predictor, __version__
 from condseg_sdk.preprocessing import restore
-from condseg_sdk.training.datasets import find_pairs, load_mask, read_names, resize_mask
+from condseg_sdk.training.data import find_pairs, load_mask, read_names, resize_mask
 from condseg_sdk.training.metrics import mean_scores, score
 
 PAPER_SIZE = (256, 256)

@@ -36,6 +36,7 @@ __all__ = [
     "find_images",
     "is_single",
     "load_image",
+    "open_image",
     "source_name",
     "video_frames",
 ]
@@ -221,7 +222,20 @@ def _require_file(path: Path) -> None:
         raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
 
 
-def _from_path(path: Path) -> NDArray[np.uint8]:
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file for whoever needs more than its colours (a mask's own values, orientation, size).
+
+    The header is read and the same files are refused as by `load_image`; the pixels are decoded when asked for, inside
+    the `with` block, where Pillow's errors become ImageErrors too.
+
+    Raises:
+        ImageError: The file is missing, damaged, too large, not an image, or of a kind that is not supported.
+
+    Example:
+        >>> with open_image(Path("mask.png")) as image:  # doctest: +SKIP
+        ...     print(image.mode, image.size)
+    """
     _require_file(path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise ImageError(f"{path} is a video, not an image; use predictor.stream({str(path)!r})")
@@ -229,12 +243,23 @@ def _from_path(path: Path) -> NDArray[np.uint8]:
         file = path.open("rb")
     except OSError as error:
         raise ImageError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
-    with file:
-        return _from_file(file, str(path))
+    with file, _opened(file, str(path)) as image:
+        yield image
+
+
+def _from_path(path: Path) -> NDArray[np.uint8]:
+    with open_image(path) as image:
+        return _from_pil(image, str(path))
 
 
 def _from_file(file: IO[bytes], name: str) -> NDArray[np.uint8]:
-    """Decode an encoded image, after a look at its header."""
+    with _opened(file, name) as image:
+        return _from_pil(image, name)
+
+
+@contextmanager
+def _opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
+    """Open an encoded image, after a look at its header."""
     head = file.read(132)
     if not head:
         raise ImageError(f"{name} is empty; read the file again")
@@ -250,7 +275,7 @@ def _from_file(file: IO[bytes], name: str) -> NDArray[np.uint8]:
         if pages > 1:
             remedy = "open it with PIL.Image.open, seek() to one and give that"
             raise ImageError(f"{name} has {pages} pages or frames; {remedy}")
-        return _from_pil(image, name)
+        yield image
 
 
 @contextmanager

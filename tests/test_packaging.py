@@ -110,8 +110,10 @@ def test_the_wheel_holds_package_manifest_and_bundled_weights_and_nothing_else(w
         names = set(archive.namelist())
         manifest = archive.read("condseg_sdk/weights_manifest.json")
     assert manifest == (ROOT / "weights_manifest.json").read_bytes()
-    bundled = f"condseg_sdk/weights/bundled/{MODEL}"
-    assert {f"{bundled}/{name}" for name in ("config.json", "model.safetensors", "README.md")} <= names
+    for model in (MODEL, "condseg-lite-skin"):
+        bundled = f"condseg_sdk/weights/bundled/{model}"
+        assert {f"{bundled}/{name}" for name in ("config.json", "model.safetensors", "README.md")} <= names
+    assert wheel.stat().st_size <= 45e6
     assert "condseg_sdk/py.typed" in names
     information = f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"
     assert {name.split("/")[0] for name in names} == {"condseg_sdk", information}

@@ -1,112 +1,93 @@
-"""Datasets and augmentation: pairs, masks as people store them, image and mask moving together."""
+"""From pairs to tensors, and augmentation: image and mask moving together."""
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
+from training_sets import make_set, picture, region, save
 
-from condseg_sdk.errors import DatasetError
+from condseg_sdk.errors import DatasetError, ImageError
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.augmentation import TrainingAugmentation, random_affine, random_color, seed_batch
-from condseg_sdk.training.datasets import (
-    CachedPairs,
-    EpochSampler,
-    find_pairs,
-    hold_out,
-    load_mask,
-    load_pair,
-    read_names,
-    resize_mask,
-)
+from condseg_sdk.training.data import CachedPairs, EpochSampler, Pair, cache, find_pairs, load_pair
 
 
-def write_pair(folder: Path, name: str, *, size: tuple[int, int] = (20, 30), mask_name: str | None = None) -> None:
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(name)).integers(0, 255, (*size, 3), np.uint8)
-    mask = np.zeros(size, np.uint8)
-    mask[5:15, 10:20] = 255
-    Image.fromarray(pixels).save(folder / "images" / f"{name}.jpg")
-    Image.fromarray(mask).save(folder / "masks" / (mask_name or f"{name}.png"))
+def test_a_pair_is_an_image_and_its_mask_at_the_images_size(tmp_path: Path) -> None:
+    (pair,) = find_pairs(make_set(tmp_path, ["a"]))
+    image, mask = load_pair(pair)
+    np.testing.assert_array_equal(image, picture(str(pair.image)))
+    np.testing.assert_array_equal(mask, region() > 0)
+    save(tmp_path / "masks" / "a.png", region((40, 60)))
+    np.testing.assert_array_equal(load_pair(pair)[1], region() > 0)
 
 
-def test_pairs_match_by_name_and_known_mask_suffixes(tmp_path: Path) -> None:
-    write_pair(tmp_path, "b")
-    write_pair(tmp_path, "a", mask_name="a_segmentation.png")
-    assert [(p.name, p.mask.name) for p in find_pairs(tmp_path)] == [("a", "a_segmentation.png"), ("b", "b.png")]
-
-
-def test_an_unmatched_image_a_missing_folder_and_an_unknown_name_are_named(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a")
-    with pytest.raises(DatasetError, match="lack an image or a mask, such as 'zz'"):
-        find_pairs(tmp_path, names=["a", "zz"])
-    (tmp_path / "masks" / "a.png").unlink()
-    with pytest.raises(DatasetError, match="1 images or masks without a partner, such as a"):
-        find_pairs(tmp_path)
-    with pytest.raises(DatasetError, match="is not a folder"):
-        find_pairs(tmp_path / "nowhere")
-
-
-def test_a_list_keeps_its_last_name_without_a_newline_and_drops_extensions(tmp_path: Path) -> None:
-    path = tmp_path / "train.txt"
-    path.write_text("images/a.jpg\n\nb\nv1.2")
-    assert read_names(path) == ["a", "b", "v1.2"]
-    with pytest.raises(DatasetError, match=r"missing\.txt"):
-        read_names(tmp_path / "missing.txt")
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [((0, 1), (False, True)), ((0, 255), (False, True)), ((7, 250), (False, True)), ((0, 0), (False, False))],
-)
-def test_masks_of_zero_one_and_of_noisy_bytes(
-    tmp_path: Path, values: tuple[int, int], expected: tuple[bool, bool]
-) -> None:
-    path = tmp_path / "mask.png"
-    Image.fromarray(np.array([values], np.uint8)).save(path)
-    assert load_mask(path).tolist() == [list(expected)]
-
-
-def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a")
+def test_a_mask_of_other_proportions_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    (pair,) = find_pairs(make_set(tmp_path, ["a"]))
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "masks" / "a.png")
     with pytest.raises(DatasetError, match=r"30x20.*9x9"):
-        load_pair(find_pairs(tmp_path)[0])
-
-
-def test_resized_masks_keep_pixels_covered_by_half() -> None:
-    mask = np.zeros((4, 4), bool)
-    mask[:2, 0] = mask[0, 2] = True
-    assert resize_mask(mask, (2, 2)).tolist() == [[True, False], [False, False]]
+        load_pair(pair)
 
 
 def test_cached_items_are_the_preprocessed_pair(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a")
+    pairs = find_pairs(make_set(tmp_path, ["a", "b"]))
     preprocessing = Preprocessing((10, 15))
-    image, mask = CachedPairs(find_pairs(tmp_path), preprocessing)[0]
-    assert image.shape == (3, 10, 15)
-    assert mask.shape == (1, 10, 15)
-    assert mask.sum() == 6 * 5  # rows 2.5 to 7.5: half a row counts at both ends
-    pixels, _ = load_pair(find_pairs(tmp_path)[0])
-    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), preprocessing.resize(pixels))
+    items = CachedPairs(pairs, preprocessing)
+    assert len(items) == 2
+    for pair, (image, mask) in zip(pairs, items, strict=False):
+        assert (image.shape, image.dtype) == ((3, 10, 15), torch.uint8)
+        assert (mask.shape, mask.dtype) == ((1, 10, 15), torch.uint8)
+        pixels, truth = load_pair(pair)
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), preprocessing.resize(pixels))
+        assert truth.sum() == 10 * 10
+        assert mask.sum() == 6 * 5  # rows 2.5 to 7.5: half a row counts at both ends
 
 
-@given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 9))
-@settings(max_examples=30)
-def test_hold_out_is_a_partition_that_follows_from_the_seed(count: int, fraction: float, seed: int) -> None:
-    pairs = [object() for _ in range(count)]
-    training, held_out = hold_out(pairs, fraction, seed=seed)  # type: ignore[type-var, arg-type]
-    assert training
-    assert held_out
-    assert {*map(id, training), *map(id, held_out)} == {*map(id, pairs)}
-    assert len(training) + len(held_out) == count
-    assert hold_out(pairs, fraction, seed=seed) == (training, held_out)  # type: ignore[type-var, arg-type]
+def test_a_large_set_is_mapped_from_a_file_that_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = find_pairs(make_set(tmp_path / "set", [f"{i}" for i in range(9)]))
+    in_memory = CachedPairs(pairs, Preprocessing((16, 16)))
+    monkeypatch.setattr(cache, "MEMORY_LIMIT", 1000)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    mapped = CachedPairs(pairs, Preprocessing((16, 16)), folder=folder)
+    assert [*folder.iterdir()] == []
+    torch.testing.assert_close(mapped.values, in_memory.values, rtol=0, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(mapped[3], in_memory[3], strict=True))
+
+
+def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullDisk(io.BytesIO):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(cache.tempfile, "TemporaryFile", FullDisk)
+    with pytest.raises(DatasetError, match=r"has no room for .* \(No space left on device\); free it, choose another"):
+        CachedPairs(find_pairs(make_set(tmp_path, ["a"])), Preprocessing((16, 16)), folder=tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    make_set(tmp_path, [f"{i}" for i in range(5)])
+    (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"images/3\.png"):
+        CachedPairs(find_pairs(tmp_path), Preprocessing((16, 16)))
+
+
+def test_sixteen_bit_masks_of_zero_and_one_reach_the_network(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", picture("a"))
+    mask = save(tmp_path / "a_mask.png", (region() > 0).astype(np.uint16))
+    assert CachedPairs([Pair("a", image, mask)], Preprocessing((20, 30)))[0][1].sum() == 100
 
 
 def test_the_sampler_follows_from_seed_and_epoch() -> None:

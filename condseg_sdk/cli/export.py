@@ -1,0 +1,40 @@
+"""`condseg export`: a checkpoint as one ONNX file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+from condseg_sdk.runtimes.metadata import OnnxPrecision
+
+HELP = "write a checkpoint as ONNX"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write a checkpoint as one ONNX file, verified against PyTorch; `predict --model` takes it."
+    parser.add_argument("model", help="name, folder or org/name")
+    parser.add_argument("out", help="file to write, ends in .onnx")
+    parser.add_argument(
+        "--precision", choices=get_args(OnnxPrecision), default="float32", help="(default: %(default)s)"
+    )
+    parser.add_argument("--static", action="store_true", help="one image at the checkpoint's size, nothing free")
+    parser.add_argument("--uncertainty", action="store_true", help="include the uncertainty map")
+    parser.add_argument("--opset", type=int, default=18, help="of ONNX (default: %(default)s)")
+    parser.add_argument("--images", help="folder or glob of images to verify with")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch")
+
+
+def run(options: argparse.Namespace) -> int:
+    from condseg_sdk.predictor import Predictor
+
+    report = Predictor.from_pretrained(options.model, device="cpu").export_onnx(
+        options.out,
+        precision=options.precision,
+        dynamic=not options.static,
+        uncertainty=options.uncertainty,
+        opset=options.opset,
+        verify=not options.no_verify,
+        images=options.images,
+    )
+    print(report)
+    return 0

@@ -1,0 +1,30 @@
+"""Training data: what people have on disk -> pairs, checked -> tensors in memory."""
+
+from condseg_sdk.training.data.cache import CachedPairs, EpochSampler, load_pair
+from condseg_sdk.training.data.check import check_dataset
+from condseg_sdk.training.data.layouts import DataSource, find_pairs, open_dataset
+from condseg_sdk.training.data.masks import load_mask, resize_mask
+from condseg_sdk.training.data.names import read_names
+from condseg_sdk.training.data.pairs import CocoMask, Dataset, MaskSource, Pair, Problem
+from condseg_sdk.training.data.report import DatasetReport
+from condseg_sdk.training.data.splits import hold_out
+
+__all__ = [
+    "CachedPairs",
+    "CocoMask",
+    "DataSource",
+    "Dataset",
+    "DatasetReport",
+    "EpochSampler",
+    "MaskSource",
+    "Pair",
+    "Problem",
+    "check_dataset",
+    "find_pairs",
+    "hold_out",
+    "load_mask",
+    "load_pair",
+    "open_dataset",
+    "read_names",
+    "resize_mask",
+]

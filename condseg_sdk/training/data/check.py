@@ -1,0 +1,286 @@
+"""The integrity check before the first step: every file is decoded once, and what is wrong is said all at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageOps
+from tqdm import tqdm
+
+from condseg_sdk.errors import CondsegError
+from condseg_sdk.images import load_image, open_image
+from condseg_sdk.training.data.duplicates import Fingerprint, fingerprint, near_duplicates
+from condseg_sdk.training.data.masks import read_mask, size_agreement
+from condseg_sdk.training.data.pairs import PARTS, Dataset, Pair, Part, Problem, amount, problems_of
+from condseg_sdk.training.data.report import DatasetReport, PartStatistics
+
+__all__ = ["check_dataset"]
+
+FEW_TRAINING_PAIRS = 20
+FEW_VALIDATION_PAIRS = 5
+INVERTED_BORDER, INVERTED_SHARE = 0.9, 0.5  # foreground along the edge of the picture, and in all of it
+RARE = 0.1  # masks of another kind than the rest are a slip if they are as few
+EXIF_ORIENTATION = 0x0112
+Size: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the check keeps of a pair's files.
+
+    Attributes:
+        size, mask_size: (height, width), upright.
+        orientation: EXIF's, 1 for upright as stored.
+        mask_turned: whether the mask file has an orientation of its own.
+        digest: of the image file's bytes.
+        share, border: of foreground in the mask, and in its outermost pixels.
+        kind, remark: how the mask was read.
+    """
+
+    pair: Pair
+    part: Part
+    size: Size
+    orientation: int
+    digest: bytes
+    fingerprint: Fingerprint
+    mask_size: Size
+    mask_turned: bool
+    share: float
+    border: float
+    kind: str
+    remark: str | None
+
+
+def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
+    """Decode every image and mask once, in threads, and report what is wrong with the set.
+
+    Args:
+        dataset: As `open_dataset` gives it.
+        progress: Whether to show a bar on the terminal.
+
+    Returns:
+        The report; nothing is raised for a wrong set. `str(report)` is a table, `report.raise_if_wrong()` stops.
+
+    Example:
+        >>> check_dataset(open_dataset("my_dataset")).raise_if_wrong()  # doctest: +SKIP
+    """
+    jobs = [(pair, part) for part in PARTS for pair in dataset.parts[part]]
+    with ThreadPoolExecutor() as pool:
+        results = list(tqdm(pool.map(_examine, jobs), "checking", len(jobs), unit="pair", disable=not progress))
+    facts = [result for result in results if isinstance(result, Facts)]
+    unreadable = [result for result in results if isinstance(result, str)]
+    problems = list(dataset.problems)
+    message = "with a file that cannot be read; repair it or take the pair out"
+    problems += problems_of("error", "pair", message, unreadable)
+    for look in CHECKS:
+        problems += look(facts)
+    sizes = sorted((fact.size for fact in facts), key=lambda size: size[0] * size[1])
+    return DatasetReport(
+        layout=dataset.layout,
+        parts={part: _statistics(dataset.parts[part], [f for f in facts if f.part == part]) for part in PARTS},
+        image_sizes=(sizes[0], sizes[-1]) if sizes else None,
+        mask_kinds=dict(Counter(fact.kind for fact in facts).most_common()),
+        problems=tuple(sorted(problems, key=lambda problem: problem.severity)),
+    )
+
+
+def _examine(job: tuple[Pair, Part]) -> Facts | str:
+    pair, part = job
+    try:
+        gray, size, orientation = _look_at(pair.image)
+        digest = hashlib.blake2b(pair.image.read_bytes()).digest()
+        reading = read_mask(pair.mask)
+    except CondsegError as error:
+        return str(error)
+    mask = reading.mask
+    edge = np.concatenate((mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    return Facts(
+        pair=pair,
+        part=part,
+        size=size,
+        orientation=orientation,
+        digest=digest,
+        fingerprint=fingerprint(gray),
+        mask_size=(mask.shape[0], mask.shape[1]),
+        mask_turned=reading.turned,
+        share=float(mask.mean()),
+        border=float(edge.mean()),
+        kind=reading.kind,
+        remark=reading.remark,
+    )
+
+
+def _look_at(path: Path) -> tuple[NDArray[np.uint8], Size, int]:
+    """An image's grey values, perhaps smaller than it; its size when upright; its EXIF orientation."""
+    with open_image(path) as image:
+        orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+        size = image.size if orientation >= 5 else image.size[::-1]
+        if image.mode[0] in "IF":  # 16-bit and float, which Pillow would clip
+            return load_image(path)[..., 0], size, orientation
+        image.draft("L", (256, 256))  # a JPEG is read to its end, but at down to an eighth of its size
+        upright = ImageOps.exif_transpose(image)
+        # Straight to gray, Pillow would warn of palettes with transparency.
+        plain = upright.convert("RGBA") if upright.has_transparency_data else upright
+        return np.asarray(plain.convert("L")), size, orientation
+
+
+def _sizes(facts: Sequence[Facts]) -> list[Problem]:
+    turned, scaled, different = [], [], []
+    for fact in facts:
+        agreement = size_agreement(fact.size, fact.mask_size)
+        sizes = f"{fact.pair.image} is {_shown(fact.size)}, its mask {_shown(fact.mask_size)}"
+        if agreement == "scaled":
+            scaled.append(sizes)
+        elif agreement == "different" and fact.orientation >= 5 and fact.mask_size == fact.size[::-1]:
+            turned.append(sizes)
+        elif agreement == "different":
+            different.append(sizes)
+    remedy = "turn the mask, or save the image without the tag"
+    return [
+        *problems_of("error", "mask", f"drawn on the picture as stored, while an EXIF tag turns it; {remedy}", turned),
+        *problems_of("error", "mask", "of other proportions than the image; export it at the image's size", different),
+        *problems_of("warning", "mask", "of another size than the image, resized to fit", scaled),
+    ]
+
+
+def _shown(size: Size) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _orientations(facts: Sequence[Facts]) -> list[Problem]:
+    """Turned images whose masks would fit both ways, so that sizes cannot tell."""
+    doubtful = [
+        str(fact.pair.image)
+        for fact in facts
+        if fact.orientation not in (0, 1)
+        and not fact.mask_turned
+        and (fact.orientation < 5 or fact.size[0] == fact.size[1])
+    ]
+    message = "turned by an EXIF tag that the mask has not; check that the mask fits the upright picture"
+    return problems_of("warning", "image", message, doubtful)
+
+
+def _regions(facts: Sequence[Facts]) -> list[Problem]:
+    problems = []
+    remedy = "masks must be 0 outside the region and not 0 inside it"
+    for part in PARTS[:2]:
+        shares = [fact.share for fact in facts if fact.part == part]
+        if shares and not any(shares):
+            problems.append(Problem("error", f"no mask of the {part} part has foreground; {remedy}"))
+        elif shares and min(shares) == 1:
+            problems.append(Problem("error", f"every mask of the {part} part is full; {remedy}"))
+    inverted = [
+        str(fact.pair.mask) for fact in facts if INVERTED_SHARE < fact.share < 1 and fact.border >= INVERTED_BORDER
+    ]
+    empty = [str(fact.pair.mask) for fact in facts if fact.share == 0]
+    full = [str(fact.pair.mask) for fact in facts if fact.share == 1]
+    remedy = "if that is the background, swap black and white"
+    return [
+        *problems,
+        *problems_of("warning", "mask", "without foreground; right if there is nothing to find in the image", empty),
+        *problems_of("warning", "mask", "without background; right if the region fills the image", full),
+        *problems_of("warning", "mask", f"covering the picture's edges and most of it; {remedy}", inverted),
+    ]
+
+
+def _readings(facts: Sequence[Facts]) -> list[Problem]:
+    """What was odd about the masks' values, and label masks among others."""
+    remarks: dict[str, list[str]] = defaultdict(list)
+    for fact in facts:
+        if fact.remark is not None:
+            remarks[fact.remark].append(str(fact.pair.mask))
+    problems = [p for remark, files in remarks.items() for p in problems_of("warning", "mask", remark, files)]
+    labels = [str(fact.pair.mask) for fact in facts if fact.kind == "labels"]
+    if len(labels) <= RARE * len(facts):
+        message = "with several labels, unlike the rest; all labels were taken for foreground"
+        problems += problems_of("warning", "mask", message, labels)
+    return problems
+
+
+def _same_file(facts: Sequence[Facts]) -> list[Problem]:
+    files = [str(fact.pair.image) for fact in facts if fact.pair.image == fact.pair.mask]
+    return problems_of("error", "image", "given as its own mask; give the mask's file", files)
+
+
+def _blank_images(facts: Sequence[Facts]) -> list[Problem]:
+    files = [str(fact.pair.image) for fact in facts if fact.fingerprint.is_blank]
+    return problems_of("warning", "image", "of a single color; take it out if it is broken", files)
+
+
+def _copies(facts: Sequence[Facts]) -> list[Problem]:
+    """The same file twice: in two parts it spoils the scores, within one it does less harm."""
+    within: list[str] = []
+    across: list[str] = []
+    first: dict[bytes, Facts] = {}
+    for fact in facts:
+        other = first.setdefault(fact.digest, fact)
+        if other is not fact:
+            line = f"{fact.pair.image} ({fact.part}) and {other.pair.image} ({other.part})"
+            (within if other.part == fact.part else across).append(line)
+    remedy = "which makes scores too good; keep one, or give groups"
+    return [
+        *problems_of("error", "image", f"copied into another part, {remedy}", across),
+        *problems_of("warning", "image", "copied within one part; keep one", within),
+    ]
+
+
+def _lookalikes(facts: Sequence[Facts]) -> list[Problem]:
+    """The same picture in two parts, saved again or a frame later."""
+    by_part = {part: [fact for fact in facts if fact.part == part] for part in PARTS}
+    files = []
+    for one, two in combinations(PARTS, 2):
+        close = near_duplicates([f.fingerprint for f in by_part[one]], [f.fingerprint for f in by_part[two]])
+        for a, b in ((by_part[one][i], by_part[two][j]) for i, j in close):
+            if a.digest != b.digest:
+                files.append(f"{b.pair.image} ({two}) and {a.pair.image} ({one})")
+    message = (
+        "much like one of another part (frames of a video, a picture saved again?), which makes scores too good; keep "
+        "them together by giving groups, or take them out"
+    )
+    return problems_of("warning", "image", message, files)
+
+
+def _counts(facts: Sequence[Facts]) -> list[Problem]:
+    count = Counter(fact.part for fact in facts)
+    problems = []
+    if count["train"] < FEW_TRAINING_PAIRS:
+        message = f"only {amount(count['train'], 'pair')} to train on; {FEW_TRAINING_PAIRS} or more are wanted"
+        problems.append(Problem("warning", message))
+    if count["validation"] < FEW_VALIDATION_PAIRS:
+        few = amount(count["validation"], "pair")
+        message = f"only {few} to validate on, so that chance picks epoch and threshold; hold out more, or add pairs"
+        problems.append(Problem("warning", message))
+    return problems
+
+
+def _statistics(pairs: Sequence[Pair], facts: Sequence[Facts]) -> PartStatistics:
+    filled = [fact.share for fact in facts if fact.share > 0]
+    groups = {pair.group for pair in pairs if pair.group is not None}
+    return PartStatistics(
+        pairs=len(pairs),
+        groups=len(groups) or None,
+        empty_masks=sum(fact.share == 0 for fact in facts),
+        foreground=float(np.median(filled)) if filled else None,
+    )
+
+
+CHECKS: tuple[Callable[[Sequence[Facts]], list[Problem]], ...] = (
+    _sizes,
+    _orientations,
+    _regions,
+    _readings,
+    _same_file,
+    _blank_images,
+    _copies,
+    _lookalikes,
+    _counts,
+)
