@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from condseg_sdk import FinetuneSettings, Predictor, finetune
-from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.errors import DatasetError, ModelNotFoundError, OptionError
 
 SMALL = FinetuneSettings(
     base="random",
@@ -67,7 +67,7 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
 
 def test_stage_one_hands_over_weights_and_batchnorm_statistics(dataset: Path, tmp_path: Path) -> None:
     from condseg_sdk.models import NETWORKS, ConDSeg
-    from condseg_sdk.training.datasets import find_pairs
+    from condseg_sdk.training.data import find_pairs
     from condseg_sdk.training.finetune import _loaders, _run_stage1
 
     network = ConDSeg(**NETWORKS["condseg-lite"])
@@ -91,11 +91,22 @@ def test_too_few_pairs_for_a_batch_are_refused_before_anything_is_written(datase
     assert not (tmp_path / "run").exists()
 
 
+def test_a_base_that_does_not_fit_is_refused_before_anything_is_written(
+    dataset: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    for base, error, message in (
+        ("coco", ModelNotFoundError, "'coco'"),
+        (str(checkpoint), OptionError, "no condseg-lite"),
+    ):
+        with pytest.raises(error, match=message):
+            finetune(dataset, output_dir=tmp_path / "run", settings=replace(SMALL, base=base))
+        assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"network": "unet"}, "condseg-lite"),
-        ({"base": "coco"}, "imagenet"),
         ({"epochs": 0}, "at least 1"),
         ({"validation": 1.0}, "between 0 and 1"),
     ],

@@ -84,11 +84,16 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, source: object) -
 def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
     """A network's state as the content of model.safetensors.
 
+    With "float16" vectors (biases and BatchNorm's numbers) stay float32: they are half a percent of the bytes, and a
+    running variance may well exceed 65504, float16's largest number.
+
     Raises:
         CheckpointError: weights that are not finite, or not any more at this precision.
     """
     state = {
-        name: (value.to(getattr(torch, dtype)) if value.is_floating_point() else value).cpu().contiguous()
+        name: (value.to(getattr(torch, dtype)) if value.is_floating_point() and value.ndim > 1 else value)
+        .cpu()
+        .contiguous()
         for name, value in network.state_dict().items()
     }
     _check_finite(state, f"the network as {dtype}")

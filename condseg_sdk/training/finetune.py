@@ -1,13 +1,13 @@
 """Fine-tuning in one call: data and settings in, a checkpoint folder and its validation figures out.
 
-This module wires the parts; the loop is Lightning's, steps are in `stages.py`, data in `datasets.py`.
+This module wires the parts; the loop is Lightning's, steps are in `stages.py`, data in `data/`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from torch.utils.data import DataLoader
 from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.files import make_folder
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
-from condseg_sdk.training.datasets import CachedPairs, EpochSampler, Pair, find_pairs, hold_out, read_names
+from condseg_sdk.training.data import CachedPairs, EpochSampler, Pair, find_pairs, hold_out, read_names
 from condseg_sdk.training.metrics import mean_scores, score
 from condseg_sdk.training.settings import FinetuneSettings
 from condseg_sdk.training.stages import ConsistencyStage, Optimisation, SegmentationStage, Stage
+from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
+from condseg_sdk.weights.hub import resolve
+from condseg_sdk.weights.imagenet import load_imagenet_encoder
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(13))
 
@@ -75,20 +78,14 @@ def finetune(
         raise DatasetError(
             f"{len(training)} training pairs are less than one batch of {settings.batch_size}: lower batch_size"
         )
-    _claim(folder, settings, training, held_out)
     L.seed_everything(settings.seed)
+    network = _base(settings)
+    _claim(folder, settings, training, held_out)
     loaders = _loaders(settings, training, held_out)
-    network = ConDSeg(**NETWORKS[settings.network])
-    if settings.base == "imagenet":
-        from condseg_sdk.weights.imagenet import load_imagenet_encoder
-
-        load_imagenet_encoder(network.encoder)
     if settings.stage1_epochs:
         _run_stage1(settings, network, loaders, folder / "stage1")
     _run_stage2(settings, network, loaders, folder / "stage2")
     metrics = _choose_threshold(network, settings, loaders[1])
-    from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
-
     config = CheckpointConfig(
         network=NETWORKS[settings.network],
         preprocessing=settings.preprocessing(),
@@ -97,6 +94,23 @@ def finetune(
     )
     save_checkpoint(folder / "checkpoint", network, config)
     return FinetuneResult(folder / "checkpoint", metrics)
+
+
+def _base(settings: FinetuneSettings) -> ConDSeg:
+    """The network to start from."""
+    network = ConDSeg(**NETWORKS[settings.network])
+    if settings.base == "imagenet":
+        load_imagenet_encoder(network.encoder)
+    elif settings.base != "random":
+        base, config = load_checkpoint(resolve(settings.base))
+        if base.arguments != network.arguments:
+            raise OptionError(f"base={settings.base!r} is no {settings.network}: choose a checkpoint of that network")
+        if replace(config.preprocessing, size=(1, 1)) != replace(settings.preprocessing(), size=(1, 1)):
+            raise OptionError(
+                f"base={settings.base!r} expects other pixel values than training gives it: choose another"
+            )
+        network.load_state_dict(base.state_dict())
+    return network
 
 
 def _claim(folder: Path, settings: FinetuneSettings, training: Sequence[Pair], held_out: Sequence[Pair]) -> None:

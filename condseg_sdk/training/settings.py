@@ -15,7 +15,8 @@ class FinetuneSettings:
 
     Args:
         network: name in `NETWORKS`.
-        base: "imagenet" (encoder with ImageNet weights, the rest random) or "random".
+        base: "imagenet" (encoder with ImageNet weights, the rest random), "random", or a checkpoint of this network to
+            go on from: a name from `list_models()`, a folder or "org/name".
         image_size: side in pixels of the checkpoint's input.
         train_size: side to train at before the last `finish_epochs` epochs; None for `image_size` throughout.
         finish_epochs: epochs of stage 2 at `image_size` when `train_size` is smaller.
@@ -46,8 +47,6 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
             raise OptionError(f"unknown network {self.network!r}: choose one of {', '.join(NETWORKS)}")
-        if self.base not in ("imagenet", "random"):
-            raise OptionError(f"base={self.base!r} must be 'imagenet' or 'random'")
         if min(self.epochs, self.batch_size, self.image_size) < 1 or min(self.stage1_epochs, self.finish_epochs) < 0:
             raise OptionError("epochs, batch_size and image_size must be at least 1, stage1_epochs and finish_epochs 0")
         if not 0 < self.validation < 1:
