@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from condseg_sdk.errors import CondsegError, OptionError, check_choice
 from condseg_sdk.images import (
@@ -14,16 +14,21 @@ from condseg_sdk.images import (
     ColorOrder,
     find_images,
     is_single,
+    load_image,
     source_name,
     video_frames,
 )
 from condseg_sdk.pipeline import ErrorHandler, Named, Pipeline, Request
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
-from condseg_sdk.runtimes.torch_runtime import Precision, TorchRuntime
+from condseg_sdk.runtimes.metadata import OnnxPrecision
+from condseg_sdk.runtimes.open import Precision, open_runtime
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
 from condseg_sdk.weights.hub import resolve
+
+if TYPE_CHECKING:
+    from condseg_sdk.runtimes.export import ExportReport
 
 __all__ = ["Predictor"]
 
@@ -55,7 +60,8 @@ class Predictor:
         model: str | os.PathLike[str],
         *,
         device: str = "auto",
-        precision: Precision = "float32",
+        precision: Precision | None = None,
+        threads: int | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | None = None,
@@ -64,10 +70,12 @@ class Predictor:
         """Load a checkpoint.
 
         Args:
-            model: a name from `list_models()`, a checkpoint folder, or "org/name" (also "org/name@revision") on the
-                Hugging Face Hub.
-            device: "auto" takes a GPU if one can be used; "cpu", "cuda", "cuda:1", "mps" are taken or refused.
-            precision: "float32"; on a GPU also "float16" or "bfloat16".
+            model: a name from `list_models()`, a checkpoint folder, "org/name" (also "org/name@revision") on the
+                Hugging Face Hub, or a file from `export_onnx`, which ONNX Runtime then runs.
+            device: "auto" takes a GPU if one can be used; "cpu", "cuda", "cuda:1" are taken or refused, also "mps"
+                with PyTorch and "tensorrt" with an .onnx file.
+            precision: "float32" (default); on a GPU also "float16" or "bfloat16". An .onnx file has its own.
+            threads: of ONNX Runtime for one operation on the CPU; for PyTorch use `torch.set_num_threads`.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept; default: Hugging Face's own cache.
             token: for private repositories; default: the one you are logged in with.
@@ -85,10 +93,15 @@ class Predictor:
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
         }
-        network, config = load_checkpoint(resolve(model, token=token, **options))
-        runtime = TorchRuntime(network, device=device, precision=precision)
+        runtime, config = open_runtime(
+            model, device=device, precision=precision, threads=threads, token=token, **options
+        )
         # No token here: a pickle is no place for one. The copy uses the login of the machine it is opened on.
-        return cls(runtime, config, reopen={"model": model, "device": device, "precision": precision, **options})
+        return cls(
+            runtime,
+            config,
+            reopen={"model": model, "device": device, "precision": precision, "threads": threads, **options},
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._reopen)
@@ -103,7 +116,7 @@ class Predictor:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What really executes the network: ("torch",)."""
+        """What really executes the network: ("torch",), or ONNX Runtime's providers."""
         return self._runtime.providers
 
     @property
@@ -194,6 +207,59 @@ class Predictor:
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
         return self._answers(_named(source), request, on_error)
 
+    def export_onnx(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        precision: OnnxPrecision = "float32",
+        dynamic: bool = True,
+        uncertainty: bool = False,
+        opset: int = 18,
+        verify: bool = True,
+        images: Any = None,
+    ) -> ExportReport:
+        """Write the network as one ONNX file that `from_pretrained` can open.
+
+        Args:
+            path: ends in .onnx; an existing file is replaced, once the new one is whole and verified.
+            precision: "float32".
+            dynamic: leave batch, height and width free; otherwise one image at the checkpoint's size.
+            uncertainty: give the graph the uncertainty map, too.
+            opset: of ONNX.
+            verify: compare with PyTorch before the file takes its place.
+            images: a folder, glob pattern or list of images like those to be segmented, to verify with.
+
+        Returns:
+            What was written, and how far it is from PyTorch.
+
+        Raises:
+            OptionError: an argument's value is not allowed, or the file cannot be written.
+            ExportError: the export failed or differs from the network; nothing is left on disk.
+
+        Example:
+            >>> predictor.export_onnx("model.onnx")  # doctest: +SKIP
+            >>> fast = Predictor.from_pretrained("model.onnx")  # doctest: +SKIP
+        """
+        from condseg_sdk.runtimes.export import export_onnx
+
+        if self.providers != ("torch",):
+            raise OptionError(f"{self!r} runs an export already: export from the checkpoint it was made of")
+        keys = ("revision", "cache_dir", "local_files_only")
+        folder = resolve(self._reopen["model"], **{key: self._reopen[key] for key in keys})
+        network, config = load_checkpoint(folder)
+        samples = [] if images is None else [load_image(source) for source in find_images(images)]
+        return export_onnx(
+            network,
+            config,
+            path,
+            precision=precision,
+            dynamic=dynamic,
+            uncertainty=uncertainty,
+            opset=opset,
+            verify=verify,
+            images=samples,
+        )
+
     def _request(
         self,
         threshold: float | None,
@@ -204,6 +270,8 @@ class Predictor:
         color_order: ColorOrder,
     ) -> Request:
         check_choice("color_order", color_order, ColorOrder)
+        if uncertainty:
+            self._runtime.check_uncertainty()
         return Request(
             threshold=self.threshold if threshold is None else threshold,
             batch_size=batch_size,

@@ -24,8 +24,13 @@ class SizeDecoder(nn.Module):
         self.channel_attention = ChannelAttention(channels)
         self.spatial_attention = SpatialAttention()
 
+    def merged(self, low: Tensor, high: Tensor) -> Tensor:
+        """Both maps as one, at the fine map's size."""
+        result: Tensor = self.merge(torch.cat((upsample(low, 2), high), 1))
+        return result
+
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        x = total = self.merge(torch.cat((upsample(low, 2), high), 1))
+        x = total = self.merged(low, high)
         for step in self.steps:
             x = F.relu(step(x) + total)
             total = total + x

@@ -26,6 +26,9 @@ class Runtime(Protocol):
     def providers(self) -> tuple[str, ...]:
         """What really executes it, such as ("torch",)."""
 
+    def check_uncertainty(self) -> None:
+        """Raise OptionError if there is no uncertainty map to be had."""
+
     def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
         """Logits for a batch of normalised images, float32 (B, 3, h, w)."""
 

@@ -1,0 +1,186 @@
+"""ONNX Runtime as a runtime, for files that `export_onnx` wrote.
+
+Providers, in this order: device="auto" takes CUDA where it can be used, otherwise the CPU; "cpu" and "cuda" are taken
+or refused; "tensorrt" is taken only when named, since it builds an engine for minutes first. What was asked for by
+name and is not what the session really uses is an error, never a quiet fallback.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
+from condseg_sdk.models.config import CheckpointConfig
+from condseg_sdk.runtimes.base import Maps
+from condseg_sdk.runtimes.metadata import ExportInfo, read_metadata
+
+__all__ = ["OnnxRuntime"]
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
+
+logger = logging.getLogger("condseg_sdk")
+
+
+@cache
+def _say_cpu() -> None:
+    logger.info("no GPU can be used: running on the CPU")
+
+
+@cache
+def _has_nvidia_driver() -> bool:
+    """Whether CUDA is worth trying: without a driver its provider fails, loudly on stderr."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            return ctypes.CDLL(name).cuInit(0) == 0
+        except OSError:
+            continue
+    return False
+
+
+def _engine_cache() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "condseg_sdk" / "tensorrt"
+
+
+def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
+    """Providers to ask for, the wanted one first, with their options.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:1", "tensorrt" or "tensorrt:1".
+
+    Raises:
+        OptionError: none of these words.
+        DeviceError: a GPU is named and there is none, or this onnxruntime has no such provider.
+    """
+    import onnxruntime
+
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "tensorrt") or (
+        number and (kind in ("auto", "cpu") or not number.isdigit())
+    ):
+        raise OptionError(f"device={device!r} must be 'auto', 'cpu', 'cuda', 'cuda:1', 'tensorrt' or 'tensorrt:1'")
+    built = onnxruntime.get_available_providers()
+    if kind == "auto":
+        kind = "cuda" if CUDA in built and _has_nvidia_driver() else "cpu"
+        if kind == "cpu":
+            _say_cpu()
+    if kind == "cpu":
+        return [(CPU, {})]
+    wanted = CUDA if kind == "cuda" else TENSORRT
+    if wanted not in built:
+        raise DeviceError(f"device={device!r}: this onnxruntime has no {wanted}; install onnxruntime-gpu or use 'cpu'")
+    if not _has_nvidia_driver():
+        raise DeviceError(f"device={device!r}: no NVIDIA driver on this machine; use 'cpu' or 'auto'")
+    onnxruntime.preload_dlls()  # CUDA and cuDNN from the wheels that torch or pip installed, if any
+    index = {"device_id": int(number or 0)}
+    providers: list[tuple[str, dict[str, Any]]] = [(CUDA, index), (CPU, {})]
+    if kind == "tensorrt":
+        cache_folder = _engine_cache()
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        folder = str(cache_folder)
+        options = {
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": folder,
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": folder,
+        }
+        providers.insert(0, (TENSORRT, {**index, **options}))
+    return providers
+
+
+class OnnxRuntime:
+    """An exported file in ONNX Runtime. Safe to call from several threads.
+
+    Args:
+        path: of a file that `export_onnx` wrote.
+        device: see `choose_providers`.
+        threads: for one operation on the CPU; None leaves it to ONNX Runtime, which takes the physical cores.
+
+    Raises:
+        CheckpointError: the file is damaged, cannot be read by this ONNX Runtime, or is no export of condseg_sdk.
+        DeviceError: the device cannot be used, or the session does not really use it.
+        OptionError: an argument's value is not allowed.
+
+    Example:
+        >>> OnnxRuntime("model.onnx", device="cpu").providers  # doctest: +SKIP
+        ('CPUExecutionProvider',)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, device: str = "auto", threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise OptionError(f"threads={threads!r} must be at least 1")
+        import onnxruntime
+
+        self._path = Path(path)
+        providers = choose_providers(device)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL_ONLY
+        options.intra_op_num_threads = threads or 0
+        try:
+            self._session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
+        except Exception as error:
+            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            remedy = "the file is damaged or not for this onnxruntime; export it again"
+            raise CheckpointError(f"{self._path} cannot be opened ({reason}): {remedy}") from error
+        self.config, self.info = self._read_metadata()
+        wanted, settings = providers[0]
+        if self.providers[0] != wanted:
+            raise DeviceError(
+                f"device={device!r}: the session runs on {', '.join(self.providers)} instead of {wanted}; check that "
+                "CUDA and cuDNN fit onnxruntime-gpu, or use device='cpu'"
+            )
+        self._device = "cpu" if wanted == CPU else f"cuda:{settings['device_id']}"
+
+    def _read_metadata(self) -> tuple[CheckpointConfig, ExportInfo]:
+        return read_metadata(self._session.get_modelmeta().custom_metadata_map, source=self._path)
+
+    @property
+    def device(self) -> str:
+        """Where it really runs, such as "cpu" or "cuda:0"."""
+        return self._device
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The session's own providers, the first one first."""
+        return tuple(self._session.get_providers())
+
+    def check_uncertainty(self) -> None:
+        """Refuse a request for the uncertainty map if the file has none.
+
+        Raises:
+            OptionError: it has none.
+        """
+        if not self.info.uncertainty:
+            raise OptionError(f"{self._path} was exported without the uncertainty map: export with uncertainty=True")
+
+    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+        """Logits for a batch of normalised images, float32 (B, 3, h, w). A file for one image gets them one by one."""
+        if uncertainty:
+            self.check_uncertainty()
+        names = ["mask", "uncertainty"][: 1 + uncertainty]
+        groups = [batch] if self.info.dynamic else np.split(batch, len(batch))
+        answers = [self._run(names, group) for group in groups]
+        maps = [np.concatenate(parts)[:, 0] for parts in zip(*answers, strict=True)]
+        return Maps(maps[0], maps[1] if uncertainty else None)
+
+    def _run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        if self._device == "cpu":
+            answers: list[NDArray[np.float32]] = self._session.run(names, {"images": batch})
+            return answers
+        # Bound outputs stay on the GPU until they are asked for, so that no operation waits for a copy.
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("images", batch)
+        for name in names:
+            binding.bind_output(name, "cuda", int(self._device.partition(":")[2]))
+        self._session.run_with_iobinding(binding)
+        copied: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+        return copied

@@ -1,0 +1,85 @@
+"""The inference form answers as the network does, for every network, and leaves the network as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.models.cdfa import aggregate
+from condseg_sdk.runtimes.inference_form import inference_form
+from condseg_sdk.runtimes.plane_aggregation import aggregate_planes, plane_order
+
+
+def network(name: str) -> ConDSeg:
+    """A named network, narrow for speed, with weights and BatchNorm statistics that leave nothing neutral."""
+    torch.manual_seed(0)
+    narrow = {"sid_channels": 16, "aux_channels": (8, 8), "output_channels": (16, 8)}
+    if name != "condseg-lite":
+        narrow |= {"channels": 32, "heads": 2}
+    result = ConDSeg(**{**NETWORKS[name], **narrow}).eval()
+    for module in result.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    return result
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_the_plane_form_is_the_aggregation(heads: int) -> None:
+    torch.manual_seed(heads)
+    scores, values = torch.randn(2, heads, 9, 9, 5, 7, dtype=torch.float64) * 4, torch.randn(2, heads, 4, 5, 7).double()
+    planes = [scores.flatten(1, 3)[:, order] for order in plane_order(heads)]
+    expected = aggregate(scores.softmax(3), values).flatten(1, 2)
+    torch.testing.assert_close(aggregate_planes(planes, values.flatten(1, 2)), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_plane_form_survives_scores_that_would_overflow() -> None:
+    scores = torch.full((1, 1, 9, 9, 4, 4), -500.0)
+    scores[:, :, :, 4] = 500.0  # all attention on the centre: y = sum over i of V[p - delta_i + 0]
+    planes = [scores.flatten(1, 3)[:, order] for order in plane_order(1)]
+    values = torch.rand(1, 1, 4, 4)
+    torch.testing.assert_close(
+        aggregate_planes(planes, values), aggregate(scores.softmax(3), values[:, None])[:, 0], rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("options", [{}, {"graph": True}, {"graph": True, "size": (64, 32)}], ids=str)
+def test_the_form_answers_as_the_network_does(name: str, options: dict[str, Any]) -> None:
+    source = network(name)
+    before = {key: value.clone() for key, value in source.state_dict().items()}
+    images = torch.randn(2, 3, 64, 32)
+    with torch.inference_mode():
+        expected = source(images, aux=True)
+        mask, uncertainty = inference_form(source, uncertainty=True, **options)(images)
+        assert expected.uncertainty is not None
+        assert (mask.sigmoid() - expected.mask.sigmoid()).abs().max() <= 1e-5
+        assert (uncertainty.sigmoid() - expected.uncertainty.sigmoid()).abs().max() <= 1e-5
+        assert len(inference_form(source, **options)(images)) == 1
+    assert all(torch.equal(value, before[key]) for key, value in source.state_dict().items())
+
+
+def test_images_of_any_size_are_padded_and_cropped_as_by_the_network() -> None:
+    source = network("condseg-lite")
+    images = torch.randn(1, 3, 40, 45)
+    with torch.inference_mode():
+        (mask,) = inference_form(source)(images)
+        torch.testing.assert_close(mask, source(images).mask, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_needless_is_left() -> None:
+    source = network("condseg-r50")
+    form = inference_form(source, size=(256, 256))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in form.modules())
+    left = sum(p.numel() for p in form.parameters())
+    unused = (source.sid.uncertainty, source.aux_foreground, source.aux_background, source.aux_uncertainty)
+    assert left < sum(p.numel() for p in source.parameters()) - sum(p.numel() for x in unused for p in x.parameters())
+    # Dilation 18 exceeds the 16x16 map of the deepest level: one 3x3 convolution less.
+    kernels = [branch[0][0].kernel_size for branch in form.dilated[-1].branches]
+    assert kernels == [(1, 1), (3, 3), (3, 3), (1, 1)]
