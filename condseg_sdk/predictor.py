@@ -66,12 +66,15 @@ class Predictor:
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | None = None,
         local_files_only: bool = False,
+        preprocessing: Preprocessing | None = None,
+        manifest: str | os.PathLike[str] | None = None,
     ) -> Predictor:
         """Load a checkpoint.
 
         Args:
-            model: a name from `list_models()`, a checkpoint folder, "org/name" (also "org/name@revision") on the
-                Hugging Face Hub, or a file from `export_onnx`, which ONNX Runtime then runs.
+            model: a name from `list_models()`, a checkpoint folder, "org/name" (also "org/name@revision" and
+                "hf://org/name/path") on the Hugging Face Hub, or a file from `export_onnx`, which ONNX Runtime then
+                runs.
             device: "auto" takes a GPU if one can be used; "cpu", "cuda", "cuda:1" are taken or refused, also "mps"
                 with PyTorch and "tensorrt" with an .onnx file.
             precision: "float32" (default); on a GPU also "float16" or "bfloat16". An .onnx file has its own.
@@ -80,6 +83,10 @@ class Predictor:
             cache_dir: where downloads are kept; default: Hugging Face's own cache.
             token: for private repositories; default: the one you are logged in with.
             local_files_only: never go to the network.
+            preprocessing: what the network expects of its input, instead of what its checkpoint says. A repository
+                that holds nothing but a network's arguments needs it; its threshold is then 0.5.
+            manifest: a weights manifest of your own, whose names can be used, too (also the environment variable
+                CONDSEG_MANIFEST).
 
         Raises:
             ModelNotFoundError: nothing of that name; the message lists the nearest ones.
@@ -92,6 +99,8 @@ class Predictor:
             "revision": revision,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
+            "preprocessing": preprocessing,
+            "manifest": None if manifest is None else Path(manifest).expanduser().resolve(),
         }
         runtime, config = open_runtime(
             model, device=device, precision=precision, threads=threads, token=token, **options
@@ -244,9 +253,9 @@ class Predictor:
 
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export already: export from the checkpoint it was made of")
-        keys = ("revision", "cache_dir", "local_files_only")
+        keys = ("revision", "cache_dir", "local_files_only", "manifest")
         folder = resolve(self._reopen["model"], **{key: self._reopen[key] for key in keys})
-        network, config = load_checkpoint(folder)
+        network, config = load_checkpoint(folder, preprocessing=self._reopen["preprocessing"])
         samples = [] if images is None else [load_image(source) for source in find_images(images)]
         return export_onnx(
             network,
