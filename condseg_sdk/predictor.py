@@ -29,6 +29,7 @@ from condseg_sdk.weights.hub import resolve
 
 if TYPE_CHECKING:
     from condseg_sdk.runtimes.export import ExportReport
+    from condseg_sdk.weights.push import PushResult
 
 __all__ = ["Predictor"]
 
@@ -267,6 +268,57 @@ class Predictor:
             opset=opset,
             verify=verify,
             images=samples,
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        onnx: bool = False,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+        commit_message: str = "Upload checkpoint with condseg_sdk",
+    ) -> PushResult:
+        """Publish the checkpoint on the Hugging Face Hub: config.json, model.safetensors (float32) and a model card.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            onnx: export the network, verify it against PyTorch and publish model.onnx, too.
+            private: make a new repository a private one; default: as the organisation has it.
+            token: with the right to write; default: the one you are logged in with.
+            branch: to commit to; made if it does not exist; default: the main branch.
+            create_pr: open a pull request instead of committing to the branch.
+            commit_message: its first line.
+
+        Returns:
+            The commit, and the entry for a weights manifest that pins it.
+
+        Raises:
+            OptionError: `repo_id` or `branch` cannot be one, or the predictor runs an export.
+            ModelNotFoundError: the Hub cannot be reached, or does not let you write.
+            ExportError: the ONNX file differs from the network; nothing is published.
+
+        Example:
+            >>> predictor.push_to_hub("org/polyps", private=True).entry.to_dict()  # doctest: +SKIP
+        """
+        from condseg_sdk.weights.push import push_checkpoint
+
+        model = self._reopen["model"]
+        if Path(model).suffix.lower() == ".onnx":
+            raise OptionError(f"{self!r} runs an export: push the checkpoint it was made of, with onnx=True")
+        keys = ("revision", "cache_dir", "local_files_only", "manifest")
+        return push_checkpoint(
+            resolve(model, **{key: self._reopen[key] for key in keys}),
+            repo_id,
+            preprocessing=self._reopen["preprocessing"],
+            onnx=onnx,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+            commit_message=commit_message,
         )
 
     def _request(

@@ -16,8 +16,8 @@ HEAD = ("NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "List the checkpoints that can be loaded by name, with figures as measured by benchmarks/, or the encoders that "
-        "training can start from."
+        "List the checkpoints that can be loaded by name, with figures as measured by benchmarks/, "
+        "or the encoders that training can start from."
     )
     parser.add_argument("--encoders", action="store_true", help="the encoders instead of the checkpoints")
     parser.add_argument("--manifest", help="a manifest of your own, in addition to ours and to CONDSEG_MANIFEST")

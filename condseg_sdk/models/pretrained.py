@@ -146,6 +146,23 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             repo_id or folder.name, config=config, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs
         )
 
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Save the network and push it, as `PyTorchModelHubMixin` does, with a card that names the repository.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            kwargs: of `PyTorchModelHubMixin.push_to_hub`: config, commit_message, private, token, branch, create_pr,
+                allow_patterns, ignore_patterns, delete_patterns, model_card_kwargs.
+
+        Returns:
+            The commit's URL.
+
+        Raises:
+            huggingface_hub.errors.HfHubHTTPError: the Hub refuses; `Predictor.push_to_hub` says in one line why.
+        """
+        card = {"name": repo_id, **(kwargs.pop("model_card_kwargs", None) or {})}
+        return str(super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs))
+
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save_pretrained` writes; the arguments are `model_card`'s after its first."""
         return ModelCard(model_card(self.checkpoint_config, *args, **kwargs))
