@@ -59,14 +59,14 @@ class Faults:
     Attributes:
         statuses: answers to the next requests, instead of the right ones.
         cuts: downloads of large files that break off in the middle.
-        stalls: large downloads, or all requests with `stall_all`, that send nothing for `stall_s` seconds.
+        stalls: downloads of large files that stop for `stall_s` seconds after a third, or at once if `mute`.
     """
 
     statuses: list[int] = field(default_factory=list)
     cuts: int = 0
     stalls: int = 0
-    stall_all: bool = False
     stall_s: float = 1.0
+    mute: bool = False
 
     def take(self, name: str) -> bool:
         left: int = getattr(self, name)
@@ -158,8 +158,6 @@ class _Handler(BaseHTTPRequestHandler):
             hub.ranges.append(self.headers["Range"])
         if "Authorization" in self.headers:
             hub.authorized.append(self.path)
-        if hub.faults.stall_all:
-            time.sleep(hub.faults.stall_s)
         if hub.faults.statuses:
             return self._send(hub.faults.statuses.pop(0), headers={"Retry-After": "0"})
         url = urlsplit(self.path)
@@ -272,7 +270,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = {"url": f"{self.hub.endpoint}/{repo_id}", "name": repo_id, "id": repo_id}
         if repo_id in self.hub.repositories:
             return self._json(answer, status=409)
-        self.hub.repositories[repo_id] = Repository({}, commit="0" * 40, private=bool(values.get("private")))
+        private = values.get("private") is True or values.get("visibility") == "private"  # older and newer clients
+        self.hub.repositories[repo_id] = Repository({}, commit="0" * 40, private=private)
         return self._json(answer)
 
     def _preupload(self, files: dict[str, bytes]) -> None:
@@ -342,7 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if large and faults.take("stalls"):
-            self.wfile.write(body[: len(body) // 3])
+            self.wfile.write(body[: 0 if faults.mute else len(body) // 3])
             self.wfile.flush()
             time.sleep(faults.stall_s)
             self.close_connection = True

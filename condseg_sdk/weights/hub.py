@@ -161,7 +161,7 @@ def _hub_name(name: str, revision: str | None) -> _HubName | None:
         match = URL.fullmatch(name)
         if match is None or match["repo"].startswith(("datasets/", "spaces/", "buckets/")):
             raise ModelNotFoundError(f"{name} is no model on the Hub: it must be hf://org/name[@revision][/path]")
-        place = _HubName(match["repo"], match["revision"], (match["path"] or "").strip("/"))
+        place = _HubName(match["repo"], match["revision"], (match["path"] or "").rstrip("/"))
         if place.path and not is_plain_path(place.path):
             raise ModelNotFoundError(f"{name}: {place.path!r} must be a plain path inside the repository")
     else:
