@@ -431,6 +431,22 @@ def test_twenty_processes_at_once_on_an_empty_cache(
     assert len(blobs) == 2  # config.json and the weights, and no part of a file
 
 
+def test_offline_mode_in_a_process_of_its_own(
+    server: HubServer, repository: Repository, options: dict[str, Any], tmp_path: Path
+) -> None:
+    resolve(REPO, **options)
+    asked = len(server.requests)
+    program = PROCESSES.replace("children = []", "print(answer(), end='')")
+    environment = {**os.environ, **server.environment, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    for cache, works in ((options["cache_dir"], True), (tmp_path / "empty", False)):
+        command = [sys.executable, "-c", program, REPO, str(cache), "0"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+        assert (done.returncode == 0) == works, done.stderr
+        if not works:
+            assert "run `hf download org/tiny config.json model.safetensors`" in done.stderr.splitlines()[-1]
+    assert len(server.requests) == asked
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_process_killed_in_the_middle_of_a_download_leaves_a_cache_that_works(
     server: HubServer, repository: Repository, files: dict[str, bytes], options: dict[str, Any], tmp_path: Path

@@ -175,6 +175,22 @@ def test_the_schema_and_the_reader_agree_on_what_is_an_entry() -> None:
         assert not fits_schema(entry), message
 
 
+def test_the_command_shows_what_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE"]
+    polyp = next(row for row in rows if row.startswith("condseg-lite-polyp "))
+    for cell in ("condseg-lite", "19.5", "Kvasir-SEG", "0.8035", "0.8748", "cc-by-4.0"):
+        assert cell in polyp
+    assert main(["models", "--encoders"]) == 0
+    text = capsys.readouterr().out
+    assert "mIoU" not in text, "a column that holds nothing"
+    assert "Hub timm/resnet50.tv_in1k" in text
+    assert main(["models", "--encoders", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [ManifestEntry.from_dict(entry) for entry in entries] == list_models("encoder")
+
+
 # A user's own manifest
 
 

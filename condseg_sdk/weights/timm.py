@@ -41,8 +41,8 @@ def encoder_state(state: Mapping[str, Tensor], encoder: str) -> dict[str, Tensor
         >>> try:
         ...     encoder_state({"fc.weight": torch.zeros(1), "stem.weight": torch.zeros(1)}, "resnet50")
         ... except CheckpointError as error:
-        ...     print(str(error)[:81])
-        not timm's weights of resnet50: 213 missing (conv1.weight, bn1.weight, bn1.bias,
+        ...     print(str(error)[:80])
+        not timm's weights of resnet50: 215 missing (conv1.weight, bn1.weight, bn1.bias,
     """
     with torch.device("meta"):
         ours = build_encoder(encoder).state_dict()
