@@ -33,13 +33,15 @@ class Repository:
         served: what is sent instead of a file's real content.
         large_in_git: large files have git's hash as ETag, as if nobody had set up the large-file store.
         private: only requests with a token see it.
-        history: commits and branches besides main, by name; a branch's value is as its last commit's.
+        history: what other commits hold.
+        branches: besides main, and the commit that each stands at.
         headers: what is sent instead of the right headers, such as a forged ETag.
     """
 
     files: dict[str, bytes]
     commit: str = "a" * 40
     history: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
     error: tuple[int, str] | None = None
     served: dict[str, bytes] = field(default_factory=dict)
     large_in_git: bool = False
@@ -49,6 +51,7 @@ class Repository:
     def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
         if revision in ("main", self.commit):
             return self.commit, self.files
+        revision = self.branches.get(revision, revision)
         return (revision, self.history[revision]) if revision in self.history else None
 
 
@@ -238,8 +241,9 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None:
             return None
         if action == ["branch"]:
-            taken = rest[0] in repository.history
-            repository.history.setdefault(rest[0], dict(repository.files))
+            taken = rest[0] in repository.branches
+            repository.history.setdefault(repository.commit, repository.files)
+            repository.branches.setdefault(rest[0], repository.commit)
             return self._send(409 if taken else 200, headers={})
         found = repository.at("main" if not rest else rest[0])
         if found is None:
@@ -315,7 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
             repository.history[repository.commit] = repository.files
             repository.commit, repository.files = commit, files
         else:
-            repository.history[branch] = repository.history[commit] = files
+            repository.branches[branch] = commit
+            repository.history[commit] = files
         url = f"{self.hub.endpoint}/{repo_id}"
         request = {"pullRequestUrl": f"{url}/discussions/1"} if pull_request else {}
         self._json({"commitUrl": f"{url}/commit/{commit}", "commitOid": commit, **request})
