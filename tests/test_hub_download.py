@@ -386,7 +386,7 @@ def test_hostile_weights_are_one_line_wherever_they_come_from(
 
 # Many at once
 
-PROCESSES = """
+ANSWER = """
 import os, sys
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
@@ -396,7 +396,9 @@ def answer():
     folder = resolve(sys.argv[1], cache_dir=sys.argv[2], token=False)
     threshold = load_checkpoint(folder)[1].threshold
     return f"{sha256_of(folder / 'model.safetensors')} {threshold} {folder}\\n"
-
+"""
+ONE = ANSWER + "print(answer(), end='')"
+MANY = f"""{ANSWER}
 children = []
 for _ in range(int(sys.argv[3])):
     child = os.fork()
@@ -405,7 +407,7 @@ for _ in range(int(sys.argv[3])):
         try:
             line, code = answer(), 0
         except BaseException as error:
-            line = f"{type(error).__name__}: {error}\\n"
+            line = f"{{type(error).__name__}}: {{error}}\\n"
         finally:
             os.write(1, line.encode())
             os._exit(code)
@@ -420,7 +422,7 @@ def test_twenty_processes_at_once_on_an_empty_cache(
 ) -> None:
     """Each of the 20 fetches (or waits for) the files and loads them; forked, so that torch is imported once."""
     cache = tmp_path / "cache"
-    command = [sys.executable, "-c", PROCESSES, REPO, str(cache), "20"]
+    command = [sys.executable, "-c", MANY, REPO, str(cache), "20"]
     environment = {**os.environ, **server.environment, "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -436,10 +438,9 @@ def test_offline_mode_in_a_process_of_its_own(
 ) -> None:
     resolve(REPO, **options)
     asked = len(server.requests)
-    program = PROCESSES.replace("children = []", "print(answer(), end='')")
     environment = {**os.environ, **server.environment, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     for cache, works in ((options["cache_dir"], True), (tmp_path / "empty", False)):
-        command = [sys.executable, "-c", program, REPO, str(cache), "0"]
+        command = [sys.executable, "-c", ONE, REPO, str(cache)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
         assert (done.returncode == 0) == works, done.stderr
         if not works:
@@ -452,8 +453,7 @@ def test_a_process_killed_in_the_middle_of_a_download_leaves_a_cache_that_works(
     server: HubServer, repository: Repository, files: dict[str, bytes], options: dict[str, Any], tmp_path: Path
 ) -> None:
     server.faults.stalls, server.faults.stall_s = 1, 30.0
-    command = [sys.executable, "-c", PROCESSES, REPO, str(options["cache_dir"]), "0"]
-    command[2] = PROCESSES.replace("children = []", "answer()")
+    command = [sys.executable, "-c", ONE, REPO, str(options["cache_dir"])]
     environment = {**os.environ, **server.environment, "HF_HOME": str(tmp_path / "hf")}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         stalled = threading.Event()
