@@ -73,7 +73,11 @@ class HubSource:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
 
     def fetch(self, filename: str) -> tuple[Path, str]:
-        """A file's place in the cache and its commit. Nothing about its content is checked."""
+        """A file's place in the cache and its commit. Nothing about its content is checked.
+
+        Raises:
+            CheckpointError: a link leads out of the cache.
+        """
         path = Path(
             hf_hub_download(
                 self.repo_id,
@@ -86,7 +90,12 @@ class HubSource:
             )
         )
         # The cache names a snapshot's folder after its commit; a file in a subfolder stands below it.
-        return path, path.parents[filename.count("/")].name
+        snapshot = path.parents[filename.count("/")]
+        repository = snapshot.parents[1]
+        # Somebody may keep the cache, or a repository in it, on another disk; a single file has no reason to.
+        if not any(path.resolve().is_relative_to(home.resolve()) for home in (repository, repository.parent)):
+            raise CheckpointError(f"{path} leads out of the cache: delete {repository} and fetch it again")
+        return path, snapshot.name
 
 
 def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha256: str | None = None) -> Path:

@@ -328,10 +328,36 @@ def test_a_forged_commit_does_not_lead_out_of_the_cache(
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
 
 
-def test_a_hash_of_the_weights_protects_their_config_too(
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_link_in_the_cache_does_not_lead_out_of_it(
+    name: str, repository: Repository, options: dict[str, Any], tmp_path: Path, checkpoint: Path
+) -> None:
+    folder = resolve(REPO, **options)
+    (folder / name).unlink()
+    (folder / name).symlink_to(checkpoint / name)
+    for more in ({}, {"local_files_only": True}):
+        with pytest.raises(CheckpointError, match=f"{name} leads out of the cache: delete"):
+            resolve(REPO, **options, **more)
+
+
+def test_a_cache_or_a_repository_on_another_disk_works(
+    repository: Repository, options: dict[str, Any], tmp_path: Path
+) -> None:
+    resolve(REPO, **options)
+    elsewhere = tmp_path / "disk"
+    elsewhere.mkdir()
+    moved = (options["cache_dir"] / "models--org--tiny").rename(elsewhere / "tiny")
+    (options["cache_dir"] / "models--org--tiny").symlink_to(moved)
+    assert load_checkpoint(resolve(REPO, **options))[1].threshold == 0.4
+    options["cache_dir"].rename(elsewhere / "cache")
+    options["cache_dir"].symlink_to(elsewhere / "cache")
+    assert load_checkpoint(resolve(REPO, **options))[1].threshold == 0.4
+
+
+def test_a_config_that_does_not_fit_its_weights_is_refused(
     repository: Repository, files: dict[str, bytes], options: dict[str, Any]
 ) -> None:
-    """config.json has no hash of its own: it comes from the commit, and the tensors must fit what it says."""
+    """config.json has no hash of its own here: it comes from the same commit, and the tensors must fit what it says."""
     config = json.loads(files["config.json"])
     config["network"]["channels"] = 4
     repository.files["config.json"] = json.dumps(config).encode()

@@ -106,6 +106,11 @@ class ManifestEntry:
         for name in ("name", "network", "license", "attribution", "data"):
             if not isinstance(getattr(self, name), str):
                 raise OptionError(f"{name}={getattr(self, name)!r} must be text")
+        if self.date is not None and not isinstance(self.date, str):
+            raise OptionError(f"date={self.date!r} must be text")
+        figures = self.metrics.values() if isinstance(self.metrics, Mapping) else [None]
+        if any(type(value) not in (str, int, float) for value in figures):
+            raise OptionError(f"metrics={self.metrics!r} must be texts and numbers by name")
         if self.sha256 is not None and not SHA256.fullmatch(self.sha256):
             raise OptionError(f"sha256={self.sha256!r} must be 64 lower-case hexadecimal digits")
         if self.bytes is not None and (type(self.bytes) is not int or self.bytes < 1):
