@@ -310,7 +310,7 @@ class Predictor:
             raise OptionError(f"{self!r} runs an export: push the checkpoint it was made of, with onnx=True")
         keys = ("revision", "cache_dir", "local_files_only", "manifest")
         return push_checkpoint(
-            resolve(model, **{key: self._reopen[key] for key in keys}),
+            resolve(model, token=token, **{key: self._reopen[key] for key in keys}),
             repo_id,
             preprocessing=self._reopen["preprocessing"],
             onnx=onnx,
