@@ -442,6 +442,7 @@ raise SystemExit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_twenty_processes_at_once_on_an_empty_cache(
     server: HubServer, repository: Repository, files: dict[str, bytes], tmp_path: Path
