@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ from condseg_sdk.pipeline import ErrorHandler, Named, Pipeline, Request
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.metadata import OnnxPrecision
-from condseg_sdk.runtimes.open import Precision, open_runtime
+from condseg_sdk.runtimes.open import Execution, Precision, RuntimeName, open_runtime
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
 from condseg_sdk.weights.hub import resolve
@@ -60,9 +60,12 @@ class Predictor:
         cls,
         model: str | os.PathLike[str],
         *,
+        runtime: RuntimeName | None = None,
         device: str = "auto",
         precision: Precision | None = None,
+        execution: Execution | None = None,
         threads: int | None = None,
+        session_options: Mapping[str, str] | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | None = None,
@@ -76,10 +79,16 @@ class Predictor:
             model: a name from `list_models()`, a checkpoint folder, "org/name" (also "org/name@revision" and
                 "hf://org/name/path") on the Hugging Face Hub, or a file from `export_onnx`, which ONNX Runtime then
                 runs.
+            runtime: "torch" or "onnx"; default: ONNX Runtime for an .onnx file, otherwise PyTorch. "onnx" with a folder
+                or repository opens its model.onnx.
             device: "auto" takes a GPU if one can be used; "cpu", "cuda", "cuda:1" are taken or refused, also "mps"
                 with PyTorch and "tensorrt" with an .onnx file.
-            precision: "float32" (default); on a GPU also "float16" or "bfloat16". An .onnx file has its own.
+            precision: "float32" (default); on a GPU also "float16" or "bfloat16"; "bfloat16" also on a CPU with
+                AVX512_BF16. An .onnx file has its own.
+            execution: of PyTorch: "eager" (default), "compiled" (torch.compile) or, on a GPU, "cuda-graph".
             threads: of ONNX Runtime for one operation on the CPU; for PyTorch use `torch.set_num_threads`.
+            session_options: ONNX Runtime's session configuration, such as
+                {"session.intra_op.allow_spinning": "0"}.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept; default: Hugging Face's own cache.
             token: for private repositories; default: the one you are logged in with.
@@ -97,21 +106,21 @@ class Predictor:
         if Path(model).exists():
             model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
         options: dict[str, Any] = {
+            "runtime": runtime,
+            "device": device,
+            "precision": precision,
+            "execution": execution,
+            "threads": threads,
+            "session_options": session_options,
             "revision": revision,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
             "preprocessing": preprocessing,
             "manifest": None if manifest is None else Path(manifest).expanduser().resolve(),
         }
-        runtime, config = open_runtime(
-            model, device=device, precision=precision, threads=threads, token=token, **options
-        )
+        opened, config = open_runtime(model, token=token, **options)
         # No token here: a pickle is no place for one. The copy uses the login of the machine it is opened on.
-        return cls(
-            runtime,
-            config,
-            reopen={"model": model, "device": device, "precision": precision, "threads": threads, **options},
-        )
+        return cls(opened, config, reopen={"model": model, **options})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._reopen)
@@ -224,20 +233,25 @@ class Predictor:
         precision: OnnxPrecision = "float32",
         dynamic: bool = True,
         uncertainty: bool = False,
+        preprocessing: bool = False,
         opset: int = 18,
         verify: bool = True,
         images: Any = None,
+        calibration: Any = None,
     ) -> ExportReport:
         """Write the network as one ONNX file that `from_pretrained` can open.
 
         Args:
             path: ends in .onnx; an existing file is replaced, once the new one is whole and verified.
-            precision: "float32".
+            precision: "float32"; "float16" for GPUs; "int8" for CPUs. Inputs and outputs are float32 always.
             dynamic: leave batch, height and width free; otherwise one image at the checkpoint's size.
             uncertainty: give the graph the uncertainty map, too.
+            preprocessing: a graph for programs without this package: uint8 RGB image of any size in, probability at that
+                size out (docs/onnx.md). `from_pretrained` does not take it.
             opset: of ONNX.
             verify: compare with PyTorch before the file takes its place.
             images: a folder, glob pattern or list of images like those to be segmented, to verify with.
+            calibration: the same for "int8", which needs some dozens of images to learn the range of every activation.
 
         Returns:
             What was written, and how far it is from PyTorch.
@@ -257,7 +271,10 @@ class Predictor:
         keys = ("revision", "cache_dir", "local_files_only", "manifest")
         folder = resolve(self._reopen["model"], **{key: self._reopen[key] for key in keys})
         network, config = load_checkpoint(folder, preprocessing=self._reopen["preprocessing"])
-        samples = [] if images is None else [load_image(source) for source in find_images(images)]
+        samples, calibrating = (
+            [] if sources is None else [load_image(source) for source in find_images(sources)]
+            for sources in (images, calibration)
+        )
         return export_onnx(
             network,
             config,
@@ -265,9 +282,11 @@ class Predictor:
             precision=precision,
             dynamic=dynamic,
             uncertainty=uncertainty,
+            preprocessing=preprocessing,
             opset=opset,
             verify=verify,
             images=samples,
+            calibration=calibrating,
         )
 
     def push_to_hub(

@@ -19,6 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--static", action="store_true", help="one image at the checkpoint's size, nothing free")
     parser.add_argument("--uncertainty", action="store_true", help="include the uncertainty map")
+    parser.add_argument(
+        "--preprocessing",
+        action="store_true",
+        help="a graph for programs without this package: uint8 RGB image of any size in, probability out",
+    )
+    parser.add_argument("--calibration", help="folder or glob of images, for int8")
     parser.add_argument("--opset", type=int, default=18, help="of ONNX (default: %(default)s)")
     parser.add_argument("--images", help="folder or glob of images to verify with")
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch")
@@ -32,9 +38,11 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
         dynamic=not options.static,
         uncertainty=options.uncertainty,
+        preprocessing=options.preprocessing,
         opset=options.opset,
         verify=not options.no_verify,
         images=options.images,
+        calibration=options.calibration,
     )
     print(report)
     return 0

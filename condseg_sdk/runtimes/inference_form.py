@@ -6,7 +6,8 @@ What changes, each an identity up to rounding (largest difference of probabiliti
 - BatchNorm is folded into the convolution before it;
 - a 1x1 convolution over a concatenation with an upsampled map runs before the upsampling, at a quarter of the pixels;
 - a convolution whose dilation exceeds the map reads padding alone off its centre and becomes 1x1 (known sizes only);
-- in graphs the aggregation is in its plane form (`plane_aggregation.py`).
+- in graphs the aggregation is in its plane form (`plane_aggregation.py`), the four branches of a dilated block are
+  weighed after their concatenation instead of before it, and the channels' mean is a convolution (`graph_layers.py`).
 
 The network given stays as it is.
 """
@@ -24,7 +25,7 @@ from condseg_sdk.models import ConDSeg
 from condseg_sdk.models.condseg import LEVELS, pad_to_stride
 from condseg_sdk.models.decoder import SizeDecoder
 from condseg_sdk.models.layers import DilatedConvBlock, upsample
-from condseg_sdk.runtimes.plane_aggregation import PlaneAggregation
+from condseg_sdk.runtimes.graph_layers import use_graph_layers
 
 __all__ = ["InferenceForm", "inference_form"]
 
@@ -38,8 +39,8 @@ def inference_form(
         network: a trained network; not changed.
         uncertainty: whether to compute the uncertainty map, too.
         size: (H, W) of all images to come, where known: it allows for shortcuts that hold at this size alone.
-        graph: put the aggregation into the form that graphs run fastest; eager PyTorch is faster with `models.cdfa`'s,
-            which adds in place.
+        graph: put layers into the form that ONNX graphs run fastest; eager PyTorch is faster without, for it can add in
+            place.
 
     Example:
         >>> network = ConDSeg(encoder="efficientnet_lite0", channels=8, heads=2, sid_channels=8, aux_channels=(8,))
@@ -63,13 +64,13 @@ class InferenceForm(nn.Module):
         super().__init__()
         source = deepcopy(network).eval().requires_grad_(False)
         fold_batchnorm(source)
-        self.size = size
+        self.size, self.graph = size, graph
         self.stride = source.encoder.strides[-1]
         self.encoder = source.encoder
         self.dilated = source.dilated
         self.foreground, self.background = source.sid.foreground, source.sid.background
         self.guide_foreground, self.guide_background = source.guide_foreground, source.guide_background
-        self.cdfa = nn.ModuleList([PlaneAggregation(block) if graph else block for block in source.cdfa])  # type: ignore[arg-type]
+        self.cdfa = source.cdfa
         self.decoder = source.decoder
         for name in ("small", "middle", "large"):
             setattr(self.decoder, name, EarlySizeDecoder(getattr(self.decoder, name)))
@@ -82,11 +83,13 @@ class InferenceForm(nn.Module):
                 padded = [-(-side // self.stride) * self.stride for side in size]
                 assert isinstance(block, DilatedConvBlock)
                 drop_padding_taps(block, (padded[0] // stride, padded[1] // stride))
+        if graph:
+            use_graph_layers(self)
 
     def forward(self, images: Tensor, uncertainty: bool | None = None) -> tuple[Tensor, ...]:
         height, width = images.shape[-2:]
         known = self.size is not None and all(side % self.stride == 0 for side in self.size)
-        padded = images if known else pad_to_stride(images, self.stride)
+        padded = images if known else self._pad(images)
         features = self.encoder(padded)
         levels = [block(x) for block, x in zip(self.dilated, features, strict=True)]
         foreground, background = self.foreground(features[-1]), self.background(features[-1])
@@ -102,6 +105,13 @@ class InferenceForm(nn.Module):
             logits.append(self.uncertainty(features[-1]))
         maps = [ConDSeg._to_size(x, padded.shape[-2:]) for x in logits]
         return tuple(maps if known else [x[..., :height, :width] for x in maps])
+
+    def _pad(self, images: Tensor) -> Tensor:
+        if not self.graph:
+            return pad_to_stride(images, self.stride)
+        # No question of whether it is needed: an exporter would take today's answer for good.
+        height, width = images.shape[-2:]
+        return F.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
 
 
 class EarlySizeDecoder(SizeDecoder):

@@ -16,7 +16,7 @@ CONFIG_KEY = "condseg_config"
 EXPORT_KEY = "condseg_export"
 FORMAT_VERSION = 1
 
-OnnxPrecision = Literal["float32"]
+OnnxPrecision = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class ExportInfo:
         precision: of weights and arithmetic; inputs and outputs are float32 always.
         dynamic: whether batch, height and width are free; otherwise they are one image at the checkpoint's size.
         uncertainty: whether there is a second output.
+        preprocessing: whether it takes an image as it is, for programs without this package.
         opset: of the standard ONNX operators.
         package_version: of the exporting condseg_sdk.
     """
@@ -34,6 +35,7 @@ class ExportInfo:
     precision: OnnxPrecision
     dynamic: bool
     uncertainty: bool
+    preprocessing: bool
     opset: int
     package_version: str
     format_version: int = FORMAT_VERSION

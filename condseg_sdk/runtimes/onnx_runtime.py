@@ -2,7 +2,8 @@
 
 Providers, in this order: device="auto" takes CUDA where it can be used, otherwise the CPU; "cpu" and "cuda" are taken
 or refused; "tensorrt" is taken only when named, since it builds an engine for minutes first. What was asked for by
-name and is not what the session really uses is an error, never a quiet fallback.
+name and is not what the session really uses is an error, never a quiet fallback: neither for the session as a whole
+nor for single operations. ONNX Runtime itself puts arithmetic on shapes on the CPU, and nothing else may be there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,27 @@ from condseg_sdk.runtimes.metadata import ExportInfo, read_metadata
 __all__ = ["OnnxRuntime"]
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+SHAPE_ARITHMETIC = frozenset(
+    [
+        "Add",
+        "Cast",
+        "Concat",
+        "Constant",
+        "Div",
+        "Equal",
+        "Floor",
+        "Gather",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Shape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Unsqueeze",
+        "Where",
+    ]
+)
 FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
 
 logger = logging.getLogger("condseg_sdk")
@@ -104,6 +127,7 @@ class OnnxRuntime:
         path: of a file that `export_onnx` wrote.
         device: see `choose_providers`.
         threads: for one operation on the CPU; None leaves it to ONNX Runtime, which takes the physical cores.
+        session_options: ONNX Runtime's session configuration, key to value.
 
     Raises:
         CheckpointError: the file is damaged, cannot be read by this ONNX Runtime, or is no export of condseg_sdk.
@@ -115,7 +139,14 @@ class OnnxRuntime:
         ('CPUExecutionProvider',)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        session_options: Mapping[str, str] | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise OptionError(f"threads={threads!r} must be at least 1")
         import onnxruntime
@@ -125,6 +156,11 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads or 0
+        for key, value in (session_options or {}).items():
+            options.add_session_config_entry(key, value)
+        named = providers[0][0] != CPU and device != "auto"
+        if named:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
         except Exception as error:
@@ -132,13 +168,33 @@ class OnnxRuntime:
             remedy = "the file is damaged or not for this onnxruntime; export it again"
             raise CheckpointError(f"{self._path} cannot be opened ({reason}): {remedy}") from error
         self.config, self.info = self._read_metadata()
+        if self.info.preprocessing:
+            raise CheckpointError(
+                f"{self._path} has its preprocessing inside, for programs without this package (docs/onnx.md): export "
+                "with preprocessing=False to use it here"
+            )
         wanted, settings = providers[0]
         if self.providers[0] != wanted:
             raise DeviceError(
                 f"device={device!r}: the session runs on {', '.join(self.providers)} instead of {wanted}; check that "
                 "CUDA and cuDNN fit onnxruntime-gpu, or use device='cpu'"
             )
+        if named:
+            self._refuse_work_on_the_cpu(device)
         self._device = "cpu" if wanted == CPU else f"cuda:{settings['device_id']}"
+
+    def _refuse_work_on_the_cpu(self, device: str) -> None:
+        left = {
+            node.op_type
+            for part in self._session.get_provider_graph_assignment_info()
+            if part.ep_name == CPU
+            for node in part.get_nodes()
+        } - SHAPE_ARITHMETIC
+        if left:
+            raise DeviceError(
+                f"device={device!r}: {', '.join(sorted(left))} of {self._path} would run on the CPU; use device='auto' "
+                "to allow it, or export again"
+            )
 
     def _read_metadata(self) -> tuple[CheckpointConfig, ExportInfo]:
         return read_metadata(self._session.get_modelmeta().custom_metadata_map, source=self._path)

@@ -3,51 +3,69 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OptionError, check_choice
 from condseg_sdk.models.config import CheckpointConfig
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
-from condseg_sdk.runtimes.torch_runtime import Precision, TorchRuntime
+from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime
 from condseg_sdk.weights.checkpoint import load_checkpoint
-from condseg_sdk.weights.hub import resolve
+from condseg_sdk.weights.hub import resolve, resolve_onnx
 
-__all__ = ["Precision", "open_runtime"]
+__all__ = ["Execution", "Precision", "RuntimeName", "open_runtime"]
+
+RuntimeName = Literal["torch", "onnx"]
 
 
 def open_runtime(
     model: str | os.PathLike[str],
     *,
+    runtime: RuntimeName | None = None,
     device: str,
-    precision: Precision | None,
-    threads: int | None,
+    precision: Precision | None = None,
+    execution: Execution | None = None,
+    threads: int | None = None,
+    session_options: Mapping[str, str] | None = None,
     preprocessing: Preprocessing | None = None,
     **where: Any,
 ) -> tuple[Runtime, CheckpointConfig]:
     """A runtime for a model and its config.
 
     Args:
-        model, device, precision, threads, preprocessing: as in `Predictor.from_pretrained`.
+        model, runtime, device, precision, execution, threads, session_options, preprocessing: as in
+            `Predictor.from_pretrained`.
         where: arguments of `resolve`.
 
     Raises:
         OptionError: an argument that the model's runtime does not have.
         ModelNotFoundError, CheckpointError, DeviceError: see the runtimes.
     """
-    is_onnx = Path(model).suffix.lower() == ".onnx"
-    if is_onnx and (precision is not None or preprocessing is not None):
-        given = f"precision={precision!r}" if precision is not None else f"preprocessing={preprocessing}"
-        raise OptionError(f"{given}: {model} has its own; export it again for another")
-    if threads is not None and not is_onnx:
-        raise OptionError("threads= is for .onnx files: use torch.set_num_threads for PyTorch")
-    path = resolve(model, **where)
-    if is_onnx:
-        # Not at the top: loading it takes a while and only .onnx files need it.
-        from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
+    is_file = Path(model).suffix.lower() == ".onnx"
+    if runtime is not None:
+        check_choice("runtime", runtime, RuntimeName)
+    if runtime == "torch" and is_file:
+        raise OptionError(f"runtime='torch': {model} is an ONNX file; give the checkpoint it was exported from")
+    if not (is_file or runtime == "onnx"):
+        _refuse("this is for ONNX files", "leave it out, or use an .onnx file", session_options=session_options)
+        _refuse("this is for ONNX files", "use torch.set_num_threads for PyTorch", threads=threads)
+        network, config = load_checkpoint(resolve(model, **where), preprocessing=preprocessing)
+        return TorchRuntime(
+            network, device=device, precision=precision or "float32", execution=execution or "eager"
+        ), config
+    _refuse(f"{model} has its own", "export it again for another", precision=precision, preprocessing=preprocessing)
+    _refuse("this is for PyTorch", "leave it out for an ONNX file", execution=execution)
+    path = resolve(model, **where) if is_file else resolve_onnx(model, **where)
+    # Not at the top: loading it takes a while and only .onnx files need it.
+    from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
-        runtime = OnnxRuntime(path, device=device, threads=threads)
-        return runtime, runtime.config
-    network, config = load_checkpoint(path, preprocessing=preprocessing)
-    return TorchRuntime(network, device=device, precision=precision or "float32"), config
+    opened = OnnxRuntime(path, device=device, threads=threads, session_options=session_options)
+    return opened, opened.config
+
+
+def _refuse(why: str, remedy: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise OptionError(f"{name}={value!r}: {why}; {remedy}")

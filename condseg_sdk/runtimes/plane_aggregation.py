@@ -6,28 +6,32 @@ axis at a time, from planes that the attention's convolution already writes in t
     C[iy, jy, dx][p] = sum over jx - ix = dx of A[iy, ix, jy, jx] at column p - delta_ix,
     K[dy, dx][q] = sum over jy - iy = dy of C[iy, jy, dx] at row q - delta_jy,
 
-and applied one row of taps at a time, so that values are shifted 5 + 5 times instead of 25:
+and applied one row of taps at a time, so that values are shifted 4 + 4 times instead of 24:
 
     y[p] = sum over dy of Z_dy[p + dy],   Z_dy[q] = sum over dx of K[dy, dx][q] V[q + dx].
 
 K stands at the row it reads from, which is why its rows move by jy. Every operation works on long contiguous rows.
 None is Im2Col or Col2Im, none a softmax over a strided axis, for which ONNX Runtime would transpose. A shift is one
 Pad, negative on the other side.
+
+An exporter sees one node, `AggregatePlanes`, and not hundreds: it has little to trace, and height and width stay free
+without a guess at what they are. `expand` puts the real operators in its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from condseg_sdk.models.cdfa import REACH, SPAN, TAPS, WINDOW, ContrastDrivenFeatureAggregation
+from condseg_sdk.models.cdfa import REACH, SPAN, TAPS, WINDOW, ContrastDrivenFeatureAggregation, aggregate
 
-__all__ = ["PlaneAggregation", "aggregate_planes", "plane_order"]
+__all__ = ["PlaneAggregation", "aggregate_planes", "expand", "plane_order"]
+
+DOMAIN, NODE = "condseg_sdk", "AggregatePlanes"
 
 
 def plane_order(heads: int) -> list[list[int]]:
@@ -41,44 +45,114 @@ def plane_order(heads: int) -> list[list[int]]:
     return [[int(channel) for channel in row] for row in by_column]
 
 
-def normalise(logits: Tensor) -> Tensor:
-    """Softmax over (jy, jx) of planes (B, iy, 9, heads, H, W), axis 2, in operations without a transpose."""
-    exponentials = torch.exp(logits - logits.amax(2, keepdim=True))
-    return exponentials / exponentials.sum(2, keepdim=True)
-
-
-def collect_kernel(attention: Sequence[Tensor]) -> Tensor:
-    """K of the module docstring: for each ix (B, 3 iy, 3 jy, 3 jx, heads, H, W) -> (B, 5 dy, 5 dx, heads, H, W)."""
-    columns = reduce(
-        add,
-        # Amounts, last axis first: W, H, heads, jx.
-        (F.pad(part, (ix - 1, 1 - ix, 0, 0, 0, 0, REACH - ix, ix)) for ix, part in enumerate(attention)),
-    )
-    return reduce(
-        add,
-        # W, H, heads, dx, iy.
-        (F.pad(columns[:, :, jy], (0, 0, jy - 1, 1 - jy, 0, 0, 0, 0, jy, REACH - jy)) for jy in range(WINDOW)),
-    )
-
-
-def aggregate_planes(logits: Sequence[Tensor], values: Tensor) -> Tensor:
+def aggregate_planes(logits: Sequence[Tensor], values: Tensor, heads: int) -> Tensor:
     """Normalise attention and aggregate values by it.
 
     Args:
         logits: for each ix (B, 27 * heads, H, W), scaled scores in `plane_order`.
         values: (B, channels, H, W), head by head.
+        heads: attention heads.
 
     Returns:
         (B, channels, H, W): `models.cdfa.aggregate` of softmax(logits) and values.
     """
-    heads = logits[0].shape[1] // (WINDOW * TAPS)
-    attention = [normalise(part.unflatten(1, (WINDOW, TAPS, heads))).unflatten(2, (WINDOW, WINDOW)) for part in logits]
-    kernel = collect_kernel(attention)
-    width = values.shape[-1]
-    padded = F.pad(values.unflatten(1, (heads, -1)), (REACH, REACH))
-    shifted = [padded[..., b : b + width] for b in range(SPAN)]
-    rows = [reduce(add, (kernel[:, a, b].unsqueeze(2) * shifted[b] for b in range(SPAN))) for a in range(SPAN)]
-    return reduce(add, (F.pad(row, (0, 0, REACH - a, a - REACH)) for a, row in enumerate(rows))).flatten(1, 2)
+    if torch.compiler.is_exporting():
+        placeholder: Tensor = torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{NODE}",
+            (*logits, values),
+            {"heads": heads},
+            dtype=values.dtype,
+            shape=values.shape,
+            version=1,
+        )
+        return placeholder
+    stacked = torch.stack([part.unflatten(1, (*(WINDOW,) * 3, heads)) for part in logits], 1)
+    scores = stacked.flip(2).permute(0, 5, 2, 1, 3, 4, 6, 7).flatten(4, 5).flatten(2, 3)  # (B, head, i, j, H, W)
+    return aggregate(scores.softmax(3), values.unflatten(1, (heads, -1))).flatten(1, 2)
+
+
+class _Tape:
+    """Makes ONNX nodes for planes (B, ..., H, W) whose height and width may be free."""
+
+    def __init__(self, values: Any) -> None:
+        import onnx_ir
+
+        self.ir, self.nodes = onnx_ir, onnx_ir.tape.Tape()
+        size = [] if values.shape is None else list(values.shape)[-2:]
+        known = len(size) == 2 and all(isinstance(side, int) for side in size)
+        self.size = self.ints(*size) if known else self("Shape", values, start=2, end=4)
+
+    def __call__(self, operator: str, *inputs: Any, **attributes: Any) -> Any:
+        return self.nodes.op(operator, inputs, attributes)
+
+    def ints(self, *numbers: int) -> Any:
+        return self("Constant", value=self.ir.tensor(list(numbers), dtype=self.ir.DataType.INT64))
+
+    def view(self, x: Any, *leading: int) -> Any:
+        """(B, channels, H, W) -> (B, *leading, H, W)."""
+        return self("Reshape", x, self("Concat", self.ints(0, *leading), self.size, axis=0))
+
+    def pad(self, x: Any, rank: int, amounts: dict[int, tuple[int, int]]) -> Any:
+        """Zeros before and after along axes; negative amounts cut off."""
+        before, after = zip(*(amounts.get(axis, (0, 0)) for axis in range(rank)), strict=True)
+        return self("Pad", x, self.ints(*before, *after))
+
+    def shift(self, x: Any, axis: int, by: int) -> Any:
+        """y[p] = x[p + by] along axis 3 (rows) or 4 (columns) of (B, heads, D, H, W), zero outside."""
+        return self.pad(x, 5, {axis: (-by, by)}) if by else x
+
+    def pick(self, x: Any, index: int, axis: int) -> Any:
+        """x without this axis, at one index of it."""
+        return self("Gather", x, self("Constant", value=self.ir.tensor(index, dtype=self.ir.DataType.INT64)), axis=axis)
+
+    def sum(self, terms: Sequence[Any]) -> Any:
+        return reduce(lambda a, b: self("Add", a, b), terms)
+
+
+def expand(model: Any) -> None:
+    """Put ONNX's own operators in the place of every `AggregatePlanes` of an onnx-ir model, in place."""
+    import onnx_ir
+
+    for node in [node for node in model.graph if node.domain == DOMAIN]:
+        *logits, values = node.inputs
+        tape = _Tape(values)
+        result = _aggregate(tape, logits, values, node.attributes["heads"].as_int())
+        onnx_ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], tape.nodes.nodes, node.outputs, [result]
+        )
+    model.opset_imports.pop(DOMAIN, None)
+
+
+def _aggregate(tape: _Tape, logits: Sequence[Any], values: Any, heads: int) -> Any:
+    kernel = tape.view(_kernel(tape, logits, heads), SPAN * SPAN, heads, 1)
+    taps = [tape.pick(kernel, tap, 1) for tap in range(SPAN * SPAN)]
+    channels = values.shape[1]
+    source = tape.view(values, heads, channels // heads)
+    shifted = [tape.shift(source, 4, dx) for dx in range(-REACH, REACH + 1)]
+    z = [tape.sum([tape("Mul", taps[SPAN * a + b], shifted[b]) for b in range(SPAN)]) for a in range(SPAN)]
+    above = tape.shift(tape("Add", z[1], tape.shift(z[0], 3, -1)), 3, -1)
+    below = tape.shift(tape("Add", z[3], tape.shift(z[4], 3, 1)), 3, 1)
+    return tape.view(tape.sum([z[2], above, below]), channels)
+
+
+def _kernel(tape: _Tape, logits: Sequence[Any], heads: int) -> Any:
+    """K of the module docstring: for each ix (B, 27 * heads, H, W) -> (B, dy, dx, head, H, W)."""
+    columns = tape.sum([_columns(tape, part, ix, heads) for ix, part in enumerate(logits)])
+    rows = []
+    for jy in range(WINDOW):
+        part = tape.pick(columns, jy, 2)  # (B, iy, dx, head, H, W)
+        rows.append(tape.pad(part, 6, {1: (jy, REACH - jy), 4: (jy - 1, 1 - jy)}))
+    return tape.sum(rows)
+
+
+def _columns(tape: _Tape, logits: Any, ix: int, heads: int) -> Any:
+    """Attention of one ix, normalised and placed: (B, 27 * heads, H, W) -> (B, iy, jy, dx, head, H, W)."""
+    axis = tape.ints(2)
+    grouped = tape("Reshape", logits, tape.ints(0, WINDOW, TAPS, heads, -1))
+    exponentials = tape("Exp", tape("Sub", grouped, tape("ReduceMax", grouped, axis)))
+    attention = tape("Div", exponentials, tape("ReduceSum", exponentials, axis))
+    attention = tape.view(attention, *(WINDOW,) * 3, heads)
+    return tape.pad(attention, 7, {3: (REACH - ix, ix), 6: (ix - 1, 1 - ix)})
 
 
 class PlaneAggregation(nn.Module):
@@ -86,6 +160,7 @@ class PlaneAggregation(nn.Module):
 
     def __init__(self, block: ContrastDrivenFeatureAggregation) -> None:
         super().__init__()
+        self.heads = block.heads
         self.inputs, self.values = block.inputs, block.values
         self.projection, self.outputs = block.projection, block.outputs
         sides = (block.attention_foreground, block.attention_background)
@@ -95,7 +170,7 @@ class PlaneAggregation(nn.Module):
         values = self.values(self.inputs(features))
         for guide, scores in zip((foreground, background), self.scores, strict=True):
             logits = [conv(guide) for conv in scores]  # type: ignore[attr-defined]
-            values = self.projection(aggregate_planes(logits, values))
+            values = self.projection(aggregate_planes(logits, values, self.heads))
         result: Tensor = self.outputs(values)
         return result
 
