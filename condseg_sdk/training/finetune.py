@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.files import make_folder
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
-from condseg_sdk.training.data import CachedPairs, EpochSampler, Pair, find_pairs, hold_out, read_names
+from condseg_sdk.training.data import CachedPairs, EpochSampler, Pair, open_dataset
 from condseg_sdk.training.metrics import mean_scores, score
 from condseg_sdk.training.settings import FinetuneSettings
 from condseg_sdk.training.stages import ConsistencyStage, Optimisation, SegmentationStage, Stage
@@ -51,6 +51,7 @@ def finetune(
     *,
     output_dir: str | Path,
     train_list: str | Path | None = None,
+    val_list: str | Path | None = None,
     settings: FinetuneSettings | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> FinetuneResult:
@@ -63,6 +64,7 @@ def finetune(
         data: folder with images/ and masks/, same names.
         output_dir: folder of the run; the checkpoint appears in its subfolder "checkpoint".
         train_list: text file with the names to use, one a line; default: all.
+        val_list: the same for the validation part; default: a share of the training pairs.
         settings: see `FinetuneSettings`.
         provenance: data name, licence and the like, written into the checkpoint's config.
 
@@ -72,8 +74,10 @@ def finetune(
     """
     settings = settings or FinetuneSettings()
     folder = Path(output_dir)
-    names = read_names(Path(train_list)) if train_list is not None else None
-    training, held_out = hold_out(find_pairs(Path(data), names=names), settings.validation, seed=settings.seed)
+    dataset = open_dataset(
+        data, train_list=train_list, val_list=val_list, validation=settings.validation, seed=settings.seed
+    )
+    training, held_out = dataset.train, dataset.validation
     if len(training) < settings.batch_size:
         raise DatasetError(
             f"{len(training)} training pairs are less than one batch of {settings.batch_size}: lower batch_size"
