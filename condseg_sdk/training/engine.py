@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +26,7 @@ from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
 from condseg_sdk.training.history import History
 from condseg_sdk.training.loaders import PairBatches
-from condseg_sdk.training.processes import is_first
+from condseg_sdk.training.processes import is_first, quiet
 from condseg_sdk.training.settings import FinetuneSettings
 from condseg_sdk.training.stages import Stage
 
@@ -64,7 +62,7 @@ def fit(
             _remove_leftovers(folder)
         last = folder / LAST
         stage.train()
-        with _quiet(), _deterministic(settings.deterministic), _memory_errors(settings):
+        with quiet(), _deterministic(settings.deterministic), _memory_errors(settings):
             trainer = _trainer(stage, folder, epochs, settings, loggers, progress)
             trainer.fit(stage, datamodule=batches, ckpt_path=str(last) if last.exists() else None, weights_only=True)
         trainer.strategy.barrier()
@@ -157,23 +155,6 @@ class _Patience(EarlyStopping):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         if self.wait_count >= self.patience:
             trainer.should_stop = True
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on the machine and its advertisements; its warnings stay."""
-    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", r".*(smaller than the logging interval|in eval mode at the start|LeafSpec)"
-            )
-            warnings.filterwarnings("ignore", r".*does not have many workers")
-            yield
-    finally:
-        log.setLevel(before)
 
 
 @contextmanager

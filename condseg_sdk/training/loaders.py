@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from condseg_sdk.errors import OptionError
 from condseg_sdk.training.data import CachedPairs
 from condseg_sdk.training.randomness import permutation
 
@@ -107,7 +106,7 @@ class PairBatches(L.LightningDataModule):
     Args:
         train, validation: the sets.
         key: (seed, stage), of the order.
-        batch_size: over all processes.
+        batch_size: over all processes, a multiple of their number.
         oversample: see `epoch_order`.
         workers: processes that read.
     """
@@ -129,8 +128,6 @@ class PairBatches(L.LightningDataModule):
     def _processes(self) -> tuple[int, int, int]:
         """This process, how many there are, and the images of one in a step."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.batch_size % world:
-            raise OptionError(f"batch_size={self.batch_size} must be a multiple of the {world} devices that share it")
         return rank, world, self.batch_size // world
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
+from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.training.base import Base
 from condseg_sdk.training.data import DatasetReport
 from condseg_sdk.training.data.cache import MEMORY_LIMIT
+from condseg_sdk.training.processes import quiet
 from condseg_sdk.training.settings import FinetuneSettings
 
 __all__ = ["Facts", "Machine", "Plan", "facts_of", "make_plan", "this_machine"]
@@ -84,22 +89,24 @@ def _shown(value: Any) -> str:
 
 
 def this_machine(settings: FinetuneSettings) -> Machine:
-    """The machine as the settings allow to use it."""
+    """The machine as the settings allow to use it.
+
+    Raises:
+        OptionError: it has no such accelerator or devices, or Lightning no such strategy.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    accelerator = settings.accelerator
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    choice = {name: getattr(settings, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
+    try:
+        with quiet():
+            trainer = L.Trainer(**choice, barebones=True)
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        raise OptionError(f"{', '.join(f'{name}={value!r}' for name, value in choice.items())}: {error}") from error
+    if isinstance(trainer.accelerator, CUDAAccelerator):
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Machine("gpu", _count(settings, torch.cuda.device_count()), memory, fast, cores)
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return Machine("mps", _count(settings, 1), 0, bfloat16=False, cores=cores)
-    return Machine("cpu", _count(settings, 1), 0, bfloat16=False, cores=cores)
-
-
-def _count(settings: FinetuneSettings, there: int) -> int:
-    devices = str(settings.devices)
-    one = there if devices in ("auto", "-1") else int(devices) if devices.isdigit() else devices.count(",") + 1
-    return max(one, 1) * settings.num_nodes
+        return Machine("gpu", trainer.world_size, memory, fast, cores)
+    kind = "mps" if isinstance(trainer.accelerator, MPSAccelerator) else "cpu"
+    return Machine(kind, trainer.world_size, 0, bfloat16=False, cores=cores)
 
 
 def facts_of(report: DatasetReport) -> Facts:
@@ -110,7 +117,12 @@ def facts_of(report: DatasetReport) -> Facts:
 
 
 def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Machine) -> Plan:
-    """Choose what was left open."""
+    """Choose what was left open.
+
+    Raises:
+        DatasetError: there are fewer pairs than one batch.
+        OptionError: the devices cannot share a batch.
+    """
     arguments = base.network.arguments
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -128,7 +140,11 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
     image_size = choose("image_size", size, reason)
     batch, reason = _batch_size(facts, machine, light="lite" in arguments["encoder"])
     batch_size = choose("batch_size", batch, reason)
-    steps = max(facts.train // batch_size, 1)
+    if batch_size > facts.train:
+        raise DatasetError(f"{facts.train} training pairs are less than one batch of {batch_size}: lower batch_size")
+    if batch_size % machine.devices:
+        raise OptionError(f"batch_size={batch_size} must be a multiple of the {machine.devices} devices that share it")
+    steps = facts.train // batch_size
     low, high = EPOCHS
     epochs = min(max(round(STEPS["cpu" if machine.kind == "cpu" else "gpu"] / steps), low), high)
     epochs = choose("epochs", epochs, f"{steps} steps an epoch on {machine.kind}: {epochs * steps} steps in all")
