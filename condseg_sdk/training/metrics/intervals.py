@@ -33,10 +33,12 @@ class Estimate:
     images: int
 
     def __str__(self) -> str:
-        """ "0.8035 (0.7702 to 0.8331)"."""
+        """ "0.8035 (0.7702 to 0.8331)"; two places where it is above 1."""
         if math.isnan(self.value):
             return "-"
-        return f"{self.value:.4f}" + ("" if math.isnan(self.low) else f" ({self.low:.4f} to {self.high:.4f})")
+        places = 4 if abs(self.value) <= 1 else 2
+        interval = "" if math.isnan(self.low) else f" ({self.low:.{places}f} to {self.high:.{places}f})"
+        return f"{self.value:.{places}f}{interval}"
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Plain JSON values, None for NaN."""
