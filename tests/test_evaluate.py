@@ -133,7 +133,7 @@ def evaluation(checkpoint: Path, data: Path) -> Evaluation:
 
 
 def test_the_same_figures_every_time(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
-    again = evaluate(Predictor.from_pretrained(checkpoint), data, uncertainty=True, batch_size=2)
+    again = evaluate(Predictor.from_pretrained(checkpoint), data, uncertainty=True)
     assert again.means() == evaluation.means()
     assert again.reliability == evaluation.reliability
 
