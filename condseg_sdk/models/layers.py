@@ -31,8 +31,8 @@ def upsample(x: Tensor, scale: int) -> Tensor:
 def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """function(*inputs), keeping of its intermediate results none: the backward pass computes them again.
 
-    For steps that are cheap and make large maps of small ones. There must be no BatchNorm among them, which would count a
-    batch twice. A last convolution is not computed again, since its backward needs its input alone.
+    For steps that are cheap and make large maps of small ones. There must be no BatchNorm among them, which would count
+    a batch twice. A last convolution is not computed again, since its backward needs its input alone.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         result: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
