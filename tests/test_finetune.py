@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -149,6 +150,27 @@ def test_patience_ends_a_run_early(dataset: Path, tmp_path: Path) -> None:
     options = {**SMALL, "stage1_epochs": 0, "epochs": 50, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
     result = finetune(dataset, output_dir=tmp_path / "run", **options, patience=2, freeze_batchnorm=True)
     assert len(result.history) == 3
+
+
+class Interrupter(CSVLogger):
+    """Presses Ctrl-C when the second epoch of stage 2 is over."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        if "stage2/loss" in metrics and metrics["epoch"] == 1:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_comes_out_as_such_and_the_run_can_go_on(dataset: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    options = {**SMALL, "epochs": 3, "deterministic": True}
+    with pytest.raises(KeyboardInterrupt):
+        finetune(dataset, output_dir=tmp_path / "run", **options, logger=Interrupter(tmp_path))
+    assert signal.getsignal(signal.SIGINT) is before
+    whole = finetune(dataset, output_dir=tmp_path / "whole", **options)
+    result = finetune(dataset, output_dir=tmp_path / "run", resume=True, progress=False)
+    assert result.metrics == whole.metrics
+    files = [run.checkpoint_dir / "model.safetensors" for run in (whole, result)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,10 +66,11 @@ def fit(
         stage.train()
         with quiet(), _deterministic(settings.deterministic), _memory_errors(settings):
             trainer = _trainer(stage, folder, epochs, settings, loggers, progress)
-            trainer.fit(stage, datamodule=batches, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+            with _keyboard_interrupt(trainer):
+                trainer.fit(
+                    stage, datamodule=batches, ckpt_path=str(last) if last.exists() else None, weights_only=True
+                )
         trainer.strategy.barrier()
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         if trainer.is_global_zero:
             done = json.dumps({"epochs": trainer.current_epoch, "steps": trainer.global_step})
             atomic_write(folder / FINISHED, lambda path: path.write_text(done, encoding="utf-8"))
@@ -155,6 +158,21 @@ class _Patience(EarlyStopping):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+
+
+@contextmanager
+def _keyboard_interrupt(trainer: L.Trainer) -> Iterator[None]:
+    """Ctrl-C as Python has it: Lightning ends the whole process, and leaves it deaf to the next one."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, before)
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
 
 
 @contextmanager
