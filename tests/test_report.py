@@ -138,6 +138,8 @@ def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ..
     assert ("Stage 1" in text) == (1 in stages)
     card = (folder / "checkpoint" / "README.md").read_text()
     assert card.index("## Evaluation") < card.index("## Citation")
+    assert "4 images of the run's validation part" in card
+    assert "chosen on these same images" in card
     assert Predictor.from_pretrained(folder / "checkpoint").threshold == 0.4
     assert (folder / "per_image.csv").exists()
 

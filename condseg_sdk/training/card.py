@@ -11,8 +11,12 @@ from condseg_sdk.training.evaluation import Evaluation
 __all__ = ["evaluation_card", "extend_card"]
 
 
-def evaluation_card(evaluation: Evaluation) -> str:
+def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
     """The section "Evaluation" of a checkpoint's README.md.
+
+    Args:
+        evaluation: of the checkpoint.
+        note: what a reader must know about the images, in whole sentences.
 
     Example:
         >>> print(evaluation_card(evaluation))  # doctest: +SKIP
@@ -23,7 +27,7 @@ def evaluation_card(evaluation: Evaluation) -> str:
         "## Evaluation",
         f"Measured on {len(evaluation.images)} images of {evaluation.data} ({evaluation.date}), with a threshold of "
         f"{evaluation.threshold:g}{_options(evaluation)}. Means over images with 95 % confidence intervals (percentile "
-        "bootstrap over images).",
+        "bootstrap over images)." + (f" {note}" if note else ""),
         _table(evaluation),
         _limits(evaluation),
     ]
@@ -32,7 +36,7 @@ def evaluation_card(evaluation: Evaluation) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def extend_card(path: Path, evaluation: Evaluation) -> None:
+def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) -> None:
     """Put the section into a model card, before "Citation" where that is there; an older one is replaced.
 
     Raises:
@@ -41,7 +45,7 @@ def extend_card(path: Path, evaluation: Evaluation) -> None:
     card = path.read_text(encoding="utf-8")
     card = re.sub(r"^## Evaluation\n.*?(?=^## |\Z)", "", card, flags=re.MULTILINE | re.DOTALL)
     before, heading, after = card.partition("## Citation")
-    text = f"{before.rstrip()}\n\n{evaluation_card(evaluation)}" + (f"\n{heading}{after}" if heading else "")
+    text = f"{before.rstrip()}\n\n{evaluation_card(evaluation, note=note)}" + (f"\n{heading}{after}" if heading else "")
     atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 

@@ -53,6 +53,7 @@ def evaluate(
     batch_size: int = 8,
     seed: int = 0,
     model_name: str | None = None,
+    data_name: str | None = None,
     command: str | None = None,
     on_start: Callable[[int], object] | None = None,
     on_result: Callable[[ImageResult], object] | None = None,
@@ -72,6 +73,7 @@ def evaluate(
         spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
         seed: of the confidence intervals.
         model_name: what the files call the model; default: `repr(predictor)`.
+        data_name: what they call the data; default: its own name, with the list's or the part's.
         command: how to make the figures again, for the files.
         on_start: called with the number of images before the first one.
         on_result: called with each image's result.
@@ -104,7 +106,7 @@ def evaluate(
     return Evaluation(
         images=tuple(results),
         model=model_name or repr(predictor),
-        data=_describe(data, names, part),
+        data=data_name or _describe(data, names, part),
         threshold=float(predictor.threshold if threshold is None else threshold),
         options={"tta": tta, "tile": tile, "uncertainty": uncertainty, "spacing_mm": pixel, "seed": seed},
         environment={**describe_environment(), "device": predictor.device, "runtime": ", ".join(predictor.providers)},

@@ -114,6 +114,7 @@ def _validation(stage: int, what: str, rows: Sequence[dict[str, Any]]) -> Chart:
         label = f"best: epoch {epochs[best]}, {values[best]:.3f}"
         axes.plot(epochs[best], values[best], color=theme.mark, marker="D", ms=8, ls="", label=label)
         axes.set(xlabel="epoch", ylabel="validation IoU at threshold 0.5")
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     alt = f"Validation IoU of stage {stage} over {len(rows)} epochs, best {values[best]:.3f} in epoch {epochs[best]}"

@@ -46,7 +46,7 @@ def write_report(
 
     Args:
         run_folder: of a finished run of `finetune`.
-        pairs: what to measure on, usually the validation part.
+        pairs: the validation part, on which the threshold was chosen; the page says so.
         device: where the network runs.
         seed: of the confidence intervals.
 
@@ -68,19 +68,27 @@ def write_report(
     checkpoint = folder / "checkpoint"
     run = _read(folder / "settings.json")
     predictor = Predictor.from_pretrained(checkpoint, device=device)
-    evaluation = evaluate(predictor, list(pairs), uncertainty=True, seed=seed, model_name=folder.name)
+    selected_on = SELECTED.format(checkpoint=Path(folder.name) / "checkpoint")
+    evaluation = evaluate(
+        predictor,
+        list(pairs),
+        uncertainty=True,
+        seed=seed,
+        model_name=folder.resolve().name,
+        data_name="the run's validation part",
+    )
     evaluation.save(folder)
     history = read_history(folder)
     path = _write(
         folder,
         evaluation,
         predictor,
-        title=f"Training run {folder.resolve().name}",
-        selected_on=SELECTED.format(checkpoint=Path(folder.name) / "checkpoint"),
+        title=f"Training run: {folder.resolve().name}",
+        selected_on=selected_on,
         training=training_charts(history),
         sections=[*_run_sections(folder, run, history), _environment(run.get("environment", {}))],
     )
-    extend_card(checkpoint / "README.md", evaluation)
+    extend_card(checkpoint / "README.md", evaluation, note=selected_on)
     return path
 
 
