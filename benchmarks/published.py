@@ -32,13 +32,16 @@ class UnfoldedAggregation(ContrastDrivenFeatureAggregation):
 class PublishedForm(nn.Module):
     """A copy of `network` in the paper's form.
 
+    Args:
+        trainable: as it is trained; otherwise in eval mode and without gradients.
+
     Shape:
         (B, 3, H, W) -> logits of mask, foreground, background and uncertainty, each (B, 1, H, W).
     """
 
-    def __init__(self, network: ConDSeg) -> None:
+    def __init__(self, network: ConDSeg, *, trainable: bool = False) -> None:
         super().__init__()
-        self.network = deepcopy(network).eval().requires_grad_(False)
+        self.network = deepcopy(network).train(trainable).requires_grad_(trainable)
         for module in self.network.modules():
             if type(module) is ContrastDrivenFeatureAggregation:
                 module.__class__ = UnfoldedAggregation

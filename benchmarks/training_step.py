@@ -1,22 +1,96 @@
-"""Where the time of a training step goes, and what the same augmentation costs as a chain of kornia transforms.
+"""What a step of stage 2 costs: against the published form, part by part, and the data pipeline's share of it.
 
-python benchmarks/training_step.py --size 192 --batch 8
+    python benchmarks/training_step.py published --network condseg-r50 --size 256 --batch 2
+    python benchmarks/training_step.py parts --network condseg-lite --size 192 --batch 8
+
+A step is forward, loss, backward and optimizer. Steps of the two forms alternate, so that a drift of the machine meets
+both alike; figures are medians, and ratios within one run are what counts. Peak memory is each form's own process's
+(resident set), since what one leaves to the allocator would serve the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from published import PublishedForm
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.models import NETWORKS, ConDSeg, ConDSegOutput
 from condseg_sdk.training.augmentation import TrainingAugmentation
+from condseg_sdk.training.loaders import _as_it_is, _Batches
 from condseg_sdk.training.losses import segmentation_loss
+from condseg_sdk.training.randomness import uniforms
+
+FORMS = ("published", "ours")
 
 
-def kornia_chain() -> torch.nn.Module:
+def build(form: str, options: argparse.Namespace) -> Callable[[], float]:
+    """A function that takes one step and returns its seconds."""
+    torch.manual_seed(0)
+    network = ConDSeg(**NETWORKS[options.network])
+    images = torch.rand(options.batch, 3, options.size, options.size)
+    masks = (torch.rand(options.batch, 1, options.size, options.size) > 0.5).float()
+    if form == "published":
+        trained: nn.Module = PublishedForm(network, trainable=True)
+        forward: Callable[[], Any] = lambda: ConDSegOutput(*trained(images))  # noqa: E731
+    else:
+        trained = network.train().to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+        forward = lambda: network(images, aux=True)  # noqa: E731
+    optimizer = torch.optim.AdamW(trained.parameters())
+
+    def step() -> float:
+        start = time.perf_counter()
+        segmentation_loss(forward(), masks).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - start
+
+    return step
+
+
+def against_published(options: argparse.Namespace) -> None:
+    steps = {form: build(form, options) for form in FORMS}
+    times: dict[str, list[float]] = {form: [] for form in FORMS}
+    for repetition in range(options.repetitions + 1):
+        for form, step in steps.items():
+            seconds = step()
+            if repetition:  # the first warms up
+                times[form].append(seconds)
+    medians = {form: statistics.median(values) for form, values in times.items()}
+    peaks = {form: peak_memory(form, options) for form in FORMS}
+    for form in FORMS:
+        speed, memory = medians["published"] / medians[form], peaks[form] / peaks["published"]
+        print(
+            f"{form:10} {medians[form]:7.2f} s ({speed:.2f} times as fast)  {peaks[form]:6.2f} GB ({memory:.2f} times)"
+        )
+
+
+def peak_memory(form: str, options: argparse.Namespace) -> float:
+    """Greatest resident set of a process that takes two steps, in GB."""
+    size = ["--network", options.network, "--size", str(options.size), "--batch", str(options.batch)]
+    command = [sys.executable, __file__, "memory", "--form", form, *size]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def memory(options: argparse.Namespace) -> None:
+    step = build(options.form, options)
+    for _ in range(2):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+
+
+def kornia_chain() -> nn.Module:
     """The same augmentation as a chain of kornia transforms, for comparison."""
     import kornia.augmentation as K
 
@@ -29,51 +103,66 @@ def kornia_chain() -> torch.nn.Module:
     )
 
 
-def run_steps(options: argparse.Namespace) -> dict[str, float]:
-    """Medians in seconds of the parts of a step."""
+class _Values:
+    """As many pairs in memory as the loader is measured with."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.values = torch.randint(0, 2, (count, 4, size, size), dtype=torch.uint8)
+
+
+def parts(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    network = ConDSeg(**NETWORKS[options.network]).train()
+    network = ConDSeg(**NETWORKS[options.network]).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
-    size = (options.size, options.size)
-    images = torch.rand(options.batch, 3, *size)
-    masks = (torch.rand(options.batch, 1, *size) > 0.5).float()
-    ours, chain = TrainingAugmentation(size), kornia_chain()
+    pairs: Any = _Values(options.batch * (options.repetitions + 2), options.size)
+    loader = DataLoader(_Batches(pairs), batch_size=options.batch, shuffle=True, collate_fn=_as_it_is)
+    ours, chain = TrainingAugmentation((options.size, options.size)), kornia_chain()
     times: dict[str, list[float]] = {}
+    now = time.perf_counter()
 
-    def lap(name: str, start: float) -> float:
+    def lap(name: str) -> None:
+        nonlocal now
+        times.setdefault(name, []).append(time.perf_counter() - now)
         now = time.perf_counter()
-        times.setdefault(name, []).append(now - start)
-        return now
 
-    for _ in range(options.repetitions + 2):
-        start = now = time.perf_counter()
-        augmented, target = ours(images, masks)
-        now = lap("augmentation", now)
-        loss = segmentation_loss(network(augmented, aux=True), target)
-        now = lap("forward and loss", now)
+    for planes, truth, samples in loader:
+        lap("loader")
+        images, masks = planes / 255, truth.float()
+        augmented, target = ours(images, masks, uniforms((0, 2, 0), samples, ours.numbers))
+        augmented = ((augmented * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
+        lap("augmentation")
+        loss: Tensor = segmentation_loss(network(augmented, aux=True), target)
+        lap("forward and loss")
         loss.backward()
-        now = lap("backward", now)
+        lap("backward")
         optimizer.step()
         optimizer.zero_grad()
-        now = lap("optimizer", now)
-        times.setdefault("step", []).append(now - start)
+        lap("optimizer")
         chain(images, masks)
-        lap("kornia chain", now)
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
+        lap("kornia chain")
+    medians = {name: statistics.median(values[2:]) for name, values in times.items()}
+    whole = sum(value for name, value in medians.items() if name != "kornia chain")
+    for name, value in medians.items():
+        print(f"{name:18} {1e3 * value:8.1f} ms  {value / whole:6.1%} of the step")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="condseg-lite", choices=NETWORKS)
-    parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repetitions", type=int, default=8)
+    modes = {"published": against_published, "parts": parts, "memory": memory}
+    parser.add_argument("mode", choices=modes)
+    parser.add_argument("--network", default="condseg-r50", choices=NETWORKS)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--form", choices=FORMS, default="ours", help="for the mode memory")
     options = parser.parse_args()
-    medians = run_steps(options)
-    size = f"{options.size}x{options.size}"
-    print(f"{options.network}, batch {options.batch} at {size}, {torch.get_num_threads()} threads")
-    for name, value in medians.items():
-        print(f"{name:18} {1e3 * value:8.0f} ms  {value / medians['step']:6.1%} of the step")
+    if options.mode != "memory":
+        print(
+            f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {options.network}, ",
+            end="",
+        )
+        print(f"batch {options.batch} at {options.size}x{options.size}, {options.repetitions} repetitions")
+    modes[options.mode](options)
 
 
 if __name__ == "__main__":

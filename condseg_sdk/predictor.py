@@ -246,8 +246,8 @@ class Predictor:
             precision: "float32"; "float16" for GPUs; "int8" for CPUs. Inputs and outputs are float32 always.
             dynamic: leave batch, height and width free; otherwise one image at the checkpoint's size.
             uncertainty: give the graph the uncertainty map, too.
-            preprocessing: a graph for programs without this package: uint8 RGB image of any size in, probability at that
-                size out (docs/onnx.md). `from_pretrained` does not take it.
+            preprocessing: a graph for programs without this package: uint8 RGB image of any size in, probabilities
+                at that size out (docs/onnx.md). `from_pretrained` does not take it.
             opset: of ONNX.
             verify: compare with PyTorch before the file takes its place.
             images: a folder, glob pattern or list of images like those to be segmented, to verify with.

@@ -1,116 +1,274 @@
-"""A whole run on a small set: both stages, selection, checkpoint, resumption."""
+"""A whole run on a small set: both stages, selection, checkpoint, choices, and what is refused before the first step."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from dataclasses import replace
+import signal
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from condseg_sdk import FinetuneSettings, Predictor, finetune
+from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
 from condseg_sdk.errors import DatasetError, ModelNotFoundError, OptionError
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.training.base import Base, open_base
+from condseg_sdk.training.plan import Facts, Machine, make_plan
+from condseg_sdk.weights.checkpoint import load_checkpoint
 
-SMALL = FinetuneSettings(
-    base="random",
-    image_size=64,
-    train_size=32,
-    finish_epochs=1,
-    epochs=2,
-    stage1_epochs=1,
-    batch_size=4,
-    validation=0.2,
-)
+CPU = Machine("cpu", 1, 0, bfloat16=False, cores=2)
+SMALL: dict[str, Any] = {
+    "network": TINY,
+    "base": "random",
+    "image_size": 64,
+    "epochs": 2,
+    "stage1_epochs": 1,
+    "batch_size": 4,
+    "validation": 0.2,
+    "progress": False,
+}
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten images with a bright disc, which is the mask."""
+    folder = tmp_path_factory.mktemp("discs")
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:70, :90]
     for kind in ("images", "masks"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
+        (folder / kind).mkdir()
     for number in range(10):
         y, x = rng.integers(20, 50), rng.integers(25, 65)
         mask = (rows - y) ** 2 + (columns - x) ** 2 < 200
         pixels = rng.integers(0, 60, (70, 90, 3)) + 180 * mask[..., None]
-        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data/images" / f"{number}.png")
-        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "data/masks" / f"{number}.png")
-    return tmp_path / "data"
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{number}.png")
+    return folder
 
 
 def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
-    result = finetune(dataset, output_dir=tmp_path / "run", settings=SMALL, provenance={"data": "discs"})
-    predictor = Predictor.from_pretrained(result.checkpoint_dir)
-    seg = predictor(dataset / "images" / "0.png")
+    run = tmp_path / "run"
+    options = {**SMALL, "train_size": 32, "finish_epochs": 1}
+    mine = CSVLogger(tmp_path, name="mine", version="")
+    result = finetune(dataset, output_dir=run, **options, provenance={"data": "discs"}, logger=mine)
+    assert result.predictor is result.predictor
+    seg = result.predictor(dataset / "images" / "0.png")
     assert seg.mask.shape == (70, 90)
-    assert predictor.preprocessing.size == (64, 64)
-    assert predictor.threshold == result.metrics["threshold"]
+    assert result.predictor.preprocessing.size == (64, 64)
+    assert result.predictor.threshold == result.metrics["threshold"]
     assert 0 <= result.metrics["mIoU"] <= result.metrics["mDSC"] <= 1
+    assert [(row["stage"], row["epoch"], row["step"]) for row in result.history] == [(1, 0, 2), (2, 0, 2), (2, 1, 4)]
+    assert all(np.isfinite(list(row.values())).all() for row in result.history)
     provenance = json.loads((result.checkpoint_dir / "config.json").read_text())["provenance"]
     assert provenance["data"] == "discs"
     assert provenance["training"]["epochs"] == 2
-    split = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert len(split["held_out"]) == 2
-    assert not set(split["held_out"]) & set(split["training"])
+    saved = json.loads((run / "settings.json").read_text())
+    assert len(saved["split"]["validation"]) == 2
+    assert not set(saved["split"]["validation"]) & set(saved["split"]["train"])
+    assert saved["reasons"]["learning_rate"] == "measured on condseg-lite"
+    assert "part" in (run / "check.txt").read_text()
+    assert list((run / "tensorboard").rglob("events*"))
+    assert "stage2/loss" in (tmp_path / "mine" / "metrics.csv").read_text()
+    assert not torch.are_deterministic_algorithms_enabled()
 
-    # The same call again finds everything done and gives the same weights; other settings are refused.
+    # The same call again is refused, or finds everything done; other settings and other data are refused.
     before = (result.checkpoint_dir / "model.safetensors").read_bytes()
-    assert finetune(dataset, output_dir=tmp_path / "run", settings=SMALL, provenance={"data": "discs"}) == result
+    with pytest.raises(OptionError, match="holds a run: continue it with resume=True"):
+        finetune(dataset, output_dir=run, **options)
+    again = finetune(dataset, output_dir=run, resume=True, progress=False)
+    assert (again.metrics, again.history) == (result.metrics, result.history)
     assert (result.checkpoint_dir / "model.safetensors").read_bytes() == before
-    with pytest.raises(OptionError, match="other settings"):
-        finetune(dataset, output_dir=tmp_path / "run", settings=replace(SMALL, seed=1))
+    with pytest.raises(OptionError, match="another epochs, seed"):
+        finetune(dataset, output_dir=run, resume=True, seed=1, epochs=9)
+    (tmp_path / "train.txt").write_text("1\n2\n3\n4\n5\n")
+    with pytest.raises(OptionError, match="on other data: its train part had 8 pairs, now there are 4"):
+        finetune(dataset, output_dir=run, resume=True, train_list=tmp_path / "train.txt")
+
+
+def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
+    from condseg_sdk.cli import _parser
+
+    arguments = inspect.signature(finetune).parameters
+    parsed = vars(_parser().parse_args(["finetune", "data", "--out", "run"]))
+    for field in fields(FinetuneSettings):
+        assert arguments[field.name].default == field.default, field.name
+        assert parsed[field.name] == field.default, field.name
 
 
 def test_stage_one_hands_over_weights_and_batchnorm_statistics(dataset: Path, tmp_path: Path) -> None:
-    from condseg_sdk.models import NETWORKS, ConDSeg
-    from condseg_sdk.training.data import find_pairs
-    from condseg_sdk.training.finetune import _loaders, _run_stage1
-
-    network = ConDSeg(**NETWORKS["condseg-lite"])
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    pairs = find_pairs(dataset)
-    _run_stage1(SMALL, network, _loaders(SMALL, pairs[:8], pairs[8:]), tmp_path / "stage1")
-    saved = torch.load(tmp_path / "stage1" / "last.ckpt", weights_only=True)["state_dict"]
-    for name, value in network.state_dict().items():
-        if name.startswith("encoder."):
-            assert torch.equal(value, saved[f"network.{name}"]), name
-        else:
-            assert torch.equal(value, before[name]), name
-    running = [n for n in before if n.startswith("encoder.") and n.endswith("running_mean")]
+    """Stage 2 with a rate of zero and frozen statistics leaves what stage 1 made of the encoder."""
+    still = {"learning_rate": 0.0, "encoder_learning_rate": 1e-3, "ema_decay": 0.0}
+    finetune(dataset, output_dir=tmp_path / "one", **{**SMALL, **still, "epochs": 1})
+    state = torch.load(tmp_path / "one" / "stage1" / "last.ckpt", weights_only=True)["state_dict"]
+    first = open_base(FinetuneSettings(network=TINY, base="random")).network.state_dict()
+    running = [name for name in first if name.startswith("encoder.") and name.endswith("running_mean")]
     assert running
-    assert all(not torch.equal(network.state_dict()[n], before[n]) for n in running)
+    assert all(not torch.equal(state[f"network.{name}"], first[name]) for name in running)
+    frozen = {"freeze_encoder": True, "freeze_batchnorm": True, "learning_rate": 0.0, "stage1_epochs": 0, "epochs": 1}
+    finetune(dataset, output_dir=tmp_path / "two", **{**SMALL, **frozen})
+    network, _ = load_checkpoint(tmp_path / "two" / "checkpoint")
+    for name, value in network.state_dict().items():
+        if "num_batches" not in name:
+            assert torch.equal(value, first[name]), name
 
 
-def test_too_few_pairs_for_a_batch_are_refused_before_anything_is_written(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="lower batch_size"):
-        finetune(dataset, output_dir=tmp_path / "run", settings=replace(SMALL, batch_size=64))
-    assert not (tmp_path / "run").exists()
+def test_what_is_frozen_stays_and_the_rest_moves(dataset: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "stage1_epochs": 0, "epochs": 1, "freeze_encoder": True, "schedule": "cosine"}
+    result = finetune(dataset, output_dir=tmp_path / "run", **options, balanced_loss=True, augmentation="upright")
+    first = open_base(FinetuneSettings(network=TINY, base="random")).network.state_dict()
+    network, _ = load_checkpoint(result.checkpoint_dir)
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, first[name])}
+    assert not {name for name in changed if name.startswith("encoder.")}
+    assert {"output.logits.weight", "sid.foreground.0.1.running_mean"} <= changed | {"sid.foreground.0.1.running_mean"}
+    assert "output.logits.weight" in changed
 
 
-def test_a_base_that_does_not_fit_is_refused_before_anything_is_written(
-    dataset: Path, tmp_path: Path, checkpoint: Path
-) -> None:
-    for base, error, message in (
-        ("coco", ModelNotFoundError, "'coco'"),
-        (str(checkpoint), OptionError, "no condseg-lite"),
-    ):
-        with pytest.raises(error, match=message):
-            finetune(dataset, output_dir=tmp_path / "run", settings=replace(SMALL, base=base))
-        assert not (tmp_path / "run").exists()
+def test_a_checkpoint_as_base_keeps_its_pixels(dataset: Path, tmp_path: Path, checkpoint: Path) -> None:
+    """Weights that expect BGR/255 are trained, validated and saved with BGR/255."""
+    from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
+
+    pixels = Preprocessing((64, 64), color_order="bgr", interpolation="area")
+    network, config = load_checkpoint(checkpoint)
+    save_checkpoint(tmp_path / "bgr", network, CheckpointConfig(config.network, pixels, 0.5, {}))
+    options = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "progress": False}
+    result = finetune(dataset, base=tmp_path / "bgr", output_dir=tmp_path / "run", **options)  # type: ignore[arg-type]
+    assert result.predictor.preprocessing == pixels
+    larger = finetune(dataset, base=tmp_path / "bgr", output_dir=tmp_path / "96", image_size=96, **options)  # type: ignore[arg-type]
+    assert larger.predictor.preprocessing.size == (96, 96)
+    assert larger.predictor.preprocessing.color_order == "bgr"
+
+
+def test_patience_ends_a_run_early(dataset: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "stage1_epochs": 0, "epochs": 50, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
+    result = finetune(dataset, output_dir=tmp_path / "run", **options, patience=2, freeze_batchnorm=True)
+    assert len(result.history) == 3
+
+
+class Interrupter(CSVLogger):
+    """Presses Ctrl-C when the second epoch of stage 2 is over."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        if "stage2/loss" in metrics and metrics["epoch"] == 1:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_comes_out_as_such_and_the_run_can_go_on(dataset: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    options = {**SMALL, "epochs": 3, "deterministic": True}
+    with pytest.raises(KeyboardInterrupt):
+        finetune(dataset, output_dir=tmp_path / "run", **options, logger=Interrupter(tmp_path))
+    assert signal.getsignal(signal.SIGINT) is before
+    whole = finetune(dataset, output_dir=tmp_path / "whole", **options)
+    result = finetune(dataset, output_dir=tmp_path / "run", resume=True, progress=False)
+    assert result.metrics == whole.metrics
+    files = [run.checkpoint_dir / "model.safetensors" for run in (whole, result)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no number any more in epoch 0: start again with a lower learning_rate"):
+        finetune(
+            dataset,
+            output_dir=tmp_path / "run",
+            **{**SMALL, "learning_rate": 1e30, "gradient_clip": 0.0, "batch_size": 2},
+        )
+
+
+# What is refused before anything is written
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("options", "error", "message"),
     [
-        ({"network": "unet"}, "condseg-lite"),
-        ({"epochs": 0}, "at least 1"),
-        ({"validation": 1.0}, "between 0 and 1"),
+        ({"base": "coco"}, ModelNotFoundError, "'coco'"),
+        ({"base": "imagenet:vgg"}, OptionError, "imagenet:efficientnet_lite0"),
+        ({"base": "imagenet:resnet50"}, OptionError, "does not fit a network with encoder efficientnet_lite0"),
+        ({"base": "condseg-lite-polyp"}, OptionError, "another network"),
+        ({"network": {"depth": 3}}, OptionError, "depth"),
+        ({"network": "unet"}, OptionError, "condseg-lite"),
+        ({"batch_size": 64}, DatasetError, "lower batch_size"),
+        ({"epochs": 0}, OptionError, "epochs=0 must be at least 1"),
+        ({"epochs": 1.5}, OptionError, "whole number"),
+        ({"validation": 1.0}, OptionError, "between 0 and 1"),
+        ({"ema_decay": 1.0}, OptionError, "between 0 and 1"),
+        ({"schedule": "step"}, OptionError, "'one-cycle', 'cosine'"),
+        ({"freeze_encoder": True}, OptionError, "stage 1 trains the encoder"),
+        ({"finish_epochs": 1}, OptionError, "train_size"),
+        ({"finish_epochs": 3, "train_size": 32}, OptionError, "more than epochs=2"),
+        ({"learning_rate": float("nan")}, OptionError, "at least 0"),
+        ({"accelerator": "tpu9"}, OptionError, "accelerator"),
     ],
 )
-def test_settings_are_checked_at_the_door(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        FinetuneSettings(**wrong)  # type: ignore[arg-type]
+def test_settings_that_do_not_fit(
+    dataset: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        finetune(dataset, output_dir=tmp_path / "run", **{**SMALL, **options})
+    assert not (tmp_path / "run").exists()
+
+
+# Choices
+
+
+@pytest.fixture(scope="module")
+def lite() -> Base:
+    return open_base(FinetuneSettings(base="random"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "machine", "expected"),
+    [
+        (Facts(880, 88, 1000, 1.0), CPU, {"batch_size": 8, "image_size": 256, "precision": "float32", "epochs": 10}),
+        (Facts(48, 12, 1000, 1.0), CPU, {"batch_size": 4, "epochs": 83}),
+        (Facts(20, 5, 100, 1.0), CPU, {"batch_size": 4, "image_size": 128, "epochs": 100}),
+        (Facts(3, 1, 30, 1.0), CPU, {"batch_size": 3, "image_size": 64}),
+        (Facts(1000, 100, 900, 0.2), CPU, {"oversample": 0.5}),
+        (
+            Facts(2000, 200, 600, 1.0),
+            Machine("gpu", 2, 80.0, bfloat16=True, cores=32),
+            {"batch_size": 64, "precision": "bfloat16", "workers": 0, "epochs": 100},
+        ),
+        (Facts(2000, 200, 600, 1.0), Machine("gpu", 1, 11.0, bfloat16=False, cores=8), {"precision": "float32"}),
+        (Facts(60_000, 100, 600, 1.0), Machine("gpu", 2, 11.0, bfloat16=False, cores=8), {"workers": 3}),
+    ],
+)
+def test_choices_follow_from_data_and_machine(
+    lite: Base, facts: Facts, machine: Machine, expected: dict[str, Any]
+) -> None:
+    plan = make_plan(FinetuneSettings(), lite, facts, machine)
+    values = plan.settings.to_dict()
+    assert {name: values[name] for name in expected} == expected
+    assert None not in [values[name] for name in plan.reasons]
+    assert len(plan.lines()) == len(plan.reasons)
+
+
+def test_what_is_given_is_not_chosen(lite: Base) -> None:
+    settings = FinetuneSettings(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
+    plan = make_plan(settings, lite, Facts(100, 10, 300, 1.0), CPU)
+    assert (plan.settings.batch_size, plan.settings.epochs, plan.settings.precision) == (2, 7, "float16")
+    assert plan.settings.ema_decay == 0.0
+    assert plan.reasons["epochs"] == "as given"
+
+
+@pytest.mark.parametrize(
+    ("settings", "encoder", "mean"),
+    [({}, "efficientnet_lite0", 127.0), ({"base": "imagenet:efficientnet_lite0"}, "efficientnet_lite0", 127.0)],
+)
+def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
+    base = open_base(FinetuneSettings(**settings))
+    assert base.network.arguments["encoder"] == encoder
+    assert base.preprocessing.mean[0] == mean
+    random = open_base(FinetuneSettings(base="random"))
+    weights: Callable[[ConDSeg], torch.Tensor] = lambda network: next(network.encoder.parameters())  # noqa: E731
+    assert not torch.equal(weights(base.network), weights(random.network))
+    polyp = open_base(FinetuneSettings(base="condseg-lite-polyp"))
+    assert polyp.is_checkpoint
+    assert polyp.preprocessing == Predictor.from_pretrained("condseg-lite-polyp").preprocessing

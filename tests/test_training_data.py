@@ -1,4 +1,4 @@
-"""From pairs to tensors, and augmentation: image and mask moving together."""
+"""From pairs to tensors in memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from training_sets import make_set, picture, region, save
 
 from condseg_sdk.errors import DatasetError, ImageError
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.training.augmentation import TrainingAugmentation, random_affine, random_color, seed_batch
-from condseg_sdk.training.data import CachedPairs, EpochSampler, Pair, cache, find_pairs, load_pair
+from condseg_sdk.training.data import CachedPairs, Pair, cache, find_pairs, load_pair
 
 
 def test_a_pair_is_an_image_and_its_mask_at_the_images_size(tmp_path: Path) -> None:
@@ -88,54 +87,3 @@ def test_sixteen_bit_masks_of_zero_and_one_reach_the_network(tmp_path: Path) -> 
     image = save(tmp_path / "a.png", picture("a"))
     mask = save(tmp_path / "a_mask.png", (region() > 0).astype(np.uint16))
     assert CachedPairs([Pair("a", image, mask)], Preprocessing((20, 30)))[0][1].sum() == 100
-
-
-def test_the_sampler_follows_from_seed_and_epoch() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = EpochSampler(50, seed=seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    assert sorted(order(0, 0)) == list(range(50))
-    assert order(0, 3) == order(0, 3)
-    assert order(0, 3) != order(0, 4)
-    assert order(0, 3) != order(1, 3)
-
-
-def test_image_and_mask_move_together() -> None:
-    seed_batch(0, 0, 0)
-    masks = torch.zeros(16, 1, 64, 64)
-    masks[:, :, 16:40, 20:50] = 1
-    images, moved = TrainingAugmentation((48, 48))(masks.expand(-1, 3, -1, -1), masks)
-    assert images.shape == (16, 3, 48, 48)
-    assert set(moved.unique().tolist()) <= {0.0, 1.0}
-    # Colour changes a bright region to another bright one: what is bright must be where the mask is.
-    for image, mask in zip(images, moved, strict=True):
-        bright = image.amax(0) > image.max() / 2
-        assert ((bright == (mask[0] > 0)).float().mean()) > 0.97
-
-
-def test_augmentation_follows_from_seed_epoch_and_batch() -> None:
-    images, masks = torch.rand(2, 3, 32, 32), (torch.rand(2, 1, 32, 32) > 0.5).float()
-
-    def augmented(*key: int) -> torch.Tensor:
-        seed_batch(*key)
-        result: torch.Tensor = TrainingAugmentation((32, 32))(images, masks)[0]
-        return result
-
-    assert torch.equal(augmented(1, 2, 3), augmented(1, 2, 3))
-    assert not torch.equal(augmented(1, 2, 3), augmented(1, 2, 4))
-
-
-def test_affine_matrices_stay_within_their_ranges() -> None:
-    torch.manual_seed(0)
-    determinant = torch.linalg.det(random_affine(500)[:, :, :2]).abs()
-    assert 1 / 1.4**2 - 1e-3 <= determinant.min() <= determinant.max() <= 1 / 0.7**2 + 1e-3
-
-
-def test_color_of_gray_images_stays_gray_and_in_range() -> None:
-    torch.manual_seed(0)
-    gray = torch.rand(8, 1, 16, 16).expand(-1, 3, -1, -1)
-    changed = random_color(gray)
-    assert 0 <= changed.min() <= changed.max() <= 1
-    torch.testing.assert_close(changed, changed[:, :1].expand_as(changed), atol=2e-3, rtol=0)

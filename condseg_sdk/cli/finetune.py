@@ -1,33 +1,88 @@
-"""`condseg finetune`: a folder of images and masks in, a checkpoint out."""
+"""`condseg finetune`: images and masks in, a checkpoint out. A flag for each of `FinetuneSettings` and of the data."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
 
-from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.errors import OptionError
+from condseg_sdk.training.settings import HELP as SETTINGS_HELP
+from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 
-HELP = "train on a folder of images and masks"
+HELP = "train on images and masks of your own"
+DATA = {
+    "masks": "folder of masks, or COCO file, that stands apart from the images",
+    "train_list": "text file with the names to train on, one a line",
+    "val_list": "the same for the validation part",
+    "groups": "CSV column, or regular expression whose first bracket finds the group (patient) in a name",
+}
+CHOICES: dict[str, Any] = {"schedule": Schedule, "precision": Precision, "augmentation": Augmentation}
+KINDS = {"int | None": int, "int": int, "float | None": float, "float": float}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train a network on images/ and masks/ in a folder; run again to continue after an interruption."
+        "Check a set of images and masks, then train on it in both stages of the paper. What is not said is chosen "
+        "from data and machine, and printed with its reason."
     )
-    parser.add_argument("data", help="folder with images/ and masks/, same names")
-    parser.add_argument("--out", required=True, help="folder of the run; the checkpoint appears in OUT/checkpoint")
-    parser.add_argument("--train-list", help="text file with the names to train on, one a line (default: all)")
+    parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", help="folder of the run; the checkpoint appears in OUT/checkpoint")
+    target.add_argument("--check", action="store_true", help="stop after the check of the data, exit code 2 on errors")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT from its last saved epoch")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    for name, text in DATA.items():
+        parser.add_argument(_flag(name), help=text)
     for field in fields(FinetuneSettings):
-        kind = {"str": str, "float": float}.get(str(field.type), int)
-        help_text = f"(default: {'--image-size' if field.default is None else field.default})"
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=help_text)
+        kind = str(field.type)
+        shown = "" if field.default is None or kind == "bool" else f" (default: {field.default})"
+        options: dict[str, Any] = {"help": SETTINGS_HELP[field.name] + shown}
+        if kind == "bool":
+            options["action"] = "store_true"
+        else:
+            options |= {"default": field.default, "type": KINDS.get(kind, str)}
+        if field.name in CHOICES:
+            options["choices"] = get_args(CHOICES[field.name])
+        parser.add_argument(_flag(field.name), **options)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def run(options: argparse.Namespace) -> int:
     from condseg_sdk import finetune
+    from condseg_sdk.training.finetune import check
 
-    settings = FinetuneSettings(**{field.name: getattr(options, field.name) for field in fields(FinetuneSettings)})
-    result = finetune(options.data, output_dir=options.out, train_list=options.train_list, settings=settings)
+    data = {name: getattr(options, name) for name in DATA}
+    settings = {field.name: getattr(options, field.name) for field in fields(FinetuneSettings)}
+    settings["network"] = _network(options.network)
+    if options.check:
+        FinetuneSettings(**settings)
+        _, report = check(options.data, **data, validation=options.validation, seed=options.seed)
+        print(report)
+        return 2 if report.errors else 0
+    result = finetune(
+        options.data,
+        output_dir=options.out,
+        resume=options.resume,
+        progress=not options.no_progress,
+        **data,
+        **settings,
+    )
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
-    print(f"{result.checkpoint_dir}: {figures} (on the held-out part)")
+    print(f"{result.checkpoint_dir}: {figures} (on the validation part)")
     return 0
+
+
+def _network(value: str | None) -> Any:
+    """A name, or a JSON file with arguments of `ConDSeg`."""
+    if value is None or not value.endswith(".json"):
+        return value
+    try:
+        return json.loads(Path(value).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--network {value} is no JSON file with arguments of ConDSeg ({error})") from error

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condseg_sdk.models.layers import ConvBN
+from condseg_sdk.models.layers import ConvBN, recomputed
 
 WINDOW = 3  # K of the paper
 TAPS = WINDOW * WINDOW
@@ -74,7 +74,7 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         kernel, values = ctx.saved_tensors
-        (grad,) = grads
+        grad = grads[0].contiguous()  # a channels-last gradient would make every slice below a strided one
         *_, height, width = values.shape
         padded = F.pad(values, (REACH,) * 4)
         grad_kernel = torch.empty_like(kernel)
@@ -139,9 +139,16 @@ class ContrastDrivenFeatureAggregation(nn.Module):
         projected: Tensor = self.projection(mixed.flatten(1, 2))
         return projected
 
+    def _foreground(self, guide: Tensor, values: Tensor) -> Tensor:
+        return self._attend(guide, self.attention_foreground, values)
+
+    def _background(self, guide: Tensor, values: Tensor) -> Tensor:
+        return self._attend(guide, self.attention_background, values)
+
     def forward(self, features: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
         values = self.values(self.inputs(features))
-        values = self._attend(foreground, self.attention_foreground, values)
-        values = self._attend(background, self.attention_background, values)
+        # 81 weights a head and pixel are more than all else here: they are made again for the backward pass.
+        values = recomputed(self._foreground, foreground, values)
+        values = recomputed(self._background, background, values)
         result: Tensor = self.outputs(values)
         return result

@@ -9,6 +9,10 @@ from torch.nn import functional as F
 from condseg_sdk.models.layers import ChannelAttention, ConvBN, SpatialAttention, upsample
 
 
+def _joined(low: Tensor, high: Tensor) -> Tensor:
+    return torch.cat((upsample(low, 2), high), 1)
+
+
 class SizeDecoder(nn.Module):
     """Merge a coarse map into the next finer one; every step adds all steps before it.
 
@@ -26,7 +30,7 @@ class SizeDecoder(nn.Module):
 
     def merged(self, low: Tensor, high: Tensor) -> Tensor:
         """Both maps as one, at the fine map's size."""
-        result: Tensor = self.merge(torch.cat((upsample(low, 2), high), 1))
+        result: Tensor = self.merge.after(_joined, low, high)
         return result
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -76,5 +80,6 @@ class OutputBlock(nn.Module):
         self.logits = nn.Conv2d(hidden[1], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.logits(self.refine(upsample(self.fuse(x), self.upscale)))
+        first, second = self.refine
+        result: Tensor = self.logits(second(first.after(lambda fused: upsample(fused, self.upscale), self.fuse(x))))
         return result

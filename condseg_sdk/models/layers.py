@@ -5,11 +5,12 @@ Nothing here knows about ConDSeg as a whole; the parts that do are `sid.py`, `cd
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
@@ -27,6 +28,18 @@ def upsample(x: Tensor, scale: int) -> Tensor:
     return F.interpolate(x, scale_factor=float(scale), mode="bilinear", align_corners=True)
 
 
+def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """function(*inputs), keeping of its intermediate results none: the backward pass computes them again.
+
+    For steps that are cheap and make large maps of small ones. There must be no BatchNorm among them, which would count
+    a batch twice. A last convolution is not computed again, since its backward needs its input alone.
+    """
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        result: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return result
+    return function(*inputs)
+
+
 class ConvBN(nn.Sequential):
     """Conv2d without bias, BatchNorm and, unless `relu=False`, ReLU; "same" padding for odd kernels."""
 
@@ -42,6 +55,16 @@ class ConvBN(nn.Sequential):
         if relu:
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
+
+    def after(self, prepare: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """self(prepare(*inputs)); in training what `prepare` makes is not kept for the backward pass."""
+        if not self.training:
+            result: Tensor = self(prepare(*inputs))
+            return result
+        x = recomputed(lambda *values: self[0](prepare(*values)), *inputs)
+        for layer in list(self)[1:]:
+            x = layer(x)
+        return x
 
 
 class ChannelAttention(nn.Module):
@@ -92,6 +115,10 @@ class DilatedConvBlock(nn.Module):
         self.shortcut = ConvBN(in_channels, out_channels, 1, relu=False)
         self.attention = SpatialAttention()
 
+    def _attended(self, *parts: Tensor) -> Tensor:
+        return torch.cat([branch[1](part) for branch, part in zip(self.branches, parts, strict=True)], 1)
+
     def forward(self, x: Tensor) -> Tensor:
-        fused = self.fuse(torch.cat([branch(x) for branch in self.branches], 1))
+        parts = [branch[0](x) for branch in self.branches]
+        fused = self.fuse.after(self._attended, *parts)
         return self.attention(F.relu(fused + self.shortcut(x)))

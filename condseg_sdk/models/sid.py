@@ -48,6 +48,10 @@ class SemanticInformationDecoupling(nn.Module):
         return Decoupled(self.foreground(x), self.background(x), self.uncertainty(x) if uncertainty else None)
 
 
+def _doubled(x: Tensor) -> Tensor:
+    return upsample(x, 2)
+
+
 class AuxiliaryHead(nn.Module):
     """Logits from one part: 3x3 convolutions with a doubling of the resolution between them, then 1x1 to one map.
 
@@ -63,7 +67,7 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, conv in enumerate(self.convs):
-            x = conv(x if index == 0 else upsample(x, 2))
+            x = conv(x) if index == 0 else conv.after(_doubled, x)
         return self.logits(x)
 
 
@@ -80,5 +84,5 @@ class FeatureGuide(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, conv in enumerate(self.convs):
-            x = conv(x if index == 0 else upsample(x, 2))
+            x = conv(x) if index == 0 else conv.after(_doubled, x)
         return x

@@ -1,31 +1,52 @@
-"""Augmentation on whole batches: image and mask move together, every sample draws its own numbers.
+"""Augmentation on whole batches: image and mask move together, every sample by numbers of its own.
 
-Geometry is one resampling and colour one 3x4 matrix per sample, a quarter of the time that a chain of kornia transforms
-takes (`benchmarks/training_step.py`). The strong disturbance of stage 1 is kornia's.
+Geometry is one resampling and color one 3x4 matrix per sample, a quarter of the time that a chain of kornia transforms
+takes (`benchmarks/training_step.py`). All numbers come in from outside (`randomness.py`), uniform in [0, 1): what
+happens to a sample does not depend on its neighbours in the batch, which transforms that draw for themselves cannot
+promise.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
-import kornia.augmentation as K
 import torch
+from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROTATION = math.pi  # radians to each side: endoscopes and microscopes have no up
+__all__ = ["Augmentation", "StrongPhotometric", "TrainingAugmentation"]
+
+Augmentation = Literal["full", "upright", "none"]
+"""full: any rotation and mirroring; upright: a little rotation, mirrored left and right; none: pictures as they are."""
+
 ZOOM = (0.7, 1.4)
 SHEAR = 0.14  # tangent
 SHIFT = 0.1  # share of the side
-BRIGHTNESS = CONTRAST = SATURATION = 0.3
-HUE = 0.25  # radians in the chroma plane, +-4 % of the circle
+UPRIGHT_ROTATION = math.pi / 12
 BLUR_SHARE = 0.1  # of the samples
 # NTSC: luma and the two chroma axes of RGB; a rotation of the chroma plane is a change of hue.
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def _uniform(count: int, low: float, high: float) -> Tensor:
-    return torch.empty(count).uniform_(low, high)
+@dataclass(frozen=True)
+class ColorRange:
+    """How far colors are moved: factors within 1 +- the first three, hue by +- radians in the chroma plane."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+
+MILD = ColorRange(0.3, 0.3, 0.3, 0.25)
+STRONG = ColorRange(0.5, 0.5, 0.5, 0.63)  # +-10 % of the circle
+
+
+def _between(u: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * u
 
 
 def _rotations(angles: Tensor) -> Tensor:
@@ -34,30 +55,51 @@ def _rotations(angles: Tensor) -> Tensor:
     return torch.stack((torch.stack((cosine, -sine), 1), torch.stack((sine, cosine), 1)), 1)
 
 
-def random_affine(count: int) -> Tensor:
-    """Random rotation, zoom, shear, shift and mirroring: (B, 2, 3), from output to input in [-1, 1] coordinates."""
-    matrix = _rotations(_uniform(count, -ROTATION, ROTATION))
-    zoom = _uniform(count, math.log(ZOOM[0]), math.log(ZOOM[1])).exp()
-    mirror = torch.randint(0, 2, (count,)) * 2.0 - 1
-    shear = torch.eye(2).repeat(count, 1, 1)
-    shear[:, 0, 1] = _uniform(count, -SHEAR, SHEAR)
+GEOMETRY_NUMBERS = 6
+
+
+def affine(u: Tensor, *, upright: bool = False) -> Tensor:
+    """Rotation, zoom, shear, shift and mirroring of numbers (B, 6): (B, 2, 3), from output to input in [-1, 1]."""
+    limit = UPRIGHT_ROTATION if upright else math.pi  # endoscopes and microscopes have no up
+    matrix = _rotations(_between(u[:, 0], -limit, limit))
+    zoom = _between(u[:, 1], math.log(ZOOM[0]), math.log(ZOOM[1])).exp()
+    mirror = (u[:, 2] < 0.5) * 2.0 - 1
+    shear = torch.eye(2).repeat(len(u), 1, 1)
+    shear[:, 0, 1] = _between(u[:, 3], -SHEAR, SHEAR)
     matrix = matrix @ shear @ torch.diag_embed(torch.stack((mirror / zoom, 1 / zoom), 1))
-    return torch.cat((matrix, _uniform(count * 2, -2 * SHIFT, 2 * SHIFT).view(count, 2, 1)), 2)
+    return torch.cat((matrix, _between(u[:, 4:6], -2 * SHIFT, 2 * SHIFT).unsqueeze(2)), 2)
 
 
-def random_color(images: Tensor) -> Tensor:
-    """Random brightness, contrast, saturation and hue: (B, 3, H, W) in [0, 1] -> the same."""
-    count = len(images)
+COLOR_NUMBERS = 4
+
+
+def recolor(images: Tensor, u: Tensor, limits: ColorRange, *, gray: Tensor | None = None) -> Tensor:
+    """Brightness, contrast, saturation and hue, one matrix a sample.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        u: (B, 4) in [0, 1).
+        limits: how far.
+        gray: bool (B,): these lose their color.
+
+    Returns:
+        As `images`.
+    """
+    count, device = len(images), images.device
     to_yiq = torch.tensor(RGB_TO_YIQ)
+    saturation = _between(u[:, 2], 1 - limits.saturation, 1 + limits.saturation)
+    if gray is not None:
+        saturation = saturation.masked_fill(gray, 0.0)
     chroma = torch.eye(3).repeat(count, 1, 1)
-    saturation = _uniform(count, 1 - SATURATION, 1 + SATURATION).view(count, 1, 1)
-    chroma[:, 1:, 1:] = saturation * _rotations(_uniform(count, -HUE, HUE))
-    brightness = _uniform(count, 1 - BRIGHTNESS, 1 + BRIGHTNESS).view(count, 1, 1)
-    contrast = _uniform(count, 1 - CONTRAST, 1 + CONTRAST).view(count, 1, 1)
-    matrix = (brightness * contrast * (to_yiq.inverse() @ chroma @ to_yiq)).to(images.device)
-    gray = (images.mean((2, 3)) @ to_yiq[0].to(images.device)).view(count, 1, 1)
-    offset = (brightness * (1 - contrast)).to(images.device) * gray
-    return torch.baddbmm(offset, matrix, images.flatten(2)).clamp(0, 1).view_as(images)
+    chroma[:, 1:, 1:] = saturation.view(-1, 1, 1) * _rotations(_between(u[:, 3], -limits.hue, limits.hue))
+    brightness = _between(u[:, 0], 1 - limits.brightness, 1 + limits.brightness).view(-1, 1, 1)
+    contrast = _between(u[:, 1], 1 - limits.contrast, 1 + limits.contrast).view(-1, 1, 1)
+    matrix = (brightness * contrast * (to_yiq.inverse() @ chroma @ to_yiq)).to(device)
+    mean = (images.mean((2, 3)) @ to_yiq[0].to(device)).view(-1, 1, 1)
+    offset = (brightness * (1 - contrast)).to(device) * mean
+    # One product a sample, as for a batch of one: a batched one may round differently with the batch's size.
+    rows = [torch.addmm(o, m, pixels) for o, m, pixels in zip(offset, matrix, images.flatten(2), strict=True)]
+    return torch.stack(rows).clamp(0, 1).view_as(images)
 
 
 class TrainingAugmentation(nn.Module):
@@ -65,22 +107,30 @@ class TrainingAugmentation(nn.Module):
 
     Args:
         size: (H, W) of the result; a batch of another size is resized first.
+        kind: see `Augmentation`.
 
     Shape:
-        images (B, 3, h, w) float32 in [0, 1], masks (B, 1, h, w) in {0, 1} -> the same at `size`.
+        images (B, 3, h, w) float32 in [0, 1], masks (B, 1, h, w) in {0, 1}, numbers (B, 11) -> both at `size`.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    numbers = GEOMETRY_NUMBERS + COLOR_NUMBERS + 1
+
+    def __init__(self, size: tuple[int, int], kind: Augmentation = "full") -> None:
         super().__init__()
         self.size = size
+        self.kind = kind
 
-    def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, masks: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         if images.shape[-2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
             masks = (F.interpolate(masks, self.size, mode="bilinear", antialias=True) > 0.5).float()
-        grid = F.affine_grid(random_affine(len(images)).to(images.device), list(masks.shape), align_corners=False)
-        images = random_color(F.grid_sample(images, grid, align_corners=False))
-        blurred = torch.rand(len(images)) < BLUR_SHARE
+        if self.kind == "none":
+            return images, masks
+        matrices = affine(u[:, :GEOMETRY_NUMBERS], upright=self.kind == "upright").to(images.device)
+        grid = F.affine_grid(matrices, list(masks.shape), align_corners=False)
+        images = F.grid_sample(images, grid, align_corners=False)
+        images = recolor(images, u[:, GEOMETRY_NUMBERS : GEOMETRY_NUMBERS + COLOR_NUMBERS], MILD)
+        blurred = u[:, -1] < BLUR_SHARE
         if blurred.any():
             images[blurred] = F.avg_pool2d(images[blurred], 3, stride=1, padding=1, count_include_pad=False)
         return images, F.grid_sample(masks, grid, mode="nearest", align_corners=False)
@@ -90,22 +140,18 @@ class StrongPhotometric(nn.Module):
     """Aug(X) of stage 1: brightness, contrast, saturation, hue, grayscale, blur; geometry stays.
 
     Shape:
-        (B, 3, H, W) float32 in [0, 1] -> the same.
+        (B, 3, H, W) float32 in [0, 1], numbers (B, 8) -> the same.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            K.ColorJitter(0.5, 0.5, 0.5, 0.1, p=0.9),
-            K.RandomGrayscale(p=0.2),
-            K.RandomGaussianBlur((7, 7), (0.5, 2.0), p=0.5),
-        )
+    numbers = COLOR_NUMBERS + 4
+    color_share, gray_share, blur_share = 0.9, 0.2, 0.5
+    blur_sigma = (0.5, 2.0)
 
-    def forward(self, images: Tensor) -> Tensor:
-        result: Tensor = self.layers(images).clamp(0, 1)
-        return result
-
-
-def seed_batch(seed: int, epoch: int, batch: int) -> None:
-    """Make the augmentation of a batch follow from (seed, epoch, batch), so that a resumed run draws the same."""
-    torch.manual_seed(hash((seed, epoch, batch)) & 0x7FFFFFFF)
+    def forward(self, images: Tensor, u: Tensor) -> Tensor:
+        colored, gray, blurred = u[:, 4] < self.color_share, u[:, 5] < self.gray_share, u[:, 6] < self.blur_share
+        color = torch.where(colored[:, None], u[:, :COLOR_NUMBERS], 0.5)  # the middle of each range changes nothing
+        images = recolor(images, color, STRONG, gray=gray)
+        if blurred.any():
+            sigma = _between(u[blurred, 7], *self.blur_sigma).to(images.device)
+            images[blurred] = gaussian_blur2d(images[blurred], (7, 7), sigma.unsqueeze(1).expand(-1, 2))
+        return images.clamp(0, 1)

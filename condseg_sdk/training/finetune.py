@@ -1,36 +1,44 @@
-"""Fine-tuning in one call: data and settings in, a checkpoint folder and its validation figures out.
+"""Fine-tuning in one call: data and settings in, a checkpoint folder, figures and a report out.
 
-This module wires the parts; the loop is Lightning's, steps are in `stages.py`, data in `data/`.
+This module wires the parts: data in `data/`, choices in `plan.py`, steps in `stages.py`, the loop in `engine.py`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
-import numpy as np
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
-from torch import nn
-from torch.utils.data import DataLoader
+from lightning.pytorch.loggers import Logger
 
-from condseg_sdk.errors import DatasetError, OptionError
-from condseg_sdk.files import make_folder
-from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
-from condseg_sdk.training.data import CachedPairs, EpochSampler, Pair, find_pairs, hold_out, read_names
-from condseg_sdk.training.metrics import mean_scores, score
-from condseg_sdk.training.settings import FinetuneSettings
-from condseg_sdk.training.stages import ConsistencyStage, Optimisation, SegmentationStage, Stage
-from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
-from condseg_sdk.weights.hub import resolve
-from condseg_sdk.weights.imagenet import load_imagenet_encoder
+from condseg_sdk.models import ConDSeg, ConsistencyNetwork
+from condseg_sdk.training.base import Base, at_size, open_base
+from condseg_sdk.training.data import CachedPairs, Dataset, DatasetReport, DataSource, check_dataset, open_dataset
+from condseg_sdk.training.engine import fit
+from condseg_sdk.training.history import read_history
+from condseg_sdk.training.loaders import PairBatches
+from condseg_sdk.training.optimisation import Optimisation
+from condseg_sdk.training.plan import Plan, facts_of, make_plan, this_machine
+from condseg_sdk.training.processes import is_first, say, wait_for_the_others
+from condseg_sdk.training.run_folder import RunFolder
+from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
+from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
+from condseg_sdk.training.threshold import choose_threshold
+from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 
-THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(13))
+if TYPE_CHECKING:
+    from condseg_sdk.predictor import Predictor
+
+__all__ = ["FinetuneResult", "check", "finetune"]
+
+PathLike = str | os.PathLike[str]
+SMALL_SET, SMALL_SHARE, SHARE = 200, 0.2, 0.1
+MAX_FOREGROUND_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
@@ -39,179 +47,270 @@ class FinetuneResult:
 
     Attributes:
         checkpoint_dir: a checkpoint folder, for `Predictor.from_pretrained`.
-        metrics: mIoU and mDSC on the held-out part at the network's size, and the threshold chosen there.
+        metrics: mIoU and mDSC on the validation part at the network's size, and the threshold chosen there.
+        history: a dictionary an epoch, stage 1 first: "stage", "epoch", "loss", "val_loss", "val_iou" and more, see
+            `read_history`.
     """
 
     checkpoint_dir: Path
     metrics: dict[str, float]
+    history: list[dict[str, float]]
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The checkpoint, opened when first asked for."""
+        from condseg_sdk.predictor import Predictor
+
+        return Predictor.from_pretrained(self.checkpoint_dir)
+
+
+def check(
+    data: DataSource,
+    *,
+    masks: PathLike | None = None,
+    train_list: PathLike | None = None,
+    val_list: PathLike | None = None,
+    groups: str | None = None,
+    validation: float | None = None,
+    seed: int = 0,
+) -> tuple[Dataset, DatasetReport]:
+    """Find, divide and check a set as `finetune` does; arguments as there.
+
+    Raises:
+        DatasetError: there is nothing to check. What else is wrong is in the report.
+    """
+    options: dict[str, Any] = {"masks": masks, "train_list": train_list, "val_list": val_list, "groups": groups}
+    dataset = open_dataset(data, **options, validation=SHARE if validation is None else validation, seed=seed)
+    if validation is None and len(dataset.train) + len(dataset.validation) < SMALL_SET:
+        # A tenth of a small set would choose by chance. Parts that the data names stay as they are.
+        dataset = open_dataset(data, **options, validation=SMALL_SHARE, seed=seed)
+    return dataset, check_dataset(dataset)
 
 
 def finetune(
-    data: str | Path,
+    data: DataSource,
     *,
-    output_dir: str | Path,
-    train_list: str | Path | None = None,
-    settings: FinetuneSettings | None = None,
-    provenance: dict[str, Any] | None = None,
+    output_dir: PathLike,
+    # the data
+    masks: PathLike | None = None,
+    train_list: PathLike | None = None,
+    val_list: PathLike | None = None,
+    groups: str | None = None,
+    validation: float | None = None,
+    # what is trained
+    base: PathLike | None = None,
+    network: str | Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    # how long
+    epochs: int | None = None,
+    stage1_epochs: int | None = None,
+    patience: int | None = None,
+    train_size: int | None = None,
+    finish_epochs: int = 0,
+    # steps
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    encoder_learning_rate: float | None = None,
+    weight_decay: float = 1e-2,
+    schedule: Schedule = "one-cycle",
+    gradient_clip: float = 1.0,
+    ema_decay: float | None = None,
+    freeze_encoder: bool = False,
+    freeze_batchnorm: bool = False,
+    # what is shown
+    augmentation: Augmentation = "full",
+    oversample: float | None = None,
+    balanced_loss: bool = False,
+    # the machine
+    precision: Precision = "auto",
+    workers: int | None = None,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    strategy: str = "auto",
+    num_nodes: int = 1,
+    seed: int = 0,
+    deterministic: bool = False,
+    # the run
+    resume: bool = False,
+    logger: Logger | Sequence[Logger] = (),
+    progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
 ) -> FinetuneResult:
-    """Train a network on a folder of images and masks.
+    """Train a network on images and masks of your own, in both stages of the paper.
 
-    Both stages of the paper run one after the other. Starting the same call again after an interruption continues
-    from the last finished epoch.
+    The set is checked before the first step. What is left open is chosen from data and machine; every choice and its
+    reason is printed and stands in `output_dir`/settings.json. `docs/training.md` says more about each argument.
 
     Args:
-        data: folder with images/ and masks/, same names.
+        data: a folder, a CSV or COCO file, or a list of pairs; see `docs/data.md`.
         output_dir: folder of the run; the checkpoint appears in its subfolder "checkpoint".
-        train_list: text file with the names to use, one a line; default: all.
-        settings: see `FinetuneSettings`.
+        masks, train_list, val_list, groups, validation: as in `open_dataset`; a fifth of less than 200 pairs is held
+            out, a tenth of more, where the data names no validation part.
+        base: where weights come from: a name from `list_models()`, a checkpoint folder or "org/name" on the Hub,
+            "imagenet:<encoder>", or "random". A checkpoint keeps what it expects of its input.
+        network: a name in `NETWORKS` or arguments of `ConDSeg`; default: the base's.
+        image_size: side of the checkpoint's input in pixels.
+        epochs, stage1_epochs: of stage 2 and of stage 1; 0 leaves stage 1 out.
+        patience: end stage 2 after so many epochs without a better validation IoU. The best epoch is kept in any case.
+        train_size, finish_epochs: train stage 2 at a smaller size but for its last epochs.
+        batch_size: images a step, over all devices.
+        learning_rate, encoder_learning_rate, weight_decay, schedule: of AdamW; the rates are peaks.
+        gradient_clip: greatest norm of the gradient; 0: no limit.
+        ema_decay: of the moving average of the weights, which is validated and kept; 0: none.
+        freeze_encoder, freeze_batchnorm: what stays as it is.
+        augmentation: "full", "upright" for pictures that have an up, or "none".
+        oversample: least share of an epoch's images that show foreground.
+        balanced_loss: weigh foreground pixels up by their rarity, at most tenfold.
+        precision: of the computation; weights are kept in float32.
+        workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
+        seed: of everything random.
+        deterministic: the same bits every time on the same machine.
+        resume: go on with the run in `output_dir` from its last saved epoch, or start one if there is none. The result
+            is that of a run without interruption.
+        logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
+        progress: show progress bars.
         provenance: data name, licence and the like, written into the checkpoint's config.
 
     Raises:
-        DatasetError: the data is incomplete or wrong.
-        OptionError: the settings do not fit, or `output_dir` belongs to a run with other settings.
+        DatasetError: the data is incomplete or wrong; the message names files and remedy.
+        OptionError: the settings do not fit, or `output_dir` holds another run.
+        ModelNotFoundError, CheckpointError: the base is not there or damaged.
+
+    Example:
+        >>> result = finetune("my_dataset", output_dir="runs/mine")  # doctest: +SKIP
+        >>> result.predictor("new.png").mask  # doctest: +SKIP
     """
-    settings = settings or FinetuneSettings()
-    folder = Path(output_dir)
-    names = read_names(Path(train_list)) if train_list is not None else None
-    training, held_out = hold_out(find_pairs(Path(data), names=names), settings.validation, seed=settings.seed)
-    if len(training) < settings.batch_size:
-        raise DatasetError(
-            f"{len(training)} training pairs are less than one batch of {settings.batch_size}: lower batch_size"
-        )
-    L.seed_everything(settings.seed)
-    network = _base(settings)
-    _claim(folder, settings, training, held_out)
-    loaders = _loaders(settings, training, held_out)
-    if settings.stage1_epochs:
-        _run_stage1(settings, network, loaders, folder / "stage1")
-    _run_stage2(settings, network, loaders, folder / "stage2")
-    metrics = _choose_threshold(network, settings, loaders[1])
-    config = CheckpointConfig(
-        network=NETWORKS[settings.network],
-        preprocessing=settings.preprocessing(),
-        threshold=metrics["threshold"],
-        provenance={**(provenance or {}), "training": asdict(settings), "validation": metrics},
+    settings = FinetuneSettings(
+        base=None if base is None else os.fspath(base),
+        network=network,
+        image_size=image_size,
+        epochs=epochs,
+        stage1_epochs=stage1_epochs,
+        patience=patience,
+        train_size=train_size,
+        finish_epochs=finish_epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        encoder_learning_rate=encoder_learning_rate,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        gradient_clip=gradient_clip,
+        ema_decay=ema_decay,
+        freeze_encoder=freeze_encoder,
+        freeze_batchnorm=freeze_batchnorm,
+        augmentation=augmentation,
+        oversample=oversample,
+        balanced_loss=balanced_loss,
+        validation=validation,
+        precision=precision,
+        workers=workers,
+        accelerator=accelerator,
+        devices=devices,
+        strategy=strategy,
+        num_nodes=num_nodes,
+        seed=seed,
+        deterministic=deterministic,
     )
-    save_checkpoint(folder / "checkpoint", network, config)
-    return FinetuneResult(folder / "checkpoint", metrics)
+    run = RunFolder(Path(output_dir))
+    first = is_first()
+    settings = run.resumed(settings, resume=resume, first=first)
+    dataset, report = check(
+        data, masks=masks, train_list=train_list, val_list=val_list, groups=groups,
+        validation=settings.validation, seed=settings.seed,
+    )  # fmt: skip
+    report.raise_if_wrong()
+    start = open_base(settings)
+    plan = make_plan(settings, start, facts_of(report), this_machine(settings))
+    if resume and run.is_begun:
+        run.check_data(dataset)
+    elif first:
+        run.begin(plan, dataset, str(report), dict(provenance or {}))
+    say("\n".join([str(report), "", *plan.lines()]))
+    if not run.is_finished:
+        loggers = [logger] if isinstance(logger, Logger) else list(logger)
+        _train(run, plan, start, dataset, loggers=loggers, progress=progress, provenance=dict(provenance or {}))
+    wait_for_the_others()
+    return FinetuneResult(run.checkpoint, run.result()["metrics"], read_history(run.path))
 
 
-def _base(settings: FinetuneSettings) -> ConDSeg:
-    """The network to start from."""
-    network = ConDSeg(**NETWORKS[settings.network])
-    if settings.base == "imagenet":
-        load_imagenet_encoder(network.encoder)
-    elif settings.base != "random":
-        base, config = load_checkpoint(resolve(settings.base))
-        if base.arguments != network.arguments:
-            raise OptionError(f"base={settings.base!r} is no {settings.network}: choose a checkpoint of that network")
-        if replace(config.preprocessing, size=(1, 1)) != replace(settings.preprocessing(), size=(1, 1)):
-            raise OptionError(
-                f"base={settings.base!r} expects other pixel values than training gives it: choose another"
-            )
-        network.load_state_dict(base.state_dict())
-    return network
-
-
-def _claim(folder: Path, settings: FinetuneSettings, training: Sequence[Pair], held_out: Sequence[Pair]) -> None:
-    """Write the run's settings and split into its folder, or check that they are the ones already there."""
-    state = {
-        "settings": asdict(settings),
-        "training": [pair.name for pair in training],
-        "held_out": [pair.name for pair in held_out],
-    }
-    path = folder / "settings.json"
-    if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != state:
-            raise OptionError(
-                f"{folder} holds a run with other settings or data: choose another output_dir or remove it"
-            )
-        return
-    make_folder(folder)
-    path.write_text(json.dumps(state, indent=1), encoding="utf-8")
-
-
-Loaders = tuple["DataLoader[Any]", "DataLoader[Any]"]
-
-
-def _loaders(settings: FinetuneSettings, training: Sequence[Pair], held_out: Sequence[Pair]) -> Loaders:
-    preprocessing = settings.preprocessing()
-    train_set, val_set = CachedPairs(training, preprocessing), CachedPairs(held_out, preprocessing)
-    sampler = EpochSampler(len(train_set), seed=settings.seed)
-    # Items are in memory already: worker processes would only copy them.
-    train = DataLoader(train_set, batch_size=settings.batch_size, sampler=sampler, drop_last=True)
-    return train, DataLoader(val_set, batch_size=settings.batch_size)
-
-
-def _run_stage1(settings: FinetuneSettings, network: ConDSeg, loaders: Loaders, folder: Path) -> None:
-    """Stage 1, then its encoder, BatchNorm statistics included, into `network`."""
-    options = NETWORKS[settings.network]
-    light = ConsistencyNetwork(encoder=options["encoder"], full_resolution=options.get("full_resolution", True))
-    light.encoder.load_state_dict(network.encoder.state_dict())
-    stage = ConsistencyStage(light, **_stage_options(settings))
-    _fit(stage, loaders, folder, epochs=settings.stage1_epochs, settings=settings, keep_best=False)
-    network.encoder.load_state_dict(light.encoder.state_dict())
-
-
-def _run_stage2(settings: FinetuneSettings, network: ConDSeg, loaders: Loaders, folder: Path) -> None:
-    """Stage 2; `network` ends with the averaged weights of the best epoch on the held-out part."""
-    finish = None
-    if settings.stage2_size != settings.image_size:
-        finish = (settings.epochs - settings.finish_epochs, (settings.image_size, settings.image_size))
-    stage = SegmentationStage(network, finish=finish, **_stage_options(settings))
-    _fit(stage, loaders, folder, epochs=settings.epochs, settings=settings, keep_best=True)
-
-
-def _stage_options(settings: FinetuneSettings) -> dict[str, Any]:
-    return {
-        "preprocessing": settings.preprocessing(),
-        "optimisation": Optimisation(settings.learning_rate, settings.encoder_learning_rate, settings.weight_decay),
-        "size": (settings.stage2_size, settings.stage2_size),
-        "seed": settings.seed,
-    }
-
-
-def _fit(
-    stage: Stage, loaders: Loaders, folder: Path, *, epochs: int, settings: FinetuneSettings, keep_best: bool
+def _train(
+    run: RunFolder,
+    plan: Plan,
+    start: Base,
+    dataset: Dataset,
+    *,
+    loggers: Sequence[Logger],
+    progress: bool,
+    provenance: dict[str, Any],
 ) -> None:
-    """Run or resume one stage in its folder and leave the weights to keep in `stage.network`."""
-    best = ModelCheckpoint(folder, filename="best", monitor="val_iou", mode="max", enable_version_counter=False)
-    # Not `save_last`: that one is written only when the best improves, and a resumed run would train twice.
-    newest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        accelerator="auto",
-        gradient_clip_val=1.0,
-        callbacks=[
-            best,
-            newest,
-            EMAWeightAveraging(decay=settings.ema_decay),
-            LearningRateMonitor("epoch"),
-            TQDMProgressBar(10),
-        ],
-        logger=CSVLogger(folder.parent, name=folder.name, version=""),
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        log_every_n_steps=10,
+    settings, network = plan.settings, start.network
+    assert settings.image_size is not None
+    assert settings.epochs is not None
+    preprocessing = at_size(start.preprocessing, settings.image_size)
+    train, held_out = (
+        CachedPairs(part, preprocessing, folder=run.path) for part in (dataset.train, dataset.validation)
     )
-    last = folder / "last.ckpt"
-    trainer.fit(stage, *loaders, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    kept = folder / ("best.ckpt" if keep_best else "last.ckpt")
-    stage.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True)["state_dict"])
+    recipe = _recipe(settings, start, train)
+    options: dict[str, Any] = {"settings": settings, "loggers": loggers, "progress": progress}
+    seconds = {}
+
+    def run_stage(stage: Stage, epochs: int) -> None:
+        began = time.monotonic()
+        batches = PairBatches(
+            train, held_out, key=(settings.seed, stage.number), batch_size=settings.batch_size or 1,
+            oversample=settings.oversample or 0.0, workers=settings.workers or 0,
+        )  # fmt: skip
+        fit(stage, batches, run.path / f"stage{stage.number}", epochs=epochs, **options)
+        seconds[f"stage{stage.number}"] = round(time.monotonic() - began, 1)
+
+    if settings.stage1_epochs:
+        light = _light_network(network, settings.seed)
+        run_stage(ConsistencyStage(light, recipe), settings.stage1_epochs)
+        network.encoder.load_state_dict(light.encoder.state_dict())  # BatchNorm statistics included
+    finish = None
+    if settings.train_size not in (None, settings.image_size):
+        finish = (settings.epochs - settings.finish_epochs, preprocessing.size)
+    run_stage(SegmentationStage(network, recipe, finish=finish), settings.epochs)
+    if is_first():
+        metrics = choose_threshold(network, held_out, preprocessing)
+        config = CheckpointConfig(
+            network=network.arguments,
+            preprocessing=preprocessing,
+            threshold=metrics["threshold"],
+            provenance={**provenance, "training": settings.to_dict(), "validation": metrics},
+        )
+        save_checkpoint(run.checkpoint, network, config)
+        run.finish({"metrics": metrics, "history": read_history(run.path), "seconds": seconds})
 
 
-@torch.inference_mode()
-def _choose_threshold(network: nn.Module, settings: FinetuneSettings, loader: DataLoader[Any]) -> dict[str, float]:
-    """The threshold with the best mean IoU on the held-out part, and the figures there."""
-    preprocessing = settings.preprocessing()
-    network.eval().cpu()
-    probabilities, masks = [], []
-    for images, truth in loader:
-        x = torch.from_numpy(preprocessing.normalize(images.permute(0, 2, 3, 1).numpy()))
-        probabilities += list(network(x).mask[:, 0].sigmoid().numpy())
-        masks += list(truth[:, 0].numpy() > 0)
-    means: Callable[[float], dict[str, float]] = lambda t: mean_scores(  # noqa: E731
-        score(p >= np.float32(t), m) for p, m in zip(probabilities, masks, strict=True)
+def _recipe(settings: FinetuneSettings, start: Base, train: CachedPairs) -> Recipe:
+    assert settings.learning_rate is not None
+    assert settings.encoder_learning_rate is not None
+    side = settings.train_size or settings.image_size
+    assert side is not None
+    weight = 1.0
+    if settings.balanced_loss:
+        share = float(train.values[:, 3].float().mean())
+        weight = min(max(((1 - share) / max(share, 1e-6)) ** 0.5, 1.0), MAX_FOREGROUND_WEIGHT)
+    return Recipe(
+        preprocessing=start.preprocessing,
+        optimisation=Optimisation(
+            settings.learning_rate, settings.encoder_learning_rate, settings.weight_decay, settings.schedule
+        ),
+        size=(side, side),
+        seed=settings.seed,
+        augmentation=settings.augmentation,
+        freeze_encoder=settings.freeze_encoder,
+        freeze_batchnorm=settings.freeze_batchnorm,
+        foreground_weight=weight,
     )
-    best = max(THRESHOLDS, key=lambda t: (means(t)["mIoU"], -abs(t - 0.5)))
-    return {**means(best), "threshold": best}
+
+
+def _light_network(network: ConDSeg, seed: int) -> ConsistencyNetwork:
+    """Stage 1's: the encoder with a light head."""
+    arguments = network.arguments
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        light = ConsistencyNetwork(encoder=arguments["encoder"], full_resolution=arguments["full_resolution"])
+    light.encoder.load_state_dict(network.encoder.state_dict())
+    return light

@@ -15,10 +15,15 @@ DICE_SMOOTHING = 1.0
 MIN_MEAN_FOREGROUND = 0.05  # bounds beta = 1 / tanh(mean) by 20: an empty mask would send it to infinity
 
 
-def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Per-image binary cross-entropy plus Dice loss, (B,): the paper's L_mask before its mean over the batch."""
+def bce_dice(logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
+    """Per-image binary cross-entropy plus Dice loss, (B,): the paper's L_mask before its mean over the batch.
+
+    Args:
+        foreground_weight: of the target's pixels in the cross-entropy; 1 as in the paper.
+    """
     logits, target = logits.float(), target.float()
-    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
+    weight = None if foreground_weight == 1 else torch.tensor(foreground_weight, device=logits.device)
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight).mean((1, 2, 3))
     probability = logits.sigmoid()
     overlap = (probability * target).sum((1, 2, 3))
     total = probability.sum((1, 2, 3)) + target.sum((1, 2, 3))
@@ -37,33 +42,37 @@ def complementarity(foreground: Tensor, background: Tensor, uncertainty: Tensor)
     return (fg * bg + fg * uc + bg * uc).mean()
 
 
-def segmentation_loss(output: ConDSegOutput, target: Tensor) -> Tensor:
+def segmentation_loss(output: ConDSegOutput, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
     """Stage 2: L_mask + beta1 L_fg + beta2 L_bg + L_compl.
 
     Args:
         output: logits of all four maps, from `forward(images, aux=True)`.
         target: {0, 1} masks (B, 1, H, W). The background's target is its complement, so it cannot be misaligned.
+        foreground_weight: of the region's pixels in the cross-entropy of mask and foreground map.
     """
     assert output.foreground is not None
     assert output.background is not None
     assert output.uncertainty is not None
-    mask = bce_dice(output.mask, target)
-    foreground = size_weight(output.foreground) * bce_dice(output.foreground, target)
+    mask = bce_dice(output.mask, target, foreground_weight=foreground_weight)
+    foreground_loss = bce_dice(output.foreground, target, foreground_weight=foreground_weight)
+    foreground = size_weight(output.foreground) * foreground_loss
     background = size_weight(output.background) * bce_dice(output.background, 1 - target)
     compl = complementarity(output.foreground, output.background, output.uncertainty)
     return (mask + foreground + background).mean() + compl
 
 
-def consistency_loss(plain: Tensor, augmented: Tensor, target: Tensor) -> Tensor:
+def consistency_loss(plain: Tensor, augmented: Tensor, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
     """Stage 1: L_mask of both views plus the mean of their cross-entropies against each other, binarised at 0.5.
 
     Args:
         plain: logits (B, 1, H, W) for the images.
         augmented: logits for the same images after strong photometric augmentation.
         target: {0, 1} masks (B, 1, H, W).
+        foreground_weight: of the target's pixels in the supervised cross-entropies.
     """
     plain, augmented = plain.float(), augmented.float()
-    supervised = (bce_dice(plain, target) + bce_dice(augmented, target)).mean()
+    views = [bce_dice(view, target, foreground_weight=foreground_weight) for view in (plain, augmented)]
+    supervised = (views[0] + views[1]).mean()
     towards_augmented = F.binary_cross_entropy_with_logits(plain, (augmented.detach() > 0).float())
     towards_plain = F.binary_cross_entropy_with_logits(augmented, (plain.detach() > 0).float())
     return supervised + (towards_augmented + towards_plain) / 2

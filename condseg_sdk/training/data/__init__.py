@@ -1,6 +1,6 @@
 """Training data: what people have on disk -> pairs, checked -> tensors in memory."""
 
-from condseg_sdk.training.data.cache import CachedPairs, EpochSampler, load_pair
+from condseg_sdk.training.data.cache import CachedPairs, load_pair
 from condseg_sdk.training.data.check import check_dataset
 from condseg_sdk.training.data.layouts import DataSource, find_pairs, open_dataset
 from condseg_sdk.training.data.masks import load_mask, resize_mask
@@ -15,7 +15,6 @@ __all__ = [
     "DataSource",
     "Dataset",
     "DatasetReport",
-    "EpochSampler",
     "MaskSource",
     "Pair",
     "Problem",

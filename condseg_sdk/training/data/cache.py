@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.images import load_image
@@ -20,7 +20,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.data.masks import load_mask, resize_mask, size_agreement
 from condseg_sdk.training.data.pairs import Pair
 
-__all__ = ["MEMORY_LIMIT", "CachedPairs", "EpochSampler", "load_pair"]
+__all__ = ["MEMORY_LIMIT", "CachedPairs", "load_pair"]
 
 MEMORY_LIMIT = 4 * 1024**3
 """Bytes up to which a set is kept in memory: 16,000 pairs at 256x256. A larger one goes to a file that is mapped."""
@@ -104,21 +104,3 @@ def _mapped(items: Iterator[NDArray[np.uint8]], shape: tuple[int, ...], folder: 
                 f"({error.strerror}); free it, choose another output_dir or a smaller image_size"
             ) from error
         return np.memmap(file, np.uint8, mode="c", shape=shape)
-
-
-class EpochSampler(Sampler[int]):
-    """A shuffle that follows from (seed, epoch) alone, so that a resumed run sees the same order."""
-
-    def __init__(self, length: int, *, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0x7FFFFFFF)
-        return iter(torch.randperm(self.length, generator=generator).tolist())

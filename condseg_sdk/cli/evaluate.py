@@ -1,0 +1,94 @@
+"""`condseg evaluate`: a checkpoint and images with masks in, figures out."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from condseg_sdk.errors import CondsegError, OptionError
+
+HELP = "measure a checkpoint on images with masks"
+PARTS = ("train", "validation", "test")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measure a checkpoint on images with masks: overlap, contours, calibration; means with confidence intervals, "
+        "at 256x256 as in the paper and at the images' own size (docs/evaluation.md)."
+    )
+    parser.add_argument("model", help="name, folder, org/name or .onnx file")
+    parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
+    which.add_argument("--part", choices=PARTS, help="only this part of data that divides itself")
+    parser.add_argument("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
+    parser.add_argument("--report", action="store_true", help="write report.html and its pictures to OUT, too")
+    parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
+    parser.add_argument("--tta", action="store_true", help="average over four mirror images")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    parser.add_argument("--uncertainty", action="store_true", help="measure the uncertainty map, too")
+    parser.add_argument(
+        "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the confidence intervals (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        from condseg_sdk.training.card import evaluation_card
+        from condseg_sdk.training.evaluate import evaluate
+        from condseg_sdk.training.report import write_evaluation_report
+    except ModuleNotFoundError as error:
+        raise CondsegError(f"evaluate needs {error.name}: pip install 'condseg_sdk[train]'") from error
+    from tqdm import tqdm
+
+    from condseg_sdk.files import atomic_write, make_folder
+    from condseg_sdk.predictor import Predictor
+
+    if options.report and options.out is None:
+        raise OptionError("--report needs a folder to write to: add --out FOLDER")
+    if options.out is not None:
+        make_folder(options.out)  # before the work, so that a wrong folder costs none
+    predictor = Predictor.from_pretrained(options.model, device=options.device)
+    with tqdm(unit="image") as bar:
+        evaluation = evaluate(
+            predictor,
+            options.data,
+            names=options.list,
+            part=options.part,
+            threshold=options.threshold,
+            tta=options.tta,
+            tile=options.tile,
+            uncertainty=options.uncertainty,
+            spacing=options.spacing,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            model_name=Path(options.model).name if Path(options.model).exists() else options.model,
+            command=_command(options),
+            on_start=bar.reset,
+            on_result=lambda _: bar.update(),
+        )
+    print(evaluation)
+    if options.out is not None:
+        evaluation.save(options.out)
+        card = evaluation_card(evaluation)
+        atomic_write(options.out / "model_card.md", lambda part: part.write_text(card, encoding="utf-8"))
+    if options.report:
+        print(write_evaluation_report(options.out, evaluation, predictor=predictor))
+    return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command that makes the same figures again, without what only says where to write and to compute."""
+    words = ["condseg", "evaluate", options.model, options.data]
+    given: dict[str, Any] = {"list": options.list, "part": options.part, "threshold": options.threshold}
+    given |= {"tile": options.tile, "spacing": options.spacing, "seed": options.seed or None}
+    for name, value in given.items():
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    words += [f"--{name}" for name in ("tta", "uncertainty") if getattr(options, name)]
+    return shlex.join(words)

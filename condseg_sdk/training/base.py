@@ -1,0 +1,93 @@
+"""Where a run starts: a network with its first weights, and the pixels it expects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.weights.checkpoint import load_checkpoint
+from condseg_sdk.weights.hub import resolve
+from condseg_sdk.weights.imagenet import load_imagenet_encoder
+
+__all__ = ["Base", "open_base"]
+
+IMAGENET = "imagenet:"
+DEFAULT_NETWORK = "condseg-lite"
+DEFAULT_SIZE = (256, 256)
+LITE_PIXELS = Preprocessing(DEFAULT_SIZE, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3)
+IMAGENET_PIXELS = Preprocessing(DEFAULT_SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Base:
+    """A network to go on from.
+
+    Attributes:
+        network: on the CPU, float32, eval mode.
+        preprocessing: what its weights expect; a run changes nothing of it but the size.
+        name: of where the weights come from, for people.
+        is_checkpoint: whether all of the network is trained, and not its encoder alone.
+    """
+
+    network: ConDSeg
+    preprocessing: Preprocessing
+    name: str
+    is_checkpoint: bool
+
+
+def open_base(settings: FinetuneSettings) -> Base:
+    """Load what `settings.base` and `settings.network` name.
+
+    Raises:
+        OptionError: the two do not go together.
+        ModelNotFoundError, CheckpointError: no such weights, or damaged ones.
+    """
+    arguments = _arguments(settings.network)
+    base = settings.base or f"{IMAGENET}{(arguments or NETWORKS[DEFAULT_NETWORK]).get('encoder', 'resnet50')}"
+    if base == "random":
+        network = _new(arguments or NETWORKS[DEFAULT_NETWORK], settings.seed)
+        return Base(network, LITE_PIXELS, "random weights", is_checkpoint=False)
+    if base.startswith(IMAGENET):
+        return _imagenet(base, arguments, settings.seed)
+    network, config = load_checkpoint(resolve(base))
+    if arguments is not None and network.arguments != _new(arguments, 0).arguments:
+        raise OptionError(f"base={base!r} is another network than network={settings.network!r}: leave network out")
+    return Base(network, config.preprocessing, base, is_checkpoint=True)
+
+
+def _imagenet(base: str, arguments: Mapping[str, Any] | None, seed: int) -> Base:
+    encoder = base.removeprefix(IMAGENET)
+    known = {str(options["encoder"]): options for options in NETWORKS.values()}
+    if encoder not in known:
+        raise OptionError(f"base={base!r}: choose one of {', '.join(f'{IMAGENET}{name}' for name in known)}")
+    network = _new(arguments or known[encoder], seed)
+    if network.arguments["encoder"] != encoder:
+        raise OptionError(f"base={base!r} does not fit a network with encoder {network.arguments['encoder']}")
+    load_imagenet_encoder(network.encoder)
+    pixels = LITE_PIXELS if encoder.startswith("efficientnet_lite") else IMAGENET_PIXELS
+    return Base(network, pixels, base, is_checkpoint=False)
+
+
+def _arguments(network: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return NETWORKS[network] if isinstance(network, str) else network
+
+
+def _new(arguments: Mapping[str, Any], seed: int) -> ConDSeg:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return ConDSeg(**arguments).eval()
+        except TypeError as error:
+            raise OptionError(f"network={dict(arguments)}: {error}; give arguments of ConDSeg") from error
+
+
+def at_size(preprocessing: Preprocessing, side: int) -> Preprocessing:
+    """The same pixels at another size, square."""
+    return replace(preprocessing, size=(side, side))

@@ -1,0 +1,197 @@
+"""One stage from its first step, or its last saved epoch, to its end. The loop is Lightning's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.training.history import History
+from condseg_sdk.training.loaders import PairBatches
+from condseg_sdk.training.processes import is_first, quiet
+from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.training.stages import Stage
+
+__all__ = ["fit"]
+
+LAST, BEST, FINISHED = "last.ckpt", "best.ckpt", "finished.json"
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+def fit(
+    stage: Stage,
+    batches: PairBatches,
+    folder: Path,
+    *,
+    epochs: int,
+    settings: FinetuneSettings,
+    loggers: Sequence[Logger] = (),
+    progress: bool = True,
+) -> None:
+    """Run or continue a stage; `stage.network` ends with the weights to keep.
+
+    Those are, on the average over the last steps, the best epoch's on the validation part for stage 2, and the last
+    epoch's for stage 1.
+
+    Args:
+        folder: of the stage: last.ckpt (to continue from), best.ckpt, metrics.csv, finished.json.
+        settings: complete ones.
+        loggers: besides TensorBoard's.
+    """
+    make_folder(folder)
+    if not (folder / FINISHED).exists():
+        if is_first():
+            _remove_leftovers(folder)
+        last = folder / LAST
+        stage.train()
+        with quiet(), _deterministic(settings.deterministic), _memory_errors(settings):
+            trainer = _trainer(stage, folder, epochs, settings, loggers, progress)
+            with _keyboard_interrupt(trainer):
+                trainer.fit(
+                    stage, datamodule=batches, ckpt_path=str(last) if last.exists() else None, weights_only=True
+                )
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            done = json.dumps({"epochs": trainer.current_epoch, "steps": trainer.global_step})
+            atomic_write(folder / FINISHED, lambda path: path.write_text(done, encoding="utf-8"))
+    kept = folder / (LAST if stage.number == 1 else BEST)
+    state = torch.load(kept, map_location="cpu", weights_only=True)["state_dict"]
+    stage.cpu().load_state_dict(state)
+
+
+def _trainer(
+    stage: Stage, folder: Path, epochs: int, settings: FinetuneSettings, loggers: Sequence[Logger], progress: bool
+) -> L.Trainer:
+    board = TensorBoardLogger(folder.parent / "tensorboard", name="", version=folder.name)
+    monitor = f"stage{stage.number}/val_iou"
+    callbacks: list[Callback] = [
+        History(folder, stage=stage.number),
+        LearningRateMonitor("epoch"),
+        ModelCheckpoint(
+            folder,
+            Path(BEST).stem,
+            monitor=monitor,
+            mode="max",
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        ),
+        # Not `save_last`: that one is written only when the best improves, and a continued run would train twice.
+        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
+    ]
+    if settings.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    if settings.patience is not None and stage.number == 2:
+        callbacks.append(_Patience(monitor, mode="max", patience=settings.patience, check_on_train_epoch_end=True))
+    if progress:
+        callbacks.append(TQDMProgressBar(10))
+    return L.Trainer(
+        max_epochs=epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        num_nodes=settings.num_nodes,
+        precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
+        gradient_clip_val=settings.gradient_clip or None,
+        sync_batchnorm=settings.accelerator != "cpu" and not settings.freeze_batchnorm and torch.cuda.is_available(),
+        use_distributed_sampler=False,  # `EpochSampler` knows its share
+        callbacks=callbacks,
+        logger=[board, *loggers],
+        plugins=[_WholeFiles()],
+        enable_progress_bar=progress,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        deterministic=settings.deterministic or None,
+    )
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear whole: written beside, brought to the disk, renamed.
+
+    Lightning writes to the system's folder for temporary files; if that is another disk, files are copied from there.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        if storage_options is not None:
+            raise TypeError("checkpoints are local files, which have no storage_options")
+
+        def write(part: Path) -> None:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+
+        make_folder(Path(path).parent)
+        atomic_write(path, write)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a killed process had begun to write beside the files."""
+    for part in folder.glob(".*"):
+        if part.suffix in (".ckpt", ".csv", ".json") and len(part.stem) == 33:
+            part.unlink(missing_ok=True)
+
+
+class _Patience(EarlyStopping):
+    """Early stopping that also stops a run which was interrupted after its last epoch."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+@contextmanager
+def _keyboard_interrupt(trainer: L.Trainer) -> Iterator[None]:
+    """Ctrl-C as Python has it: Lightning ends the whole process, and leaves it deaf to the next one."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, before)
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Leave the process as it was: Lightning switches PyTorch to deterministic algorithms for good."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextmanager
+def _memory_errors(settings: FinetuneSettings) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OptionError(
+            f"the GPU's memory does not hold a step of batch_size={settings.batch_size} at image_size="
+            f"{settings.image_size}: lower one of them"
+        ) from error

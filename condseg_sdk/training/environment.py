@@ -1,0 +1,34 @@
+"""Where figures were made: versions and hardware, for files that are to be understood years later."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+__all__ = ["describe_environment"]
+
+PACKAGES = ("numpy", "pillow", "opencv-python", "onnxruntime-gpu", "onnxruntime", "lightning", "monai")
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions and hardware as plain text, by name; packages that are not installed are left out."""
+    from condseg_sdk import __version__  # not at the top: the package may be just being imported
+
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "condseg_sdk": __version__,
+        "torch": torch.__version__,
+        **found,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": f"{torch.get_num_threads()} threads of {platform.machine()}",
+        "gpu": ", ".join(gpus) or "none",
+    }

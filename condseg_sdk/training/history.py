@@ -1,0 +1,93 @@
+"""The figures of each epoch: kept with the checkpoint, so that an interrupted run loses none, and as a CSV file.
+
+Lightning's CSVLogger deletes what an earlier session wrote when a run is continued; this file is whole at any moment.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.files import atomic_write
+
+__all__ = ["HISTORY_FILE", "History", "read_history"]
+
+HISTORY_FILE = "metrics.csv"
+COLUMNS = ("epoch", "step", "loss", "val_loss", "val_iou", "learning_rate", "encoder_learning_rate", "seconds")
+
+
+class History(L.Callback):
+    """A row an epoch, in `folder`/metrics.csv.
+
+    Raises:
+        OptionError: the loss is no number any more.
+    """
+
+    def __init__(self, folder: Path, *, stage: int) -> None:
+        self.file = folder / HISTORY_FILE
+        self.stage = stage
+        self.rows: list[dict[str, float]] = []
+        self._start = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        figures = {name: values[f"stage{self.stage}/{name}"] for name in ("loss", "val_loss", "val_iou")}
+        rates = {str(group["name"]).split()[0]: group["lr"] for group in trainer.optimizers[0].param_groups}
+        row = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            **figures,
+            "learning_rate": rates["rest"],
+            "encoder_learning_rate": rates.get("encoder", 0.0),
+            "seconds": round(time.monotonic() - self._start, 2),
+        }
+        if not math.isfinite(row["loss"]):
+            raise OptionError(
+                f"the loss of stage {self.stage} is no number any more in epoch {trainer.current_epoch}: start again "
+                "with a lower learning_rate, or with precision float32"
+            )
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            atomic_write(self.file, self._write)
+
+    def _write(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The epochs of a run's folder, stage 1 first.
+
+    Returns:
+        A dictionary an epoch: "stage" (1 or 2), "epoch" (from 0), "step" (at its end), "loss" (mean over the epoch),
+        "val_loss" and "val_iou" (of the averaged weights, threshold 0.5), "learning_rate", "encoder_learning_rate",
+        "seconds".
+    """
+    rows = []
+    for stage in (1, 2):
+        file = folder / f"stage{stage}" / HISTORY_FILE
+        if file.exists():
+            with file.open(newline="", encoding="utf-8") as lines:
+                for row in csv.DictReader(lines):
+                    numbers = {name: float(value) for name, value in row.items()}
+                    rows.append(
+                        {"stage": stage, **numbers, "epoch": int(numbers["epoch"]), "step": int(numbers["step"])}
+                    )
+    return rows

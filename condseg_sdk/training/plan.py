@@ -1,0 +1,196 @@
+"""The choices a user did not make: from the data and the machine, each with its reason."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
+from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.training.base import Base
+from condseg_sdk.training.data import DatasetReport
+from condseg_sdk.training.data.cache import MEMORY_LIMIT
+from condseg_sdk.training.processes import quiet
+from condseg_sdk.training.settings import FinetuneSettings
+
+__all__ = ["Facts", "Machine", "Plan", "facts_of", "make_plan", "this_machine"]
+
+SIZES = (64, 256)  # the paper trains at 256; smaller pictures gain nothing by being blown up
+EMA_SHARE = 0.1  # of a stage's steps: how far back the average of the weights reaches
+EMA_BOUNDS = (0.5, 0.9995)
+STEPS = {"cpu": 1000, "gpu": 4000}
+EPOCHS = (10, 100)
+RATES = {"efficientnet_lite0": (1e-3, 2e-4)}  # measured on condseg-lite; the others as in the paper
+PAPER_RATES = (1e-4, 1e-5)
+FEW_FOREGROUND = 0.5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to compute with.
+
+    Attributes:
+        kind: "cpu", "gpu" or "mps".
+        devices: over all machines.
+        memory: of one GPU in GB, 0 for others.
+        bfloat16: whether matrix products in bfloat16 are fast there.
+        cores: of this machine.
+    """
+
+    kind: str
+    devices: int
+    memory: float
+    bfloat16: bool
+    cores: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What matters about the data.
+
+    Attributes:
+        train, validation: pairs.
+        side: the longest side of the largest image, in pixels.
+        shown: share of the training masks that have foreground.
+    """
+
+    train: int
+    validation: int
+    side: int
+    shown: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings without a None where something had to be chosen, and why each was chosen."""
+
+    settings: FinetuneSettings
+    reasons: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """A line a choice, for people."""
+        values = self.settings.to_dict()
+        shown = {name: _shown(values[name]) for name in self.reasons}
+        width = max(map(len, shown.values())) + 2
+        return [f"{name:<23}{shown[name]:<{width}}{reason}" for name, reason in self.reasons.items()]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"with {value.get('encoder', 'resnet50')}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def this_machine(settings: FinetuneSettings) -> Machine:
+    """The machine as the settings allow to use it.
+
+    Raises:
+        OptionError: it has no such accelerator or devices, or Lightning no such strategy.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    choice = {name: getattr(settings, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
+    try:
+        with quiet():
+            trainer = L.Trainer(**choice, barebones=True)
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        raise OptionError(f"{', '.join(f'{name}={value!r}' for name, value in choice.items())}: {error}") from error
+    if isinstance(trainer.accelerator, CUDAAccelerator):
+        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Machine("gpu", trainer.world_size, memory, fast, cores)
+    kind = "mps" if isinstance(trainer.accelerator, MPSAccelerator) else "cpu"
+    return Machine(kind, trainer.world_size, 0, bfloat16=False, cores=cores)
+
+
+def facts_of(report: DatasetReport) -> Facts:
+    """What a checked set's report says."""
+    train = report.parts["train"]
+    largest = report.image_sizes[1] if report.image_sizes else (SIZES[1], SIZES[1])
+    return Facts(train.pairs, report.parts["validation"].pairs, max(largest), 1 - train.empty_masks / train.pairs)
+
+
+def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Machine) -> Plan:
+    """Choose what was left open.
+
+    Raises:
+        DatasetError: there are fewer pairs than one batch.
+        OptionError: the devices cannot share a batch.
+    """
+    arguments = base.network.arguments
+    chosen: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+
+    def choose(name: str, value: Any, reason: str) -> Any:
+        given = getattr(settings, name)
+        is_open = given is None or given == "auto"
+        chosen[name] = value if is_open else given
+        reasons[name] = reason if is_open else "as given"
+        return chosen[name]
+
+    choose("base", base.name, "the default for this network")
+    choose("network", arguments, "the base's")
+    size, reason = _image_size(base, facts)
+    image_size = choose("image_size", size, reason)
+    batch, reason = _batch_size(facts, machine, light="lite" in arguments["encoder"])
+    batch_size = choose("batch_size", batch, reason)
+    if batch_size > facts.train:
+        raise DatasetError(f"{facts.train} training pairs are less than one batch of {batch_size}: lower batch_size")
+    if batch_size % machine.devices:
+        raise OptionError(f"batch_size={batch_size} must be a multiple of the {machine.devices} devices that share it")
+    steps = facts.train // batch_size
+    low, high = EPOCHS
+    epochs = min(max(round(STEPS["cpu" if machine.kind == "cpu" else "gpu"] / steps), low), high)
+    epochs = choose("epochs", epochs, f"{steps} steps an epoch on {machine.kind}: {epochs * steps} steps in all")
+    reason = "the encoder is frozen" if settings.freeze_encoder else "left out: no gain measured (docs/training.md)"
+    choose("stage1_epochs", 0, reason)
+    rates = RATES.get(arguments["encoder"], PAPER_RATES)
+    source = "measured on condseg-lite" if arguments["encoder"] in RATES else "the paper's"
+    choose("learning_rate", rates[0], source)
+    choose("encoder_learning_rate", rates[1], source)
+    decay = min(max(1 - 1 / max(EMA_SHARE * epochs * steps, 1), EMA_BOUNDS[0]), EMA_BOUNDS[1])
+    choose("ema_decay", round(decay, 4), f"an average over {EMA_SHARE:.0%} of stage 2's steps")
+    few = facts.shown < FEW_FOREGROUND
+    choose("oversample", FEW_FOREGROUND if few else 0.0, f"{facts.shown:.0%} of the training masks show foreground")
+    precision, reason = _precision(machine)
+    choose("precision", precision, reason)
+    gigabytes = facts.train * 4 * image_size**2
+    in_memory = gigabytes <= MEMORY_LIMIT
+    reason = "the set is in memory" if in_memory else f"the set is read from a file; {machine.cores} cores"
+    choose("workers", 0 if in_memory else min(4, max(machine.cores // max(machine.devices, 1) - 1, 0)), reason)
+    complete = replace(settings, **chosen)
+    return Plan(complete, {"network": reasons.pop("network"), **reasons})
+
+
+def _image_size(base: Base, facts: Facts) -> tuple[int, str]:
+    if base.is_checkpoint:
+        return max(base.preprocessing.size), "the base's"
+    low, high = SIZES
+    size = min(max(math.ceil(facts.side / 32) * 32, low), high)
+    return size, "the paper's" if size == high else f"the largest image has {facts.side} pixels on its longer side"
+
+
+def _batch_size(facts: Facts, machine: Machine, *, light: bool) -> tuple[int, str]:
+    if machine.kind == "gpu":
+        wanted = (32 if machine.memory > 20 else 16) if light else (16 if machine.memory > 40 else 4)
+        reason = f"{machine.memory:.0f} GB on the GPU"
+    else:
+        wanted, reason = 8 if light else 4, f"for {machine.kind}"
+    # Small sets need steps more than they need large batches.
+    few = max(facts.train // 15, 2)
+    if few < wanted:
+        wanted, reason = max(few, min(4, facts.train)), f"{facts.train} pairs to train on"
+    wanted = min(wanted * machine.devices, facts.train)
+    return max(wanted // machine.devices, 1) * machine.devices, reason
+
+
+def _precision(machine: Machine) -> tuple[str, str]:
+    if machine.bfloat16:
+        return "bfloat16", "this GPU computes in it"
+    return "float32", f"no gain from less on {machine.kind}" if machine.kind == "cpu" else "this device has no bfloat16"

@@ -1,0 +1,47 @@
+"""Which of a run's processes this is. Each runs the whole of `finetune`; only the first writes and speaks."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
+from torch import distributed
+
+__all__ = ["is_first", "quiet", "say", "wait_for_the_others"]
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def say(text: str) -> None:
+    """Show the user something once, where Lightning shows its own messages."""
+    rank_zero_info(text)
+
+
+def wait_for_the_others() -> None:
+    """Come back when all processes have come here."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's remarks on the machine and its advertisements; its warnings stay."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r".*(smaller than the logging interval|in eval mode at the start|LeafSpec)"
+            )
+            warnings.filterwarnings("ignore", r".*does not have many workers")
+            yield
+    finally:
+        log.setLevel(before)

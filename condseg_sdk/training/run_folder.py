@@ -1,0 +1,147 @@
+"""A run's folder: settings.json before the first step, result.json after the last."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.training.data import Dataset
+from condseg_sdk.training.plan import Plan
+from condseg_sdk.training.settings import FinetuneSettings
+
+__all__ = ["RunFolder", "split_of"]
+
+SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
+# What may change when a run goes on: where it is computed, not what.
+MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run and what is in its JSON files.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / CHECKPOINT
+
+    @property
+    def report(self) -> Path:
+        return self.path / REPORT
+
+    def resumed(self, settings: FinetuneSettings, *, resume: bool, first: bool) -> FinetuneSettings:
+        """The settings to run with: those of the run that is there, or the given ones for a new one.
+
+        Args:
+            settings: as given to this call.
+            resume: whether to go on with what is there.
+            first: whether this is the first of a run's processes; the others find the run the first has begun.
+
+        Raises:
+            OptionError: a run is there and `resume` is False, or it is True and the settings are others.
+        """
+        if not (self.path / SETTINGS).exists() or (not first and not resume):
+            return settings
+        if not resume:
+            raise OptionError(
+                f"{self.path} holds a run: continue it with resume=True (--resume), or choose another output_dir"
+            )
+        saved = FinetuneSettings(**self._read(SETTINGS)["settings"])
+        given = settings.given()
+        others = [name for name, value in given.items() if name not in MACHINE and value != getattr(saved, name)]
+        if others:
+            raise OptionError(
+                f"{self.path} holds a run with another {', '.join(others)}: give what it began with, or choose another "
+                "output_dir"
+            )
+        values = {f.name: getattr(saved, f.name) for f in fields(saved)}
+        return FinetuneSettings(**{**values, **{name: getattr(settings, name) for name in MACHINE}})
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Refuse to go on with other data.
+
+        Raises:
+            OptionError: the pairs or their parts are not those the run began with.
+        """
+        saved = self._read(SETTINGS)["split"]
+        for part, names in split_of(dataset).items():
+            if saved[part] != names:
+                raise OptionError(
+                    f"{self.path} holds a run on other data: its {part} part had {len(saved[part])} pairs, now there "
+                    f"are {len(names)}, or others; restore the data, or choose another output_dir"
+                )
+
+    def begin(self, plan: Plan, dataset: Dataset, table: str, provenance: dict[str, Any]) -> None:
+        """Write what the run is, before its first step."""
+        make_folder(self.path)
+        values = {
+            "settings": plan.settings.to_dict(),
+            "reasons": plan.reasons,
+            "split": {"layout": dataset.layout, **split_of(dataset)},
+            "environment": environment(),
+            "provenance": provenance,
+        }
+        atomic_write(self.path / "check.txt", lambda path: path.write_text(table + "\n", encoding="utf-8"))
+        self._write(SETTINGS, values)
+
+    @property
+    def is_begun(self) -> bool:
+        return (self.path / SETTINGS).exists()
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / RESULT).exists()
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the figures, as the last thing of a run."""
+        self._write(RESULT, result)
+
+    def result(self) -> dict[str, Any]:
+        """What `finish` wrote."""
+        return self._read(RESULT)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{path} is not readable as a run's ({error}); choose another output_dir") from error
+        return values
+
+    def _write(self, name: str, values: dict[str, Any]) -> None:
+        text = json.dumps(values, indent=1) + "\n"
+        atomic_write(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def split_of(dataset: Dataset) -> dict[str, list[str]]:
+    """Names by part."""
+    return {part: [pair.name for pair in pairs] for part, pairs in dataset.parts.items()}
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware."""
+    from condseg_sdk import __version__  # not at the top: the package imports this one on demand
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "condseg_sdk": __version__,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": f"{torch.get_num_threads()} threads of {platform.machine()}",
+        "gpu": ", ".join(gpus) or "none",
+    }
