@@ -18,6 +18,7 @@ SLOW_ROUNDS = 3  # where one repetition takes more than SLOW
 SLOW = 10.0  # seconds
 SLICE = 0.4  # seconds for the repetitions of one subject in one round
 MOST = 10  # repetitions in one round
+WARM = 3.0  # seconds: what takes longer starts with caches cold from the others' turns, which it does not notice
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
 def _rounds(entries: Sequence[_Entry], budget: float, progress: Callable[[str], object]) -> None:
     def turn(entry: _Entry, worker: Worker) -> None:
         repetitions = min(MOST, max(1, int(SLICE / max(entry.last, 1e-6))))
-        seconds = worker.run(repetitions, warm=entry.last < SLICE)
+        seconds = worker.run(repetitions, warm=entry.last < WARM)
         entry.seconds += seconds
         entry.rounds += 1
         entry.last = float(np.median(seconds))

@@ -47,7 +47,7 @@ class Plan:
     images: Sequence[NDArray[np.uint8]] = ()
     threads: int | None = None
     seconds: float = 30.0
-    compiled: str = "first"
+    compiled: str = "none"
 
     def __post_init__(self) -> None:
         for batch in self.batches:

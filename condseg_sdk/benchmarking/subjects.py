@@ -54,7 +54,7 @@ def torch_subjects(checkpoint: Path, *, size: tuple[int, int], compiled: bool = 
     """
     file = checkpoint / "model.safetensors"
     no_cuda = missing_device("cuda")
-    skipped = "" if compiled else "not compiled for this batch and size"
+    skipped = "" if compiled else "not compiled here: --compile"
 
     def subject(form: str, precision: str, device: str, build: Callable[[], Run], missing: str) -> Subject:
         return Subject("PyTorch", form, precision, device, build, file, missing)
@@ -65,6 +65,10 @@ def torch_subjects(checkpoint: Path, *, size: tuple[int, int], compiled: bool = 
     rows = [
         subject("as trained", "float32", "cpu", partial(builders.trained_form, checkpoint), ""),
         subject("inference form", "float32", "cpu", partial(builders.torch_runtime, checkpoint), ""),
+        # Refused, with the reason, by processors without the instructions for it.
+        subject(
+            "inference form", "bfloat16", "cpu", partial(builders.torch_runtime, checkpoint, precision="bfloat16"), ""
+        ),
         subject("compiled", "float32", "cpu", graph("cpu", "float32", "compile"), skipped),
     ]
     for precision in ("float32", "float16", "bfloat16"):

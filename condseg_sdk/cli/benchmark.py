@@ -24,7 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Measure checkpoints in PyTorch and ONNX Runtime, every precision and device at hand, in turn; print Markdown."
     )
-    parser.add_argument("model", nargs="*", default=[DEFAULT_MODEL], help="names, folders or org/name (%(default)s)")
+    parser.add_argument(
+        "model", nargs="*", default=[DEFAULT_MODEL], help=f"names, folders or org/name (default: {DEFAULT_MODEL})"
+    )
     add_plan_options(parser)
     parser.add_argument("--size", type=int, nargs="+", default=[], help="sides in pixels (default: the checkpoint's)")
 
@@ -37,8 +39,8 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="of PyTorch and ONNX Runtime (default: their own)")
     parser.add_argument("--seconds", type=float, default=30.0, help="for each batch and size (default: %(default)s)")
     parser.add_argument(
-        "--compile", choices=("first", "all", "none"), default="first",
-        help="which batches and sizes torch.compile is measured at, which takes minutes (default: %(default)s)",
+        "--compile", choices=("none", "first", "all"), default="none",
+        help="batches and sizes to measure torch.compile at, which takes minutes each (default: none)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder for benchmark.csv and benchmark.md")
     parser.add_argument("--plot", action="store_true", help="and benchmark.png, in OUT; needs matplotlib")
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from condseg_sdk.weights.hub import resolve
 
     check_outputs(options)
-    plan = make_plan(options, tuple(options.size))
+    plan = make_plan(options)
     for model in options.model:
         if Path(model).suffix.lower() == ".onnx":
             raise OptionError(f"{model}: give the checkpoint it was exported from; the exports are measured with it")
@@ -84,7 +86,7 @@ def check_outputs(options: argparse.Namespace) -> None:
         make_folder(options.out)
 
 
-def make_plan(options: argparse.Namespace, sizes: tuple[int, ...]) -> Plan:
+def make_plan(options: argparse.Namespace) -> Plan:
     """The options as a `Plan`, images loaded."""
     from condseg_sdk.benchmarking.run import Plan
     from condseg_sdk.images import find_images, load_image
@@ -94,11 +96,11 @@ def make_plan(options: argparse.Namespace, sizes: tuple[int, ...]) -> Plan:
     paths = find_images(options.images)[: options.calibration] if options.images else []
     return Plan(
         batches=tuple(options.batch),
-        sizes=sizes,
+        sizes=tuple(options.size),
         images=[load_image(path) for path in paths],
         threads=options.threads,
         seconds=options.seconds,
-        compiled=options.compile,
+        compiled=options.compile or "none",
     )
 
 
