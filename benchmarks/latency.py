@@ -85,7 +85,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.network, options.size, options.batch = ["condseg-lite"], [256], [1]
-        options.compile, options.seconds = "none", 5.0
+        options.compile, options.seconds = "none", min(options.seconds, 5.0)
     command = shlex.join(["python", "benchmarks/latency.py", *sys.argv[1:]])
     try:
         check_outputs(options)
