@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from condseg_sdk.errors import CheckpointError
 
-__all__ = ["check_sha256", "sha256_of"]
+__all__ = ["SHA256", "check_sha256", "sha256_of"]
+
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

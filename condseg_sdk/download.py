@@ -1,4 +1,4 @@
-"""A checkpoint's files from the Hugging Face Hub, checked before they are used; every failure is one line.
+"""Files from the Hugging Face Hub, checked before they are used; every failure is one line.
 
 Only huggingface_hub talks to the network: cache, resuming, tokens and offline mode are as its users know them.
 """
@@ -8,35 +8,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-from condseg_sdk.checksums import check_sha256
+from condseg_sdk.checksums import SHA256, check_sha256
 from condseg_sdk.errors import CheckpointError, CondsegError, ModelNotFoundError
+from condseg_sdk.files import atomic_write
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "download_checkpoint"]
+__all__ = [
+    "COMMIT",
+    "CONFIG_FILE",
+    "REPOSITORY",
+    "WEIGHTS_FILE",
+    "HubSource",
+    "download_checkpoint",
+    "download_file",
+    "is_plain_path",
+    "told_in_one_line",
+]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-SHA256 = re.compile("[0-9a-f]{64}")
 COMMIT = re.compile("[0-9a-f]{40}")
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+PLAIN_PATH = re.compile(r"[\w-][\w.+-]*(/[\w-][\w.+-]*)*")  # no part begins with a dot: no "..", nothing hidden
 
 # What a broken connection raises: httpx's error, of whichever httpx the client was built on.
 _TransportError: type[Exception] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
 
 
-def download_checkpoint(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-    sha256: str | None = None,
-) -> Path:
-    """config.json and model.safetensors of a repository, both of the same commit.
+@dataclass(frozen=True)
+class HubSource:
+    """A repository on the Hub, and how to reach it.
 
     Args:
         repo_id: "org/name".
@@ -45,94 +49,197 @@ def download_checkpoint(
         token: for private repositories; default: the one the user is logged in with.
         local_files_only: never go to the network.
         force_download: fetch the files even if they are in the cache.
-        sha256: of model.safetensors, where somebody knows it; default: what the Hub says.
+
+    Raises:
+        ModelNotFoundError: a name or revision that cannot be one.
+    """
+
+    repo_id: str
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+
+    def __post_init__(self) -> None:
+        if not REPOSITORY.fullmatch(self.repo_id):
+            raise ModelNotFoundError(
+                f"{self.repo_id} is no folder here and no 'org/name' on the Hub: check the spelling"
+            )
+        if self.revision is not None and not is_plain_path(self.revision):
+            raise ModelNotFoundError(f"{self.repo_id} can have no revision {self.revision!r}: check the spelling")
+
+    def __str__(self) -> str:
+        return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
+
+    def fetch(self, filename: str) -> tuple[Path, str]:
+        """A file's place in the cache and its commit. Nothing about its content is checked.
+
+        Raises:
+            CheckpointError: a link leads out of the cache.
+        """
+        path = Path(
+            hf_hub_download(
+                self.repo_id,
+                filename,
+                revision=self.revision,
+                cache_dir=self.cache_dir,
+                token=self.token,
+                local_files_only=self.local_files_only,
+                force_download=self.force_download,
+            )
+        )
+        # The cache names a snapshot's folder after its commit; a file in a subfolder stands below it.
+        snapshot = path.parents[filename.count("/")]
+        repository = snapshot.parents[1]
+        # Somebody may keep the cache, or a repository in it, on another disk; a single file has no reason to.
+        if not any(path.resolve().is_relative_to(home.resolve()) for home in (repository, repository.parent)):
+            raise CheckpointError(f"{path} leads out of the cache: delete {repository} and fetch it again")
+        return path, snapshot.name
+
+
+def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha256: str | None = None) -> Path:
+    """A checkpoint's weights and the config.json beside them, both of the same commit.
+
+    Args:
+        source: the repository.
+        filename: path of the weights in the repository.
+        sha256: of the weights, where somebody knows it; default: what the Hub says.
 
     Returns:
-        The folder in the cache that holds the two.
+        The weights' path in the cache; config.json stands in the same folder.
 
     Raises:
         ModelNotFoundError: the repository or revision does not exist, is closed to this user, or is neither in the
             cache nor within reach.
         CheckpointError: it has not both files, or the weights are not those the Hub names.
     """
-    if not REPOSITORY.fullmatch(repo_id):
-        raise ModelNotFoundError(f"{repo_id} is no folder here and no 'org/name' on the Hub: check the spelling")
+    config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
+    with told_in_one_line(source, config, filename):
+        _, commit = source.fetch(config)
+    return download_file(replace(source, revision=commit), filename, sha256=sha256, asked=source, also=(config,))
 
-    def fetch(name: str, at: str | None) -> Path:
-        return Path(
-            hf_hub_download(
-                repo_id,
-                name,
-                revision=at,
-                cache_dir=cache_dir,
-                token=token,
-                local_files_only=local_files_only,
-                force_download=force_download,
-            )
-        )
 
-    with _told_in_one_line(repo_id, revision):
-        folder = fetch(CONFIG_FILE, revision).parent
-        commit = folder.name  # the cache names a snapshot's folder after its commit
-        weights = fetch(WEIGHTS_FILE, commit)
-        expected = sha256 or _sha256_on_the_hub(weights, repo_id, commit, token)
+def download_file(
+    source: HubSource,
+    filename: str,
+    *,
+    sha256: str | None = None,
+    asked: HubSource | None = None,
+    also: tuple[str, ...] = (),
+) -> Path:
+    """A large file, such as weights or an ONNX file.
+
+    Args:
+        source: the repository.
+        filename: path of the file in it.
+        sha256: of the file, where somebody knows it; default: what the Hub says.
+        asked: what the user asked for, if `source` was derived from it.
+        also: files that belong to this one, to be named in the advice on how to fetch it.
+
+    Returns:
+        The file's path in the cache.
+
+    Raises:
+        ModelNotFoundError, CheckpointError: as `download_checkpoint`.
+    """
+    asked = asked or source
+    if not is_plain_path(filename):
+        raise ModelNotFoundError(f"{source} can have no file {filename!r}: give a plain path inside the repository")
+    with told_in_one_line(asked, *also, filename):
+        path, commit = source.fetch(filename)
+        expected = sha256 or _sha256_on_the_hub(path, replace(source, revision=commit), filename)
     if expected is not None:
-        check_sha256(
-            weights, expected, remedy=f"the download is damaged; delete {folder.parents[1]} and fetch it again"
-        )
-    elif revision != commit:
+        cache = path.parents[filename.count("/") + 2]
+        check_sha256(path, expected, remedy=f"the download is damaged; delete {cache} and fetch it again")
+    elif asked.revision != commit:
         raise CheckpointError(
-            f"the Hub knows no sha256 of {WEIGHTS_FILE} in {repo_id}: pin the commit, revision={commit!r}, to trust it"
+            f"the Hub knows no sha256 of {filename} in {source.repo_id}: "
+            f"pin the commit, revision={commit!r}, to trust it"
         )
-    return folder
+    return path
 
 
-def _sha256_on_the_hub(weights: Path, repo_id: str, commit: str, token: str | bool | None) -> str | None:
+def is_plain_path(path: str) -> bool:
+    """Whether a path has forward slashes, is relative, and cannot lead out of the folder it is joined to.
+
+    Example:
+        >>> is_plain_path("polyp/model.safetensors"), is_plain_path("../model.safetensors"), is_plain_path("/etc")
+        (True, False, False)
+    """
+    return PLAIN_PATH.fullmatch(path) is not None
+
+
+def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | None:
     """What the Hub says is the SHA-256 of a file; None for a file it keeps in git, not in its large-file store.
 
-    The Hub's ETag of a large file is its SHA-256, and the cache names the file after it where links exist.
+    The Hub's ETag of a large file is its SHA-256, and the cache names the file after it where links exist. Where they
+    do not, the answer is kept beside the file, for the next time without a network.
     """
-    if weights.is_symlink():
-        etag = weights.readlink().name
-    else:
-        url = hf_hub_url(repo_id, WEIGHTS_FILE, revision=commit)
-        etag = get_hf_file_metadata(url, token=token).etag or ""
-    return etag if SHA256.fullmatch(etag) else None
+    if path.is_symlink():
+        etag = path.readlink().name
+        return etag if SHA256.fullmatch(etag) else None
+    note = path.with_name(f".{path.name}.sha256")
+    if note.is_file():
+        etag = note.read_text(encoding="ascii").strip()
+        return etag if SHA256.fullmatch(etag) else None
+    if source.local_files_only:
+        return None
+    url = hf_hub_url(source.repo_id, filename, revision=source.revision)
+    etag = get_hf_file_metadata(url, token=source.token).etag or ""
+    if not SHA256.fullmatch(etag):
+        return None
+    atomic_write(note, lambda part: part.write_text(etag, encoding="ascii"))
+    return etag
 
 
 @contextmanager
-def _told_in_one_line(repo_id: str, revision: str | None) -> Iterator[None]:
+def told_in_one_line(source: HubSource, *filenames: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into errors of ours.
+
+    Args:
+        source: what the user asked for.
+        filenames: of the files that are needed.
+
+    Raises:
+        ModelNotFoundError, CheckpointError: see `download_checkpoint`.
+    """
     try:
         yield
     except (errors.HFValidationError, errors.EntryNotFoundError, _TransportError, OSError, ValueError) as error:
-        raise _explain(error, repo_id, revision) from error
+        if isinstance(error, CondsegError):
+            raise
+        raise _explain(error, source, filenames) from error
 
 
-def _explain(error: Exception, repo_id: str, revision: str | None) -> CondsegError:
+def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) -> CondsegError:
     """The first line of the table that fits; what is more special stands before what is more general."""
-    place = repo_id if revision is None else f"{repo_id}@{revision}"
-    fetch = f"hf download {repo_id} {CONFIG_FILE} {WEIGHTS_FILE}" + (f" --revision {revision}" if revision else "")
+    at = f" --revision {source.revision}" if source.revision else ""
+    fetch = f"hf download {source.repo_id} {' '.join(filenames)}{at}"
     table: list[tuple[type[Exception], str]] = [
-        (errors.GatedRepoError, f"{place} is gated: accept its terms on its page on the Hub, then `hf auth login`"),
+        (errors.GatedRepoError, f"{source} is gated: accept its terms on its page on the Hub, then `hf auth login`"),
         (
             errors.RepositoryNotFoundError,
-            f"{place} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token=",
+            f"{source} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token=",
         ),
-        (errors.DisabledRepoError, f"{place} has been disabled on the Hub: choose another model"),
-        (errors.RevisionNotFoundError, f"{repo_id} has no revision {revision!r}: check the branch, tag or commit"),
-        (errors.HFValidationError, f"{place} is no valid name on the Hub: it must be 'org/name'"),
+        (errors.DisabledRepoError, f"{source} has been disabled on the Hub: choose another model"),
+        (
+            errors.RevisionNotFoundError,
+            f"{source.repo_id} has no revision {source.revision!r}: check the branch, tag or commit",
+        ),
+        (errors.HFValidationError, f"{source} is no valid name on the Hub: it must be 'org/name'"),
     ]
     for kind, message in table:
         if isinstance(error, kind):
             return ModelNotFoundError(message)
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return CheckpointError(f"{place} lacks {CONFIG_FILE} or {WEIGHTS_FILE}: it is no checkpoint of condseg_sdk")
+        return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it has not what condseg_sdk needs")
     if isinstance(error, errors.LocalEntryNotFoundError):
         return ModelNotFoundError(
-            f"{place} is not in the cache and the Hub cannot be reached{_reason(error.__cause__)}; "
+            f"{source} is not in the cache and the Hub cannot be reached{_reason(error.__cause__)}; "
             f"where there is a network, run `{fetch}`"
         )
-    return ModelNotFoundError(f"{place} could not be fetched{_reason(error)}; try again later, or run `{fetch}`")
+    return ModelNotFoundError(f"{source} could not be fetched{_reason(error)}; try again later, or run `{fetch}`")
 
 
 def _reason(error: BaseException | None) -> str:

@@ -29,6 +29,7 @@ from condseg_sdk.weights.hub import resolve
 
 if TYPE_CHECKING:
     from condseg_sdk.runtimes.export import ExportReport
+    from condseg_sdk.weights.push import PushResult
 
 __all__ = ["Predictor"]
 
@@ -66,12 +67,15 @@ class Predictor:
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | None = None,
         local_files_only: bool = False,
+        preprocessing: Preprocessing | None = None,
+        manifest: str | os.PathLike[str] | None = None,
     ) -> Predictor:
         """Load a checkpoint.
 
         Args:
-            model: a name from `list_models()`, a checkpoint folder, "org/name" (also "org/name@revision") on the
-                Hugging Face Hub, or a file from `export_onnx`, which ONNX Runtime then runs.
+            model: a name from `list_models()`, a checkpoint folder, "org/name" (also "org/name@revision" and
+                "hf://org/name/path") on the Hugging Face Hub, or a file from `export_onnx`, which ONNX Runtime then
+                runs.
             device: "auto" takes a GPU if one can be used; "cpu", "cuda", "cuda:1" are taken or refused, also "mps"
                 with PyTorch and "tensorrt" with an .onnx file.
             precision: "float32" (default); on a GPU also "float16" or "bfloat16". An .onnx file has its own.
@@ -80,6 +84,10 @@ class Predictor:
             cache_dir: where downloads are kept; default: Hugging Face's own cache.
             token: for private repositories; default: the one you are logged in with.
             local_files_only: never go to the network.
+            preprocessing: what the network expects of its input, instead of what its checkpoint says. A repository
+                that holds nothing but a network's arguments needs it; its threshold is then 0.5.
+            manifest: a weights manifest of your own, whose names can be used, too (also the environment variable
+                CONDSEG_MANIFEST).
 
         Raises:
             ModelNotFoundError: nothing of that name; the message lists the nearest ones.
@@ -92,6 +100,8 @@ class Predictor:
             "revision": revision,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
+            "preprocessing": preprocessing,
+            "manifest": None if manifest is None else Path(manifest).expanduser().resolve(),
         }
         runtime, config = open_runtime(
             model, device=device, precision=precision, threads=threads, token=token, **options
@@ -244,9 +254,9 @@ class Predictor:
 
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export already: export from the checkpoint it was made of")
-        keys = ("revision", "cache_dir", "local_files_only")
+        keys = ("revision", "cache_dir", "local_files_only", "manifest")
         folder = resolve(self._reopen["model"], **{key: self._reopen[key] for key in keys})
-        network, config = load_checkpoint(folder)
+        network, config = load_checkpoint(folder, preprocessing=self._reopen["preprocessing"])
         samples = [] if images is None else [load_image(source) for source in find_images(images)]
         return export_onnx(
             network,
@@ -258,6 +268,57 @@ class Predictor:
             opset=opset,
             verify=verify,
             images=samples,
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        onnx: bool = False,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+        commit_message: str = "Upload checkpoint with condseg_sdk",
+    ) -> PushResult:
+        """Publish the checkpoint on the Hugging Face Hub: config.json, model.safetensors (float32) and a model card.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            onnx: export the network, verify it against PyTorch and publish model.onnx, too.
+            private: make a new repository a private one; default: as the organisation has it.
+            token: with the right to write; default: the one you are logged in with.
+            branch: to commit to; made if it does not exist; default: the main branch.
+            create_pr: open a pull request instead of committing to the branch.
+            commit_message: its first line.
+
+        Returns:
+            The commit, and the entry for a weights manifest that pins it.
+
+        Raises:
+            OptionError: `repo_id` or `branch` cannot be one, or the predictor runs an export.
+            ModelNotFoundError: the Hub cannot be reached, or does not let you write.
+            ExportError: the ONNX file differs from the network; nothing is published.
+
+        Example:
+            >>> predictor.push_to_hub("org/polyps", private=True).entry.to_dict()  # doctest: +SKIP
+        """
+        from condseg_sdk.weights.push import push_checkpoint
+
+        model = self._reopen["model"]
+        if Path(model).suffix.lower() == ".onnx":
+            raise OptionError(f"{self!r} runs an export: push the checkpoint it was made of, with onnx=True")
+        keys = ("revision", "cache_dir", "local_files_only", "manifest")
+        return push_checkpoint(
+            resolve(model, token=token, **{key: self._reopen[key] for key in keys}),
+            repo_id,
+            preprocessing=self._reopen["preprocessing"],
+            onnx=onnx,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+            commit_message=commit_message,
         )
 
     def _request(

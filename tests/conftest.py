@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hub_server import HubServer
+from huggingface_hub import constants
 
 from condseg_sdk import ConDSeg, Preprocessing
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
@@ -46,3 +50,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub on loopback: what HF_ENDPOINT would do, had it been set before huggingface_hub was imported."""
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield server
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    """Where downloads of a test go, as arguments of `resolve` and `from_pretrained`."""
+    return {"cache_dir": tmp_path / "cache", "token": False}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from hub_server import HubServer, Repository
 from huggingface_hub import constants
 
 from condseg_sdk import CheckpointError, ConDSeg, CondsegError, ModelNotFoundError, OptionError, Predictor
-from condseg_sdk.download import download_checkpoint
-from condseg_sdk.weights import hub as hub_module
+from condseg_sdk.download import HubSource, download_checkpoint
 from condseg_sdk.weights import manifest
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
@@ -32,21 +30,14 @@ def files(checkpoint: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in checkpoint.iterdir()}
 
 
-@pytest.fixture
-def server(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """What HF_ENDPOINT would do, had it been set before huggingface_hub was imported."""
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        server.repositories[REPO] = Repository(files)
-        yield server
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> dict[str, Any]:
-    return {"cache_dir": tmp_path / "cache", "token": False}
+@pytest.fixture(autouse=True)
+def repository(request: pytest.FixtureRequest, files: dict[str, bytes]) -> Repository | None:
+    """`REPO` on the server of a test that has one."""
+    if "server" not in request.fixturenames:
+        return None
+    server: HubServer = request.getfixturevalue("server")
+    server.repositories[REPO] = Repository(dict(files))
+    return server.repositories[REPO]
 
 
 def one_line(error: CondsegError) -> str:
@@ -106,9 +97,8 @@ def entry(content: bytes, **place: Any) -> ManifestEntry:
 def test_a_bundled_file_is_checked_before_it_is_read(
     checkpoint: Path, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = entry(files["model.safetensors"], file="tiny")
+    known = entry(files["model.safetensors"], file="tiny", root=tmp_path)
     monkeypatch.setattr(manifest, "_entries", lambda: (known,))
-    monkeypatch.setattr(hub_module, "BUNDLED", tmp_path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         resolve("condseg-tiny")
     (tmp_path / "tiny").mkdir()
@@ -117,7 +107,7 @@ def test_a_bundled_file_is_checked_before_it_is_read(
     assert resolve("condseg-tiny") == tmp_path / "tiny"
     damaged = files["model.safetensors"][:-1] + b"\x01"
     (tmp_path / "tiny" / "model.safetensors").write_bytes(damaged)
-    with pytest.raises(CheckpointError, match="reinstall") as caught:
+    with pytest.raises(CheckpointError, match="put back the file") as caught:
         Predictor.from_pretrained("condseg-tiny", device="cpu")
     text = one_line(caught.value)
     assert known.sha256 in text
@@ -205,8 +195,8 @@ def test_weights_damaged_in_the_cache_are_refused_and_can_be_fetched_again(
     weights.resolve().write_bytes(b"\0" * len(good))
     with pytest.raises(CheckpointError, match=sha256(good)):
         resolve(REPO, local_files_only=True, **options)
-    folder = download_checkpoint(REPO, force_download=True, **options)
-    assert (folder / "model.safetensors").read_bytes() == good
+    weights = download_checkpoint(HubSource(REPO, force_download=True, **options))
+    assert weights.read_bytes() == good
 
 
 def test_weights_without_a_hash_need_a_pinned_commit(server: HubServer, options: dict[str, Any]) -> None:

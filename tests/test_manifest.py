@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from condseg_sdk import CheckpointError, ModelNotFoundError, OptionError, list_models
+from condseg_sdk import CheckpointError, ModelNotFoundError, OptionError, Predictor, list_models
 from condseg_sdk.checksums import sha256_of
+from condseg_sdk.cli import main
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.encoders import ENCODERS, build_encoder
 from condseg_sdk.weights import manifest
@@ -61,12 +66,14 @@ def test_every_bundled_folder_is_listed() -> None:
 
 
 def test_every_listed_encoder_loads() -> None:
+    """Those on the Hub are in test_hub_imagenet.py."""
     for entry in list_models("encoder"):
         assert entry.network in ENCODERS
-        assert entry.package is not None
+        if entry.package is None:
+            continue
         path = Path(str(resources.files(entry.package.module) / entry.package.path))
         assert path.stat().st_size == entry.bytes
-        load_imagenet_encoder(build_encoder(entry.network))
+        load_imagenet_encoder(build_encoder(entry.network), name=entry.name)
 
 
 def test_a_name_that_is_not_there_gets_the_nearest_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,33 +91,193 @@ def test_a_name_that_is_not_there_gets_the_nearest_ones(monkeypatch: pytest.Monk
 
 
 def test_an_entry_survives_json() -> None:
-    hub = {"repo_id": "org/name", "filename": "model.safetensors", "revision": "a" * 40}
-    package = {"distribution": "a-b", "module": "a_b", "path": "models/x.pth"}
-    for extra in ({}, {"hub": hub}, {"package": package}, {"date": "2026-11-23"}):
-        values = {**ENTRY, **extra}
-        assert json.loads(json.dumps(ManifestEntry.from_dict(values).to_dict())) == values
+    for entry in GOOD:
+        assert json.loads(json.dumps(ManifestEntry.from_dict(entry).to_dict())) == entry
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"sha256": "XYZ"}, "sha256='XYZ'"),
-        ({"kind": "model"}, "kind='model'"),
-        ({"file": None}, "one of file, hub and package"),
-        ({"file": "../secrets"}, "plain relative path"),
-        ({"file": "/etc"}, "plain relative path"),
-        ({"hub": {"repo_id": "a/b", "filename": "x/../../y", "revision": "m"}}, "plain relative path"),
-        ({"hub": {"repo_id": "a/b"}}, "filename"),
-        ({"threshold": None}, "a checkpoint has a threshold"),
-        ({"colour": "red"}, r"unknown \['colour'\]"),
-        ({"preprocessing": {}}, "preprocessing must have exactly"),
-    ],
-)
-def test_a_wrong_entry_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        ManifestEntry.from_dict({**ENTRY, **changes})
-    with pytest.raises(CheckpointError, match="missing .*license"):
-        ManifestEntry.from_dict({key: value for key, value in ENTRY.items() if key != "license"})
+def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in keys}
+
+
+HUB = {"repo_id": "org/name", "filename": "model.safetensors", "revision": "a" * 40}
+PACKAGE = {"distribution": "a-b", "module": "a_b", "path": "models/x.pth"}
+ENCODER = {**without(ENTRY, "file", "threshold", "metrics"), "kind": "encoder"}
+GOOD = [
+    ENTRY,
+    {**ENTRY, "date": "2026-11-23"},
+    {**ENTRY, "hub": HUB},
+    {**without(ENTRY, "file"), "hub": HUB, "sha256": None, "bytes": None},
+    {**without(ENTRY, "file"), "hub": {**HUB, "filename": "polyp/best.safetensors"}},
+    {**ENCODER, "package": PACKAGE},
+    {**ENCODER, "hub": {**HUB, "revision": "b" * 40}},
+    {**ENCODER, "hub": without(HUB, "revision"), "sha256": None, "bytes": None},
+]
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({**ENTRY, "sha256": "XYZ"}, "sha256='XYZ'"),
+    ({**ENTRY, "kind": "model"}, "kind='model'"),
+    (without(ENTRY, "file"), "file or hub must say where"),
+    (ENCODER, "hub or package must say where"),
+    ({**ENTRY, "file": "../secrets"}, "plain relative path"),
+    ({**ENTRY, "file": "/etc"}, "plain relative path"),
+    ({**ENTRY, "file": "a/../../b"}, "plain relative path"),
+    ({**ENTRY, "file": ".ssh"}, "plain relative path"),
+    ({**ENTRY, "file": "C:\\models"}, "plain relative path"),
+    ({**ENTRY, "sha256": None}, "may be null on the Hub only"),
+    ({**ENTRY, "bytes": None}, "may be null on the Hub only"),
+    ({**ENTRY, "bytes": 0}, "bytes=0"),
+    ({**ENTRY, "hub": {**HUB, "filename": "x/../../y.safetensors"}}, "plain relative path"),
+    ({**ENTRY, "hub": {**HUB, "filename": "/x.safetensors"}}, "plain relative path"),
+    ({**ENTRY, "hub": {**HUB, "filename": "model.bin"}}, "must end in .safetensors"),
+    ({**ENTRY, "hub": {**HUB, "repo_id": "../name"}}, "must be 'org/name'"),
+    ({**ENTRY, "hub": {**HUB, "repo_id": "name"}}, "must be 'org/name'"),
+    ({**ENTRY, "hub": {**HUB, "revision": "../../main"}}, "must be a commit"),
+    ({**ENTRY, "hub": without(HUB, "revision")}, "needs a commit"),
+    ({**ENTRY, "hub": without(HUB, "filename")}, "filename"),
+    ({**ENTRY, "package": PACKAGE}, "package for encoders"),
+    ({**ENCODER, "hub": HUB, "file": "x"}, "file is for checkpoints"),
+    ({**ENCODER, "hub": HUB, "package": PACKAGE}, "make two entries"),
+    ({**ENCODER, "package": {**PACKAGE, "path": "../x.pth"}}, "plain relative path"),
+    ({**ENCODER, "hub": HUB, "threshold": 0.5}, "a checkpoint has a threshold"),
+    ({**ENTRY, "threshold": 1}, "threshold=1"),
+    (without(ENTRY, "threshold"), "a checkpoint has a threshold"),
+    ({**ENTRY, "colour": "red"}, r"unknown \['colour'\]"),
+    ({**ENTRY, "root": "/"}, r"unknown \['root'\]"),
+    ({**ENTRY, "date": 2026}, "date=2026 must be text"),
+    ({**ENTRY, "metrics": [0.5]}, "metrics=.* must be texts and numbers"),
+    ({**ENTRY, "metrics": {"mIoU": [0.5]}}, "metrics=.* must be texts and numbers"),
+    ({**ENTRY, "sha256": 5}, "string"),
+    ({**ENTRY, "file": 5}, "string"),
+    ({**ENTRY, "hub": 5}, "mapping"),
+    ({**ENTRY, "license": 3}, "license=3 must be text"),
+    ({**ENTRY, "preprocessing": {}}, "preprocessing must have exactly"),
+    (without(ENTRY, "license"), "missing .*license"),
+]
+
+
+@pytest.mark.parametrize(("entry", "message"), BAD)
+def test_a_wrong_entry_is_refused_by_name(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
+        ManifestEntry.from_dict(entry)
+    assert "condseg-lite-circles" in str(caught.value)
+
+
+SCHEMA = json.loads((Path(manifest.__file__).parent / "weights_manifest.schema.json").read_text())
+
+
+def fits_schema(*entries: dict[str, Any]) -> bool:
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    return validator.is_valid({"format_version": 1, "entries": list(entries)})
+
+
+def test_our_manifest_fits_its_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(manifest.manifest_path().read_text()))
+
+
+def test_the_schema_and_the_reader_agree_on_what_is_an_entry() -> None:
+    assert fits_schema(*GOOD)
+    for entry, message in BAD:
+        assert not fits_schema(entry), message
+
+
+def test_the_command_shows_what_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE"]
+    polyp = next(row for row in rows if row.startswith("condseg-lite-polyp "))
+    for cell in ("condseg-lite", "19.5", "Kvasir-SEG", "0.8035", "0.8748", "cc-by-4.0"):
+        assert cell in polyp
+    assert main(["models", "--encoders"]) == 0
+    text = capsys.readouterr().out
+    assert "mIoU" not in text, "a column that holds nothing"
+    assert "Hub timm/resnet50.tv_in1k" in text
+    assert main(["models", "--encoders", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [ManifestEntry.from_dict(entry) for entry in entries] == list_models("encoder")
+
+
+# A user's own manifest
+
+
+@pytest.fixture
+def own(checkpoint: Path, tmp_path: Path) -> Path:
+    """A manifest with one checkpoint in a folder beside it."""
+    shutil.copytree(checkpoint, tmp_path / "mine" / "tiny")
+    weights = tmp_path / "mine" / "tiny" / "model.safetensors"
+    config = load_checkpoint(checkpoint)[1]
+    entry = {
+        **ENTRY,
+        "name": "our-tiny",
+        "network": "custom",
+        "file": "tiny",
+        "sha256": sha256_of(weights),
+        "bytes": weights.stat().st_size,
+        "preprocessing": config.preprocessing.to_dict(),
+        "threshold": config.threshold,
+    }
+    path = tmp_path / "mine" / "manifest.json"
+    path.write_text(json.dumps({"format_version": 1, "entries": [entry]}))
+    return path
+
+
+def edit(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text())
+    values["entries"][0].update(changes)
+    path.write_text(json.dumps(values))
+
+
+def test_an_own_manifest_adds_names_by_argument(own: Path) -> None:
+    assert [entry.name for entry in list_models(manifest=own)] == [*(e.name for e in list_models()), "our-tiny"]
+    assert find_entry("our-tiny", manifest=own).root == own.parent
+    assert resolve("our-tiny", manifest=own) == own.parent / "tiny"
+    predictor = pickle.loads(pickle.dumps(Predictor.from_pretrained("our-tiny", device="cpu", manifest=own)))
+    assert predictor.threshold == 0.4
+    with pytest.raises(ModelNotFoundError, match="no checkpoint is called 'our-tiny'"):
+        Predictor.from_pretrained("our-tiny")
+
+
+def test_an_own_manifest_adds_names_by_the_environment(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"format_version": 1, "entries": [{**ENCODER, "name": "our-encoder", "hub": HUB}]}))
+    monkeypatch.setenv("CONDSEG_MANIFEST", os.pathsep.join(map(str, (own, other, own))))
+    assert resolve("our-tiny") == own.parent / "tiny"
+    assert "our-encoder" in [entry.name for entry in list_models("encoder")]
+    assert main(["models"]) == 0
+    assert "our-tiny" in capsys.readouterr().out
+    monkeypatch.setenv("CONDSEG_MANIFEST", str(tmp_path / "missing.json"))
+    assert main(["models"]) == 2
+    assert "missing.json cannot be read" in capsys.readouterr().err
+
+
+def test_own_entries_are_checked_and_never_replace_others(own: Path) -> None:
+    edit(own, name="condseg-lite-polyp")
+    with pytest.raises(CheckpointError, match="'condseg-lite-polyp' is the name of another entry already"):
+        list_models(manifest=own)
+    edit(own, name="our-tiny", sha256="0" * 64)
+    with pytest.raises(CheckpointError, match="expected 0000.*put back the file"):
+        resolve("our-tiny", manifest=own)
+    edit(own, file="../tiny")
+    with pytest.raises(CheckpointError, match=r"manifest.json: manifest entry 'our-tiny': '../tiny' must be a plain"):
+        resolve("our-tiny", manifest=own)
+    edit(own, file="missing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        resolve("our-tiny", manifest=own)
+
+
+@pytest.mark.parametrize("what", ["folder", "config.json", "model.safetensors"])
+def test_links_do_not_lead_out_of_an_own_manifests_folder(what: str, own: Path, checkpoint: Path) -> None:
+    inside = own.parent / "tiny"
+    if what == "folder":
+        shutil.rmtree(inside)
+        inside.symlink_to(checkpoint)
+    else:
+        (inside / what).unlink()
+        (inside / what).symlink_to(checkpoint / what)
+    with pytest.raises(CheckpointError, match="leads out of"):
+        resolve("our-tiny", manifest=own)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from condseg_sdk import CheckpointError, ConDSeg, ModelNotFoundError, Predictor,
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.weights import hub, manifest
 from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
-from condseg_sdk.weights.imagenet import _lite0_file, load_imagenet_encoder
+from condseg_sdk.weights.imagenet import _package_file, imagenet_entry, load_imagenet_encoder
 
 
 def test_every_bundled_entry_loads_and_has_its_hash_size_and_preprocessing() -> None:
@@ -39,7 +40,8 @@ def test_bundled_weights_of_another_hash_are_refused_with_both_hashes(
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    monkeypatch.setattr(hub, "BUNDLED", tmp_path / "bundled")
+    entries = tuple(replace(entry, root=tmp_path / "bundled") for entry in manifest._entries())
+    monkeypatch.setattr(manifest, "_entries", lambda: entries)
     with pytest.raises(CheckpointError) as caught:
         Predictor.from_pretrained("condseg-lite-polyp")
     assert expected in str(caught.value)
@@ -123,7 +125,7 @@ def test_damaged_checkpoints_are_one_line_that_names_the_file(
 def test_imagenet_weights_fill_the_encoder_and_land_in_the_right_place() -> None:
     encoder = ConDSeg(encoder="efficientnet_lite0", channels=8, heads=1, sid_channels=8, aux_channels=(8,)).encoder
     load_imagenet_encoder(encoder)
-    theirs = torch.load(_lite0_file(), weights_only=True)
+    theirs = torch.load(_package_file(imagenet_entry("efficientnet_lite0")), weights_only=True)
     ours = encoder.state_dict()
     for name, source in {
         "stem.0.weight": "_conv_stem.weight",

@@ -14,7 +14,7 @@ from importlib import import_module
 
 from condseg_sdk.errors import CondsegError
 
-COMMANDS = ("predict", "models", "export", "benchmark", "finetune")
+COMMANDS = ("predict", "models", "export", "benchmark", "finetune", "convert", "push")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-HELP = "list the checkpoints this version knows"
+if TYPE_CHECKING:
+    from condseg_sdk.weights.entry import ManifestEntry
+
+HELP = "list the checkpoints and encoders that have names"
+HEAD = ("NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the checkpoints that can be loaded by name."
-    parser.add_argument("--json", action="store_true", help="everything the manifest says, as JSON")
+    parser.description = (
+        "List the checkpoints that can be loaded by name, with figures as measured by benchmarks/, "
+        "or the encoders that training can start from."
+    )
+    parser.add_argument("--encoders", action="store_true", help="the encoders instead of the checkpoints")
+    parser.add_argument("--manifest", help="a manifest of your own, in addition to ours and to CONDSEG_MANIFEST")
+    parser.add_argument("--json", action="store_true", help="everything the manifests say, as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     from condseg_sdk.weights.manifest import list_models
 
-    entries = list_models()
+    entries = list_models("encoder" if options.encoders else "checkpoint", manifest=options.manifest)
     if options.json:
         print(json.dumps([entry.to_dict() for entry in entries], indent=2))
         return 0
-    rows: list[tuple[str, ...]] = [("NAME", "NETWORK", "MB", "DATA", "mIoU", "mDSC", "LICENSE")]
-    for entry in entries:
-        figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in ("mIoU", "mDSC")]
-        rows.append((entry.name, entry.network, f"{entry.bytes / 1e6:.1f}", entry.data, *figures, entry.license))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(_table([HEAD, *map(_row, entries)]))
     return 0
+
+
+def _row(entry: ManifestEntry) -> tuple[str, ...]:
+    figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in ("mIoU", "mDSC")]
+    size = "-" if entry.bytes is None else f"{entry.bytes / 1e6:.1f}"
+    return (entry.name, entry.network, size, _place(entry), entry.data, *figures, entry.license)
+
+
+def _place(entry: ManifestEntry) -> str:
+    if entry.file is not None:
+        return "on disk"
+    return f"pip {entry.package.distribution}" if entry.package else f"Hub {entry.hub.repo_id}" if entry.hub else "-"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest cell; those that hold nothing are left out."""
+    columns = [column for column in zip(*rows, strict=True) if len(rows) == 1 or set(column[1:]) != {"-"}]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

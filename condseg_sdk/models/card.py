@@ -24,12 +24,13 @@ CITATION = """\
 }"""
 
 
-def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg") -> str:
+def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: bool = False) -> str:
     """Write the card of a checkpoint from what its config says.
 
     Args:
         config: of the checkpoint; None for a network that has only its arguments.
         name: title of the card and what `from_pretrained` is called with in its example.
+        onnx: the repository `name` on the Hub also holds model.onnx.
 
     Returns:
         Markdown with the Hub's YAML head.
@@ -44,36 +45,45 @@ def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg") -> str
             "A network without preprocessing or threshold; load it with `condseg_sdk.ConDSeg.from_pretrained`."
         ]
     else:
-        sections += [_facts(config), _figures(config.provenance), _usage(name)]
+        sections += [_facts(config), _figures(config.provenance), _usage(name, onnx)]
     sections += [f"## Citation\n\n```bibtex\n{CITATION}\n```"]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _metadata(config: CheckpointConfig | None, name: str) -> str:
     provenance = config.provenance if config else {}
-    metrics = _numbers(provenance.get("metrics"))
+    results = _results(provenance)
     data = ModelCardData(
         license=provenance.get("license", "unknown"),
         library_name="condseg_sdk",
         pipeline_tag="image-segmentation",
         tags=["medical", "image-segmentation", "condseg"],
         datasets=provenance.get("datasets"),
-        model_name=name if metrics else None,
-        eval_results=[_result(metric, value, provenance["metrics"]) for metric, value in metrics.items()] or None,
+        model_name=name.rpartition("/")[2] if results else None,
+        eval_results=results or None,
     )
     return data.to_yaml()
 
 
-def _result(metric: str, value: float, metrics: Mapping[str, Any]) -> EvalResult:
+def _results(provenance: Mapping[str, Any]) -> list[EvalResult]:
+    """The measured figures; without any, those of the held-out part, which training chose epoch and threshold by."""
+    metrics: Mapping[str, Any] = provenance.get("metrics") or {}
+    if not _numbers(metrics):
+        held_out = provenance.get("validation")
+        scores = {key: value for key, value in _numbers(held_out).items() if key != "threshold"}
+        metrics = {"dataset": provenance.get("data", "unknown"), "split": "validation", **scores}
     dataset = str(metrics.get("dataset", "unknown"))
-    return EvalResult(
-        task_type="image-segmentation",
-        dataset_name=dataset,
-        dataset_type=dataset.lower().replace(" ", "-"),
-        dataset_split=metrics.get("split"),
-        metric_type=metric,
-        metric_value=value,
-    )
+    return [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_name=dataset,
+            dataset_type="-".join(dataset.lower().split()),
+            dataset_split=metrics.get("split"),
+            metric_type=metric,
+            metric_value=value,
+        )
+        for metric, value in _numbers(metrics).items()
+    ]
 
 
 def _facts(config: CheckpointConfig) -> str:
@@ -117,9 +127,10 @@ def _numbers(metrics: Any) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if type(value) in (int, float)}
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, onnx: bool) -> str:
+    fast = f'fast = Predictor.from_pretrained("hf://{name}/model.onnx")  # ONNX Runtime\n' if onnx else ""
     return (
         "## Use\n\n```python\nfrom condseg_sdk import Predictor  # pip install condseg_sdk\n\n"
         f'seg = Predictor.from_pretrained("{name}")("frame.jpg")\n'
-        'seg.mask, seg.area\nseg.overlay().save("overlay.png")\n```'
+        f'seg.mask, seg.area\nseg.overlay().save("overlay.png")\n{fast}```'
     )

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, download_checkpoint
+from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, HubSource, download_checkpoint
 from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.files import atomic_folder
 from condseg_sdk.models.card import model_card
@@ -60,7 +60,8 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         """Load a network from a folder or from the Hugging Face Hub, in eval mode, float32.
 
         Args:
-            pretrained_model_name_or_path: a folder with config.json and model.safetensors, or "org/name".
+            pretrained_model_name_or_path: a folder with config.json and model.safetensors, a .safetensors file with its
+                config.json beside it, or "org/name".
             force_download: fetch the files even if they are in the cache.
             token: for private repositories; default: the one you are logged in with.
             cache_dir: where downloads are kept; default: Hugging Face's own cache.
@@ -74,20 +75,23 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             CheckpointError: found but incomplete, damaged, or not fitting the network.
             OptionError: `model_kwargs` that the network does not have.
         """
-        folder = Path(pretrained_model_name_or_path)
-        if not folder.is_dir():
-            folder = download_checkpoint(
+        path = Path(pretrained_model_name_or_path)
+        if not path.exists():
+            source = HubSource(
                 str(pretrained_model_name_or_path),
-                revision=revision,
+                revision,
                 cache_dir=cache_dir,
                 token=token,
                 local_files_only=local_files_only,
                 force_download=force_download,
             )
-        return cls._from_folder(folder, model_kwargs).to(map_location).eval()
+            path = download_checkpoint(source)
+        weights = path / WEIGHTS_FILE if path.is_dir() else path
+        return cls._from_files(weights, model_kwargs).to(map_location).eval()
 
     @classmethod
-    def _from_folder(cls, folder: Path, overrides: Mapping[str, Any]) -> Self:
+    def _from_files(cls, weights: Path, overrides: Mapping[str, Any]) -> Self:
+        folder = weights.parent
         arguments, config = _read_config(folder)
         unknown = set(overrides) - set(cls._hub_mixin_init_parameters)
         if unknown:
@@ -98,7 +102,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
                 network = cls(**arguments)
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE}: no network can be built of it ({error})") from error
-        fill(network, read_tensors(_existing(folder, WEIGHTS_FILE)), source=folder / WEIGHTS_FILE)
+        fill(network, read_tensors(_existing(folder, weights.name)), source=weights)
         network.checkpoint_config = replace(config, network=arguments) if config else None
         return network
 
@@ -141,6 +145,23 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         return self.push_to_hub(
             repo_id or folder.name, config=config, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs
         )
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Save the network and push it, as `PyTorchModelHubMixin` does, with a card that names the repository.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            kwargs: of `PyTorchModelHubMixin.push_to_hub`: config, commit_message, private, token, branch, create_pr,
+                allow_patterns, ignore_patterns, delete_patterns, model_card_kwargs.
+
+        Returns:
+            The commit's URL.
+
+        Raises:
+            huggingface_hub.errors.HfHubHTTPError: the Hub refuses; `Predictor.push_to_hub` says in one line why.
+        """
+        card = {"name": repo_id, **(kwargs.pop("model_card_kwargs", None) or {})}
+        return str(super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save_pretrained` writes; the arguments are `model_card`'s after its first."""

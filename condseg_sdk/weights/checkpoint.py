@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from condseg_sdk.errors import CheckpointError
@@ -10,8 +11,11 @@ from condseg_sdk.models.card import model_card
 from condseg_sdk.models.config import CheckpointConfig
 from condseg_sdk.models.pretrained import write_checkpoint
 from condseg_sdk.models.tensors import WeightsDtype
+from condseg_sdk.preprocessing import Preprocessing
 
-__all__ = ["CheckpointConfig", "load_checkpoint", "save_checkpoint"]
+__all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
+
+DEFAULT_THRESHOLD = 0.5  # of a network for which nobody chose one
 
 
 def save_checkpoint(
@@ -42,11 +46,15 @@ def save_checkpoint(
     return write_checkpoint(folder, network, config, card=card or model_card(config, name=name), dtype=dtype)
 
 
-def load_checkpoint(folder: str | Path) -> tuple[ConDSeg, CheckpointConfig]:
+def load_checkpoint(
+    path: str | Path, *, preprocessing: Preprocessing | None = None
+) -> tuple[ConDSeg, CheckpointConfig]:
     """Read a checkpoint whose files are known to be the right ones (`hub.resolve` sees to that).
 
     Args:
-        folder: as `save_checkpoint` writes it.
+        path: a folder as `save_checkpoint` writes it, or a .safetensors file with its config.json beside it.
+        preprocessing: instead of the checkpoint's own. A repository that holds nothing but a network's arguments needs
+            it; its threshold is then 0.5.
 
     Returns:
         The network on the CPU, float32, in eval mode, and everything else about it.
@@ -55,13 +63,19 @@ def load_checkpoint(folder: str | Path) -> tuple[ConDSeg, CheckpointConfig]:
         CheckpointError: a file is missing or damaged, tensors do not fit, the format is a newer one, or there is no
             preprocessing.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder: give one with config.json and model.safetensors")
-    network = ConDSeg.from_pretrained(folder)
-    if network.checkpoint_config is None:
-        raise CheckpointError(
-            f"{folder} says nothing about preprocessing and threshold: load it with ConDSeg.from_pretrained and "
-            "save it with save_pretrained(folder, config=CheckpointConfig(...))"
-        )
-    return network, network.checkpoint_config
+    path = Path(path)
+    if not path.is_dir() and path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is no folder: give one with config.json and model.safetensors")
+    network = ConDSeg.from_pretrained(path)
+    config = network.checkpoint_config
+    if preprocessing is None:
+        if config is None:
+            raise CheckpointError(
+                f"{path} says nothing about preprocessing and threshold: pass preprocessing=Preprocessing(...), or "
+                "save it again with ConDSeg.from_pretrained(...).save_pretrained(folder, config=CheckpointConfig(...))"
+            )
+    elif config is None:
+        config = CheckpointConfig(network.arguments, preprocessing, DEFAULT_THRESHOLD, {})
+    else:
+        config = replace(config, preprocessing=preprocessing)
+    return network, config

@@ -1,17 +1,35 @@
-"""From what a user calls a model to a folder with its files, fetched if need be and checked before they are read."""
+"""From what a user calls a model to files on this machine, fetched if need be and checked before they are read."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from condseg_sdk.checksums import check_sha256
-from condseg_sdk.download import WEIGHTS_FILE, download_checkpoint
+from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, HubSource, download_checkpoint, download_file, is_plain_path
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
-from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, find_entry
+from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, ManifestPath, find_entry
 
-__all__ = ["resolve"]
+__all__ = ["ONNX_FILE", "resolve", "resolve_onnx"]
+
+ONNX_FILE = "model.onnx"
+WEIGHTS_SUFFIX, ONNX_SUFFIX = ".safetensors", ".onnx"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+FILES = (WEIGHTS_SUFFIX, ONNX_SUFFIX, *PICKLES)
+# hf://[models/]org/name[@revision][/path]; a revision holds no slash, except in refs/pr/1.
+URL = re.compile(
+    r"hf://(?:models/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
+)
+
+
+class _HubName(NamedTuple):
+    """What a name says about a place on the Hub."""
+
+    repo_id: str
+    revision: str | None
+    path: str = ""  # of a file, or of the folder that holds a checkpoint; "" for the top
 
 
 def resolve(
@@ -21,59 +39,160 @@ def resolve(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    manifest: ManifestPath | None = None,
 ) -> Path:
-    """The folder with a checkpoint's config.json and model.safetensors.
+    """A checkpoint or an ONNX file on this machine.
 
     Args:
-        model: a folder, a name from `list_models()`, or "org/name" or "org/name@revision" on the Hugging Face Hub,
-            looked for in this order.
+        model: looked for in this order:
+            - a folder with config.json and model.safetensors, a .safetensors file with its config.json beside it, or an
+              .onnx file;
+            - "hf://org/name", "hf://org/name@revision", with "/path" after it for a subfolder or a .safetensors or
+              .onnx file;
+            - "org/name" or "org/name@revision" on the Hugging Face Hub;
+            - a name from `list_models()`.
         revision: branch, tag or commit, for a repository on the Hub only.
         cache_dir: where downloads are kept; default: Hugging Face's own cache.
         token: for private repositories; default: the one the user is logged in with.
         local_files_only: never go to the network.
+        manifest: a manifest of the user's own, in addition to ours and to those of CONDSEG_MANIFEST.
 
     Returns:
-        An existing folder. Weights from the manifest and from the Hub have the hash they should; a user's own folder
-        is taken as it is.
+        An existing folder with a checkpoint, or a .safetensors or .onnx file. What comes from a manifest or the Hub has
+        the hash it should; a user's own files are taken as they are.
 
     Raises:
         ModelNotFoundError: nothing of that name; the message lists the nearest ones.
-        CheckpointError: found, but not the file its hash promises, or a file where a folder is wanted.
+        CheckpointError: found, but not the file its hash promises, or of a kind that cannot be loaded.
         OptionError: `revision` with something that has none, or two revisions.
 
     Example:
-        >>> resolve("condseg-lite-polyp").name  # doctest: +SKIP
+        >>> resolve("condseg-lite-polyp").name
         'condseg-lite-polyp'
     """
     path = Path(model).expanduser()
     if path.exists():
-        if not path.is_dir():
-            raise CheckpointError(f"{path} is a file: give the folder that holds config.json and {WEIGHTS_FILE}")
         _refuse_revision(model, revision)
-        return path
+        return path if path.is_dir() else _own_file(path)
+    options = _options(cache_dir, token, local_files_only)
     name = os.fspath(model)
-    if _looks_like_a_path(name):
-        raise ModelNotFoundError(f"{name} does not exist: check the path")
-    repo_id, _, pinned = name.partition("@")
-    if pinned and revision not in (None, pinned):
-        raise OptionError(f"{name} and revision={revision!r} name two revisions: give one")
-    options: dict[str, Any] = {
-        "cache_dir": Path(cache_dir) if cache_dir else None,
-        "token": token,
-        "local_files_only": local_files_only,
-    }
-    if "/" in repo_id:
-        return download_checkpoint(repo_id, revision=pinned or revision, **options)
-    entry = find_entry(name)
-    _refuse_revision(model, revision)
-    if entry.file is not None:
+    place = _hub_name(name, revision)
+    if place is not None:
+        source = HubSource(place.repo_id, place.revision, **options)
+        if place.path.endswith(ONNX_SUFFIX):
+            return download_file(source, place.path)
+        return _checkpoint(download_checkpoint(source, _weights_in(place)))
+    entry = _entry(name, revision, manifest)
+    if entry.hub is None or (entry.file is not None and entry.folder.is_dir()):
         return _bundled(entry)
-    assert entry.hub is not None  # a checkpoint in the manifest is bundled or on the Hub
-    return download_checkpoint(entry.hub.repo_id, revision=entry.hub.revision, sha256=entry.sha256, **options)
+    source = HubSource(entry.hub.repo_id, entry.hub.revision, **options)
+    return _checkpoint(download_checkpoint(source, entry.hub.filename, sha256=entry.sha256))
+
+
+def resolve_onnx(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    manifest: ManifestPath | None = None,
+) -> Path:
+    """The ONNX file of a model that is named as a whole: model.onnx of a folder or a repository.
+
+    Args:
+        model: as in `resolve`; an .onnx file is the answer itself.
+        revision, cache_dir, token, local_files_only, manifest: as in `resolve`.
+
+    Raises:
+        ModelNotFoundError: nothing of that name, or no model.onnx there.
+        CheckpointError: found, but not the file its hash promises.
+        OptionError: `revision` with something that has none, or two revisions.
+    """
+    path = Path(model).expanduser()
+    name = os.fspath(model)
+    if path.is_dir():
+        _refuse_revision(model, revision)
+        return _onnx_in(path, name)
+    place = None if path.exists() else _hub_name(name, revision)
+    if place is None and not path.exists():
+        entry = _entry(name, revision, manifest)
+        if entry.hub is None:
+            return _onnx_in(entry.folder, name)
+        folder = entry.hub.filename.rpartition("/")[0]
+        place = _HubName(entry.hub.repo_id, entry.hub.revision, folder)
+    if place is not None and not place.path.endswith(FILES):
+        source = HubSource(place.repo_id, place.revision, **_options(cache_dir, token, local_files_only))
+        return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
+    if name.endswith(ONNX_SUFFIX):
+        return resolve(model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
+    raise ModelNotFoundError(f"{name} is no .onnx file: make one with `condseg export {name} {ONNX_FILE}`")
+
+
+def _options(cache_dir: str | os.PathLike[str] | None, token: str | bool | None, local: bool) -> dict[str, Any]:
+    return {"cache_dir": Path(cache_dir) if cache_dir else None, "token": token, "local_files_only": local}
+
+
+def _own_file(path: Path) -> Path:
+    suffix = path.suffix.lower()
+    if suffix == ONNX_SUFFIX:
+        return path
+    if suffix == WEIGHTS_SUFFIX:
+        if not (path.parent / CONFIG_FILE).is_file():
+            raise CheckpointError(f"{path} has no {CONFIG_FILE} beside it, which says what it is the weights of")
+        return _checkpoint(path)
+    if suffix in PICKLES:
+        raise CheckpointError(
+            f"{path} is a pickle, which is never loaded: make a checkpoint of it with condseg convert"
+        )
+    raise CheckpointError(f"{path} is a file: give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+
+
+def _checkpoint(weights: Path) -> Path:
+    """The folder, where the weights have the name that they have in a checkpoint; else the file."""
+    return weights.parent if weights.name == WEIGHTS_FILE else weights
+
+
+def _hub_name(name: str, revision: str | None) -> _HubName | None:
+    """None for what can only be a name in a manifest."""
+    if name.startswith(("http://", "https://")):
+        raise ModelNotFoundError(f"{name} is a web address: give 'org/name' or 'hf://org/name/file' alone")
+    if name.startswith("hf://"):
+        match = URL.fullmatch(name)
+        if match is None or match["repo"].startswith(("datasets/", "spaces/", "buckets/")):
+            raise ModelNotFoundError(f"{name} is no model on the Hub: it must be hf://org/name[@revision][/path]")
+        place = _HubName(match["repo"], match["revision"], (match["path"] or "").rstrip("/"))
+        if place.path and not is_plain_path(place.path):
+            raise ModelNotFoundError(f"{name}: {place.path!r} must be a plain path inside the repository")
+    else:
+        repo_id, _, pinned = name.partition("@")
+        if _looks_like_a_path(repo_id):
+            export = ", or make it with export_onnx" if name.lower().endswith(ONNX_SUFFIX) else ""
+            raise ModelNotFoundError(f"{name} does not exist: check the path{export}")
+        if "/" not in repo_id:
+            return None
+        place = _HubName(repo_id, pinned or None)
+    if place.revision and revision not in (None, place.revision):
+        raise OptionError(f"{name} and revision={revision!r} name two revisions: give one")
+    return place._replace(revision=place.revision or revision)
 
 
 def _looks_like_a_path(name: str) -> bool:
-    return name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name
+    return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or name.lower().endswith(FILES)
+
+
+def _weights_in(place: _HubName) -> str:
+    if place.path.endswith(PICKLES):
+        raise CheckpointError(
+            f"{place.path} in {place.repo_id} is a pickle, which is never loaded: download it and use condseg convert"
+        )
+    return place.path if place.path.endswith(WEIGHTS_SUFFIX) else f"{place.path}/{WEIGHTS_FILE}".lstrip("/")
+
+
+def _entry(name: str, revision: str | None, manifest: ManifestPath | None) -> ManifestEntry:
+    entry = find_entry(name, manifest=manifest)
+    _refuse_revision(name, revision)
+    return entry
 
 
 def _refuse_revision(model: object, revision: str | None) -> None:
@@ -82,7 +201,14 @@ def _refuse_revision(model: object, revision: str | None) -> None:
 
 
 def _bundled(entry: ManifestEntry) -> Path:
-    assert entry.file is not None
-    folder = BUNDLED / entry.file
-    check_sha256(folder / WEIGHTS_FILE, entry.sha256, remedy="the file is damaged; reinstall condseg_sdk")
-    return folder
+    assert entry.sha256 is not None  # only what is on the Hub may have none
+    remedy = "reinstall condseg_sdk" if entry.root == BUNDLED else "put back the file that the manifest means"
+    check_sha256(entry.folder / WEIGHTS_FILE, entry.sha256, remedy=f"the file is damaged; {remedy}")
+    return entry.folder
+
+
+def _onnx_in(folder: Path, name: str) -> Path:
+    path = folder / ONNX_FILE
+    if not path.is_file():
+        raise ModelNotFoundError(f"{folder} has no {ONNX_FILE}: make it with `condseg export {name} {ONNX_FILE}`")
+    return path

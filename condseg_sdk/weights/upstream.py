@@ -22,15 +22,15 @@ Table = dict[str, str]  # prefix of theirs -> prefix of ours; what follows the p
 
 LEVELS = range(1, 5)  # they count from 1, we from 0
 PVT_DEPTHS = (3, 4, 6, 3)
-WRAPPERS = ("state_dict", "model")
-DATA_PARALLEL = "module."
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 
 
 def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> dict[str, Tensor]:
     """Rename the authors' tensors to ours; nothing is left out, nothing is made up.
 
     Args:
-        state: their state dict, on its own or under a "state_dict" or "model" key, with or without the
+        state: their state dict, on its own or under a key such as "state_dict" or "model", with or without the
             "module." that DataParallel puts before each name.
         network: which of their networks it belongs to: "condseg-r50" and "condseg-pvt" for `ConDSeg` with
             the arguments in `NETWORKS`, "stage1" for `ConsistencyNetwork()`.
@@ -72,12 +72,13 @@ def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> di
 
 
 def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    for wrapper in WRAPPERS:
-        if isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if all(name.startswith(DATA_PARALLEL) for name in state):
-        return {name.removeprefix(DATA_PARALLEL): value for name, value in state.items()}
-    return state
+    inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), None)
+    if inner is not None:
+        return _unwrapped(inner)
+    for prefix in PREFIXES:
+        if state and all(str(name).startswith(prefix) for name in state):
+            return _unwrapped({name.removeprefix(prefix): value for name, value in state.items()})
+    return {str(name): value for name, value in state.items()}
 
 
 def _renamed(name: str, table: Table) -> str:

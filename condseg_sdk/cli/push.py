@@ -1,0 +1,43 @@
+"""`condseg push`: a checkpoint onto the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+HELP = "publish a checkpoint on the Hugging Face Hub"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Publish a checkpoint with its model card in one commit. The commit's address goes to stderr, the entry for a "
+        "weights manifest, with commit and SHA-256, to stdout."
+    )
+    parser.add_argument("model", metavar="OUT", help="checkpoint folder, such as finetune's OUT/checkpoint, or a name")
+    parser.add_argument("repo_id", metavar="ORG/NAME", help="repository; made if it does not exist")
+    parser.add_argument("--onnx", action="store_true", help="export, verify and publish model.onnx, too")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository a private one")
+    parser.add_argument("--token", help="with the right to write (default: the one of `hf auth login`)")
+    parser.add_argument("--branch", help="to commit to; made if it does not exist (default: main)")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead")
+    parser.add_argument("--message", default="Upload checkpoint with condseg_sdk", help="of the commit")
+
+
+def run(options: argparse.Namespace) -> int:
+    from condseg_sdk.weights.hub import resolve
+    from condseg_sdk.weights.push import push_checkpoint
+
+    result = push_checkpoint(
+        resolve(options.model),
+        options.repo_id,
+        onnx=options.onnx,
+        private=options.private,
+        token=options.token,
+        branch=options.branch,
+        create_pr=options.create_pr,
+        commit_message=options.message,
+    )
+    print(f"published: {result}", file=sys.stderr)
+    print(json.dumps(result.entry.to_dict(), indent=2))
+    return 0

@@ -1,0 +1,115 @@
+"""The authors' checkpoint files -> ours. The only place where somebody else's pickle is read, and never executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from condseg_sdk.errors import CheckpointError, ModelNotFoundError, check_choice
+from condseg_sdk.images import ColorOrder
+from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.models.tensors import read_tensors
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.weights.checkpoint import DEFAULT_THRESHOLD, CheckpointConfig, save_checkpoint
+from condseg_sdk.weights.upstream import UpstreamNetwork, convert_state_dict
+
+__all__ = ["PUBLISHED_NETWORKS", "convert_checkpoint"]
+
+PublishedNetwork = Literal["r50", "pvt"]
+PUBLISHED_NETWORKS: tuple[str, ...] = get_args(PublishedNetwork)
+_NAMES: dict[PublishedNetwork, UpstreamNetwork] = {"r50": "condseg-r50", "pvt": "condseg-pvt"}
+
+PUBLISHED_SIZE = 256
+# Training scripts keep their best score beside the weights, often as a NumPy number, which is harmless.
+_NUMBERS: list[Any] = [
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)},
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    network: PublishedNetwork,
+    color_order: ColorOrder,
+    size: int = PUBLISHED_SIZE,
+    threshold: float = DEFAULT_THRESHOLD,
+    provenance: dict[str, Any] | None = None,
+) -> Path:
+    """Turn a checkpoint of the authors' code into a checkpoint folder.
+
+    Args:
+        source: a file of `torch.save`: a state dict on its own or in a larger dictionary, with or without the prefix of
+            DataParallel. Also a .safetensors file with these names.
+        folder: new, empty, or with an older checkpoint, which is replaced.
+        network: "r50" for ResNet-50, "pvt" for PVTv2-b2.
+        color_order: of the channels in training: "bgr" before November 2025, "rgb" since. Nothing in the file tells,
+            and the wrong one costs accuracy without an error. Pixels are divided by 255 in both.
+        size: side in pixels of the images in training.
+        threshold: probability from which a pixel belongs to the mask.
+        provenance: "license", "data", "attribution", "metrics" and the like, for config.json and the model card.
+
+    Returns:
+        The folder's full path.
+
+    Raises:
+        ModelNotFoundError: no such file.
+        CheckpointError: the file is damaged, holds objects other than tensors and plain values (nothing of it is
+            executed), or tensors that do not fit the network, by name.
+        OptionError: an argument's value is not allowed, or the folder cannot be written.
+
+    Example:
+        >>> convert_checkpoint("ConDSeg.pth", "condseg-r50", network="r50", color_order="bgr")  # doctest: +SKIP
+        PosixPath('/home/me/condseg-r50')
+    """
+    check_choice("network", network, PublishedNetwork)
+    check_choice("color_order", color_order, ColorOrder)
+    path = Path(source).expanduser()
+    name = _NAMES[network]
+    config = CheckpointConfig(
+        network=NETWORKS[name],
+        # As the authors' code does it: cv2.resize, division by 255, no mean and no standard deviation.
+        preprocessing=Preprocessing((size, size), color_order=color_order, interpolation="linear"),
+        threshold=threshold,
+        provenance={"data": "not recorded", **(provenance or {}), "converted_from": path.name},
+    )
+    try:
+        state = convert_state_dict(_read(path), name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    built = ConDSeg(**NETWORKS[name])
+    built.load_state_dict(state)
+    return save_checkpoint(Path(folder), built, config)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path} is no file: give the .pth file that torch.save wrote")
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    try:
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)|(?:instruction|class|type) (\S+)", str(error))
+        what = next(filter(None, found.groups()), "") if found else ""
+        raise CheckpointError(
+            f"it holds more than tensors{f' ({what})' if what else ''} and was not executed: where you trust it, save "
+            "its state dict alone, torch.save(model.state_dict(), ...)"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"it cannot be read as a file of torch.save ({reason}); fetch it again") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"it holds a {type(content).__name__}, not the state dict of a network")
+    return content

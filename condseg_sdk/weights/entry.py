@@ -1,0 +1,189 @@
+"""One entry of the weights manifest: what a checkpoint or an encoder is, where it stands, and how it is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from condseg_sdk.checksums import SHA256
+from condseg_sdk.download import COMMIT, CONFIG_FILE, REPOSITORY, WEIGHTS_FILE, is_plain_path
+from condseg_sdk.errors import CheckpointError, OptionError, check_choice
+from condseg_sdk.preprocessing import Preprocessing
+
+__all__ = ["BUNDLED", "HubFile", "Kind", "ManifestEntry", "PackageFile"]
+
+Kind = Literal["checkpoint", "encoder"]
+
+BUNDLED = Path(__file__).resolve().parent / "bundled"
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A safetensors file on the Hugging Face Hub.
+
+    Attributes:
+        repo_id: "org/name".
+        filename: path in the repository; the config.json of a checkpoint stands beside it.
+        revision: the commit; None, for an encoder only, is the main branch.
+    """
+
+    repo_id: str
+    filename: str
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not REPOSITORY.fullmatch(self.repo_id):
+            raise OptionError(f"repo_id={self.repo_id!r} must be 'org/name'")
+        if not is_plain_path(self.filename):
+            raise OptionError(f"{self.filename!r} must be a plain relative path")
+        if not self.filename.endswith(".safetensors"):
+            raise OptionError(f"filename={self.filename!r} must end in .safetensors: nothing else is read from the Hub")
+        if self.revision is not None and not COMMIT.fullmatch(self.revision):
+            raise OptionError(f"revision={self.revision!r} must be a commit, 40 lower-case hexadecimal digits")
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A file that comes with another Python package.
+
+    Attributes:
+        distribution: what to `pip install`.
+        module: what to import.
+        path: inside the module, with forward slashes.
+    """
+
+    distribution: str
+    module: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One line of the manifest.
+
+    Attributes:
+        name: what `Predictor.from_pretrained` takes (a checkpoint), or training's `base` (an encoder).
+        kind: "checkpoint" or "encoder".
+        network: a key of `NETWORKS`, or "custom" for other arguments; for an encoder a key of `ENCODERS`.
+        sha256: of the file with the weights. None, on the Hub only: nobody has recorded it here, and the file is
+            checked against the SHA-256 that the Hub's large-file store names.
+        bytes: its size; None where `sha256` is.
+        license: SPDX identifier in lower case, as on the Hub.
+        attribution: whom the licence or good manners ask to name.
+        data: what the weights have seen.
+        preprocessing: what the network expects of its input.
+        date: of the training, ISO 8601, where known.
+        file: a checkpoint's folder, below condseg_sdk/weights/bundled or beside a user's own manifest.
+        hub: where it stands on the Hub.
+        package: the Python package it comes with.
+        threshold: of the probability; None for an encoder.
+        metrics: as measured by benchmarks/: dataset, split, mIoU, mDSC and more.
+        root: the folder that `file` is below; not written into the manifest.
+    """
+
+    name: str
+    kind: Kind
+    network: str
+    sha256: str | None
+    bytes: int | None
+    license: str
+    attribution: str
+    data: str
+    _: KW_ONLY
+    preprocessing: Preprocessing
+    date: str | None = None
+    file: str | None = None
+    hub: HubFile | None = None
+    package: PackageFile | None = None
+    threshold: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    root: Path = field(default=BUNDLED, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, Kind)
+        for name in ("name", "network", "license", "attribution", "data"):
+            if not isinstance(getattr(self, name), str):
+                raise OptionError(f"{name}={getattr(self, name)!r} must be text")
+        if self.date is not None and not isinstance(self.date, str):
+            raise OptionError(f"date={self.date!r} must be text")
+        figures = self.metrics.values() if isinstance(self.metrics, Mapping) else [None]
+        if any(type(value) not in (str, int, float) for value in figures):
+            raise OptionError(f"metrics={self.metrics!r} must be texts and numbers by name")
+        if self.sha256 is not None and not SHA256.fullmatch(self.sha256):
+            raise OptionError(f"sha256={self.sha256!r} must be 64 lower-case hexadecimal digits")
+        if self.bytes is not None and (type(self.bytes) is not int or self.bytes < 1):
+            raise OptionError(f"bytes={self.bytes!r} must be a whole number above 0")
+        if (self.kind == "checkpoint") != (self.threshold is not None):
+            raise OptionError("a checkpoint has a threshold, an encoder has none")
+        if self.threshold is not None and not (type(self.threshold) in (int, float) and 0 < self.threshold < 1):
+            raise OptionError(f"threshold={self.threshold!r} must be a number above 0 and below 1")
+        self._check_place()
+
+    def _check_place(self) -> None:
+        for path in (self.file, self.package.path if self.package else None):
+            if path is not None and not is_plain_path(path):
+                raise OptionError(f"{path!r} must be a plain relative path")
+        checkpoint = self.kind == "checkpoint"
+        if not (self.hub or (self.file if checkpoint else self.package)):
+            raise OptionError(f"{'file or hub' if checkpoint else 'hub or package'} must say where the weights are")
+        if self.package if checkpoint else self.file:
+            raise OptionError("file is for checkpoints, package for encoders")
+        if self.hub and self.package:
+            raise OptionError("hub and package are two files with hashes of their own: make two entries")
+        if (self.sha256 is None or self.bytes is None) and (self.file or self.package):
+            raise OptionError("sha256 and bytes may be null on the Hub only, which names a hash of its own")
+        if checkpoint and self.hub and self.hub.revision is None:
+            raise OptionError("a checkpoint on the Hub needs a commit as revision, since config.json has no hash here")
+
+    @property
+    def folder(self) -> Path:
+        """Where `file` is.
+
+        Raises:
+            CheckpointError: a link leads out of the manifest's own folder.
+        """
+        assert self.file is not None
+        folder = self.root / self.file
+        for path in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
+            if not path.resolve().is_relative_to(self.root.resolve()):
+                raise CheckpointError(f"{path} leads out of {self.root}: put the file itself there")
+        return folder
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as it stands in the manifest, without what it has not."""
+        values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
+        del values["root"]
+        if self.hub is not None and self.hub.revision is None:
+            del values["hub"]["revision"]
+        always = ("sha256", "bytes")
+        return {key: value for key, value in values.items() if key in always or value not in (None, {})}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, root: Path = BUNDLED) -> ManifestEntry:
+        """Read what `to_dict` wrote.
+
+        Args:
+            values: one entry of a manifest.
+            root: the folder that its `file` is below.
+
+        Raises:
+            CheckpointError: a key is missing or unknown, or a value is not allowed.
+        """
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"a manifest entry must be an object, not {values!r}")
+        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
+        del known["root"]
+        missing = [name for name, required in known.items() if required and name not in values]
+        unknown = [name for name in values if name not in known]
+        if missing or unknown:
+            raise CheckpointError(f"manifest entry {values.get('name')!r}: missing {missing}, unknown {unknown}")
+        try:
+            parts: dict[str, Any] = {"preprocessing": Preprocessing.from_dict(values["preprocessing"]), "root": root}
+            for key, kind in (("hub", HubFile), ("package", PackageFile)):
+                if key in values:
+                    parts[key] = kind(**values[key])
+            return cls(**{**values, **parts})
+        except (TypeError, OptionError, CheckpointError) as error:
+            raise CheckpointError(f"manifest entry {values['name']!r}: {error}") from error
