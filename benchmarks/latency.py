@@ -1,66 +1,108 @@
-"""Size and speed of the networks in eager PyTorch, as ratios within one run.
+"""Every network in every form, runtime and precision, against the published form: the tables of docs/benchmarks.md.
 
-    python benchmarks/latency.py --size 256 --batch 1 --repetitions 15
+    python benchmarks/latency.py --images kvasir_seg/images --out benchmark --plot --docs docs/benchmarks.md
+    python benchmarks/latency.py --quick
 
-Repetitions are interleaved, so that a drift of the machine meets all networks alike; figures are medians.
+condseg-lite has its bundled weights. The paper's two networks have random ones, normalised on the images, since speed
+does not depend on them; their threshold is the median probability, so that the Dice of their masks means something.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
-import time
+import shlex
+import sys
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import numpy as np
+import published
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
+from condseg_sdk.benchmarking.machine import machine_lines
+from condseg_sdk.benchmarking.measure import Row
+from condseg_sdk.benchmarking.run import Plan, benchmark, network_inputs
+from condseg_sdk.benchmarking.subjects import Subject
+from condseg_sdk.benchmarking.table import include, markdown
+from condseg_sdk.cli.benchmark import add_plan_options, check_outputs, make_plan, save_outputs
+from condseg_sdk.errors import CondsegError
 from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
+from condseg_sdk.weights.hub import resolve
 
-REFERENCE = "condseg-r50"
-
-
-def gflop(network: ConDSeg, images: torch.Tensor) -> float:
-    """Floating-point operations of convolutions and matrix products, two for a multiply-add, in 1e9."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(images)
-    return float(counter.get_total_flops()) / 1e9
+BUNDLED = {"condseg-lite": "condseg-lite-polyp"}
+IMAGENET = Preprocessing((256, 256), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def seconds(network: ConDSeg, images: torch.Tensor) -> float:
-    """Wall time of one forward pass for a mask alone."""
-    start = time.perf_counter()
-    with torch.inference_mode():
-        network(images)
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=15)
-    options = parser.parse_args()
+def checkpoint_of(name: str, plan: Plan, folder: Path) -> Path:
+    """The network's bundled checkpoint, or a random one made here."""
+    if name in BUNDLED:
+        return resolve(BUNDLED[name])
     torch.manual_seed(0)
-    networks = {name: ConDSeg(**arguments).eval() for name, arguments in NETWORKS.items()}
-    images = torch.rand(options.batch, 3, options.size, options.size)
-    for network in networks.values():
-        seconds(network, images)  # warm-up
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(options.repetitions):
-        for name, network in networks.items():
-            times[name].append(seconds(network, images))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, {platform.machine()}")
-    print(f"batch {options.batch} at {options.size}x{options.size}, {options.repetitions} interleaved repetitions")
-    print(f"{'network':14} {'M parameters':>12} {'GFLOP':>7} {'median ms':>10} {'times ' + REFERENCE:>18}")
-    for name, network in networks.items():
-        parameters = sum(p.numel() for p in network.parameters()) / 1e6
-        work = gflop(network, images[:1])
-        speed = medians[REFERENCE] / medians[name]
-        print(f"{name:14} {parameters:12.2f} {work:7.1f} {1e3 * medians[name]:10.1f} {speed:18.2f}")
+    network = ConDSeg(**NETWORKS[name]).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # a plain mean over what it sees
+    images = torch.from_numpy(network_inputs(IMAGENET, 256, plan.images))
+    with torch.no_grad():
+        network(images)
+        probability = network.eval()(images).mask.sigmoid()
+    threshold = float(np.clip(probability.median(), 0.01, 0.99))
+    return save_checkpoint(folder / name, network, CheckpointConfig(NETWORKS[name], IMAGENET, threshold, {}))
+
+
+def measure(options: argparse.Namespace, plan: Plan) -> list[Row]:
+    """The rows of all networks."""
+    rows: list[Row] = []
+    for name in options.network:
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder)
+            checkpoint = checkpoint_of(name, plan, work)
+
+            def baselines(batch: int, size: int, checkpoint: Path = checkpoint, work: Path = work) -> list[Subject]:
+                return published.subjects(checkpoint, work, batch, size, plan.threads)
+
+            progress = partial(print, file=sys.stderr, flush=True)
+            # By default what compiles in reasonable time: condseg-r50 takes minutes, for each batch and size.
+            compiled = options.compile or ("first" if name == "condseg-lite" else "none")
+            this = replace(plan, compiled=compiled)
+            rows += benchmark(name, checkpoint, this, work=work, baselines=baselines, progress=progress)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 352], help="sides in pixels (default: 256 352)")
+    parser.add_argument("--quick", action="store_true", help="condseg-lite, one image at 256x256, nothing compiled")
+    parser.add_argument("--docs", type=Path, help="Markdown file whose marked part the tables replace")
+    add_plan_options(parser)
+    parser.set_defaults(compile=None)
+    options = parser.parse_args()
+    if options.quick:
+        options.network, options.size, options.batch = ["condseg-lite"], [256], [1]
+        options.compile, options.seconds = "none", min(options.seconds, 5.0)
+    command = shlex.join(["python", "benchmarks/latency.py", *sys.argv[1:]])
+    try:
+        check_outputs(options)
+        if options.docs is not None:
+            include(options.docs, "being measured")  # finds out now whether it has the marks
+        rows = measure(options, make_plan(options))
+        header = machine_lines(options.threads)
+        text = markdown(rows, header, command=command)
+        print(text)
+        save_outputs(options, rows, header, command)
+        if options.docs is not None:
+            include(options.docs, text)
+    except CondsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -5,13 +5,22 @@ The baseline of every speed figure here. Same weights and the same answer as `Co
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from condseg_sdk.benchmarking.subjects import Run, Subject, missing_device
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.models.cdfa import TAPS, WINDOW, ContrastDrivenFeatureAggregation
+from condseg_sdk.weights.checkpoint import load_checkpoint
 
 
 class UnfoldedAggregation(ContrastDrivenFeatureAggregation):
@@ -48,3 +57,72 @@ class PublishedForm(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(x for x in self.network(images, aux=True) if x is not None)
+
+
+def torch_form(checkpoint: Path, *, device: str = "cpu") -> Run:
+    """The published form in eager PyTorch."""
+    form = PublishedForm(load_checkpoint(checkpoint)[0]).to(device)
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            mask: NDArray[np.float32] = form(torch.from_numpy(batch).to(device))[0][:, 0].cpu().numpy()
+        return mask
+
+    return run
+
+
+def onnx_form(file: Path, *, device: str, threads: int | None) -> Run:
+    """The published form's export in ONNX Runtime, which puts what its CUDA provider lacks (Col2Im) on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    providers = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}[device]
+    if device == "cuda":
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(file, options, providers=providers)
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        mask: NDArray[np.float32] = session.run(None, {"images": batch})[0][:, 0]
+        return mask
+
+    return run
+
+
+def export(checkpoint: Path, file: Path, *, batch: int, size: int) -> Path:
+    """Write the published form through PyTorch's exporter, for one batch and size, which it folds in as constants."""
+    form = PublishedForm(load_checkpoint(checkpoint)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            form,
+            (torch.zeros(batch, 3, size, size),),
+            dynamo=True,
+            input_names=["images"],
+            opset_version=18,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(file, external_data=False)
+    return file
+
+
+def subjects(checkpoint: Path, work: Path, batch: int, size: int, threads: int | None) -> list[Subject]:
+    """The published form on every runtime and device, the eager one on the CPU first."""
+    weights = checkpoint / "model.safetensors"
+    no_cuda = missing_device("cuda")
+    rows = [
+        Subject(
+            "PyTorch", "published", "float32", device, partial(torch_form, checkpoint, device=device), weights, missing
+        )
+        for device, missing in (("cpu", ""), ("cuda", no_cuda))
+    ]
+    for device, missing in (("cpu", ""), ("cuda", no_cuda)):
+        file = work / f"published-{batch}-{size}.onnx"
+        if not file.exists():
+            export(checkpoint, file, batch=batch, size=size)
+        build = partial(onnx_form, file, device=device, threads=threads if device == "cpu" else None)
+        rows.append(Subject("ONNX Runtime", "published", "float32", device, build, file, missing))
+    reason = "TensorRT has no Col2Im"
+    rows.append(Subject("ONNX Runtime", "published", "float32", "tensorrt", None, None, reason))
+    return rows

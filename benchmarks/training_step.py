@@ -44,7 +44,7 @@ def build(form: str, options: argparse.Namespace) -> Callable[[], float]:
         trained: nn.Module = PublishedForm(network, trainable=True)
         forward: Callable[[], Any] = lambda: ConDSegOutput(*trained(images))  # noqa: E731
     else:
-        trained = network.train().to(memory_format=torch.channels_last)
+        trained = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.contiguous(memory_format=torch.channels_last)
         forward = lambda: network(images, aux=True)  # noqa: E731
     optimizer = torch.optim.AdamW(trained.parameters())
@@ -112,10 +112,10 @@ class _Values:
 
 def parts(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    network = ConDSeg(**NETWORKS[options.network]).train().to(memory_format=torch.channels_last)
+    network = ConDSeg(**NETWORKS[options.network]).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters())
     pairs: Any = _Values(options.batch * (options.repetitions + 2), options.size)
-    loader = DataLoader(_Batches(pairs), batch_size=options.batch, shuffle=True, collate_fn=_as_it_is)
+    loader = DataLoader(_Batches(pairs), batch_size=options.batch, shuffle=True, collate_fn=_as_it_is)  # type: ignore[arg-type]
     ours, chain = TrainingAugmentation((options.size, options.size)), kornia_chain()
     times: dict[str, list[float]] = {}
     now = time.perf_counter()

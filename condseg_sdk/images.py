@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
 
@@ -302,7 +302,9 @@ def _from_pil(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if 0 in image.size:
         raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
     with _pillow_errors(name):  # an image that was opened lazily is decoded here
-        upright = ImageOps.exif_transpose(image)
+        image.load()  # some formats have their orientation after the pixels
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        upright = ImageOps.exif_transpose(image) if turned else image  # which copies in any case
         if upright.mode[0] in "IF":  # 16-bit, 32-bit and float gray, which Pillow would clip at 255
             return _from_array(_narrow(np.asarray(upright), name), name, "rgb")
         return np.array(_flatten(upright))
@@ -321,7 +323,7 @@ def _narrow(gray: NDArray[Any], name: str) -> NDArray[Any]:
 def _flatten(image: Image.Image) -> Image.Image:
     """To RGB, transparent pixels onto `ALPHA_BACKGROUND`."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     background = Image.new("RGBA", image.size, (*ALPHA_BACKGROUND, 255))
     return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
 

@@ -1,21 +1,22 @@
-"""From sources to answers, in order: images are decoded ahead in threads while the network works on a batch.
+"""From sources to answers, in order, with the network always at work.
 
-At most a few batches are in memory, however long the list or the video is.
+Three things happen at once: sources are decoded and resized in threads, one thread of its own runs the network on
+batches, and the caller uses the answers before them. A few batches are in memory, however long the list or the video.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from condseg_sdk.ahead import map_ahead, worker_threads
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.images import ColorOrder, load_image
 from condseg_sdk.preprocessing import Preprocessing
@@ -23,10 +24,12 @@ from condseg_sdk.runtimes.base import Maps, Runtime, run_flipped
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.tiling import merge, plan_tiles
 
-DECODERS = min(4, os.cpu_count() or 1)
+DECODERS = min(8, os.cpu_count() or 1)
+BATCHES_AHEAD = 2  # one in the network and one ready for it
 MIN_TILE = 32  # below it a tile shows less than one cell of the network's coarsest map
 
 ErrorHandler = Callable[[Any, CondsegError], None]
+Mapper = Callable[..., Iterator[Any]]  # `map`, or one that works ahead
 
 
 T = TypeVar("T")
@@ -74,6 +77,23 @@ class _Decoded:
     pixels: NDArray[Any]  # network input (3, h, w), or with tiles the image (H, W, 3)
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """Stands in the place of a source that cannot be read, so that its error comes in order."""
+
+    named: Named
+    error: CondsegError
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A batch, failures in their places, and the maps of what was decoded, one each."""
+
+    items: list[_Decoded | _Failed]
+    masks: list[NDArray[np.float32]]
+    uncertainties: list[NDArray[np.float32] | None]
+
+
 class Pipeline:
     """Answers sources with one runtime.
 
@@ -92,61 +112,95 @@ class Pipeline:
         self.request = request
         self.on_error = on_error
 
+    def answer_one(self, named: Named) -> Segmentation:
+        """The answer for one source, in the caller's thread; an error is raised."""
+        return next(self._segmentations(self._answered([self._decode(named)], map)))
+
     def answer(self, sources: Iterable[Named]) -> Iterator[Segmentation]:
-        """One Segmentation for each source that can be read, in order."""
-        decoded = self._decoded_ahead(sources)
-        if self.request.tile is not None:
-            yield from map(self._answer_tiled, decoded)
-            return
-        for batch in _batched(decoded, self.request.batch_size):
-            maps = self._run(np.stack([item.pixels for item in batch]))
-            for index, item in enumerate(batch):
-                uncertainty = None if maps.uncertainty is None else maps.uncertainty[index].copy()
-                yield self._segmentation(item, maps.mask[index].copy(), uncertainty)
+        """One Segmentation for each source that can be read, in order.
+
+        An error, also one of `sources` itself, is raised (or given to `on_error`) after the answers before it.
+        """
+        with worker_threads(DECODERS) as decoders, worker_threads(1) as network:
+            decoded = map_ahead(self._try_decode, sources, pool=decoders, ahead=self.request.batch_size + DECODERS)
+            batches = self._batches(decoded)
+            answer = partial(self._answered, mapper=partial(map_ahead, pool=decoders, ahead=BATCHES_AHEAD))
+            for answered in map_ahead(answer, batches, pool=network, ahead=BATCHES_AHEAD):
+                yield from self._segmentations(answered)
 
     def _decode(self, named: Named) -> _Decoded:
         image = load_image(named.source, color_order=self.request.color_order)
         pixels = image if self.request.tile is not None else self.preprocessing(image)
         return _Decoded(named, (image.shape[0], image.shape[1]), pixels)
 
-    def _decoded_ahead(self, sources: Iterable[Named]) -> Iterator[_Decoded]:
-        iterator = iter(sources)
-        ahead = self.request.batch_size + DECODERS
-        with ThreadPoolExecutor(DECODERS) as pool:
-            waiting = deque((named, pool.submit(self._decode, named)) for named in islice(iterator, ahead))
-            try:
-                while waiting:
-                    named, future = waiting.popleft()
-                    try:
-                        decoded = future.result()
-                    except CondsegError as error:
-                        if self.on_error is None:
-                            raise
-                        self.on_error(named.source, error)
-                    else:
-                        yield decoded
-                    waiting.extend((named, pool.submit(self._decode, named)) for named in islice(iterator, 1))
-            finally:  # also when the caller stops early
-                pool.shutdown(cancel_futures=True)
+    def _try_decode(self, named: Named) -> _Decoded | _Failed:
+        try:
+            return self._decode(named)
+        except CondsegError as error:
+            return _Failed(named, error)
+
+    def _batches(self, decoded: Iterable[_Decoded | _Failed]) -> Iterator[list[_Decoded | _Failed]]:
+        """Lists of `batch_size`, failures counted; of a single image with tiles, which make batches themselves."""
+        size = self.request.batch_size if self.request.tile is None else 1
+        batch: list[_Decoded | _Failed] = []
+        try:
+            for item in decoded:
+                batch.append(item)
+                if isinstance(item, _Failed) and self.on_error is None:
+                    break  # it will be raised: nothing after it is wanted
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+        except Exception:  # of the sources' iterator: first what it gave before
+            if batch:
+                yield batch
+            raise
+        if batch:
+            yield batch
+
+    def _answered(self, items: list[_Decoded | _Failed], mapper: Mapper) -> _Answered:
+        decoded = [item for item in items if isinstance(item, _Decoded)]
+        if not decoded:
+            return _Answered(items, [], [])
+        if self.request.tile is not None:
+            maps = [self._run_tiled(item, mapper) for item in decoded]
+            return _Answered(items, [m for m, _ in maps], [u for _, u in maps])
+        masks, uncertainties = self._run(np.stack([item.pixels for item in decoded]))
+        # Copies: one answer that is kept must not keep its whole batch.
+        return _Answered(
+            items,
+            [mask.copy() for mask in masks],
+            [None] * len(masks) if uncertainties is None else [u.copy() for u in uncertainties],
+        )
 
     def _run(self, batch: NDArray[np.float32]) -> Maps:
         if self.request.tta:
             return run_flipped(self.runtime, batch, uncertainty=self.request.uncertainty)
         return self.runtime.run(batch, uncertainty=self.request.uncertainty)
 
-    def _answer_tiled(self, item: _Decoded) -> Segmentation:
+    def _run_tiled(self, item: _Decoded, mapper: Mapper) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         assert self.request.tile is not None
         tiles = plan_tiles(item.size, tile=self.request.tile)
-        answers = [
-            self._run(np.stack([self.preprocessing(tile.crop(item.pixels)) for tile in group]))
-            for group in _batched(tiles, self.request.batch_size)
-        ]
+        groups = mapper(
+            lambda group: np.stack([self.preprocessing(tile.crop(item.pixels)) for tile in group]),
+            _batched(tiles, self.request.batch_size),
+        )
+        answers = [self._run(group) for group in groups]
         mask = merge(tiles, (x for maps in answers for x in maps.mask), size=item.size)
-        uncertainty = None
-        if self.request.uncertainty:
-            parts = (x for maps in answers if maps.uncertainty is not None for x in maps.uncertainty)
-            uncertainty = merge(tiles, parts, size=item.size)
-        return self._segmentation(item, mask, uncertainty)
+        if not self.request.uncertainty:
+            return mask, None
+        parts = (x for maps in answers if maps.uncertainty is not None for x in maps.uncertainty)
+        return mask, merge(tiles, parts, size=item.size)
+
+    def _segmentations(self, answered: _Answered) -> Iterator[Segmentation]:
+        maps = zip(answered.masks, answered.uncertainties, strict=True)
+        for item in answered.items:
+            if isinstance(item, _Decoded):
+                yield self._segmentation(item, *next(maps))
+            elif self.on_error is None:
+                raise item.error
+            else:
+                self.on_error(item.named.source, item.error)
 
     def _segmentation(
         self, item: _Decoded, mask: NDArray[np.float32], uncertainty: NDArray[np.float32] | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -189,10 +189,10 @@ class Predictor:
             [21870, 0, 1311]
         """
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
-        single = is_single(source)
         sources = [Named(s, source_name(s)) for s in find_images(source)]
-        answers = list(self._answers(sources, request, "raise" if single else on_error))
-        return answers[0] if single else answers
+        if is_single(source):
+            return self._pipeline(request, "raise").answer_one(sources[0])
+        return list(self._pipeline(request, on_error).answer(sources))
 
     def stream(
         self,
@@ -224,7 +224,7 @@ class Predictor:
             ...     print(seg.name, seg.area)
         """
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
-        return self._answers(_named(source), request, on_error)
+        return self._pipeline(request, on_error).answer(_named(source))
 
     def export_onnx(
         self,
@@ -361,8 +361,8 @@ class Predictor:
             color_order=color_order,
         )
 
-    def _answers(self, sources: Iterable[Named], request: Request, on_error: OnError) -> Iterator[Segmentation]:
-        return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error)).answer(sources)
+    def _pipeline(self, request: Request, on_error: OnError) -> Pipeline:
+        return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error))
 
 
 def _named(source: Any) -> Iterator[Named]:

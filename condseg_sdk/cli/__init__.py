@@ -14,7 +14,7 @@ from importlib import import_module
 
 from condseg_sdk.errors import CondsegError
 
-COMMANDS = ("predict", "models", "export", "finetune", "evaluate", "convert", "push")
+COMMANDS = ("predict", "models", "export", "benchmark", "finetune", "evaluate", "convert", "push")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

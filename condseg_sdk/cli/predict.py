@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from condseg_sdk.ahead import map_ahead, worker_threads
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.files import make_folder
 from condseg_sdk.images import VIDEO_SUFFIXES, find_images
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from condseg_sdk.segmentation import SaveKind, Segmentation
 
 HELP = "segment images, folders or videos"
+SAVERS = min(4, os.cpu_count() or 1)
 DEFAULT_MODEL = "condseg-lite-polyp"
 SUFFIXES = {"mask": "_mask.png", "overlay": "_overlay.png", "probability": "_probability.png", "json": ".json"}
 
@@ -67,14 +70,20 @@ def run(options: argparse.Namespace) -> int:
             for number, seg in enumerate(predictor.stream(video, **request)):
                 yield base.with_name(f"{base.name}_{number:06d}"), seg
 
-    done, found = 0, 0
-    total = None if videos else len(outputs)
-    for base, seg in tqdm(answers(), total=total, unit="image", disable=total == 1):
+    def save(answer: tuple[Path, Segmentation]) -> bool:
+        base, seg = answer
         make_folder(base.parent)
         for kind in kinds:
             seg.save(base.with_name(base.name + SUFFIXES[kind]), kind=kind)
-        done += 1
-        found += not seg.is_empty
+        return not seg.is_empty
+
+    done, found = 0, 0
+    total = None if videos else len(outputs)
+    with worker_threads(SAVERS) as savers:  # compressing pictures must not keep the network waiting
+        saved = map_ahead(save, answers(), pool=savers, ahead=2 * SAVERS)
+        for has_region in tqdm(saved, total=total, unit="image", disable=total == 1):
+            done += 1
+            found += has_region
     print(f"{done} segmented on {predictor.device}, {found} with a region; files in {options.out}")
     for error in skipped:
         print(f"skipped: {error}", file=sys.stderr)

@@ -81,5 +81,6 @@ class OutputBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.refine
-        result: Tensor = self.logits(second(first.after(lambda fused: upsample(fused, self.upscale), self.fuse(x))))
+        grown: Tensor = first.after(lambda fused: upsample(fused, self.upscale), self.fuse(x))  # type: ignore[operator]
+        result: Tensor = self.logits(second(grown))
         return result

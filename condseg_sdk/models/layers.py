@@ -116,9 +116,10 @@ class DilatedConvBlock(nn.Module):
         self.attention = SpatialAttention()
 
     def _attended(self, *parts: Tensor) -> Tensor:
-        return torch.cat([branch[1](part) for branch, part in zip(self.branches, parts, strict=True)], 1)
+        weigh = [branch[1] for branch in self.branches]  # type: ignore[index]
+        return torch.cat([attention(part) for attention, part in zip(weigh, parts, strict=True)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = [branch[0](x) for branch in self.branches]
+        parts = [branch[0](x) for branch in self.branches]  # type: ignore[index]
         fused = self.fuse.after(self._attended, *parts)
         return self.attention(F.relu(fused + self.shortcut(x)))

@@ -67,7 +67,7 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, conv in enumerate(self.convs):
-            x = conv(x) if index == 0 else conv.after(_doubled, x)
+            x = conv(x) if index == 0 else conv.after(_doubled, x)  # type: ignore[operator]
         return self.logits(x)
 
 
@@ -84,5 +84,5 @@ class FeatureGuide(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, conv in enumerate(self.convs):
-            x = conv(x) if index == 0 else conv.after(_doubled, x)
+            x = conv(x) if index == 0 else conv.after(_doubled, x)  # type: ignore[operator]
         return x

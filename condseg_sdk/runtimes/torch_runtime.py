@@ -122,7 +122,8 @@ class TorchRuntime:
 
     def _numerics(self) -> AbstractContextManager[object]:
         if self._dtype != torch.float32:
-            return torch.autocast(self._device.type, self._dtype)
+            # No cache of converted weights: a CUDA graph would record where it was and find other things there.
+            return torch.autocast(self._device.type, self._dtype, cache_enabled=False)
         if self._device.type == "cuda":
             # TF32, cuDNN's default, would make a float32 answer depend on the batch in the third decimal.
             return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)

@@ -151,6 +151,6 @@ class PairBatches(L.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
             pin_memory=torch.cuda.is_available(),
         )

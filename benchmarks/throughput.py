@@ -1,0 +1,102 @@
+"""A folder's images a second against the bare network's, and where the difference goes.
+
+    python benchmarks/throughput.py condseg-lite-polyp kvasir_seg/images --count 200
+
+"Bare" is the same runtime on ready batches of the same images, with nothing to read or resize. Both are measured in
+turn within each repetition, so that a drift of the machine meets both alike; the ratio is the median over repetitions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from condseg_sdk import Predictor
+from condseg_sdk.images import find_images, load_image
+from condseg_sdk.runtimes.base import Runtime
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall time, and processor time of all threads."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def stages(predictor: Predictor, paths: list[Path]) -> dict[str, float]:
+    """Mean processor time for one image in milliseconds, stage by stage, one thread."""
+    totals = {"decode": 0.0, "resize": 0.0, "normalise": 0.0}
+    for path in paths:
+        start = time.thread_time()
+        image = load_image(path)
+        decoded = time.thread_time()
+        small = predictor.preprocessing.resize(image)
+        resized = time.thread_time()
+        predictor.preprocessing.normalize(small)
+        for name, value in zip(totals, (decoded - start, resized - decoded, time.thread_time() - resized), strict=True):
+            totals[name] += 1e3 * value / len(paths)
+    return totals
+
+
+def measure(predictor: Predictor, runtime: Runtime, paths: list[Path], batch_size: int, repetitions: int) -> None:
+    """Print one runtime's line."""
+    inputs = [predictor.preprocessing(load_image(path)) for path in paths]
+    batches = [np.stack(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size)]
+    del inputs
+
+    def bare() -> None:
+        for batch in batches:
+            runtime.run(batch, uncertainty=False)
+
+    def folder() -> None:
+        predictor([*paths], batch_size=batch_size)
+
+    runtime.run(batches[0], uncertainty=False)  # warm-up
+    predictor(paths[:batch_size], batch_size=batch_size)
+    pairs = [(seconds(bare), seconds(folder)) for _ in range(repetitions)]
+    walls = [statistics.median(x) for x in zip(*((b[0], f[0]) for b, f in pairs), strict=True)]
+    processor = [statistics.median(x) for x in zip(*((b[1], f[1]) for b, f in pairs), strict=True)]
+    ratios = [b[0] / f[0] for b, f in pairs]
+    rates = [len(paths) / wall for wall in walls]
+    costs = [1e3 * value / len(paths) for value in processor]
+    print(
+        f"{'/'.join(predictor.providers):22} {rates[0]:8.1f} {rates[1]:10.1f} {statistics.median(ratios):8.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f}) {costs[0]:12.1f} {costs[1]:12.1f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="name or folder of a checkpoint")
+    parser.add_argument("images", help="folder, list or pattern of images")
+    parser.add_argument("--count", type=int, default=200, help="images, the first by name (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--repetitions", type=int, default=5)
+    options = parser.parse_args()
+    paths = find_images(options.images)[: options.count]
+    predictor = Predictor.from_pretrained(options.model, device="cpu")
+    print(
+        f"{len(paths)} images, batch {options.batch_size}, {options.repetitions} repetitions, "
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    )
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in stages(predictor, paths).items())
+    print(f"processor ms an image outside the network: {parts}")
+    print(f"{'runtime':22} {'bare/s':>8} {'folder/s':>10} {'ratio':>8} {'':16} {'bare CPU ms':>12} {'folder':>12}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        predictor.export_onnx(file, verify=False)
+        for runs in (predictor, Predictor.from_pretrained(file, device="cpu")):
+            measure(runs, runs._runtime, paths, options.batch_size, options.repetitions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Working ahead in threads: results in order, a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def worker_threads(count: int) -> Iterator[Executor]:
+    """A pool of threads whose waiting work is dropped at the end of the block; what runs already is waited for."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def map_ahead(function: Callable[[T], R], items: Iterable[T], *, pool: Executor, ahead: int) -> Iterator[R]:
+    """`map(function, items)`, with up to `ahead` items in work or waiting while the caller uses a result.
+
+    Items are taken from their iterator in the caller's thread. An error of `function` is raised when its item's turn
+    comes, and so is an error of the iterator itself: after the results of all items before it. Threads end with
+    `worker_threads`, also where the caller stops early.
+
+    Args:
+        function: Called in the pool's threads.
+        items: Any number, taken as they are needed.
+        pool: Of threads.
+        ahead: How many, at least 1. So many results are in memory at most.
+
+    Example:
+        >>> with worker_threads(2) as pool:
+        ...     list(map_ahead(abs, (-1, -2, 3), pool=pool, ahead=2))
+        [1, 2, 3]
+    """
+    iterator = iter(items)
+    waiting: deque[Future[R]] = deque()
+    more = True
+    while True:
+        while more and len(waiting) < ahead:
+            try:
+                waiting.append(pool.submit(function, next(iterator)))
+            except StopIteration:
+                more = False
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised in its turn
+                failed: Future[R] = Future()
+                failed.set_exception(error)
+                waiting.append(failed)
+                more = False
+        if not waiting:
+            return
+        yield waiting.popleft().result()

@@ -1,0 +1,243 @@
+"""Subjects measured in turn: every round, each of them a few repetitions, so that a drift of the machine meets all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condseg_sdk.benchmarking.flops import SIDE, graph_flops
+from condseg_sdk.benchmarking.subjects import Subject
+from condseg_sdk.benchmarking.worker import Loaded, SubjectError, Worker
+
+ROUNDS = 5  # at least, in turn
+SLOW_ROUNDS = 3  # where one repetition takes more than SLOW
+SLOW = 10.0  # seconds
+SLICE = 0.4  # seconds for the repetitions of one subject in one round
+MOST = 10  # repetitions in one round
+WARM = 3.0  # seconds: what takes longer starts with caches cold from the others' turns, which it does not notice
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all subjects of a group of rows have in common."""
+
+    network: str
+    batch: int
+    size: int
+    threads: int | None
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One subject's figures; None is what could not be measured, `note` says why.
+
+    Attributes:
+        repetitions: behind the percentiles, over `rounds` turns.
+        p50_ms, p95_ms, p99_ms: of one call with the whole batch.
+        images_per_second: at the median.
+        speedup: the first row's median of the group by this one's.
+        memory_mb: the most resident memory (on a GPU: its memory) since before loading.
+        load_s: from file to something that can run.
+        first_s: the first answer, compilation included.
+        file_mb: of what it is loaded from.
+        max_difference: largest of any pixel's probability from float32 PyTorch's, over `compared` images.
+        dice: mean over these images of the masks' Dice with float32 PyTorch's.
+        floor: time by the time that its convolutions and matrix products alone would take at the rate of a MatMul of
+            side 2048 in the same runtime, machine and run (float32 ONNX on the CPU alone).
+    """
+
+    network: str
+    batch: int
+    size: int
+    runtime: str
+    form: str
+    precision: str
+    device: str
+    repetitions: int = 0
+    rounds: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    images_per_second: float | None = None
+    speedup: float | None = None
+    memory_mb: float | None = None
+    load_s: float | None = None
+    first_s: float | None = None
+    file_mb: float | None = None
+    max_difference: float | None = None
+    dice: float | None = None
+    compared: int = 0
+    floor: float | None = None
+    note: str = ""
+
+
+@dataclass
+class _Entry:
+    """A subject on its way to a row."""
+
+    subject: Subject
+    worker: Worker | None = None
+    loaded: Loaded | None = None
+    seconds: list[float] = field(default_factory=list)
+    last: float = 0.0
+    rounds: int = 0
+    note: str = ""
+
+
+def measure(
+    subjects: Sequence[Subject],
+    setting: Setting,
+    images: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    *,
+    budget: float,
+    ceiling: Subject | None = None,
+    progress: Callable[[str], object],
+) -> list[Row]:
+    """Measure subjects at one batch and size.
+
+    Args:
+        subjects: the first one is what `speedup` refers to.
+        setting: batch, size and so on.
+        images: normalised, float32 (N, 3, h, w), gone through batch by batch.
+        reference: float32 PyTorch's logits for them, (N, h, w).
+        budget: seconds to spend on the rounds, beyond the least number of them.
+        ceiling: see `flops.matmul_subject`.
+        progress: gets a line now and then.
+
+    Returns:
+        A row for each subject, in order.
+    """
+    entries = [_Entry(subject, note=subject.missing) for subject in (*subjects, *([ceiling] if ceiling else []))]
+    with ExitStack() as stack:
+        for entry in entries:
+            if entry.subject.build is None or entry.note:
+                continue
+            worker = Worker(entry.subject, images, batch=setting.batch, threads=setting.threads)
+            entry.worker = stack.enter_context(worker)
+            progress(f"loading {entry.subject.label}")
+            _attempt(entry, lambda entry, worker: setattr(entry, "loaded", worker.load()))
+            if entry.loaded:
+                entry.last = entry.loaded.first_seconds
+        _rounds(entries, budget, progress)
+        rate = None
+        if ceiling is not None and entries[-1].seconds:
+            rate = 2 * SIDE**3 / float(np.median(entries.pop().seconds))
+        rows = [_row(entry, setting, reference, rate) for entry in entries[: len(subjects)]]
+    first = rows[0].p50_ms
+    return [replace(row, speedup=first / row.p50_ms) if first and row.p50_ms else row for row in rows]
+
+
+def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
+    """A subject that breaks down keeps its reason and leaves the rounds to the others."""
+    assert entry.worker is not None
+    try:
+        work(entry, entry.worker)
+    except SubjectError as error:
+        entry.note = str(error)
+
+
+def _rounds(entries: Sequence[_Entry], budget: float, progress: Callable[[str], object]) -> None:
+    def turn(entry: _Entry, worker: Worker) -> None:
+        repetitions = min(MOST, max(1, int(SLICE / max(entry.last, 1e-6))))
+        seconds = worker.run(repetitions, warm=entry.last < WARM)
+        entry.seconds += seconds
+        entry.rounds += 1
+        entry.last = float(np.median(seconds))
+
+    spent = 0.0
+    number = 0
+    while running := [e for e in entries if e.worker and not e.note and (e.rounds < _least(e) or spent < budget)]:
+        number += 1
+        progress(f"round {number}, {spent:.0f} s of {budget:.0f}")
+        for entry in running:
+            before = len(entry.seconds)
+            _attempt(entry, turn)
+            spent += sum(entry.seconds[before:])
+
+
+def _least(entry: _Entry) -> int:
+    return SLOW_ROUNDS if entry.last > SLOW else ROUNDS
+
+
+def _row(entry: _Entry, setting: Setting, reference: NDArray[np.float32], rate: float | None) -> Row:
+    subject = entry.subject
+    row = {
+        "network": setting.network,
+        "batch": setting.batch,
+        "size": setting.size,
+        "runtime": subject.runtime,
+        "form": subject.form,
+        "precision": subject.precision,
+        "device": subject.device,
+        "note": entry.note,
+    }
+    if entry.worker is None or entry.loaded is None or not entry.seconds:
+        return Row(**row)  # type: ignore[arg-type]
+    try:
+        peak, answers = entry.worker.report()
+    except SubjectError as error:
+        return Row(**{**row, "note": str(error)})  # type: ignore[arg-type]
+    p50, p95, p99 = percentiles(entry.seconds)
+    difference, dice = agreement(answers, reference, setting.threshold)
+    floor = None
+    if rate and subject.runtime == "ONNX Runtime" and (subject.precision, subject.device) == ("float32", "cpu"):
+        assert subject.file is not None
+        floor = p50 * rate / graph_flops(subject.file, (setting.batch, 3, setting.size, setting.size))
+    return Row(
+        **row,  # type: ignore[arg-type]
+        repetitions=len(entry.seconds),
+        rounds=entry.rounds,
+        p50_ms=1e3 * p50,
+        p95_ms=1e3 * p95,
+        p99_ms=1e3 * p99,
+        images_per_second=setting.batch / p50,
+        memory_mb=None if peak is None else peak / 1e6,
+        load_s=entry.loaded.load_seconds,
+        first_s=entry.loaded.first_seconds,
+        file_mb=None if subject.file is None else subject.file.stat().st_size / 1e6,
+        max_difference=difference,
+        dice=dice,
+        compared=len(answers),
+        floor=floor,
+    )
+
+
+def percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
+    """Median, 95th and 99th percentile, interpolated linearly; of few repetitions the last two are near the slowest.
+
+    Example:
+        >>> percentiles([1.0, 2.0, 3.0, 4.0, 5.0])
+        (3.0, 4.8, 4.96)
+    """
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
+    return p50, p95, p99
+
+
+def agreement(
+    answers: dict[int, NDArray[np.float32]], reference: NDArray[np.float32], threshold: float
+) -> tuple[float, float]:
+    """Largest difference of probabilities and mean Dice of masks.
+
+    Args:
+        answers: logits (h, w) by number of the image.
+        reference: logits (N, h, w).
+        threshold: of the probability.
+    """
+
+    def probability(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+    differences, dices = [], []
+    for number, logits in answers.items():
+        ours, theirs = probability(logits), probability(reference[number])
+        differences.append(float(np.abs(ours - theirs).max()))
+        mask, truth = ours >= threshold, theirs >= threshold
+        total = int(mask.sum() + truth.sum())
+        dices.append(2 * int((mask & truth).sum()) / total if total else 1.0)
+    return max(differences), float(np.mean(dices))

@@ -1,0 +1,147 @@
+"""A checkpoint's whole benchmark: exports, inputs, reference, then all subjects at each batch and size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from condseg_sdk.benchmarking.builders import trained_form
+from condseg_sdk.benchmarking.flops import matmul_subject
+from condseg_sdk.benchmarking.measure import Row, Setting, measure
+from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, torch_subjects
+from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.predictor import Predictor
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.runtimes.metadata import OnnxPrecision
+
+COMPARED = 8  # images
+Baselines = Callable[[int, int], Sequence[Subject]]
+"""(batch, size) -> subjects to put first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure a checkpoint with.
+
+    Args:
+        batches: numbers of images in one call.
+        sizes: sides in pixels, multiples of 32; none: the checkpoint's own.
+        images: uint8 RGB (H, W, 3), like those to be segmented, for the comparison and for int8's calibration; none:
+            synthetic ones, and no int8.
+        threads: of PyTorch and of ONNX Runtime; None leaves it to them.
+        seconds: to spend on each batch and size, beyond the least number of repetitions.
+        compiled: "all", "first" batch and size alone, or "none": compiling takes minutes.
+
+    Raises:
+        OptionError: a number is out of range.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    sizes: tuple[int, ...] = ()
+    images: Sequence[NDArray[np.uint8]] = ()
+    threads: int | None = None
+    seconds: float = 30.0
+    compiled: str = "none"
+
+    def __post_init__(self) -> None:
+        for batch in self.batches:
+            if batch < 1:
+                raise OptionError(f"batch={batch!r} must be at least 1")
+        for size in self.sizes:
+            if size < 32 or size % 32:
+                raise OptionError(f"size={size!r} must be a multiple of 32, which no network here has to pad")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"threads={self.threads!r} must be at least 1")
+        if not self.seconds >= 0:
+            raise OptionError(f"seconds={self.seconds!r} must be 0 or more")
+        if self.compiled not in ("all", "first", "none"):
+            raise OptionError(f"compiled={self.compiled!r} must be 'all', 'first' or 'none'")
+
+
+def benchmark(
+    name: str,
+    checkpoint: Path,
+    plan: Plan,
+    *,
+    work: Path,
+    baselines: Baselines | None = None,
+    progress: Callable[[str], object],
+) -> list[Row]:
+    """Measure one checkpoint.
+
+    Args:
+        name: for the tables.
+        checkpoint: a checkpoint folder.
+        plan: what with.
+        work: an existing folder for the exported files.
+        baselines: further subjects, put first, so that `speedup` refers to theirs.
+        progress: gets a line now and then.
+    """
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu")
+    files = export_all(predictor, plan, work=work, progress=progress)
+    own = predictor.preprocessing.size
+    rows: list[Row] = []
+    for size in plan.sizes or (max(own),):
+        inputs = network_inputs(predictor.preprocessing, size, plan.images)
+        progress(f"{name} at {size}x{size}: float32 PyTorch on {len(inputs)} images")
+        reference = np.concatenate([trained_form(checkpoint)(image[None]) for image in inputs])
+        for batch in plan.batches:
+            setting = Setting(name, batch, size, plan.threads, predictor.threshold)
+            compiled = plan.compiled == "all" or (plan.compiled == "first" and not rows)
+            subjects = [
+                *(baselines(batch, size) if baselines else ()),
+                *torch_subjects(checkpoint, compiled=compiled),
+                *onnx_subjects(files, threads=plan.threads),
+            ]
+            rows += measure(
+                subjects,
+                setting,
+                inputs,
+                reference,
+                budget=plan.seconds,
+                ceiling=matmul_subject(plan.threads),
+                progress=lambda line, batch=batch, size=size: progress(f"{name} {batch}x{size}: {line}"),  # type: ignore[misc]
+            )
+    return rows
+
+
+def export_all(
+    predictor: Predictor, plan: Plan, *, work: Path, progress: Callable[[str], object]
+) -> dict[str, Path | str]:
+    """A file for each precision, or why there is none."""
+    files: dict[str, Path | str] = {}
+    for precision in get_args(OnnxPrecision):
+        progress(f"exporting {precision}")
+        options: dict[str, Any] = {"precision": precision, "verify": False}
+        if precision == "int8":
+            if not plan.images:
+                files[precision] = "int8 needs images to calibrate with: --images"
+                continue
+            options["calibration"] = list(plan.images)
+        try:
+            files[precision] = predictor.export_onnx(work / f"{precision}.onnx", **options).path
+        except CondsegError as error:
+            files[precision] = str(error)
+    return files
+
+
+def network_inputs(preprocessing: Preprocessing, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """The first `COMPARED` images, or as many synthetic ones, as network input of one size."""
+    prepared = replace(preprocessing, size=(size, size))
+    return np.stack([prepared(image) for image in (images or synthetic_images())[:COMPARED]])
+
+
+def synthetic_images() -> list[NDArray[np.uint8]]:
+    """Soft blobs of colour with a little noise, always the same."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(COMPARED):
+        blobs = cv2.resize(rng.uniform(0, 255, (6, 8, 3)), (640, 480), interpolation=cv2.INTER_CUBIC)
+        pictures.append(np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8))
+    return pictures

@@ -1,0 +1,88 @@
+"""Rows as CSV, for reading by programs, and as Markdown, for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from itertools import groupby
+from pathlib import Path
+
+from condseg_sdk.benchmarking.measure import Row
+from condseg_sdk.errors import OptionError
+from condseg_sdk.files import atomic_write
+
+COLUMNS = (
+    "runtime", "form", "precision", "device", "p50 ms", "p95", "p99", "images/s", "speed", "memory MB", "load s",
+    "first s", "file MB", "max diff", "Dice", "floor", "n",
+)  # fmt: skip
+BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> Path:
+    """One line a row, all digits; an empty cell is what could not be measured."""
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Row)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+
+    return atomic_write(path, write)
+
+
+def markdown(rows: Sequence[Row], header: Sequence[str], *, command: str) -> str:
+    """Header, then a table for each network, batch and size."""
+    parts = ["\n".join(f"- {line}" for line in header), f"```bash\n{command}\n```"]
+    for (network, batch, size), group in groupby(rows, lambda row: (row.network, row.batch, row.size)):
+        parts.append(f"### {network}, batch {batch}, {size}x{size}")
+        lines = [_line(COLUMNS), _line(["---"] * 4 + ["---:"] * (len(COLUMNS) - 4))]
+        lines += [_line(cells(row)) for row in group]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def cells(row: Row) -> list[str]:
+    """A row as text, in the order of `COLUMNS`; what is missing says why in the first cell of figures."""
+    named = [row.runtime, row.form, row.precision, row.device]
+    if row.p50_ms is None:
+        return [*named, row.note.replace("|", "/") or "not measured", *[""] * (len(COLUMNS) - 5)]
+    return [
+        *named,
+        *(_number(x) for x in (row.p50_ms, row.p95_ms, row.p99_ms, row.images_per_second)),
+        "" if row.speedup is None else f"{row.speedup:.2f}x",
+        "" if row.memory_mb is None else f"{row.memory_mb:.0f}",
+        *(_number(x) for x in (row.load_s, row.first_s, row.file_mb)),
+        "" if row.max_difference is None else f"{row.max_difference:.0e}",
+        "" if row.dice is None else f"{row.dice:.4f}",
+        "" if row.floor is None else f"{row.floor:.2f}",
+        str(row.repetitions),
+    ]
+
+
+def include(path: Path, text: str) -> Path:
+    """Put a table between the two marks in a Markdown file.
+
+    Raises:
+        OptionError: the file cannot be read or has no such marks.
+    """
+    try:
+        before = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read ({error.strerror}); give a Markdown file with both marks") from error
+    if BEGIN not in before or END not in before.partition(BEGIN)[2]:
+        raise OptionError(f"{path} must have the lines {BEGIN} and {END}, in this order")
+    head, _, rest = before.partition(BEGIN)
+    after = f"{head}{BEGIN}\n\n{text.strip()}\n\n{END}{rest.partition(END)[2]}"
+    return atomic_write(path, lambda part: part.write_text(after, encoding="utf-8"))
+
+
+def _line(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _number(value: float | None) -> str:
+    """Three digits or all before the point: 1234, 123, 12.3, 1.23."""
+    if value is None:
+        return ""
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"

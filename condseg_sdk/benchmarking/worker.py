@@ -1,0 +1,169 @@
+"""A process for each subject, so that memory and load time are its own, told when to run.
+
+A worker that waits for its turn sleeps in `recv`; its threads stop spinning within `SETTLE` after a run, which the
+caller waits before the next worker's turn.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condseg_sdk.benchmarking.subjects import Subject
+from condseg_sdk.errors import CondsegError
+
+SETTLE = 0.05
+KEPT = 64  # answers for the comparison
+
+
+class SubjectError(CondsegError):
+    """A subject that cannot be built or that broke down."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A worker's first report.
+
+    Attributes:
+        load_seconds: from the file to something that can run.
+        first_seconds: the first answer, compilation included.
+    """
+
+    load_seconds: float
+    first_seconds: float
+
+
+class Worker:
+    """A subject in its process. A context manager; leaving it ends the process."""
+
+    def __init__(self, subject: Subject, images: NDArray[np.float32], *, batch: int, threads: int | None) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would share what the parent has loaded
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, subject.build, images, batch, threads, subject.device), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipe.close()  # the worker's recv ends, and so does it
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _ask(self, *request: Any) -> Any:
+        try:
+            self._pipe.send(request)
+            kind, answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(timeout=5)
+            raise SubjectError(f"its process ended with {self._process.exitcode}; is the memory enough?") from error
+        if kind == "error":
+            raise SubjectError(answer)
+        return answer
+
+    def load(self) -> Loaded:
+        """Build the subject and let it answer once.
+
+        Raises:
+            SubjectError: that failed; the message is the reason.
+        """
+        return Loaded(*self._ask("load"))
+
+    def run(self, repetitions: int, *, warm: bool) -> list[float]:
+        """Seconds of each repetition, after one that does not count if `warm`."""
+        seconds: list[float] = self._ask("run", repetitions, warm)
+        time.sleep(SETTLE)
+        return seconds
+
+    def report(self) -> tuple[float | None, dict[int, NDArray[np.float32]]]:
+        """Peak memory in bytes since before loading, None where it cannot be read, and logits by image."""
+        peak, answers = self._ask("report")
+        return peak, answers
+
+
+def peak_memory() -> float | None:
+    """The most bytes that were resident in this process; None on systems without a way to know."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next((x for x in status.read_text().splitlines() if x.startswith("VmHWM")), None)
+        return None if line is None else 1024.0 * int(line.split()[1])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
+
+
+def _used_memory(device: str) -> float | None:
+    if device == "cpu":
+        return peak_memory()
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return float(total - free)
+
+
+def _serve(
+    pipe: Connection, build: Any, images: NDArray[np.float32], batch: int, threads: int | None, device: str
+) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    gc.collect()
+    before, peak = _used_memory(device), 0.0
+    batches = [np.take(images, range(i, i + batch), 0, mode="wrap") for i in range(0, len(images), batch)]
+    answers: dict[int, NDArray[np.float32]] = {}
+    run, turn = None, 0
+
+    def step() -> float:
+        nonlocal turn, peak
+        inputs = batches[turn % len(batches)]
+        start = time.perf_counter()
+        logits = run(inputs)  # type: ignore[misc]
+        seconds = time.perf_counter() - start
+        for offset, map_ in enumerate(logits):
+            number = (turn % len(batches)) * batch + offset
+            if number < min(len(images), KEPT) and number not in answers:
+                answers[number] = np.array(map_)
+        turn += 1
+        peak = max(peak, _used_memory(device) or 0.0)
+        return seconds
+
+    while True:
+        try:
+            command, *arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            if command == "load":
+                start = time.perf_counter()
+                run = build()
+                pipe.send(("ok", (time.perf_counter() - start, step())))
+            elif command == "run":
+                repetitions, warm = arguments
+                if warm:
+                    step()
+                pipe.send(("ok", [step() for _ in range(repetitions)]))
+            else:
+                pipe.send(("ok", (None if before is None else peak - before, answers)))
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes this subject's row
+            reason = str(error).strip().splitlines() or traceback.format_exception_only(error)
+            pipe.send(("error", f"{type(error).__name__}: {reason[0][:200]}"))

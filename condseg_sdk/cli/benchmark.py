@@ -1,0 +1,118 @@
+"""`condseg benchmark`: how fast a checkpoint is on this machine, in every runtime and precision."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.files import atomic_write, make_folder
+
+if TYPE_CHECKING:
+    from condseg_sdk.benchmarking.measure import Row
+    from condseg_sdk.benchmarking.run import Plan
+
+HELP = "measure speed, memory and agreement on this machine"
+DEFAULT_MODEL = "condseg-lite-polyp"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measure checkpoints in PyTorch and ONNX Runtime, every precision and device at hand, in turn; print Markdown."
+    )
+    parser.add_argument(
+        "model", nargs="*", default=[DEFAULT_MODEL], help=f"names, folders or org/name (default: {DEFAULT_MODEL})"
+    )
+    add_plan_options(parser)
+    parser.add_argument("--size", type=int, nargs="+", default=[], help="sides in pixels (default: the checkpoint's)")
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """What `benchmarks/latency.py` has, too."""
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images in one call (default: 1 8)")
+    parser.add_argument("--images", help="folder or glob of images like those to be segmented: for agreement and int8")
+    parser.add_argument("--calibration", type=int, default=32, help="images to calibrate int8 with (default: 32)")
+    parser.add_argument("--threads", type=int, help="of PyTorch and ONNX Runtime (default: their own)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="for each batch and size (default: %(default)s)")
+    parser.add_argument(
+        "--compile", choices=("none", "first", "all"), default="none",
+        help="batches and sizes to measure torch.compile at, which takes minutes each (default: none)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="folder for benchmark.csv and benchmark.md")
+    parser.add_argument("--plot", action="store_true", help="and benchmark.png, in OUT; needs matplotlib")
+
+
+def run(options: argparse.Namespace) -> int:
+    from condseg_sdk.benchmarking.machine import machine_lines
+    from condseg_sdk.benchmarking.run import benchmark
+    from condseg_sdk.benchmarking.table import markdown
+    from condseg_sdk.weights.hub import resolve
+
+    check_outputs(options)
+    plan = make_plan(options)
+    for model in options.model:
+        if Path(model).suffix.lower() == ".onnx":
+            raise OptionError(f"{model}: give the checkpoint it was exported from; the exports are measured with it")
+    rows: list[Row] = []
+    for model in options.model:
+        with tempfile.TemporaryDirectory() as work:
+            rows += benchmark(
+                Path(model).name, resolve(model), plan, work=Path(work), progress=lambda x: print(x, file=sys.stderr)
+            )
+    command = shlex.join(["condseg", "benchmark", *sys.argv[2:]])
+    header = machine_lines(options.threads)
+    print(markdown(rows, header, command=command))
+    save_outputs(options, rows, header, command)
+    return 0
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Find out what would fail at the end before the work.
+
+    Raises:
+        OptionError: a plot without a folder or without matplotlib, or a folder that cannot be made.
+    """
+    from condseg_sdk.benchmarking.plot import require_matplotlib
+
+    if options.plot:
+        if options.out is None:
+            raise OptionError("--plot needs --out, the folder to write to")
+        require_matplotlib()
+    if options.out is not None:
+        make_folder(options.out)
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """The options as a `Plan`, images loaded."""
+    from condseg_sdk.benchmarking.run import Plan
+    from condseg_sdk.images import find_images, load_image
+
+    if options.calibration < 1:
+        raise OptionError(f"--calibration {options.calibration} must be at least 1")
+    paths = find_images(options.images)[: options.calibration] if options.images else []
+    return Plan(
+        batches=tuple(options.batch),
+        sizes=tuple(options.size),
+        images=[load_image(path) for path in paths],
+        threads=options.threads,
+        seconds=options.seconds,
+        compiled=options.compile or "none",
+    )
+
+
+def save_outputs(options: argparse.Namespace, rows: list[Row], header: list[str], command: str) -> None:
+    """Write what was asked for into `--out`."""
+    from condseg_sdk.benchmarking.plot import plot
+    from condseg_sdk.benchmarking.table import markdown, write_csv
+
+    if options.out is None:
+        return
+    write_csv(rows, options.out / "benchmark.csv")
+    text = markdown(rows, header, command=command)
+    atomic_write(options.out / "benchmark.md", lambda part: part.write_text(text, encoding="utf-8"))
+    if options.plot:
+        plot(rows, options.out / "benchmark.png", title="; ".join(header[1:3]))

@@ -1,0 +1,165 @@
+"""The pipeline on a runtime that can be watched: order, overlap, errors, early stop, memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from condseg_sdk import CondsegError, ImageError, Preprocessing, Segmentation
+from condseg_sdk.pipeline import Named, Pipeline, Request
+from condseg_sdk.runtimes.base import Maps
+
+SIZE = 32
+
+
+class Watched:
+    """A runtime whose answer is the image's mean, and that knows what it was asked, where and when."""
+
+    device, providers = "cpu", ("watched",)
+
+    def __init__(self, seconds: float = 0) -> None:
+        self.seconds = seconds
+        self.batches: list[int] = []
+        self.threads: set[int] = set()
+
+    def check_uncertainty(self) -> None: ...
+
+    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+        self.batches.append(len(batch))
+        self.threads.add(threading.get_ident())
+        time.sleep(self.seconds)
+        maps = np.repeat(batch.mean((1, 2, 3)), SIZE * SIZE).reshape(-1, SIZE, SIZE).astype(np.float32)
+        return Maps(maps, maps if uncertainty else None)
+
+
+def pipeline(runtime: Watched, on_error: Any = None, batch_size: int = 4, tile: int | None = None) -> Pipeline:
+    request = Request(threshold=0.5, batch_size=batch_size, tta=False, tile=tile, uncertainty=False, color_order="rgb")
+    return Pipeline(runtime, Preprocessing((SIZE, SIZE), scale=1.0), request, on_error=on_error)
+
+
+def frames(count: int, start: int = 0) -> Iterator[Named]:
+    for value in range(start, start + count):
+        yield Named(np.full((40, 50, 3), value, np.uint8), str(value))
+
+
+def values(answers: Iterator[Segmentation]) -> list[int]:
+    return [round(float(seg.logits.mean())) for seg in answers]
+
+
+@pytest.mark.parametrize("tile", [None, 32])
+def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None) -> None:
+    runtime = Watched()
+    assert values(pipeline(runtime, tile=tile).answer(frames(10))) == list(range(10))
+    assert len(runtime.threads) == 1
+    assert runtime.threads != {threading.get_ident()}
+    if tile is None:
+        assert runtime.batches == [4, 4, 2]
+
+
+def test_one_image_is_answered_in_the_callers_thread() -> None:
+    runtime = Watched()
+    seg = pipeline(runtime).answer_one(next(frames(1, start=7)))
+    assert round(float(seg.logits.mean())) == 7
+    assert runtime.threads == {threading.get_ident()}
+
+
+def test_an_error_comes_after_the_answers_before_it() -> None:
+    sources = [*frames(6), Named(b"no image", "bad"), *frames(3, start=6)]
+    runtime = Watched()
+    answers = pipeline(runtime).answer(iter(sources))
+    assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
+    with pytest.raises(ImageError):
+        next(answers)
+    assert sum(runtime.batches) == 6  # nothing after it is computed
+
+    seen: list[Any] = []
+
+    def note(source: object, error: CondsegError) -> None:
+        seen.append((source, type(error)))
+
+    for seg in pipeline(Watched(), on_error=note).answer(iter(sources)):
+        seen.append(seg.name)  # noqa: PERF401 - `note` appends in between
+    assert seen == [*"012345", (b"no image", ImageError), *"678"]
+
+
+def test_an_error_of_the_sources_themselves_comes_after_their_answers() -> None:
+    def broken() -> Iterator[Named]:
+        yield from frames(6)
+        raise ImageError("the video ends here")
+
+    answers = pipeline(Watched(), on_error=lambda *_: None).answer(broken())
+    assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
+    with pytest.raises(ImageError, match="the video ends here"):
+        next(answers)
+
+
+def test_nothing_but_bad_images() -> None:
+    errors: list[CondsegError] = []
+    bad = (Named(b"no", str(n)) for n in range(9))
+    assert list(pipeline(Watched(), on_error=lambda _, error: errors.append(error)).answer(bad)) == []
+    assert len(errors) == 9
+
+
+def test_stopping_early_ends_the_threads_and_an_endless_source() -> None:
+    def endless() -> Iterator[Named]:
+        while True:
+            yield from frames(100)
+
+    before = threading.active_count()
+    runtime = Watched()
+    answers = pipeline(runtime).answer(endless())
+    assert values(next(answers) for _ in range(5)) == [0, 1, 2, 3, 4]
+    assert threading.active_count() > before
+    answers.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert sum(runtime.batches) <= 5 * 4
+
+
+def test_the_network_goes_on_while_the_caller_works() -> None:
+    started = [threading.Event() for _ in range(5)]
+
+    class Announcing(Watched):
+        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+            started[len(self.batches)].set()
+            return super().run(batch, uncertainty=uncertainty)
+
+    for number, _ in enumerate(pipeline(Announcing()).answer(frames(20))):
+        following = min(number // 4 + 1, 4)
+        assert started[following].wait(timeout=30)  # begins although the caller holds on to this answer
+
+
+MEMORY = """
+import sys
+import numpy as np
+from condseg_sdk import Predictor
+
+def resident():
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) / 1024
+
+predictor = Predictor.from_pretrained(sys.argv[1], device="cpu")
+rng = np.random.default_rng(0)
+images = (rng.integers(0, 255, (480, 640, 3), np.uint8) for _ in range(2000))
+for number, seg in enumerate(predictor.stream(images)):
+    seg.area
+    if number == 200:
+        before = resident()
+print(resident() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_memory_stays_flat_over_2000_images(checkpoint: Path) -> None:
+    """One frame has 0.9 MB: keeping frames, inputs or maps would show as hundreds of MB."""
+    result = subprocess.run([sys.executable, "-c", MEMORY, str(checkpoint)], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 30
