@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx_ir
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from torch import nn
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.models.cdfa import aggregate
 from condseg_sdk.runtimes.inference_form import inference_form
-from condseg_sdk.runtimes.plane_aggregation import aggregate_planes, plane_order
+from condseg_sdk.runtimes.plane_aggregation import aggregate_planes, expand, plane_order
 
 
 def network(name: str) -> ConDSeg:
@@ -36,17 +38,38 @@ def test_the_plane_form_is_the_aggregation(heads: int) -> None:
     scores, values = torch.randn(2, heads, 9, 9, 5, 7, dtype=torch.float64) * 4, torch.randn(2, heads, 4, 5, 7).double()
     planes = [scores.flatten(1, 3)[:, order] for order in plane_order(heads)]
     expected = aggregate(scores.softmax(3), values).flatten(1, 2)
-    torch.testing.assert_close(aggregate_planes(planes, values.flatten(1, 2)), expected, rtol=1e-12, atol=1e-12)
+    answer = aggregate_planes(planes, values.flatten(1, 2), heads)
+    torch.testing.assert_close(answer, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_plane_form_survives_scores_that_would_overflow() -> None:
-    scores = torch.full((1, 1, 9, 9, 4, 4), -500.0)
-    scores[:, :, :, 4] = 500.0  # all attention on the centre: y = sum over i of V[p - delta_i + 0]
-    planes = [scores.flatten(1, 3)[:, order] for order in plane_order(1)]
-    values = torch.rand(1, 1, 4, 4)
-    torch.testing.assert_close(
-        aggregate_planes(planes, values), aggregate(scores.softmax(3), values[:, None])[:, 0], rtol=0, atol=1e-6
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (3, 2)])
+def test_the_plane_form_in_onnx_is_the_aggregation(free: bool, size: tuple[int, int]) -> None:
+    heads, extreme = 2, 500.0
+    torch.manual_seed(0)
+    scores, values = torch.randn(2, heads, 9, 9, *size) * 4, torch.randn(2, heads, 4, *size)
+    scores[0, 0, :, 4] = extreme  # a softmax that would overflow if it were written naively
+    planes = [scores.flatten(1, 3)[:, order] for order in plane_order(heads)]
+    feed = {f"x{i}": part.numpy() for i, part in enumerate([*planes, values.flatten(1, 2)])}
+    inputs = [
+        onnx_ir.Value(
+            name=name,
+            shape=onnx_ir.Shape(["n", x.shape[1], "h", "w"] if free else x.shape),
+            type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT),
+        )
+        for name, x in feed.items()
+    ]
+    node = onnx_ir.node("AggregatePlanes", inputs, {"heads": heads}, domain="condseg_sdk")
+    node.outputs[0].name, node.outputs[0].type = "y", inputs[0].type
+    graph = onnx_ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": 18}, name="g")
+    model = onnx_ir.Model(graph, ir_version=9)
+    expand(model)
+    session = onnxruntime.InferenceSession(
+        onnx_ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )
+    (answer,) = session.run(None, feed)
+    expected = aggregate(scores.softmax(3), values).flatten(1, 2)
+    torch.testing.assert_close(torch.from_numpy(answer), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
-from condseg_sdk import CheckpointError, DeviceError, ExportError, ModelNotFoundError, OptionError, Predictor
+from condseg_sdk import (
+    CheckpointError,
+    DeviceError,
+    ExportError,
+    ModelNotFoundError,
+    OptionError,
+    Predictor,
+    Preprocessing,
+)
 from condseg_sdk.cli import main
-from condseg_sdk.runtimes import export, onnx_runtime
+from condseg_sdk.preprocessing import restore
+from condseg_sdk.runtimes import export, onnx_runtime, verify
 from condseg_sdk.runtimes.metadata import CONFIG_KEY, EXPORT_KEY
+from condseg_sdk.runtimes.onnx_preprocessing import add_preprocessing
+from condseg_sdk.runtimes.quantize import to_float16
 
+# One process for all of them, so that it exports once.
+pytestmark = pytest.mark.xdist_group("onnx")
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (50, 70, 3), np.uint8) for seed in range(3)]
 
 
@@ -33,13 +49,30 @@ def files(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> dic
     kinds: dict[str, dict[str, object]] = {
         "float32": {"uncertainty": True},
         "static": {"dynamic": False},
+        "float16": {"dynamic": False, "precision": "float16"},
+        "int8": {"dynamic": False, "precision": "int8", "calibration": IMAGES, "verify": False},
+        "preprocessing": {"preprocessing": True, "images": IMAGES},
     }
+    # One trace serves the fixed sizes: what follows it is what differs.
+    traced: dict[str, Any] = {}
+    monkeypatch = pytest.MonkeyPatch()
+    real = export.trace
+
+    def once(network: Any, **options: Any) -> Any:
+        model = traced.setdefault(str(sorted(options.items())), None) or real(network, **options)
+        traced[str(sorted(options.items()))] = model
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
+
+    monkeypatch.setattr(export, "trace", once)
     for name, options in kinds.items():
         predictor.export_onnx(folder / f"{name}.onnx", **options)  # type: ignore[arg-type]
+    monkeypatch.undo()
     return {name: folder / f"{name}.onnx" for name in kinds}
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-4), ("static", 1e-4)])
+@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-4), ("static", 1e-4), ("float16", 0.05), ("int8", 0.6)])
 def test_a_file_alone_answers_as_the_checkpoint_does(
     kind: str, tolerance: float, files: dict[str, Path], predictor: Predictor
 ) -> None:
@@ -62,7 +95,7 @@ def test_batch_height_and_width_are_free(files: dict[str, Path], predictor: Pred
         np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["float32", "static"])
+@pytest.mark.parametrize("kind", ["float32", "static", "float16", "int8"])
 def test_graphs_hold_nothing_that_gpus_lack_and_nothing_of_this_machine(kind: str, files: dict[str, Path]) -> None:
     model = onnx.load(files[kind])
     assert not {"Col2Im", "Im2Col"} & {node.op_type for node in model.graph.node}
@@ -107,6 +140,14 @@ def test_what_is_no_export_of_ours_is_one_line(files: dict[str, Path], tmp_path:
 def test_options_of_the_other_runtime_are_refused(files: dict[str, Path], checkpoint: Path) -> None:
     with pytest.raises(OptionError, match="has its own"):
         Predictor.from_pretrained(files["static"], precision="float32")
+    with pytest.raises(OptionError, match="ONNX files"):
+        Predictor.from_pretrained(checkpoint, session_options={"a": "b"})
+    with pytest.raises(OptionError, match="for PyTorch"):
+        Predictor.from_pretrained(files["static"], execution="compiled")
+    with pytest.raises(OptionError, match="exported from"):
+        Predictor.from_pretrained(files["static"], runtime="torch")
+    with pytest.raises(DeviceError, match="needs a CUDA device"):
+        Predictor.from_pretrained(checkpoint, device="cpu", execution="cuda-graph")
     with pytest.raises(OptionError, match="set_num_threads"):
         Predictor.from_pretrained(checkpoint, threads=1)
     with pytest.raises(OptionError, match="at least 1"):
@@ -122,7 +163,9 @@ def test_options_of_the_other_runtime_are_refused(files: dict[str, Path], checkp
     [
         ({"opset": 17}, "from 18 to 23"),
         ({"opset": 99}, "from 18 to 23"),
-        ({"precision": "int8"}, "'float32'"),
+        ({"precision": "int4"}, "'float32'"),
+        ({"precision": "int8"}, "needs calibration images"),
+        ({"calibration": IMAGES}, "are for precision='int8'"),
     ],
 )
 def test_wrong_options_leave_nothing(
@@ -140,9 +183,9 @@ def test_wrong_options_leave_nothing(
 def test_a_graph_that_differs_is_not_left_behind(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(export.TOLERANCE, "float32", 0.0)
+    monkeypatch.setitem(verify.LARGEST, "float32", 0.0)
     with pytest.raises(ExportError, match="differs from the network"):
-        predictor.export_onnx(tmp_path / "model.onnx")
+        predictor.export_onnx(tmp_path / "model.onnx", dynamic=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -160,8 +203,6 @@ def test_a_provider_that_is_named_and_not_used_is_an_error(
     """As if CUDA's libraries were missing: ONNX Runtime would go on with the CPU and say so on stderr alone."""
     wanted = [("CUDAExecutionProvider", {"device_id": 0}), ("CPUExecutionProvider", {})]
     monkeypatch.setattr(onnx_runtime, "choose_providers", lambda _: wanted)
-    import onnxruntime
-
     real = onnxruntime.InferenceSession
 
     def quiet_fallback(path: str, options: object, providers: object) -> object:
@@ -203,3 +244,112 @@ def test_metadata_that_is_damaged_is_one_line() -> None:
 
     with pytest.raises(CheckpointError, match="damaged metadata"):
         read_metadata({CONFIG_KEY: "{}", EXPORT_KEY: "[1]"}, source=SimpleNamespace())
+
+
+def test_preprocessing_inside_answers_as_the_predictor_does(files: dict[str, Path], predictor: Predictor) -> None:
+    session = onnxruntime.InferenceSession(files["preprocessing"], providers=["CPUExecutionProvider"])
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+        ("image", "tensor(uint8)", ["height", "width", 3])
+    ]
+    for image in (*IMAGES, np.zeros((9, 200, 3), np.uint8)):
+        (probability,) = session.run(None, {"image": image})
+        assert probability.dtype == np.float32
+        # Pillow rounds between the passes of a resize, the graph once.
+        np.testing.assert_allclose(probability, predictor(image).probability, atol=0.03)
+    with pytest.raises(CheckpointError, match="for programs without this package"):
+        Predictor.from_pretrained(files["preprocessing"])
+
+
+@pytest.mark.parametrize("color_order", ["rgb", "bgr"])
+@pytest.mark.parametrize("interpolation", ["antialias", "linear"])
+def test_preprocessing_nodes_do_what_preprocessing_does(color_order: Any, interpolation: Any) -> None:
+    wanted = Preprocessing(
+        (20, 24),
+        color_order=color_order,
+        scale=0.5,
+        mean=(1.0, 2.0, 3.0),
+        std=(2.0, 4.0, 8.0),
+        interpolation=interpolation,
+    )
+    # A network that gives its input's first channel.
+    node = onnx.helper.make_node("Slice", ["images", "from", "to", "axis"], ["mask"])
+    ends = [onnx.numpy_helper.from_array(np.array([n], np.int64), k) for k, n in (("from", 0), ("to", 1), ("axis", 1))]
+    maps = [
+        onnx.helper.make_tensor_value_info(name, 1, [1, count, 20, 24]) for name, count in (("images", 3), ("mask", 1))
+    ]
+    graph = onnx.helper.make_graph([node], "first", maps[:1], maps[1:], ends)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    add_preprocessing(model, wanted)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for size in ((20, 24), (41, 60), (10, 12)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        (got,) = session.run(None, {"image": image})
+        expected = 1 / (1 + np.exp(-restore(wanted(image)[0], size).astype(np.float64)))
+        level = 0.5 / min(wanted.std)  # one level of a pixel, in the network's input; a sigmoid's slope is at most 1/4
+        assert np.abs(got - expected).max() <= level / 4 + 1e-6
+
+
+def test_preprocessing_that_no_operator_does_is_refused() -> None:
+    with pytest.raises(OptionError, match="'area'"):
+        add_preprocessing(onnx.ModelProto(), Preprocessing((8, 8), interpolation="area"))
+
+
+def test_float16_refuses_weights_it_cannot_hold() -> None:
+    weight = onnx.numpy_helper.from_array(np.float32([1e5]), "w")
+    model = onnx.ModelProto(graph=onnx.GraphProto(initializer=[weight]))
+    with pytest.raises(ExportError, match="w has weights beyond"):
+        to_float16(model)
+
+
+def test_int8_quantizes_convolutions_per_channel_and_behind_their_activation(files: dict[str, Path]) -> None:
+    model = onnx.load(files["int8"])
+    makers = {output: node for node in model.graph.node for output in node.output}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    quantized = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv" and makers.get(node.input[1]) and makers[node.input[1]].op_type == "DequantizeLinear"
+    ]
+    assert len(quantized) > 50
+    for conv in quantized:
+        weight, scale = (constants[name] for name in makers[conv.input[1]].input[:2])
+        assert weight.dtype == np.int8
+        assert scale.size == weight.shape[0]
+    early = [node for node in model.graph.node if node.op_type == "Conv" and "stem" in node.input[1]]
+    assert early  # under its own name still: not quantized
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_leaves_nothing(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", mounted], capture_output=True).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        with pytest.raises(OptionError, match="No space left"):
+            predictor.export_onnx(mounted / "model.onnx", dynamic=False, verify=False)
+        assert not list(mounted.iterdir())
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
+@pytest.mark.parametrize("kind", ["float32", "static", "float16"])
+def test_cuda_implements_every_operator(kind: str, files: dict[str, Path]) -> None:
+    """Each (operator, opset, type) stands in ONNX Runtime's own list of CUDA's kernels (data/cuda_kernels.json)."""
+    listed = json.loads((Path(__file__).parent / "data" / "cuda_kernels.json").read_text())["kernels"]
+    names = {1: "float", 2: "uint8", 7: "int64", 9: "bool", 10: "float16"}
+    model = onnx.shape_inference.infer_shapes(onnx.load(files[kind]), data_prop=True)
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    known = (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    types = {value.name: names[value.type.tensor_type.elem_type] for value in known}
+    types |= {tensor.name: names[tensor.data_type] for tensor in model.graph.initializer}
+    missing = set()
+    for node in model.graph.node:
+        if node.op_type in ("Constant", "Shape"):  # folded, or answered by the host
+            continue
+        kind_of_data = types.get(node.input[0])
+        kernels = [row for row in listed.get(node.op_type, []) if row["since"] <= opset <= (row["until"] or opset)]
+        if not any(kind_of_data in row["types"] for row in kernels):
+            missing.add((node.op_type, opset, kind_of_data))
+    assert not missing

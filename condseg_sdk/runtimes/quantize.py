@@ -26,6 +26,7 @@ def to_float16(model: Any) -> Any:
         ExportError: a weight is not finite in float16.
     """
     import onnx
+    import onnx_ir
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     for tensor in model.graph.initializer:
@@ -37,10 +38,13 @@ def to_float16(model: Any) -> Any:
     try:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        # The shapes are known to be sound; with free sizes its own inference cannot follow them.
-        return convert_float_to_float16(copy, keep_io_types=True, disable_shape_infer=False, op_block_list=[])
+        converted = convert_float_to_float16(copy, keep_io_types=True, op_block_list=[])
     finally:
         logging.disable(before)
+    # The casts of inputs stand at the end, where ONNX does not allow them.
+    sorted_model = onnx_ir.from_proto(converted)
+    onnx_ir.passes.common.TopologicalSortPass()(sorted_model)
+    return onnx_ir.to_proto(sorted_model)
 
 
 def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
@@ -57,6 +61,7 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
         ExportError: the quantizer failed.
     """
     import onnx
+    import onnx_ir
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -93,7 +98,9 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
             raise ExportError(f"the network cannot be quantized ({type(error).__name__}: {error})") from error
         finally:
             logging.disable(before)
-        return onnx.load(result)
+        quantized = onnx_ir.load(result)
+        onnx_ir.passes.common.RemoveUnusedOpsetsPass()(quantized)  # the optimizer's, of which none is left
+        return onnx_ir.to_proto(quantized)
 
 
 def _sensitive_convolutions(model: Any) -> list[str]:
