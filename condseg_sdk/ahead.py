@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -10,6 +11,34 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Gate:
+    """Lets work begin in some threads only while no other needs all processors.
+
+    Example:
+        >>> gate = Gate()
+        >>> gate.wait()  # open
+        >>> with gate.closed():
+        ...     pass  # who calls wait() now, waits
+    """
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+
+    def wait(self) -> None:
+        """Return when the gate is open."""
+        self._open.wait()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Keep it closed for the length of a block, which only one thread at a time may be in."""
+        self._open.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.ahead import map_ahead, worker_threads
+from condseg_sdk.ahead import Gate, map_ahead, worker_threads
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.images import ColorOrder, load_image
 from condseg_sdk.preprocessing import Preprocessing
@@ -111,6 +112,9 @@ class Pipeline:
         self.preprocessing = preprocessing
         self.request = request
         self.on_error = on_error
+        # On a CPU the network takes every core, and each of its steps waits for the slowest: a decoder beside it costs
+        # more than it gains. There the two take turns, decoders using all cores between two batches.
+        self._cores = Gate() if runtime.device == "cpu" else None
 
     def answer_one(self, named: Named) -> Segmentation:
         """The answer for one source, in the caller's thread; an error is raised."""
@@ -134,6 +138,8 @@ class Pipeline:
         return _Decoded(named, (image.shape[0], image.shape[1]), pixels)
 
     def _try_decode(self, named: Named) -> _Decoded | _Failed:
+        if self._cores is not None:
+            self._cores.wait()
         try:
             return self._decode(named)
         except CondsegError as error:
@@ -174,9 +180,9 @@ class Pipeline:
         )
 
     def _run(self, batch: NDArray[np.float32]) -> Maps:
-        if self.request.tta:
-            return run_flipped(self.runtime, batch, uncertainty=self.request.uncertainty)
-        return self.runtime.run(batch, uncertainty=self.request.uncertainty)
+        run = partial(run_flipped, self.runtime) if self.request.tta else self.runtime.run
+        with self._cores.closed() if self._cores is not None else nullcontext():
+            return run(batch, uncertainty=self.request.uncertainty)
 
     def _run_tiled(self, item: _Decoded, mapper: Mapper) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         assert self.request.tile is not None
