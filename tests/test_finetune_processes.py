@@ -41,7 +41,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(**options: Any) -> list[str]:
     values = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return [sys.executable, "-c", RUN, json.dumps({**values, "progress": False})]
+    return [sys.executable, "-c", RUN, json.dumps({**values, "progress": False, "report": False})]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -131,7 +131,7 @@ def alone(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
         "freeze_batchnorm": True,
         "accelerator": "cpu",
     }
-    finetune(**options, output_dir=folder / "one", devices=1, progress=False)
+    finetune(**options, output_dir=folder / "one", devices=1, progress=False, report=False)
     return options, json.loads((folder / "one" / "result.json").read_text())
 
 
