@@ -34,6 +34,7 @@ SMALL: dict[str, Any] = {
     "batch_size": 4,
     "validation": 0.2,
     "progress": False,
+    "report": False,
 }
 
 
@@ -56,7 +57,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = {**SMALL, "train_size": 32, "finish_epochs": 1}
+    options = {**SMALL, "train_size": 32, "finish_epochs": 1, "report": True}
     mine = CSVLogger(tmp_path, name="mine", version="")
     result = finetune(dataset, output_dir=run, **options, provenance={"data": "discs"}, logger=mine)
     assert result.predictor is result.predictor
@@ -77,6 +78,8 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     assert "part" in (run / "check.txt").read_text()
     assert list((run / "tensorboard").rglob("events*"))
     assert "stage2/loss" in (tmp_path / "mine" / "metrics.csv").read_text()
+    assert result.report is not None
+    assert "<html" in result.report.read_text()
     assert not torch.are_deterministic_algorithms_enabled()
 
     # The same call again is refused, or finds everything done; other settings and other data are refused.
@@ -138,7 +141,7 @@ def test_a_checkpoint_as_base_keeps_its_pixels(dataset: Path, tmp_path: Path, ch
     pixels = Preprocessing((64, 64), color_order="bgr", interpolation="area")
     network, config = load_checkpoint(checkpoint)
     save_checkpoint(tmp_path / "bgr", network, CheckpointConfig(config.network, pixels, 0.5, {}))
-    options = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "progress": False}
+    options = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "progress": False, "report": False}
     result = finetune(dataset, base=tmp_path / "bgr", output_dir=tmp_path / "run", **options)  # type: ignore[arg-type]
     assert result.predictor.preprocessing == pixels
     larger = finetune(dataset, base=tmp_path / "bgr", output_dir=tmp_path / "96", image_size=96, **options)  # type: ignore[arg-type]

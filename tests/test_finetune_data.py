@@ -164,7 +164,7 @@ def rgba(path: Path) -> None:
 )
 def test_one_call_reaches_the_end(build: Callable[[Path], Data], base: Path, tmp_path: Path) -> None:
     data = build(tmp_path / "data")
-    options = {"epochs": 1, "stage1_epochs": 1, "batch_size": 4, "progress": False}
+    options = {"epochs": 1, "stage1_epochs": 1, "batch_size": 4, "progress": False, "report": False}
     result = finetune(**data, base=base, output_dir=tmp_path / "run", **options)
     assert [row["stage"] for row in result.history] == [1, 2]
     image = next(path for path in (tmp_path / "data").rglob("*") if path.suffix in (".png", ".jpg", ".bmp"))
@@ -329,7 +329,7 @@ def test_what_only_looks_wrong_is_shown_with_its_file(
 
 def test_groups_are_never_divided(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_set(tmp_path / "data", [f"p{i // 3}_{i}" for i in range(12)])
-    options = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "progress": False}
+    options = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "progress": False, "report": False}
     finetune(folder, groups=r"^(p\d)_", base=base, output_dir=tmp_path / "run", **options)  # type: ignore[arg-type]
     split = json.loads((tmp_path / "run" / "settings.json").read_text())["split"]
     groups = [{name[:2] for name in split[part]} for part in ("train", "validation")]

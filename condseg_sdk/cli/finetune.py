@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--check", action="store_true", help="stop after the check of the data, exit code 2 on errors")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT from its last saved epoch")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    parser.add_argument("--no-report", action="store_true", help="write no report.html")
     for name, text in DATA.items():
         parser.add_argument(_flag(name), help=text)
     for field in fields(FinetuneSettings):
@@ -70,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         output_dir=options.out,
         resume=options.resume,
         progress=not options.no_progress,
+        report=not options.no_report,
         **data,
         **settings,
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condseg_sdk.models.layers import ChannelAttention, ConvBN, SpatialAttention, upsample
+from condseg_sdk.models.layers import ChannelAttention, ConvBN, SpatialAttention, convolved, upsample
 
 
 def _joined(low: Tensor, high: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class SizeDecoder(nn.Module):
 
     def merged(self, low: Tensor, high: Tensor) -> Tensor:
         """Both maps as one, at the fine map's size."""
-        result: Tensor = self.merge.after(_joined, low, high)
+        result: Tensor = convolved(self.merge, _joined, low, high)
         return result
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -81,6 +81,6 @@ class OutputBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.refine
-        grown: Tensor = first.after(lambda fused: upsample(fused, self.upscale), self.fuse(x))  # type: ignore[operator]
+        grown = convolved(first, lambda fused: upsample(fused, self.upscale), self.fuse(x))
         result: Tensor = self.logits(second(grown))
         return result

@@ -56,15 +56,17 @@ class ConvBN(nn.Sequential):
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
-    def after(self, prepare: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """self(prepare(*inputs)); in training what `prepare` makes is not kept for the backward pass."""
-        if not self.training:
-            result: Tensor = self(prepare(*inputs))
-            return result
-        x = recomputed(lambda *values: self[0](prepare(*values)), *inputs)
-        for layer in list(self)[1:]:
-            x = layer(x)
-        return x
+
+def convolved(conv: nn.Module, prepare: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """conv(prepare(*inputs)); in training what `prepare` makes for a `ConvBN` is not kept for the backward pass."""
+    if not (conv.training and isinstance(conv, ConvBN)):
+        result: Tensor = conv(prepare(*inputs))
+        return result
+    first, *rest = conv
+    x = recomputed(lambda *values: first(prepare(*values)), *inputs)
+    for layer in rest:
+        x = layer(x)
+    return x
 
 
 class ChannelAttention(nn.Module):
@@ -94,6 +96,11 @@ class SpatialAttention(nn.Module):
         return x * torch.sigmoid(self.conv(pooled))
 
 
+def _part(branch: nn.Module, index: int) -> nn.Module:
+    assert isinstance(branch, nn.Sequential)
+    return branch[index]
+
+
 class DilatedConvBlock(nn.Module):
     """One encoder level to the decoder's channels, seen through four receptive fields.
 
@@ -116,10 +123,9 @@ class DilatedConvBlock(nn.Module):
         self.attention = SpatialAttention()
 
     def _attended(self, *parts: Tensor) -> Tensor:
-        weigh = [branch[1] for branch in self.branches]  # type: ignore[index]
-        return torch.cat([attention(part) for attention, part in zip(weigh, parts, strict=True)], 1)
+        return torch.cat([_part(branch, 1)(part) for branch, part in zip(self.branches, parts, strict=True)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = [branch[0](x) for branch in self.branches]  # type: ignore[index]
-        fused = self.fuse.after(self._attended, *parts)
+        parts = [_part(branch, 0)(x) for branch in self.branches]
+        fused = convolved(self.fuse, self._attended, *parts)
         return self.attention(F.relu(fused + self.shortcut(x)))

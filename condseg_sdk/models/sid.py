@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from condseg_sdk.models.layers import ConvBN, upsample
+from condseg_sdk.models.layers import ConvBN, convolved, upsample
 
 
 class Decoupled(NamedTuple):
@@ -67,7 +67,7 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, conv in enumerate(self.convs):
-            x = conv(x) if index == 0 else conv.after(_doubled, x)  # type: ignore[operator]
+            x = conv(x) if index == 0 else convolved(conv, _doubled, x)
         return self.logits(x)
 
 
@@ -84,5 +84,5 @@ class FeatureGuide(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for index, conv in enumerate(self.convs):
-            x = conv(x) if index == 0 else conv.after(_doubled, x)  # type: ignore[operator]
+            x = conv(x) if index == 0 else convolved(conv, _doubled, x)
         return x

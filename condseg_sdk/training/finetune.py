@@ -25,6 +25,7 @@ from condseg_sdk.training.loaders import PairBatches
 from condseg_sdk.training.optimisation import Optimisation
 from condseg_sdk.training.plan import Plan, facts_of, make_plan, this_machine
 from condseg_sdk.training.processes import is_first, say, wait_for_the_others
+from condseg_sdk.training.report import write_report
 from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
@@ -50,11 +51,13 @@ class FinetuneResult:
         metrics: mIoU and mDSC on the validation part at the network's size, and the threshold chosen there.
         history: a dictionary an epoch, stage 1 first: "stage", "epoch", "loss", "val_loss", "val_iou" and more, see
             `read_history`.
+        report: report.html, which holds everything it shows; None with `report=False`.
     """
 
     checkpoint_dir: Path
     metrics: dict[str, float]
     history: list[dict[str, float]]
+    report: Path | None
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -134,6 +137,7 @@ def finetune(
     resume: bool = False,
     logger: Logger | Sequence[Logger] = (),
     progress: bool = True,
+    report: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> FinetuneResult:
     """Train a network on images and masks of your own, in both stages of the paper.
@@ -169,6 +173,7 @@ def finetune(
             is that of a run without interruption.
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
         progress: show progress bars.
+        report: measure the checkpoint on the validation part at the images' own sizes, and write report.html.
         provenance: data name, licence and the like, written into the checkpoint's config.
 
     Raises:
@@ -214,23 +219,34 @@ def finetune(
     run = RunFolder(Path(output_dir))
     first = is_first()
     settings = run.resumed(settings, resume=resume, first=first)
-    dataset, report = check(
+    dataset, checked = check(
         data, masks=masks, train_list=train_list, val_list=val_list, groups=groups,
         validation=settings.validation, seed=settings.seed,
     )  # fmt: skip
-    report.raise_if_wrong()
+    checked.raise_if_wrong()
     start = open_base(settings)
-    plan = make_plan(settings, start, facts_of(report), this_machine(settings))
+    plan = make_plan(settings, start, facts_of(checked), this_machine(settings))
     if resume and run.is_begun:
         run.check_data(dataset)
     elif first:
-        run.begin(plan, dataset, str(report), dict(provenance or {}))
-    say("\n".join([str(report), "", *plan.lines()]))
+        run.begin(plan, dataset, str(checked), dict(provenance or {}))
+    say("\n".join([str(checked), "", *plan.lines()]))
     if not run.is_finished:
         loggers = [logger] if isinstance(logger, Logger) else list(logger)
-        _train(run, plan, start, dataset, loggers=loggers, progress=progress, provenance=dict(provenance or {}))
+        _train(
+            run,
+            plan,
+            start,
+            dataset,
+            loggers=loggers,
+            progress=progress,
+            report=report,
+            provenance=dict(provenance or {}),
+        )
     wait_for_the_others()
-    return FinetuneResult(run.checkpoint, run.result()["metrics"], read_history(run.path))
+    return FinetuneResult(
+        run.checkpoint, run.result()["metrics"], read_history(run.path), run.report if run.report.exists() else None
+    )
 
 
 def _train(
@@ -241,6 +257,7 @@ def _train(
     *,
     loggers: Sequence[Logger],
     progress: bool,
+    report: bool,
     provenance: dict[str, Any],
 ) -> None:
     settings, network = plan.settings, start.network
@@ -280,6 +297,8 @@ def _train(
             provenance={**provenance, "training": settings.to_dict(), "validation": metrics},
         )
         save_checkpoint(run.checkpoint, network, config)
+        if report:
+            write_report(run.path, pairs=dataset.validation, seed=settings.seed)
         run.finish({"metrics": metrics, "history": read_history(run.path), "seconds": seconds})
 
 
