@@ -1,7 +1,8 @@
 """From sources to answers, in order, with the network always at work.
 
-Three things happen at once: sources are decoded and resized in threads, one thread of its own runs the network on
-batches, and the caller uses the answers before them. A few batches are in memory, however long the list or the video.
+With a GPU three things happen at once: sources are decoded and resized in threads, one thread of its own runs the
+network on batches, and the caller uses the answers before them. On a CPU they take turns, each on all cores. A few
+batches are in memory, however long the list or the video.
 """
 
 from __future__ import annotations
@@ -129,7 +130,11 @@ class Pipeline:
             decoded = map_ahead(self._try_decode, sources, pool=decoders, ahead=self.request.batch_size + DECODERS)
             batches = self._batches(decoded)
             answer = partial(self._answered, mapper=partial(map_ahead, pool=decoders, ahead=BATCHES_AHEAD))
-            for answered in map_ahead(answer, batches, pool=network, ahead=BATCHES_AHEAD):
+            # In the caller's thread on a CPU: a second thread there would have a second team of OpenMP threads, and
+            # more threads than cores make each of the network's steps sleep and wake.
+            beside = self._cores is None
+            results = map_ahead(answer, batches, pool=network, ahead=BATCHES_AHEAD) if beside else map(answer, batches)
+            for answered in results:
                 yield from self._segmentations(answered)
 
     def _decode(self, named: Named) -> _Decoded:

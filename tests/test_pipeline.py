@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from condseg_sdk import CondsegError, ImageError, Preprocessing, Segmentation
+from condseg_sdk.images import load_image
 from condseg_sdk.pipeline import Named, Pipeline, Request
 from condseg_sdk.runtimes.base import Maps
 
@@ -24,10 +25,11 @@ SIZE = 32
 class Watched:
     """A runtime whose answer is the image's mean, and that knows what it was asked, where and when."""
 
-    device, providers = "cpu", ("watched",)
+    providers = ("watched",)
 
-    def __init__(self, seconds: float = 0) -> None:
+    def __init__(self, seconds: float = 0, device: str = "cuda:0") -> None:
         self.seconds = seconds
+        self.device = device
         self.batches: list[int] = []
         self.threads: set[int] = set()
 
@@ -55,14 +57,36 @@ def values(answers: Iterator[Segmentation]) -> list[int]:
     return [round(float(seg.logits.mean())) for seg in answers]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 @pytest.mark.parametrize("tile", [None, 32])
-def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None) -> None:
-    runtime = Watched()
+def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None, device: str) -> None:
+    runtime = Watched(device=device)
     assert values(pipeline(runtime, tile=tile).answer(frames(10))) == list(range(10))
     assert len(runtime.threads) == 1
-    assert runtime.threads != {threading.get_ident()}
+    assert (runtime.threads == {threading.get_ident()}) == (device == "cpu")
     if tile is None:
         assert runtime.batches == [4, 4, 2]
+
+
+def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = threading.Event()
+    begun: list[bool] = []
+
+    class Exclusive(Watched):
+        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+            running.set()
+            time.sleep(0.05)  # time enough for a decoder that does not wait
+            running.clear()
+            return super().run(batch, uncertainty=uncertainty)
+
+    def watched(*arguments: Any, **options: Any) -> NDArray[np.uint8]:
+        begun.append(running.is_set())
+        return load_image(*arguments, **options)
+
+    monkeypatch.setattr("condseg_sdk.pipeline.load_image", watched)
+    assert values(pipeline(Exclusive(device="cpu")).answer(frames(40))) == list(range(40))
+    # One that had just passed the gate when it closed may be counted for each batch.
+    assert sum(begun) <= 10 < len(begun)
 
 
 def test_one_image_is_answered_in_the_callers_thread() -> None:

@@ -15,6 +15,7 @@ from condseg_sdk.training.settings import FinetuneSettings
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.imagenet import load_imagenet_encoder
+from condseg_sdk.weights.manifest import list_models
 
 __all__ = ["Base", "open_base"]
 
@@ -22,7 +23,6 @@ IMAGENET = "imagenet:"
 DEFAULT_NETWORK = "condseg-lite"
 DEFAULT_SIZE = (256, 256)
 LITE_PIXELS = Preprocessing(DEFAULT_SIZE, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3)
-IMAGENET_PIXELS = Preprocessing(DEFAULT_SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,14 @@ def open_base(settings: FinetuneSettings) -> Base:
 
 
 def _imagenet(base: str, arguments: Mapping[str, Any] | None, seed: int) -> Base:
-    encoder = base.removeprefix(IMAGENET)
-    known = {str(options["encoder"]): options for options in NETWORKS.values()}
-    if encoder not in known:
-        raise OptionError(f"base={base!r}: choose one of {', '.join(f'{IMAGENET}{name}' for name in known)}")
-    network = _new(arguments or known[encoder], seed)
-    if network.arguments["encoder"] != encoder:
+    encoders = {entry.name: entry.network for entry in list_models("encoder")}
+    if base not in encoders:
+        raise OptionError(f"base={base!r}: choose one of {', '.join(encoders)}")
+    networks = {str(options["encoder"]): options for options in NETWORKS.values()}
+    network = _new(arguments or networks[encoders[base]], seed)
+    if network.arguments["encoder"] != encoders[base]:
         raise OptionError(f"base={base!r} does not fit a network with encoder {network.arguments['encoder']}")
-    load_imagenet_encoder(network.encoder)
-    pixels = LITE_PIXELS if encoder.startswith("efficientnet_lite") else IMAGENET_PIXELS
+    pixels = replace(load_imagenet_encoder(network.encoder, name=base), size=DEFAULT_SIZE)
     return Base(network, pixels, base, is_checkpoint=False)
 
 
