@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make format
+# make demo | make test | make test-all | make lint | make format
 #
 # Each target makes its own environment in .venv the first time (some minutes, about 2 GB) and is quick after that.
 
@@ -12,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint format
+.PHONY: help demo test test-all lint format
 
 help:
 	@sed -n '1,3s/^# *//p' Makefile
@@ -21,8 +21,15 @@ demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python examples/demo.py $(if $(IMAGES),"$(IMAGES)")
 
 # Two test processes share the cores better than two threads of one network do.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+# The unit suite, under five minutes on two cores.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+# And what takes longer: packaging, killed runs, many processes, memory over thousands of images.
+test-all: $(VENV)/.installed-dev
+	$(PYTEST) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
