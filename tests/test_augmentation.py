@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from condseg_sdk.training.artefacts import Artefacts
 from condseg_sdk.training.augmentation import MILD, STRONG, StrongPhotometric, TrainingAugmentation, affine, recolor
 from condseg_sdk.training.loaders import EpochSampler, epoch_order
 from condseg_sdk.training.randomness import epoch_seed, permutation, uniforms
@@ -33,7 +34,7 @@ def test_image_and_mask_move_together() -> None:
         assert ((bright == (mask[0] > 0)).float().mean()) > 0.97
 
 
-@pytest.mark.parametrize("kind", ["full", "upright", "none"])
+@pytest.mark.parametrize("kind", ["full", "endoscopy", "upright", "none"])
 def test_a_sample_does_not_depend_on_its_batch(kind: str) -> None:
     """Bit for bit, in any order and any company: what one process sees of a batch is what two see together."""
     images = torch.rand(6, 3, *SIZE, generator=torch.Generator().manual_seed(0))
@@ -155,3 +156,27 @@ def test_oversampling_shows_foreground_often_enough_and_never_twice_alike(shows:
     if foreground == sum(shows):
         assert sorted(order) == list(range(count))
     assert order == epoch_order((0, 2, 3), shows, share)
+
+
+def test_artefacts_cover_image_and_mask_alike() -> None:
+    """Gray pictures, all foreground: what is drawn over is foreground no more, a highlight leaves the mask alone."""
+    count = 400
+    gray = torch.full((count, 3, *SIZE), 0.5)
+    images, masks = Artefacts()(gray, torch.ones(count, 1, *SIZE), numbers(count, Artefacts.numbers))
+    assert 0 <= images.min() <= images.max() <= 1
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    untouched = (images == 0.5).all(1, keepdim=True)
+    assert (masks[untouched] == 1).all()
+    kept = (masks > 0).expand_as(images)
+    assert (images[kept] >= 0.5).all()  # under what is kept there is tissue or light, never black or a box's color
+    assert (images[kept] > 0.9).any()
+    touched = (~untouched).flatten(1).any(1).float().mean()
+    assert 0.55 < touched < 0.8  # 1 - 0.65 * 0.7 * 0.7 = 0.68, less the apertures beyond the picture's corners
+    assert (masks.mean((1, 2, 3)) > 0.4).all()  # most of every picture stays
+
+
+def test_artefacts_from_numbers_beyond_every_share_change_nothing() -> None:
+    images, masks = torch.rand(3, 3, *SIZE), torch.ones(3, 1, *SIZE)
+    same, same_masks = Artefacts()(images, masks, torch.full((3, Artefacts.numbers), 0.99))
+    assert torch.equal(same, images)
+    assert torch.equal(same_masks, masks)

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Augmentation", "StrongPhotometric", "TrainingAugmentation"]
+from condseg_sdk.training.artefacts import Artefacts
+from condseg_sdk.training.settings import Augmentation
 
-Augmentation = Literal["full", "upright", "none"]
-"""full: any rotation and mirroring; upright: a little rotation, mirrored left and right; none: pictures as they are."""
+__all__ = ["StrongPhotometric", "TrainingAugmentation"]
 
 ZOOM = (0.7, 1.4)
 SHEAR = 0.14  # tangent
@@ -110,15 +109,16 @@ class TrainingAugmentation(nn.Module):
         kind: see `Augmentation`.
 
     Shape:
-        images (B, 3, h, w) float32 in [0, 1], masks (B, 1, h, w) in {0, 1}, numbers (B, 11) -> both at `size`.
+        images (B, 3, h, w) float32 in [0, 1], masks (B, 1, h, w) in {0, 1}, numbers (B, 41) -> both at `size`.
     """
 
-    numbers = GEOMETRY_NUMBERS + COLOR_NUMBERS + 1
+    numbers = GEOMETRY_NUMBERS + COLOR_NUMBERS + 1 + Artefacts.numbers
 
     def __init__(self, size: tuple[int, int], kind: Augmentation = "full") -> None:
         super().__init__()
         self.size = size
         self.kind = kind
+        self.artefacts = Artefacts()
 
     def forward(self, images: Tensor, masks: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         if images.shape[-2:] != self.size:
@@ -126,14 +126,16 @@ class TrainingAugmentation(nn.Module):
             masks = (F.interpolate(masks, self.size, mode="bilinear", antialias=True) > 0.5).float()
         if self.kind == "none":
             return images, masks
-        matrices = affine(u[:, :GEOMETRY_NUMBERS], upright=self.kind == "upright").to(images.device)
+        geometry, color, blur, artefacts = u.split([GEOMETRY_NUMBERS, COLOR_NUMBERS, 1, Artefacts.numbers], 1)
+        matrices = affine(geometry, upright=self.kind == "upright").to(images.device)
         grid = F.affine_grid(matrices, list(masks.shape), align_corners=False)
         images = F.grid_sample(images, grid, align_corners=False)
-        images = recolor(images, u[:, GEOMETRY_NUMBERS : GEOMETRY_NUMBERS + COLOR_NUMBERS], MILD)
-        blurred = u[:, -1] < BLUR_SHARE
+        images = recolor(images, color, MILD)
+        blurred = blur[:, 0] < BLUR_SHARE
         if blurred.any():
             images[blurred] = F.avg_pool2d(images[blurred], 3, stride=1, padding=1, count_include_pad=False)
-        return images, F.grid_sample(masks, grid, mode="nearest", align_corners=False)
+        masks = F.grid_sample(masks, grid, mode="nearest", align_corners=False)
+        return self.artefacts(images, masks, artefacts) if self.kind == "endoscopy" else (images, masks)
 
 
 class StrongPhotometric(nn.Module):
