@@ -13,7 +13,9 @@ from torch import nn
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.models.cdfa import aggregate
 from condseg_sdk.runtimes.inference_form import inference_form
-from condseg_sdk.runtimes.plane_aggregation import aggregate_planes, expand, plane_order
+from condseg_sdk.runtimes.plane_aggregation import aggregate_planes, plane_order
+from condseg_sdk.runtimes.symbolic import expand
+from condseg_sdk.runtimes.trace import WRITERS
 
 
 def network(name: str) -> ConDSeg:
@@ -63,7 +65,7 @@ def test_the_plane_form_in_onnx_is_the_aggregation(free: bool, size: tuple[int, 
     node.outputs[0].name, node.outputs[0].type = "y", inputs[0].type
     graph = onnx_ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": 18}, name="g")
     model = onnx_ir.Model(graph, ir_version=9)
-    expand(model)
+    expand(model, WRITERS)
     session = onnxruntime.InferenceSession(
         onnx_ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )

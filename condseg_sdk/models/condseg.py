@@ -147,7 +147,7 @@ class ConDSeg(PretrainedNetwork):
         )
         self.decoder = SizeAwareDecoder(widths)
         self.output = OutputBlock(
-            sum(widths[:3]),
+            widths[:3],
             widths[0],
             (hidden[0], hidden[1]),
             upscale=self.encoder.strides[0] if full_resolution else 1,

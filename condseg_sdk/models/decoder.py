@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,16 +68,16 @@ class OutputBlock(nn.Module):
     """From the concatenated decoders to logits.
 
     Args:
-        in_channels: of the concatenation.
+        in_channels: of each map in the concatenation.
         fused: channels after the first convolution.
         hidden: channels of the 3x3 and the 1x1 convolution before the logits (128 and 64 in the paper).
         upscale: factor by which the maps grow before those convolutions; 1 keeps them cheap.
     """
 
-    def __init__(self, in_channels: int, fused: int, hidden: tuple[int, int], *, upscale: int) -> None:
+    def __init__(self, in_channels: Sequence[int], fused: int, hidden: tuple[int, int], *, upscale: int) -> None:
         super().__init__()
-        self.upscale = upscale
-        self.fuse = ConvBN(in_channels, fused)
+        self.in_channels, self.upscale = tuple(in_channels), upscale
+        self.fuse = ConvBN(sum(in_channels), fused)
         self.refine = nn.Sequential(ConvBN(fused, hidden[0]), ConvBN(hidden[0], hidden[1], 1))
         self.logits = nn.Conv2d(hidden[1], 1, 1)
 

@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from condseg_sdk.models.cdfa import ContrastDrivenFeatureAggregation
+from condseg_sdk.models.decoder import OutputBlock
 from condseg_sdk.models.layers import ChannelAttention, DilatedConvBlock, SpatialAttention
+from condseg_sdk.models.sid import FeatureGuide
+from condseg_sdk.runtimes.early_conv import EarlyConv, MergedConv
 from condseg_sdk.runtimes.plane_aggregation import PlaneAggregation
 
 __all__ = ["use_graph_layers"]
 
 GROUP = 8  # channels reduced at once: the groups are what threads share
+PARTS = 4  # of the full-resolution maps, whose rows are multiples of it
 
 
 def use_graph_layers(module: nn.Module) -> None:
@@ -28,6 +32,10 @@ def use_graph_layers(module: nn.Module) -> None:
             setattr(module, name, JoinedDilatedBlock(child))
         elif isinstance(child, SpatialAttention):
             setattr(module, name, GroupedSpatialAttention(child))
+        elif isinstance(child, FeatureGuide):
+            setattr(module, name, EarlyGuide(child))
+        elif isinstance(child, OutputBlock):
+            setattr(module, name, MergedOutput(child))
         use_graph_layers(getattr(module, name))
         if hasattr(child, "inplace"):
             child.inplace = False  # type: ignore[assignment]  # an exporter spends half its time on undoing it
@@ -86,3 +94,50 @@ class GroupedSpatialAttention(nn.Module):
         groups = x.unflatten(1, (channels // GROUP, GROUP)) if channels % GROUP == 0 else x.unsqueeze(1)
         pooled = torch.cat((mean, groups.amax(2).amax(1, keepdim=True)), 1)
         return x * torch.sigmoid(self.conv(pooled))
+
+
+class EarlyGuide(nn.Module):
+    """`FeatureGuide` whose convolutions come before the upsampling of rows."""
+
+    def __init__(self, guide: FeatureGuide) -> None:
+        super().__init__()
+        first, *others = guide.convs
+        self.first = first
+        self.others = nn.ModuleList([_early(conv, 2) for conv in others])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for conv in self.others:
+            x = F.relu(conv(x))
+        return x
+
+
+class MergedOutput(nn.Module):
+    """`OutputBlock` of the three decoders' maps, each at its own size.
+
+    What follows at full resolution goes part by part: a part's maps are small enough to stay in the processor's cache,
+    and short enough for a small product over their rows.
+    """
+
+    def __init__(self, output: OutputBlock) -> None:
+        super().__init__()
+        conv = output.fuse[0]
+        assert isinstance(conv, nn.Conv2d)
+        self.fuse = MergedConv(conv, output.in_channels, (1, 2, 4))
+        grown, self.narrow = output.refine
+        self.grown = grown if output.upscale == 1 else _early(grown, output.upscale)
+        self.logits = output.logits
+
+    def forward(self, small: Tensor, middle: Tensor, large: Tensor) -> Tensor:
+        fused = self.fuse(small, middle, large)
+        if not isinstance(self.grown, EarlyConv):
+            result: Tensor = self.logits(self.narrow(self.grown(fused)))
+            return result
+        parts = [F.relu(self.grown.part(fused, index, PARTS)) for index in range(PARTS)]
+        return torch.cat([self.logits(self.narrow(part)) for part in parts], 2)
+
+
+def _early(block: nn.Module, scale: int) -> EarlyConv:
+    conv = block[0]  # type: ignore[index]
+    assert isinstance(conv, nn.Conv2d)
+    return EarlyConv(conv.weight, conv.bias, scale)

@@ -6,8 +6,9 @@ What changes, each an identity up to rounding (largest difference of probabiliti
 - BatchNorm is folded into the convolution before it;
 - a 1x1 convolution over a concatenation with an upsampled map runs before the upsampling, at a quarter of the pixels;
 - a convolution whose dilation exceeds the map reads padding alone off its centre and becomes 1x1 (known sizes only);
-- in graphs the aggregation is in its plane form (`plane_aggregation.py`), the four branches of a dilated block are
-  weighed after their concatenation instead of before it, and the channels' mean is a convolution (`graph_layers.py`).
+- in graphs the aggregation is in its plane form (`plane_aggregation.py`), 3x3 convolutions of upsampled maps work on
+  the coarse rows (`early_conv.py`), the four branches of a dilated block are weighed after their concatenation instead
+  of before it, and the channels' mean is a convolution (`graph_layers.py`).
 
 The network given stays as it is.
 """
@@ -95,16 +96,22 @@ class InferenceForm(nn.Module):
         foreground, background = self.foreground(features[-1]), self.background(features[-1])
         aggregated: list[Tensor] = []
         for level in reversed(range(LEVELS)):
-            x = levels[level]
-            if aggregated:
-                x = torch.cat((x, upsample(aggregated[-1], 2)), 1)
+            x = (levels[level], *aggregated[-1:])
             guides = self.guide_foreground[level](foreground), self.guide_background[level](background)
-            aggregated.append(self.cdfa[level](x, *guides))
-        logits = [self.output(self.decoder(*reversed(aggregated)))]
+            aggregated.append(self.cdfa[level](x if self.graph else _joined(*x), *guides))
+        logits = [self._output(*reversed(aggregated))]
         if self.uncertainty is not None and uncertainty is not False:
             logits.append(self.uncertainty(features[-1]))
         maps = [ConDSeg._to_size(x, padded.shape[-2:]) for x in logits]
         return tuple(maps if known else [x[..., :height, :width] for x in maps])
+
+    def _output(self, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor) -> Tensor:
+        if not self.graph:
+            result: Tensor = self.output(self.decoder(f1, f2, f3, f4))
+            return result
+        parts = self.decoder.small(f2, f1), self.decoder.middle(f3, f2), self.decoder.large(f4, f3)
+        merged: Tensor = self.output(*parts)
+        return merged
 
     def _pad(self, images: Tensor) -> Tensor:
         if not self.graph:
@@ -112,6 +119,10 @@ class InferenceForm(nn.Module):
         # No question of whether it is needed: an exporter would take today's answer for good.
         height, width = images.shape[-2:]
         return F.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+
+
+def _joined(level: Tensor, *coarser: Tensor) -> Tensor:
+    return torch.cat((level, *(upsample(x, 2) for x in coarser)), 1) if coarser else level
 
 
 class EarlySizeDecoder(SizeDecoder):

@@ -14,8 +14,7 @@ K stands at the row it reads from, which is why its rows move by jy. Every opera
 None is Im2Col or Col2Im, none a softmax over a strided axis, for which ONNX Runtime would transpose. A shift is one
 Pad, negative on the other side.
 
-An exporter sees one node, `AggregatePlanes`, and not hundreds: it has little to trace, and height and width stay free
-without a guess at what they are. `expand` puts the real operators in its place.
+An exporter sees one node, `AggregatePlanes`, and not hundreds (`symbolic.py`).
 """
 
 from __future__ import annotations
@@ -28,10 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from condseg_sdk.models.cdfa import REACH, SPAN, TAPS, WINDOW, ContrastDrivenFeatureAggregation, aggregate
+from condseg_sdk.runtimes.early_conv import MergedConv
+from condseg_sdk.runtimes.symbolic import Tape, placeholder
 
-__all__ = ["PlaneAggregation", "aggregate_planes", "expand", "plane_order"]
+__all__ = ["NODE", "PlaneAggregation", "aggregate_planes", "plane_order", "write_aggregation"]
 
-DOMAIN, NODE = "condseg_sdk", "AggregatePlanes"
+NODE = "AggregatePlanes"
 
 
 def plane_order(heads: int) -> list[list[int]]:
@@ -57,45 +58,35 @@ def aggregate_planes(logits: Sequence[Tensor], values: Tensor, heads: int) -> Te
         (B, channels, H, W): `models.cdfa.aggregate` of softmax(logits) and values.
     """
     if torch.compiler.is_exporting():
-        placeholder: Tensor = torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{NODE}",
-            (*logits, values),
-            {"heads": heads},
-            dtype=values.dtype,
-            shape=values.shape,
-            version=1,
-        )
-        return placeholder
+        return placeholder(NODE, (*logits, values), {"heads": heads}, shape=values.shape)
     stacked = torch.stack([part.unflatten(1, (*(WINDOW,) * 3, heads)) for part in logits], 1)
     scores = stacked.flip(2).permute(0, 5, 2, 1, 3, 4, 6, 7).flatten(4, 5).flatten(2, 3)  # (B, head, i, j, H, W)
     return aggregate(scores.softmax(3), values.unflatten(1, (heads, -1))).flatten(1, 2)
 
 
-class _Tape:
+def write_aggregation(tape: Tape, node: Any) -> Any:
+    """ONNX's operators for one node, see `symbolic.expand`."""
+    *logits, values = node.inputs
+    return _aggregate(Planes(tape, values), logits, values, node.attributes["heads"].as_int())
+
+
+class Planes:
     """Makes ONNX nodes for planes (B, ..., H, W) whose height and width may be free."""
 
-    def __init__(self, values: Any) -> None:
-        import onnx_ir
-
-        self.ir, self.nodes = onnx_ir, onnx_ir.tape.Tape()
+    def __init__(self, tape: Tape, values: Any) -> None:
+        self.op, self.ints = tape, tape.ints
         size = [] if values.shape is None else list(values.shape)[-2:]
         known = len(size) == 2 and all(isinstance(side, int) for side in size)
-        self.size = self.ints(*size) if known else self("Shape", values, start=2, end=4)
-
-    def __call__(self, operator: str, *inputs: Any, **attributes: Any) -> Any:
-        return self.nodes.op(operator, inputs, attributes)
-
-    def ints(self, *numbers: int) -> Any:
-        return self("Constant", value=self.ir.tensor(list(numbers), dtype=self.ir.DataType.INT64))
+        self.size = tape.ints(*size) if known else tape("Shape", values, start=2, end=4)
 
     def view(self, x: Any, *leading: int) -> Any:
         """(B, channels, H, W) -> (B, *leading, H, W)."""
-        return self("Reshape", x, self("Concat", self.ints(0, *leading), self.size, axis=0))
+        return self.op("Reshape", x, self.op("Concat", self.ints(0, *leading), self.size, axis=0))
 
     def pad(self, x: Any, rank: int, amounts: dict[int, tuple[int, int]]) -> Any:
         """Zeros before and after along axes; negative amounts cut off."""
         before, after = zip(*(amounts.get(axis, (0, 0)) for axis in range(rank)), strict=True)
-        return self("Pad", x, self.ints(*before, *after))
+        return self.op("Pad", x, self.ints(*before, *after))
 
     def shift(self, x: Any, axis: int, by: int) -> Any:
         """y[p] = x[p + by] along axis 3 (rows) or 4 (columns) of (B, heads, D, H, W), zero outside."""
@@ -103,56 +94,42 @@ class _Tape:
 
     def pick(self, x: Any, index: int, axis: int) -> Any:
         """x without this axis, at one index of it."""
-        return self("Gather", x, self("Constant", value=self.ir.tensor(index, dtype=self.ir.DataType.INT64)), axis=axis)
+        return self.op("Gather", x, self.op.int(index), axis=axis)
 
     def sum(self, terms: Sequence[Any]) -> Any:
-        return reduce(lambda a, b: self("Add", a, b), terms)
+        return reduce(lambda a, b: self.op("Add", a, b), terms)
 
 
-def expand(model: Any) -> None:
-    """Put ONNX's own operators in the place of every `AggregatePlanes` of an onnx-ir model, in place."""
-    import onnx_ir
-
-    for node in [node for node in model.graph if node.domain == DOMAIN]:
-        *logits, values = node.inputs
-        tape = _Tape(values)
-        result = _aggregate(tape, logits, values, node.attributes["heads"].as_int())
-        onnx_ir.convenience.replace_nodes_and_values(
-            model.graph, node, [node], tape.nodes.nodes, node.outputs, [result]
-        )
-    model.opset_imports.pop(DOMAIN, None)
-
-
-def _aggregate(tape: _Tape, logits: Sequence[Any], values: Any, heads: int) -> Any:
-    kernel = tape.view(_kernel(tape, logits, heads), SPAN * SPAN, heads, 1)
-    taps = [tape.pick(kernel, tap, 1) for tap in range(SPAN * SPAN)]
+def _aggregate(planes: Planes, logits: Sequence[Any], values: Any, heads: int) -> Any:
+    kernel = planes.view(_kernel(planes, logits, heads), SPAN * SPAN, heads, 1)
+    taps = [planes.pick(kernel, tap, 1) for tap in range(SPAN * SPAN)]
     channels = values.shape[1]
-    source = tape.view(values, heads, channels // heads)
-    shifted = [tape.shift(source, 4, dx) for dx in range(-REACH, REACH + 1)]
-    z = [tape.sum([tape("Mul", taps[SPAN * a + b], shifted[b]) for b in range(SPAN)]) for a in range(SPAN)]
-    above = tape.shift(tape("Add", z[1], tape.shift(z[0], 3, -1)), 3, -1)
-    below = tape.shift(tape("Add", z[3], tape.shift(z[4], 3, 1)), 3, 1)
-    return tape.view(tape.sum([z[2], above, below]), channels)
+    source = planes.view(values, heads, channels // heads)
+    shifted = [planes.shift(source, 4, dx) for dx in range(-REACH, REACH + 1)]
+    z = [planes.sum([planes.op("Mul", taps[SPAN * a + b], shifted[b]) for b in range(SPAN)]) for a in range(SPAN)]
+    above = planes.shift(planes.op("Add", z[1], planes.shift(z[0], 3, -1)), 3, -1)
+    below = planes.shift(planes.op("Add", z[3], planes.shift(z[4], 3, 1)), 3, 1)
+    return planes.view(planes.sum([z[2], above, below]), channels)
 
 
-def _kernel(tape: _Tape, logits: Sequence[Any], heads: int) -> Any:
+def _kernel(planes: Planes, logits: Sequence[Any], heads: int) -> Any:
     """K of the module docstring: for each ix (B, 27 * heads, H, W) -> (B, dy, dx, head, H, W)."""
-    columns = tape.sum([_columns(tape, part, ix, heads) for ix, part in enumerate(logits)])
+    columns = planes.sum([_columns(planes, part, ix, heads) for ix, part in enumerate(logits)])
     rows = []
     for jy in range(WINDOW):
-        part = tape.pick(columns, jy, 2)  # (B, iy, dx, head, H, W)
-        rows.append(tape.pad(part, 6, {1: (jy, REACH - jy), 4: (jy - 1, 1 - jy)}))
-    return tape.sum(rows)
+        part = planes.pick(columns, jy, 2)  # (B, iy, dx, head, H, W)
+        rows.append(planes.pad(part, 6, {1: (jy, REACH - jy), 4: (jy - 1, 1 - jy)}))
+    return planes.sum(rows)
 
 
-def _columns(tape: _Tape, logits: Any, ix: int, heads: int) -> Any:
+def _columns(planes: Planes, logits: Any, ix: int, heads: int) -> Any:
     """Attention of one ix, normalised and placed: (B, 27 * heads, H, W) -> (B, iy, jy, dx, head, H, W)."""
-    axis = tape.ints(2)
-    grouped = tape("Reshape", logits, tape.ints(0, WINDOW, TAPS, heads, -1))
-    exponentials = tape("Exp", tape("Sub", grouped, tape("ReduceMax", grouped, axis)))
-    attention = tape("Div", exponentials, tape("ReduceSum", exponentials, axis))
-    attention = tape.view(attention, *(WINDOW,) * 3, heads)
-    return tape.pad(attention, 7, {3: (REACH - ix, ix), 6: (ix - 1, 1 - ix)})
+    axis = planes.ints(2)
+    grouped = planes.op("Reshape", logits, planes.ints(0, WINDOW, TAPS, heads, -1))
+    exponentials = planes.op("Exp", planes.op("Sub", grouped, planes.op("ReduceMax", grouped, axis)))
+    attention = planes.op("Div", exponentials, planes.op("ReduceSum", exponentials, axis))
+    attention = planes.view(attention, *(WINDOW,) * 3, heads)
+    return planes.pad(attention, 7, {3: (REACH - ix, ix), 6: (ix - 1, 1 - ix)})
 
 
 class PlaneAggregation(nn.Module):
@@ -161,13 +138,20 @@ class PlaneAggregation(nn.Module):
     def __init__(self, block: ContrastDrivenFeatureAggregation) -> None:
         super().__init__()
         self.heads = block.heads
-        self.inputs, self.values = block.inputs, block.values
+        first, second = block.inputs
+        conv = first[0]  # type: ignore[index]
+        assert isinstance(conv, nn.Conv2d)
+        coarser = conv.in_channels - conv.out_channels
+        parts = [conv.out_channels, coarser] if coarser else [conv.out_channels]
+        self.inputs = MergedConv(conv, parts, (1, 2)[: len(parts)])
+        self.second, self.values = second, block.values
         self.projection, self.outputs = block.projection, block.outputs
         sides = (block.attention_foreground, block.attention_background)
         self.scores = nn.ModuleList([nn.ModuleList(_scores(conv, block)) for conv in sides])
 
-    def forward(self, features: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
-        values = self.values(self.inputs(features))
+    def forward(self, features: Sequence[Tensor], foreground: Tensor, background: Tensor) -> Tensor:
+        """As the block, of the level's features and, but for the deepest, the coarser result before its upsampling."""
+        values = self.values(self.second(self.inputs(*features)))
         for guide, scores in zip((foreground, background), self.scores, strict=True):
             logits = [conv(guide) for conv in scores]  # type: ignore[attr-defined]
             values = self.projection(aggregate_planes(logits, values, self.heads))

@@ -26,7 +26,7 @@ def to_float16(model: Any) -> Any:
         ExportError: a weight is not finite in float16.
     """
     import onnx
-    import onnx_ir
+    import onnx_ir.passes.common
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     for tensor in model.graph.initializer:
@@ -61,7 +61,7 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
         ExportError: the quantizer failed.
     """
     import onnx
-    import onnx_ir
+    import onnx_ir.passes.common
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -13,13 +13,19 @@ import torch
 
 from condseg_sdk.errors import ExportError
 from condseg_sdk.models import ConDSeg
+from condseg_sdk.runtimes import early_conv, plane_aggregation
 from condseg_sdk.runtimes.inference_form import InferenceForm, inference_form
-from condseg_sdk.runtimes.plane_aggregation import expand
+from condseg_sdk.runtimes.symbolic import expand
 
 __all__ = ["IMAGES", "OUTPUTS", "trace"]
 
 IMAGES, OUTPUTS = "images", ("mask", "uncertainty")
 AXES = {0: "batch", 2: "height", 3: "width"}
+WRITERS = {
+    plane_aggregation.NODE: plane_aggregation.write_aggregation,
+    early_conv.CUT: early_conv.write_cut,
+    early_conv.MIX: early_conv.write_mix,
+}
 POOLING = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
 
@@ -49,7 +55,7 @@ def trace(network: ConDSeg, *, size: tuple[int, int], dynamic: bool, uncertainty
         except Exception as error:
             raise ExportError(f"the network cannot be exported ({type(error).__name__}: {error})") from error
     _pool_globally(model)
-    expand(model)
+    expand(model, WRITERS)
     if dynamic:
         for value in (*model.graph.inputs, *model.graph.outputs):
             value.shape = onnx_ir.Shape([AXES.get(axis, known) for axis, known in enumerate(value.shape)])
