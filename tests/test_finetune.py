@@ -255,10 +255,16 @@ def test_choices_follow_from_data_and_machine(
 
 def test_what_is_given_is_not_chosen(lite: Base) -> None:
     settings = FinetuneSettings(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
-    plan = make_plan(settings, lite, Facts(100, 10, 300, 1.0), CPU)
+    plan = make_plan(settings, lite, Facts(100, 10, 300, 1.0), Machine("gpu", 1, 11.0, bfloat16=False, cores=8))
     assert (plan.settings.batch_size, plan.settings.epochs, plan.settings.precision) == (2, 7, "float16")
     assert plan.settings.ema_decay == 0.0
     assert plan.reasons["epochs"] == "as given"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_cpu_trains_in_float32(lite: Base, precision: Any) -> None:
+    with pytest.raises(OptionError, match="is for GPUs"):
+        make_plan(FinetuneSettings(precision=precision), lite, Facts(100, 10, 300, 1.0), CPU)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
 
     Raises:
         DatasetError: there are fewer pairs than one batch.
-        OptionError: the devices cannot share a batch.
+        OptionError: the devices cannot share a batch, or cannot compute in the precision.
     """
     arguments = base.network.arguments
     chosen: dict[str, Any] = {}
@@ -159,7 +159,12 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
     few = facts.shown < FEW_FOREGROUND
     choose("oversample", FEW_FOREGROUND if few else 0.0, f"{facts.shown:.0%} of the training masks show foreground")
     precision, reason = _precision(machine)
-    choose("precision", precision, reason)
+    if choose("precision", precision, reason) != "float32" and machine.kind == "cpu":
+        # oneDNN (PyTorch 2.13) leaves numbers of the bfloat16 weight gradient unwritten where a convolution is dilated.
+        raise OptionError(
+            f"precision={chosen['precision']!r} is for GPUs: on a CPU PyTorch's gradients of dilated convolutions are no "
+            "numbers in it; leave precision out"
+        )
     gigabytes = facts.train * 4 * image_size**2
     in_memory = gigabytes <= MEMORY_LIMIT
     reason = "the set is in memory" if in_memory else f"the set is read from a file; {machine.cores} cores"
