@@ -162,7 +162,7 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
     if choose("precision", precision, reason) != "float32" and machine.kind == "cpu":
         # oneDNN (PyTorch 2.13) leaves numbers of the bfloat16 weight gradient unwritten where a convolution is dilated.
         raise OptionError(
-            f"precision={chosen['precision']!r} is for GPUs: on a CPU PyTorch's gradients of dilated convolutions are no "
+            f"precision={chosen['precision']!r} is for GPUs: on a CPU the gradients of dilated convolutions are no "
             "numbers in it; leave precision out"
         )
     gigabytes = facts.train * 4 * image_size**2

@@ -1,0 +1,54 @@
+"""How near an exported file's masks stay to float32 PyTorch's, on real images.
+
+    python benchmarks/agreement.py condseg-lite-polyp kvasir_seg/images --precision int8 --count 50 --calibration 24
+
+Calibration images, for int8, are the ones that follow the measured ones: none is in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from condseg_sdk import CondsegError, Predictor
+from condseg_sdk.images import find_images
+from condseg_sdk.runtimes.metadata import OnnxPrecision
+from condseg_sdk.training.metrics import score
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="name or folder of a checkpoint")
+    parser.add_argument("images", help="folder, list or pattern of images")
+    parser.add_argument("--precision", choices=get_args(OnnxPrecision), default="int8")
+    parser.add_argument("--count", type=int, default=50, help="images to compare on (default: %(default)s)")
+    parser.add_argument("--calibration", type=int, default=24, help="for int8 (default: %(default)s)")
+    options = parser.parse_args()
+    try:
+        paths = find_images(options.images)
+        compared, others = paths[: options.count], paths[options.count :][: options.calibration]
+        predictor = Predictor.from_pretrained(options.model, device="cpu")
+        calibration = others if options.precision == "int8" else None
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "model.onnx")
+            predictor.export_onnx(file, precision=options.precision, verify=False, calibration=calibration)
+            exported = Predictor.from_pretrained(file, device="cpu")
+            answers = list(zip(predictor(compared), exported(compared), strict=True))
+    except CondsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    dice = [score(theirs.mask, ours.mask).dice for ours, theirs in answers]
+    largest = max(float(np.abs(theirs.probability - ours.probability).max()) for ours, theirs in answers)
+    print(f"{options.model}, {options.precision}, {len(answers)} images, {len(others)} others for calibration")
+    print(f"Dice of masks with float32 PyTorch: mean {np.mean(dice):.4f}, least {min(dice):.4f}")
+    print(f"largest difference of a probability: {largest:.2e}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,174 @@
+"""How much a checkpoint loses when pictures get worse: mean IoU under six disturbances of five strengths.
+
+    python benchmarks/robustness.py condseg-lite-polyp --data kvasir_seg --list kvasir_seg/split_val120.txt --out out
+
+Several checkpoints are disturbed alike, image by image, so that their curves can be compared. Pictures are brought to
+the network's input size first, so that a blur or a noise of some pixels means the same for all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from condseg_sdk import CondsegError, Predictor
+from condseg_sdk.images import load_image
+from condseg_sdk.training.data import load_mask, resize_mask
+from condseg_sdk.training.evaluate import choose_pairs
+from condseg_sdk.training.metrics import score
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+Disturbance = Callable[[Floats, float, np.random.Generator], Floats]
+
+
+def illumination(image: Floats, strength: float, rng: np.random.Generator) -> Floats:
+    """Light that falls off across the picture, in any direction."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
+    return image * (1 + strength * (np.cos(angle) * x + np.sin(angle) * y))[..., None]
+
+
+def contrast(image: Floats, strength: float, _rng: np.random.Generator) -> Floats:
+    """Everything nearer to the mean gray value."""
+    return image.mean() + (image - image.mean()) * (1 - strength)
+
+
+def blur(image: Floats, strength: float, _rng: np.random.Generator) -> Floats:
+    """Gaussian, out of focus; strength is its sigma in 1/256 of the side."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), strength * image.shape[0] / 256), np.float32)
+
+
+def noise(image: Floats, strength: float, rng: np.random.Generator) -> Floats:
+    """Gaussian, each pixel and channel for itself."""
+    return image + rng.normal(0, strength, image.shape)
+
+
+def jpeg(image: Floats, strength: float, _rng: np.random.Generator) -> Floats:
+    """Saved at a low quality, which is the strength with the sign turned."""
+    bgr = np.clip(image[..., ::-1] * 255, 0, 255).astype(np.uint8)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(-strength)])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.float32)[..., ::-1] / 255
+
+
+def highlights(image: Floats, strength: float, rng: np.random.Generator) -> Floats:
+    """So many reflections of the lamp on wet tissue."""
+    height, width = image.shape[:2]
+    light: Any = np.zeros((height, width), np.float32)
+    for _ in range(int(strength)):
+        center = int(rng.uniform(0, width)), int(rng.uniform(0, height))
+        axes = int(width * rng.uniform(0.01, 0.04)), int(height * rng.uniform(0.01, 0.04))
+        cv2.ellipse(light, center, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
+    light = cv2.GaussianBlur(light, (0, 0), width / 256)[..., None]
+    return image * (1 - light) + light
+
+
+DISTURBANCES: dict[str, tuple[Disturbance, tuple[float, ...]]] = {
+    "illumination": (illumination, (0.2, 0.4, 0.6, 0.8, 1.0)),
+    "contrast": (contrast, (0.2, 0.4, 0.6, 0.7, 0.8)),
+    "blur": (blur, (0.5, 1.0, 2.0, 3.0, 4.0)),
+    "noise": (noise, (0.02, 0.05, 0.1, 0.15, 0.2)),
+    "jpeg": (jpeg, (-50, -30, -20, -10, -5)),
+    "highlights": (highlights, (4, 8, 16, 24, 32)),
+}
+
+
+def disturbed(image: Image, kind: str, severity: int, seed: int) -> Image:
+    """The picture under one disturbance; severity 1 to 5, 0 leaves it as it is."""
+    if severity == 0:
+        return image
+    function, strengths = DISTURBANCES[kind]
+    rng = np.random.default_rng([seed, *kind.encode()])  # the same places at every severity
+    changed = function(image.astype(np.float32) / 255, strengths[severity - 1], rng)
+    return np.clip(changed * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def measure(
+    predictor: Predictor, images: list[Image], masks: list[NDArray[np.bool_]], bar: Any
+) -> list[dict[str, Any]]:
+    """A row for each disturbance and severity: mean IoU over the images."""
+
+    def mean_iou(kind: str, severity: int) -> float:
+        pictures = [disturbed(image, kind, severity, number) for number, image in enumerate(images)]
+        answers = predictor(pictures)
+        bar.update()
+        return float(np.mean([score(seg.mask, mask).iou for seg, mask in zip(answers, masks, strict=True)]))
+
+    clean = mean_iou("", 0)
+    rows = [{"disturbance": "none", "severity": 0, "mIoU": clean}]
+    rows += [
+        {"disturbance": kind, "severity": severity, "mIoU": mean_iou(kind, severity)}
+        for kind in DISTURBANCES
+        for severity in range(1, 6)
+    ]
+    return rows
+
+
+def plot(table: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """A panel for each disturbance, a curve for each checkpoint."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((11, 6), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True).flat
+    for axis, kind in zip(axes, DISTURBANCES, strict=True):
+        for model, rows in table.items():
+            values = [row["mIoU"] for row in rows if row["disturbance"] in ("none", kind)]
+            axis.plot(range(6), values, marker="o", label=model)
+        axis.set(title=kind, xlabel="severity", ylabel="mIoU")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="+", help="names or folders of checkpoints")
+    parser.add_argument("--data", required=True, help="folder with images/ and masks/, or any other layout")
+    parser.add_argument("--list", type=Path, help="text file with the names to measure on (default: all)")
+    parser.add_argument("--out", type=Path, help="folder for robustness.csv and robustness.png")
+    options = parser.parse_args()
+    table: dict[str, list[dict[str, Any]]] = {}
+    try:
+        pairs = choose_pairs(options.data, names=options.list)
+        with tqdm(total=len(options.model) * (1 + 5 * len(DISTURBANCES)), unit="setting") as bar:
+            for model in options.model:
+                predictor = Predictor.from_pretrained(model)
+                size = predictor.preprocessing.size
+                images = [predictor.preprocessing.resize(load_image(pair.image)) for pair in pairs]
+                masks = [resize_mask(load_mask(pair.mask), size) for pair in pairs]
+                table[model] = measure(predictor, images, masks, bar)
+    except CondsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(pairs)} images of {options.data}; mIoU at severity 1 to 5\n")
+    for model, rows in table.items():
+        print(
+            f"### {model}: {rows[0]['mIoU']:.3f} undisturbed\n\n| disturbance | 1 | 2 | 3 | 4 | 5 | mean |\n"
+            + "|---" * 7
+            + "|"
+        )
+        for kind in DISTURBANCES:
+            values = [row["mIoU"] for row in rows if row["disturbance"] == kind]
+            print(f"| {kind} | " + " | ".join(f"{x:.3f}" for x in [*values, float(np.mean(values))]) + " |")
+        print(f"\nmean over all: {np.mean([row['mIoU'] for row in rows[1:]]):.3f}\n")
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        with (options.out / "robustness.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, ("model", "disturbance", "severity", "mIoU"))
+            writer.writeheader()
+            writer.writerows({"model": model, **row} for model, rows in table.items() for row in rows)
+        plot(table, options.out / "robustness.png")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
