@@ -242,6 +242,13 @@ class TestSaving:
         np.testing.assert_array_equal(saved > 127, seg.mask)
         np.testing.assert_array_equal(np.asarray(seg.to_pil()), saved)
 
+    def test_doubt_is_largest_at_one_half(self, seg: Segmentation, tmp_path: Path) -> None:
+        expected = 1 - np.abs(2 * seg.probability - 1)
+        np.testing.assert_array_equal(seg.doubt, expected)
+        assert (seg.doubt.dtype, seg.doubt.shape) == (np.float32, seg.size)
+        saved = np.asarray(Image.open(seg.save(tmp_path / "d.png", kind="doubt")))
+        np.testing.assert_allclose(saved / 65535, expected, atol=1e-5)
+
     def test_a_probability_survives_to_16_bit(self, seg: Segmentation, tmp_path: Path) -> None:
         saved = np.asarray(Image.open(seg.save(tmp_path / "p.png", kind="probability")))
         assert saved.dtype == np.uint16

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 HELP = "segment images, folders or videos"
 SAVERS = min(4, os.cpu_count() or 1)
 DEFAULT_MODEL = "condseg-lite-polyp"
-SUFFIXES = {"mask": "_mask.png", "overlay": "_overlay.png", "probability": "_probability.png", "json": ".json"}
+SUFFIXES = {
+    "mask": "_mask.png",
+    "overlay": "_overlay.png",
+    "probability": "_probability.png",
+    "doubt": "_doubt.png",
+    "json": ".json",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

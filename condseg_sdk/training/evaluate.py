@@ -169,7 +169,6 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
     small, small_truth = replace(seg, size=PAPER_SIZE), resize_mask(truth, PAPER_SIZE)
     small_answer, probability = small.mask, small.probability
     wrong = small_answer != small_truth
-    doubt = 1 - np.abs(2 * probability - 1)
     return ImageResult(
         pair=pair,
         size=seg.size,
@@ -177,7 +176,7 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         empty=_which_is_empty(bool(answer.any()), bool(truth.any())),
         own=_figures(answer, seg.probability, truth, spacing),
         small=_figures(small_answer, probability, small_truth, None),
-        doubt=errors_found(doubt, wrong),
+        doubt=errors_found(small.doubt, wrong),
         uncertainty=None if seg.uncertainty_logits is None else errors_found(small.uncertainty, wrong),
         bins=calibration_bins(probability, small_truth),
         counts=threshold_counts(probability, small_truth),
