@@ -16,6 +16,7 @@ from typing import get_args
 import numpy as np
 
 from condseg_sdk import CondsegError, Predictor
+from condseg_sdk.errors import OptionError
 from condseg_sdk.images import find_images
 from condseg_sdk.runtimes.metadata import OnnxPrecision
 from condseg_sdk.training.metrics import score
@@ -24,19 +25,22 @@ from condseg_sdk.training.metrics import score
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name or folder of a checkpoint")
-    parser.add_argument("images", help="folder, list or pattern of images")
+    parser.add_argument("images", help="folder or pattern of images")
     parser.add_argument("--precision", choices=get_args(OnnxPrecision), default="int8")
     parser.add_argument("--count", type=int, default=50, help="images to compare on (default: %(default)s)")
     parser.add_argument("--calibration", type=int, default=24, help="for int8 (default: %(default)s)")
     options = parser.parse_args()
     try:
         paths = find_images(options.images)
-        compared, others = paths[: options.count], paths[options.count :][: options.calibration]
+        compared, others = paths[: options.count], []
+        if options.precision == "int8":
+            others = paths[options.count :][: options.calibration]
+            if not others:
+                raise OptionError(f"{options.images}: {len(paths)} images leave none for calibration: lower --count")
         predictor = Predictor.from_pretrained(options.model, device="cpu")
-        calibration = others if options.precision == "int8" else None
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "model.onnx")
-            predictor.export_onnx(file, precision=options.precision, verify=False, calibration=calibration)
+            predictor.export_onnx(file, precision=options.precision, verify=False, calibration=others or None)
             exported = Predictor.from_pretrained(file, device="cpu")
             answers = list(zip(predictor(compared), exported(compared), strict=True))
     except CondsegError as error:
@@ -44,7 +48,8 @@ def main() -> int:
         return 2
     dice = [score(theirs.mask, ours.mask).dice for ours, theirs in answers]
     largest = max(float(np.abs(theirs.probability - ours.probability).max()) for ours, theirs in answers)
-    print(f"{options.model}, {options.precision}, {len(answers)} images, {len(others)} others for calibration")
+    calibrated = f", {len(others)} others for calibration" if others else ""
+    print(f"{options.model}, {options.precision}, {len(answers)} images{calibrated}")
     print(f"Dice of masks with float32 PyTorch: mean {np.mean(dice):.4f}, least {min(dice):.4f}")
     print(f"largest difference of a probability: {largest:.2e}")
     return 0

@@ -127,7 +127,9 @@ class Pipeline:
         An error, also one of `sources` itself, is raised (or given to `on_error`) after the answers before it.
         """
         with worker_threads(DECODERS) as decoders, worker_threads(1) as network:
-            decoded = map_ahead(self._try_decode, sources, pool=decoders, ahead=self.request.batch_size + DECODERS)
+            # With tiles an image is a batch of its own, and may be a large one.
+            ahead = BATCHES_AHEAD if self.request.tile is not None else self.request.batch_size + DECODERS
+            decoded = map_ahead(self._try_decode, sources, pool=decoders, ahead=ahead)
             batches = self._batches(decoded)
             answer = partial(self._answered, mapper=partial(map_ahead, pool=decoders, ahead=BATCHES_AHEAD))
             # In the caller's thread on a CPU: a second thread there would have a second team of OpenMP threads, and

@@ -209,8 +209,8 @@ class Predictor:
         """Segment many images, or the frames of a video, one answer at a time and with flat memory.
 
         Args:
-            source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video each
-                answer's `source` is its frame, RGB.
+            source: as in a call, a path to a video, or any iterator of images, endless ones included (`iter(x)` of
+                another iterable). In a video each answer's `source` is its frame, RGB.
             threshold, batch_size, tta, tile, uncertainty, color_order, on_error: as in a call.
 
         Yields:
@@ -224,6 +224,8 @@ class Predictor:
             ...     print(seg.name, seg.area)
         """
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
+        if color_order == "bgr" and _is_video(source):
+            raise OptionError(f"{source}: color_order='bgr' is for NumPy arrays; a video's frames are RGB already")
         return self._pipeline(request, on_error).answer(_named(source))
 
     def export_onnx(
@@ -325,7 +327,7 @@ class Predictor:
         from condseg_sdk.weights.push import push_checkpoint
 
         model = self._reopen["model"]
-        if Path(model).suffix.lower() == ".onnx":
+        if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export: push the checkpoint it was made of, with onnx=True")
         keys = ("revision", "cache_dir", "local_files_only", "manifest")
         return push_checkpoint(
@@ -365,8 +367,12 @@ class Predictor:
         return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error))
 
 
+def _is_video(source: Any) -> bool:
+    return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES
+
+
 def _named(source: Any) -> Iterator[Named]:
-    if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES:
+    if _is_video(source):
         for number, frame in enumerate(video_frames(source)):
             yield Named(frame, f"{os.fspath(source)} frame {number}")
         return

@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+from test_inference_form import network
 
 from condseg_sdk import (
     CheckpointError,
@@ -31,6 +33,7 @@ from condseg_sdk.runtimes import export, onnx_runtime, verify
 from condseg_sdk.runtimes.metadata import CONFIG_KEY, EXPORT_KEY
 from condseg_sdk.runtimes.onnx_preprocessing import add_preprocessing
 from condseg_sdk.runtimes.quantize import to_float16
+from condseg_sdk.runtimes.trace import trace
 
 # One process for all of them, so that it exports once.
 pytestmark = pytest.mark.xdist_group("onnx")
@@ -211,6 +214,7 @@ def test_a_provider_that_is_named_and_not_used_is_an_error(
     monkeypatch.setattr(onnxruntime, "InferenceSession", quiet_fallback)
     with pytest.raises(DeviceError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
         Predictor.from_pretrained(files["static"], device="cuda")
+    assert Predictor.from_pretrained(files["static"], device="auto").device == "cpu"
 
 
 def test_a_machine_without_a_gpu_stays_quiet(files: dict[str, Path]) -> None:
@@ -266,9 +270,9 @@ def test_preprocessing_nodes_do_what_preprocessing_does(color_order: Any, interp
     wanted = Preprocessing(
         (20, 24),
         color_order=color_order,
-        scale=0.5,
+        scale=1 / 64,  # small numbers: a sigmoid tells large ones from nothing
         mean=(1.0, 2.0, 3.0),
-        std=(2.0, 4.0, 8.0),
+        std=(1.0, 2.0, 4.0),
         interpolation=interpolation,
     )
     # A network that gives its input's first channel.
@@ -286,8 +290,30 @@ def test_preprocessing_nodes_do_what_preprocessing_does(color_order: Any, interp
         image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         (got,) = session.run(None, {"image": image})
         expected = 1 / (1 + np.exp(-restore(wanted(image)[0], size).astype(np.float64)))
-        level = 0.5 / min(wanted.std)  # one level of a pixel, in the network's input; a sigmoid's slope is at most 1/4
+        level = wanted.scale / min(wanted.std)  # of a pixel, in the network's input; a sigmoid's slope is at most 1/4
         assert np.abs(got - expected).max() <= level / 4 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "dynamic"),
+    [
+        ("condseg-r50", False),
+        pytest.param("condseg-r50", True, marks=pytest.mark.slow),
+        pytest.param("condseg-pvt", True, marks=pytest.mark.slow),
+    ],
+)
+def test_the_papers_networks(name: str, dynamic: bool) -> None:
+    """Narrow, but with their encoders and their output at full resolution, which is computed in parts."""
+    source = network(name)
+    model = trace(source, size=(64, 96), dynamic=dynamic, uncertainty=False, opset=18)
+    assert not missing_on_cuda(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for shape in [(2, 3, 96, 64), (1, 3, 50, 70), (1, 3, 64, 96)] if dynamic else [(1, 3, 64, 96)]:
+        images = torch.randn(shape)
+        (mask,) = session.run(None, {"images": images.numpy()})
+        with torch.inference_mode():
+            expected = source(images).mask
+        assert (torch.from_numpy(mask).sigmoid() - expected.sigmoid()).abs().max() <= 1e-4
 
 
 def test_preprocessing_that_no_operator_does_is_refused() -> None:
@@ -336,10 +362,14 @@ def test_a_full_disk_leaves_nothing(predictor: Predictor, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("kind", ["float32", "static", "float16"])
 def test_cuda_implements_every_operator(kind: str, files: dict[str, Path]) -> None:
-    """Each (operator, opset, type) stands in ONNX Runtime's own list of CUDA's kernels (data/cuda_kernels.json)."""
+    assert not missing_on_cuda(onnx.load(files[kind]))
+
+
+def missing_on_cuda(model: Any) -> set[tuple[str, int, str | None]]:
+    """Each (operator, opset, type) that ONNX Runtime's own list of CUDA's kernels lacks (data/cuda_kernels.json)."""
     listed = json.loads((Path(__file__).parent / "data" / "cuda_kernels.json").read_text())["kernels"]
     names = {1: "float", 2: "uint8", 7: "int64", 9: "bool", 10: "float16"}
-    model = onnx.shape_inference.infer_shapes(onnx.load(files[kind]), data_prop=True)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     known = (*model.graph.value_info, *model.graph.input, *model.graph.output)
     types = {value.name: names[value.type.tensor_type.elem_type] for value in known}
@@ -358,4 +388,4 @@ def test_cuda_implements_every_operator(kind: str, files: dict[str, Path]) -> No
         data = types.get(node.input[1 if node.op_type == "Where" else 0])
         if not any(data in row["types"] for row in kernels):
             missing.add((node.op_type, opset, data))
-    assert not missing
+    return missing

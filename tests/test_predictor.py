@@ -160,6 +160,8 @@ def test_a_video_is_streamed_frame_by_frame(predictor: Predictor, tmp_path: Path
     assert [seg.name for seg in segs] == [f"{path} frame {number}" for number in range(5)]
     assert all(seg.mask.shape == (48, 64) for seg in segs)
     assert segs[3].overlay().size == (64, 48)
+    with pytest.raises(OptionError, match="frames are RGB already"):
+        predictor.stream(path, color_order="bgr")
 
 
 def test_streaming_reads_only_a_little_ahead(predictor: Predictor) -> None:

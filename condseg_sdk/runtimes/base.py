@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger("condseg_sdk")
 
 
 class Maps(NamedTuple):
@@ -31,6 +35,12 @@ class Runtime(Protocol):
 
     def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
         """Logits for a batch of normalised images, float32 (B, 3, h, w)."""
+
+
+@cache
+def say_cpu() -> None:
+    """Once a process: device="auto" found no GPU."""
+    logger.info("no GPU can be used: running on the CPU")
 
 
 def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:

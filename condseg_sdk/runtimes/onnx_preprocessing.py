@@ -61,12 +61,13 @@ class _Parts:
         self.constants[name] = np.asarray(value, dtype)
         return name
 
-    def resize(self, source: str, size: str, result: str) -> Any:
+    def resize(self, source: str, size: str, result: str, *, antialias: bool) -> Any:
         from onnx import helper
 
-        antialias = int(self.preprocessing.interpolation == "antialias")
+        # Beyond the border there is nothing, as for Pillow; by default ONNX repeats the border's pixels there.
+        smooth = {"antialias": 1, "exclude_outside": 1} if antialias else {}
         return helper.make_node(
-            "Resize", [source, "", "", size], [result], mode="linear", antialias=antialias, name=f"resize_{source}"
+            "Resize", [source, "", "", size], [result], mode="linear", **smooth, name=f"resize_{source}"
         )
 
     def before(self) -> Iterator[Any]:
@@ -77,7 +78,7 @@ class _Parts:
         yield helper.make_node("Cast", [IMAGE], ["image.float"], to=TensorProto.FLOAT)
         yield helper.make_node("Transpose", ["image.float"], ["image.planes"], perm=[2, 0, 1])
         yield helper.make_node("Unsqueeze", ["image.planes", self.constant("first", [0], np.int64)], ["image.batch"])
-        yield self.resize("image.batch", size, "image.resized")
+        yield self.resize("image.batch", size, "image.resized", antialias=p.interpolation == "antialias")
         yield helper.make_node("Round", ["image.resized"], ["image.rounded"])
         last = "image.rounded"
         if p.color_order == "bgr":
@@ -96,7 +97,7 @@ class _Parts:
     def after(self, name: str) -> Iterator[Any]:
         from onnx import helper
 
-        yield self.resize(name, "image.map", f"{name}.restored")
+        yield self.resize(name, "image.map", f"{name}.restored", antialias=True)  # as `restore` does
         yield helper.make_node("Sigmoid", [f"{name}.restored"], [f"{name}.sigmoid"])
         axes = self.constant("map", [0, 1], np.int64)
         yield helper.make_node("Squeeze", [f"{name}.sigmoid", axes], [PROBABILITIES[OUTPUTS.index(name)]])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
 from condseg_sdk.models.config import CheckpointConfig
-from condseg_sdk.runtimes.base import Maps
+from condseg_sdk.runtimes.base import Maps, say_cpu
 from condseg_sdk.runtimes.metadata import ExportInfo, read_metadata
 
 __all__ = ["OnnxRuntime"]
@@ -51,11 +51,6 @@ SHAPE_ARITHMETIC = frozenset(
 FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
 
 logger = logging.getLogger("condseg_sdk")
-
-
-@cache
-def _say_cpu() -> None:
-    logger.info("no GPU can be used: running on the CPU")
 
 
 @cache
@@ -95,7 +90,7 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
     if kind == "auto":
         kind = "cuda" if CUDA in built and _has_nvidia_driver() else "cpu"
         if kind == "cpu":
-            _say_cpu()
+            say_cpu()
     if kind == "cpu":
         return [(CPU, {})]
     wanted = CUDA if kind == "cuda" else TENSORRT
@@ -174,6 +169,9 @@ class OnnxRuntime:
                 "with preprocessing=False to use it here"
             )
         wanted, settings = providers[0]
+        if self.providers[0] != wanted and device == "auto":
+            logger.warning("onnxruntime cannot use CUDA, although there is a driver: running on the CPU")
+            wanted = CPU
         if self.providers[0] != wanted:
             raise DeviceError(
                 f"device={device!r}: the session runs on {', '.join(self.providers)} instead of {wanted}; check that "

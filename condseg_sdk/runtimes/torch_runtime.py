@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from condseg_sdk.errors import DeviceError, OptionError, check_choice
 from condseg_sdk.models import ConDSeg
-from condseg_sdk.runtimes.base import Maps
+from condseg_sdk.runtimes.base import Maps, say_cpu
 from condseg_sdk.runtimes.inference_form import inference_form
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -25,9 +24,7 @@ Execution = Literal["eager", "compiled", "cuda-graph"]
 logger = logging.getLogger("condseg_sdk")
 
 
-@cache
-def _say_cpu() -> None:
-    logger.info("no GPU can be used: running on the CPU")
+_TF32 = threading.Lock()
 
 
 def resolve_device(device: str) -> torch.device:
@@ -44,7 +41,7 @@ def resolve_device(device: str) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        _say_cpu()
+        say_cpu()
         return torch.device("cpu")
     try:
         chosen = torch.device(device)
@@ -78,7 +75,7 @@ class TorchRuntime:
         network: a copy of it is rewritten (`inference_form`), with channels last, which CPUs and GPUs are faster with.
         device: see `resolve_device`.
         precision: "float32"; on a GPU also "float16" or "bfloat16"; "bfloat16" also on CPUs that have instructions for
-            it, where it is nearly twice as fast (docs/benchmarks.md). Input and logits stay float32.
+            it, where it is 1.1 to 2.1 times as fast (docs/benchmarks.md). Input and logits stay float32.
         execution: "eager"; "compiled" by torch.compile, which takes minutes at the first image of a size; "cuda-graph",
             one graph recorded for each size of a batch and replayed, without the cost of launching kernels.
 
@@ -126,7 +123,7 @@ class TorchRuntime:
             return torch.autocast(self._device.type, self._dtype, cache_enabled=False)
         if self._device.type == "cuda":
             # TF32, cuDNN's default, would make a float32 answer depend on the batch in the third decimal.
-            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+            return _without_tf32()
         return nullcontext()
 
     def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
@@ -135,6 +132,14 @@ class TorchRuntime:
             images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
             maps = [x[:, 0].float().cpu().numpy() for x in self._form(images, uncertainty=uncertainty)]
         return Maps(maps[0], maps[1] if uncertainty else None)
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """One thread at a time: the flags are the whole process's, and each must leave them as they were."""
+    now = torch.backends.cudnn
+    with _TF32, now.flags(enabled=True, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False):
+        yield
 
 
 class _Graphs:

@@ -22,6 +22,7 @@ APERTURE_NUMBERS, BOX_NUMBERS, HIGHLIGHT_NUMBERS = 5, 8, 1 + 4 * HIGHLIGHTS
 
 
 def _between(u: Tensor, low: float, high: float) -> Tensor:
+    """(B,) -> (B, 1, 1), to go with maps."""
     return (low + (high - low) * u).view(-1, 1, 1)
 
 

@@ -23,7 +23,7 @@ from condseg_sdk.training.engine import fit
 from condseg_sdk.training.history import read_history
 from condseg_sdk.training.loaders import PairBatches
 from condseg_sdk.training.optimisation import Optimisation
-from condseg_sdk.training.plan import Plan, facts_of, make_plan, this_machine
+from condseg_sdk.training.plan import Plan, check_precision, facts_of, make_plan, this_machine
 from condseg_sdk.training.processes import is_first, say, wait_for_the_others
 from condseg_sdk.training.report import write_report
 from condseg_sdk.training.run_folder import RunFolder
@@ -140,7 +140,7 @@ def finetune(
     report: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> FinetuneResult:
-    """Train a network on images and masks of your own, in both stages of the paper.
+    """Train a network on images and masks of your own: the paper's stage 2, and its stage 1 before if asked for.
 
     The set is checked before the first step. What is left open is chosen from data and machine; every choice and its
     reason is printed and stands in `output_dir`/settings.json. `docs/training.md` says more about each argument.
@@ -156,7 +156,7 @@ def finetune(
         image_size: side of the checkpoint's input in pixels.
         epochs, stage1_epochs: of stage 2 and of stage 1; 0 leaves stage 1 out.
         patience: end stage 2 after so many epochs without a better validation IoU. The best epoch is kept in any case.
-        train_size, finish_epochs: train stage 2 at a smaller size but for its last epochs.
+        train_size, finish_epochs: train at a smaller size but for the last epochs of stage 2.
         batch_size: images a step, over all devices.
         learning_rate, encoder_learning_rate, weight_decay, schedule: of AdamW; the rates are peaks.
         gradient_clip: greatest norm of the gradient; 0: no limit.
@@ -226,7 +226,10 @@ def finetune(
     )  # fmt: skip
     checked.raise_if_wrong()
     start = open_base(settings)
-    plan = make_plan(settings, start, facts_of(checked), this_machine(settings))
+    machine = this_machine(settings)
+    plan = make_plan(settings, start, facts_of(checked), machine)
+    if not run.is_finished:
+        check_precision(plan.settings, machine)
     if resume and run.is_begun:
         run.check_data(dataset)
     elif first:
@@ -310,7 +313,8 @@ def _recipe(settings: FinetuneSettings, start: Base, train: CachedPairs) -> Reci
     assert side is not None
     weight = 1.0
     if settings.balanced_loss:
-        share = float(train.values[:, 3].float().mean())
+        planes = train.values[:, 3]
+        share = int(torch.count_nonzero(planes)) / planes.numel()  # a mean would copy the set, in float32
         weight = min(max(((1 - share) / max(share, 1e-6)) ** 0.5, 1.0), MAX_FOREGROUND_WEIGHT)
     return Recipe(
         preprocessing=start.preprocessing,

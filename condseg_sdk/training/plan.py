@@ -20,7 +20,7 @@ from condseg_sdk.training.data.cache import MEMORY_LIMIT
 from condseg_sdk.training.processes import quiet
 from condseg_sdk.training.settings import FinetuneSettings
 
-__all__ = ["Facts", "Machine", "Plan", "facts_of", "make_plan", "this_machine"]
+__all__ = ["Facts", "Machine", "Plan", "check_precision", "facts_of", "make_plan", "this_machine"]
 
 SIZES = (64, 256)  # the paper trains at 256; smaller pictures gain nothing by being blown up
 EMA_SHARE = 0.1  # of a stage's steps: how far back the average of the weights reaches
@@ -121,7 +121,7 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
 
     Raises:
         DatasetError: there are fewer pairs than one batch.
-        OptionError: the devices cannot share a batch, or cannot compute in the precision.
+        OptionError: the devices cannot share a batch.
     """
     arguments = base.network.arguments
     chosen: dict[str, Any] = {}
@@ -159,18 +159,28 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
     few = facts.shown < FEW_FOREGROUND
     choose("oversample", FEW_FOREGROUND if few else 0.0, f"{facts.shown:.0%} of the training masks show foreground")
     precision, reason = _precision(machine)
-    if choose("precision", precision, reason) != "float32" and machine.kind == "cpu":
-        # oneDNN (PyTorch 2.13) leaves numbers of the bfloat16 weight gradient unwritten where a convolution is dilated.
-        raise OptionError(
-            f"precision={chosen['precision']!r} is for GPUs: on a CPU the gradients of dilated convolutions are no "
-            "numbers in it; leave precision out"
-        )
+    choose("precision", precision, reason)
     gigabytes = facts.train * 4 * image_size**2
     in_memory = gigabytes <= MEMORY_LIMIT
     reason = "the set is in memory" if in_memory else f"the set is read from a file; {machine.cores} cores"
     choose("workers", 0 if in_memory else min(4, max(machine.cores // max(machine.devices, 1) - 1, 0)), reason)
     complete = replace(settings, **chosen)
     return Plan(complete, {"network": reasons.pop("network"), **reasons})
+
+
+def check_precision(settings: FinetuneSettings, machine: Machine) -> None:
+    """Refuse to train in what the machine computes wrongly in.
+
+    oneDNN (PyTorch 2.13) leaves numbers of the bfloat16 weight gradient unwritten where a convolution is dilated.
+
+    Raises:
+        OptionError: less than float32 on a CPU.
+    """
+    if settings.precision != "float32" and machine.kind == "cpu":
+        raise OptionError(
+            f"precision={settings.precision!r} is for GPUs: on a CPU the gradients of dilated convolutions are no "
+            "numbers in it; leave precision out, or go on with a run that a GPU began on a GPU"
+        )
 
 
 def _image_size(base: Base, facts: Facts) -> tuple[int, str]:

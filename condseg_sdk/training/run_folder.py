@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
 from condseg_sdk.training.data import Dataset
+from condseg_sdk.training.environment import describe_environment
 from condseg_sdk.training.plan import Plan
 from condseg_sdk.training.settings import FinetuneSettings
 
@@ -91,7 +88,7 @@ class RunFolder:
             "settings": plan.settings.to_dict(),
             "reasons": plan.reasons,
             "split": {"layout": dataset.layout, **split_of(dataset)},
-            "environment": environment(),
+            "environment": describe_environment(),
             "provenance": provenance,
         }
         atomic_write(self.path / "check.txt", lambda path: path.write_text(table + "\n", encoding="utf-8"))
@@ -129,19 +126,3 @@ class RunFolder:
 def split_of(dataset: Dataset) -> dict[str, list[str]]:
     """Names by part."""
     return {part: [pair.name for pair in pairs] for part, pairs in dataset.parts.items()}
-
-
-def environment() -> dict[str, str]:
-    """Versions and hardware."""
-    from condseg_sdk import __version__  # not at the top: the package imports this one on demand
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "condseg_sdk": __version__,
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": f"{torch.get_num_threads()} threads of {platform.machine()}",
-        "gpu": ", ".join(gpus) or "none",
-    }
