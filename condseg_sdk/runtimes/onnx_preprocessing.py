@@ -65,7 +65,7 @@ class _Parts:
         from onnx import helper
 
         # Beyond the border there is nothing, as for Pillow; by default ONNX repeats the border's pixels there.
-        smooth = {"antialias": 1, "exclude_outside": 1} if antialias else {}
+        smooth: dict[str, Any] = {"antialias": 1, "exclude_outside": 1} if antialias else {}
         return helper.make_node(
             "Resize", [source, "", "", size], [result], mode="linear", **smooth, name=f"resize_{source}"
         )

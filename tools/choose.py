@@ -1,0 +1,79 @@
+"""For maintainers: of best and last epoch, input sizes and thresholds take what the held-out part likes.
+
+    python tools/choose.py runs/polyp kvasir_seg --sizes 256 288 320 --out runs/polyp/chosen
+
+A run that finishes at a larger size may be best in between: the sizes are those of the checkpoint's input. Nothing but
+the run's own validation part is looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from condseg_sdk.images import load_image
+from condseg_sdk.models import ConDSeg
+from condseg_sdk.preprocessing import Preprocessing, restore
+from condseg_sdk.training.data import load_mask, resize_mask
+from condseg_sdk.training.evaluate import choose_pairs
+from condseg_sdk.training.metrics import score
+from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
+
+THRESHOLDS = np.linspace(0.2, 0.8, 13)
+PAPER_SIZE = (256, 256)
+
+
+def mean_ious(
+    network: ConDSeg, preprocessing: Preprocessing, images: list[NDArray[np.uint8]], masks: list[NDArray[np.bool_]]
+) -> NDArray[np.float64]:
+    """Mean IoU at 256x256 for each threshold."""
+    totals = np.zeros(len(THRESHOLDS))
+    for image, mask in zip(images, masks, strict=True):
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(preprocessing(image))[None]).mask[0, 0].numpy()
+        levels = np.log(THRESHOLDS / (1 - THRESHOLDS))
+        at_paper_size = restore(logits, PAPER_SIZE)
+        totals += [score(at_paper_size >= level, mask).iou for level in levels]
+    return totals / len(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="output_dir of finetune")
+    parser.add_argument("data", help="what it was trained on")
+    parser.add_argument("--sizes", type=int, nargs="+", required=True, help="sides of the input in pixels")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    options = parser.parse_args()
+    names = json.loads((options.run / "settings.json").read_text(encoding="utf-8"))["split"]["validation"]
+    pairs = choose_pairs(options.data, names=names)
+    images = [load_image(pair.image) for pair in pairs]
+    masks = [resize_mask(load_mask(pair.mask), PAPER_SIZE) for pair in pairs]
+    network, config = load_checkpoint(options.run / "checkpoint")
+    found = []
+    for epoch in ("best", "last"):
+        state = torch.load(options.run / "stage2" / f"{epoch}.ckpt", map_location="cpu", weights_only=True)[
+            "state_dict"
+        ]
+        weights = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
+        network.load_state_dict(weights)
+        for side in options.sizes:
+            preprocessing = replace(config.preprocessing, size=(side, side))
+            ious = mean_ious(network.eval(), preprocessing, images, masks)
+            index = int(ious.argmax())
+            print(f"{epoch:5} {side}: mIoU {ious[index]:.4f} at threshold {THRESHOLDS[index]:.2f}", flush=True)
+            found.append((float(ious[index]), epoch, preprocessing, round(float(THRESHOLDS[index]), 2), weights))
+    iou, epoch, preprocessing, threshold, weights = max(found, key=lambda x: x[0])
+    network.load_state_dict(weights)
+    provenance = {**config.provenance, "validation": {"mIoU": iou, "threshold": threshold, "epoch": epoch}}
+    config = replace(config, preprocessing=preprocessing, threshold=threshold, provenance=provenance)
+    print(f"{save_checkpoint(options.out, network, config)}: {epoch}, {preprocessing.size}, {threshold}")
+
+
+if __name__ == "__main__":
+    main()
