@@ -186,7 +186,9 @@ def test_the_command_shows_what_is_listed(capsys: pytest.CaptureFixture[str]) ->
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE"]
     polyp = next(row for row in rows if row.startswith("condseg-lite-polyp "))
-    for cell in ("condseg-lite", "19.5", "Kvasir-SEG", "0.8035", "0.8748", "cc-by-4.0"):
+    entry = next(entry for entry in list_models() if entry.name == "condseg-lite-polyp")
+    figures = [f"{entry.metrics[name]:.4f}" for name in ("mIoU", "mDSC")]
+    for cell in ("condseg-lite", f"{entry.bytes / 1e6:.1f}", "Kvasir-SEG", *figures, "cc-by-4.0"):
         assert cell in polyp
     assert main(["models", "--encoders"]) == 0
     text = capsys.readouterr().out
