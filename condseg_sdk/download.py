@@ -236,8 +236,8 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
         return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it has not what condseg_sdk needs")
     if isinstance(error, errors.LocalEntryNotFoundError):
         return ModelNotFoundError(
-            f"{source} is not in the cache and the Hub cannot be reached{_reason(error.__cause__)}; "
-            f"where there is a network, run `{fetch}`"
+            f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(error.__cause__)}; "
+            f"check the path, or where there is a network, run `{fetch}`"
         )
     return ModelNotFoundError(f"{source} could not be fetched{_reason(error)}; try again later, or run `{fetch}`")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,15 @@ import pytest
 import torch
 from conftest import TINY
 from lightning.pytorch.loggers import CSVLogger
-from PIL import Image
+from PIL import Image, ImageOps
 
 from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
 from condseg_sdk.errors import DatasetError, ModelNotFoundError, OptionError
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
 from condseg_sdk.training.plan import Facts, Machine, check_precision, make_plan
+from condseg_sdk.training.run_folder import RunFolder
+from condseg_sdk.training.threshold import blind_iou
 from condseg_sdk.weights.checkpoint import load_checkpoint
 
 CPU = Machine("cpu", 1, 0, bfloat16=False, cores=2)
@@ -94,6 +98,77 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     (tmp_path / "train.txt").write_text("1\n2\n3\n4\n5\n")
     with pytest.raises(OptionError, match="on other data: its train part had 8 pairs, now there are 4"):
         finetune(dataset, output_dir=run, resume=True, train_list=tmp_path / "train.txt")
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    assert finetune(copy, output_dir=run, resume=True, progress=False).metrics == result.metrics
+    mask = copy / "masks" / "3.png"
+    ImageOps.invert(Image.open(mask)).save(mask)
+    with pytest.raises(OptionError, match="on other data: images or masks of the same names have changed"):
+        finetune(copy, output_dir=run, resume=True)
+
+
+def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Path) -> None:
+    inside = dataset / "run"
+    with pytest.raises(OptionError, match=r"lies inside the data: choose a folder outside of .*discs"):
+        finetune(dataset, output_dir=inside, **SMALL)
+    assert not inside.exists()
+    with pytest.raises(OptionError, match="give one of Lightning's loggers"):
+        finetune(dataset, output_dir=tmp_path / "new", **SMALL, logger="tensorboard")
+    (tmp_path / "left" / "stage2").mkdir(parents=True)
+    with pytest.raises(OptionError, match="holds stage2 of a run without settings.json"):
+        finetune(dataset, output_dir=tmp_path / "left", **SMALL)
+    for text in ("{}", '{"settings": {"of_tomorrow": 1}}'):
+        (tmp_path / "left" / "settings.json").write_text(text)
+        with pytest.raises(OptionError, match=r"settings.json is not readable as a run's"):
+            finetune(dataset, output_dir=tmp_path / "left", **SMALL, resume=True)
+
+
+def test_two_calls_do_not_share_a_folder(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RunFolder(folder).alone(first=True), pytest.raises(OptionError, match="being written by another process"):
+        finetune(dataset, output_dir=folder, **SMALL)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_is_named_with_a_remedy(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finetune(dataset, output_dir=run, **{**SMALL, "epochs": 1, "stage1_epochs": 0})
+    for name in ("result.json", "stage2/finished.json"):
+        (run / name).unlink()
+    last = run / "stage2" / "last.ckpt"
+    for content in (last.read_bytes()[:5000], b""):
+        last.write_bytes(content)
+        with pytest.raises(OptionError, match=r"last.ckpt is damaged: delete .*stage2 .*best.ckpt"):
+            finetune(dataset, output_dir=run, resume=True, progress=False)
+
+
+def test_a_run_that_was_moved_remembers_its_best_epoch(
+    dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    options = {**SMALL, "stage1_epochs": 0, "epochs": 4, "ema_decay": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        finetune(dataset, output_dir=tmp_path / "before", **options, logger=Interrupter(tmp_path, name="log"))
+    moved = (tmp_path / "before").rename(tmp_path / "after")
+    result = finetune(dataset, output_dir=moved, **options, resume=True)
+    assert len(result.history) == 4
+    kept = torch.load(moved / "stage2" / "best.ckpt", weights_only=True)["epoch"]
+    ious = [row["val_iou"] for row in result.history]
+    assert kept == ious.index(max(ious))
+    assert not [warning for warning in recwarn if "dirpath" in str(warning.message)]
+
+
+def test_a_network_that_has_not_learned_is_said(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    still = {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "stage1_epochs": 0, "epochs": 1}
+    finetune(dataset, output_dir=tmp_path / "run", **{**SMALL, **still})
+    assert "the network has not learned: its mIoU of" in caplog.text
+
+
+def test_the_blind_answer_is_the_better_of_full_and_empty_masks() -> None:
+    masks = torch.zeros(2, 4, 8, 8, dtype=torch.uint8)
+    masks[0, 3, :4] = 1  # half of the picture: full 0.5, empty 0; the second mask is empty: full 0, empty 1
+    pairs = SimpleNamespace(values=masks)
+    assert blind_iou(pairs) == pytest.approx(0.5)  # type: ignore[arg-type]
 
 
 def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:

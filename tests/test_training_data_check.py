@@ -302,6 +302,14 @@ def test_different_pictures_of_one_kind_are_not_confused() -> None:
     assert near_duplicates([], prints) == []
 
 
+def test_the_content_of_a_set_is_that_of_its_pixels(tmp_path: Path) -> None:
+    pairs = [add_pair(tmp_path / f"{name}.png", tmp_path / f"{name}_m.png") for name in NAMES]
+    before = check_dataset(open_dataset(pairs, validation=0.2)).content
+    assert check_dataset(open_dataset(pairs, validation=0.2)).content == before
+    save(pairs[0][1], ~region())
+    assert check_dataset(open_dataset(pairs, validation=0.2)).content != before
+
+
 def test_many_fingerprints_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     from condseg_sdk.training.data import duplicates
 
@@ -319,6 +327,11 @@ def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None
         deep = picture(name)[..., 0].astype(np.uint16) * 257
         pairs.append((save(tmp_path / f"{name}.png", deep), save(tmp_path / f"{name}_m.png", region())))
     assert check_dataset(open_dataset(pairs, validation=0.2)).problems == ()
+    for image, _ in pairs:
+        save(image, np.asarray(Image.open(image)) // 16)  # twelve bits in sixteen
+    (problem,) = check_dataset(open_dataset(pairs, validation=0.2)).problems
+    assert problem.severity == "warning"
+    assert "almost black: 16 bits of which few are used" in problem.message
 
 
 def test_palette_images_with_transparency_warn_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

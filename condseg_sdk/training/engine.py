@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,8 @@ def fit(
         if is_first():
             _remove_leftovers(folder)
         last = folder / LAST
+        if last.exists():
+            _check_readable(last)
         stage.train()
         with quiet(), _deterministic(settings.deterministic), _memory_errors(settings):
             trainer = _trainer(stage, folder, epochs, settings, loggers, progress)
@@ -87,7 +90,7 @@ def _trainer(
     callbacks: list[Callback] = [
         History(folder, stage=stage.number),
         LearningRateMonitor("epoch"),
-        ModelCheckpoint(
+        _Checkpoint(
             folder,
             Path(BEST).stem,
             monitor=monitor,
@@ -96,7 +99,7 @@ def _trainer(
             save_on_train_epoch_end=True,
         ),
         # Not `save_last`: that one is written only when the best improves, and a continued run would train twice.
-        ModelCheckpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
+        _Checkpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
@@ -125,6 +128,20 @@ def _trainer(
     )
 
 
+class _Checkpoint(ModelCheckpoint):
+    """Lightning's, which also remembers the best epoch where the run's folder has been moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = str(self.dirpath)
+        paths = {
+            name: str(Path(folder, Path(path).name))
+            for name, path in state_dict.items()
+            if name in ("best_model_path", "kth_best_model_path", "last_model_path") and path
+        }
+        best = {str(Path(folder, Path(path).name)): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": folder})
+
+
 class _WholeFiles(TorchCheckpointIO):
     """Checkpoints that appear whole: written beside, brought to the disk, renamed.
 
@@ -137,12 +154,26 @@ class _WholeFiles(TorchCheckpointIO):
 
         def write(part: Path) -> None:
             with part.open("wb") as file:
-                torch.save(checkpoint, file)
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # PyTorch's word for a full disk, after the system's
+                    raise error.__context__ if isinstance(error.__context__, OSError) else error from None
                 file.flush()
                 os.fsync(file.fileno())
 
         make_folder(Path(path).parent)
         atomic_write(path, write)
+
+
+def _check_readable(checkpoint: Path) -> None:
+    """Raise an OptionError for a checkpoint that cannot be continued from."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        remedy = f"delete {checkpoint.parent} to begin this stage again"
+        if (checkpoint.parent / BEST).exists():
+            remedy += f" (the best epoch's weights are in its {BEST})"
+        raise OptionError(f"{checkpoint} is damaged: {remedy}") from error
 
 
 def _remove_leftovers(folder: Path) -> None:

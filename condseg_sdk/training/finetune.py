@@ -5,6 +5,7 @@ This module wires the parts: data in `data/`, choices in `plan.py`, steps in `st
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.loggers import Logger
 
+from condseg_sdk.errors import OptionError
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.training.base import Base, at_size, open_base
 from condseg_sdk.training.data import CachedPairs, Dataset, DatasetReport, DataSource, check_dataset, open_dataset
@@ -29,7 +31,7 @@ from condseg_sdk.training.report import write_report
 from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
-from condseg_sdk.training.threshold import choose_threshold
+from condseg_sdk.training.threshold import blind_iou, choose_threshold
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 
 if TYPE_CHECKING:
@@ -217,7 +219,9 @@ def finetune(
         seed=seed,
         deterministic=deterministic,
     )
+    loggers = _loggers(logger)
     run = RunFolder(Path(output_dir))
+    _check_outside(run.path, data)
     first = is_first()
     settings = run.resumed(settings, resume=resume, first=first)
     dataset, checked = check(
@@ -230,27 +234,41 @@ def finetune(
     plan = make_plan(settings, start, facts_of(checked), machine)
     if not run.is_finished:
         check_precision(plan.settings, machine)
-    if resume and run.is_begun:
-        run.check_data(dataset)
-    elif first:
-        run.begin(plan, dataset, str(checked), dict(provenance or {}))
-    say("\n".join([str(checked), "", *plan.lines()]))
-    if not run.is_finished:
-        loggers = [logger] if isinstance(logger, Logger) else list(logger)
-        _train(
-            run,
-            plan,
-            start,
-            dataset,
-            loggers=loggers,
-            progress=progress,
-            report=report,
-            provenance=dict(provenance or {}),
-        )
+    with run.alone(first=first):
+        if resume and run.is_begun:
+            run.check_data(dataset, checked.content)
+        elif first:
+            run.begin(plan, dataset, checked, dict(provenance or {}))
+        say("\n".join([str(checked), "", *plan.lines()]))
+        if not run.is_finished:
+            _train(
+                run,
+                plan,
+                start,
+                dataset,
+                loggers=loggers,
+                progress=progress,
+                report=report,
+                provenance=dict(provenance or {}),
+            )
     wait_for_the_others()
     return FinetuneResult(
         run.checkpoint, run.result()["metrics"], read_history(run.path), run.report if run.report.exists() else None
     )
+
+
+def _loggers(given: Any) -> list[Logger]:
+    loggers = [given] if isinstance(given, Logger) else list(given)
+    for logger in loggers:
+        if not isinstance(logger, Logger):
+            raise OptionError(f"logger={given!r}: give one of Lightning's loggers, such as WandbLogger(), or several")
+    return loggers
+
+
+def _check_outside(output_dir: Path, data: Any) -> None:
+    """The report's pictures would be images without masks when the data is looked at again."""
+    if isinstance(data, (str, os.PathLike)) and output_dir.resolve().is_relative_to(Path(data).resolve()):
+        raise OptionError(f"output_dir={output_dir} lies inside the data: choose a folder outside of {data}")
 
 
 def _train(
@@ -294,6 +312,12 @@ def _train(
     run_stage(SegmentationStage(network, recipe, finish=finish), settings.epochs)
     if is_first():
         metrics = choose_threshold(network, held_out, preprocessing)
+        if metrics["mIoU"] <= blind_iou(held_out):
+            logging.getLogger("condseg_sdk").warning(
+                "the network has not learned: its mIoU of %.3f on the validation part is no better than that of masks "
+                "that are all full or all empty; train longer, or look at pictures and masks",
+                metrics["mIoU"],
+            )
         config = CheckpointConfig(
             network=network.arguments,
             preprocessing=preprocessing,

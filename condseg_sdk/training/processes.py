@@ -11,6 +11,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from torch import distributed
 
+# Lightning's root package writes to the console beside the handlers of an application that has its own, such as our
+# command line: every line would come twice.
+if logging.getLogger().hasHandlers():
+    logging.getLogger("lightning").handlers.clear()
+
 __all__ = ["is_first", "quiet", "say", "wait_for_the_others"]
 
 

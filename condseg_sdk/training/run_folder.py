@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
-from condseg_sdk.training.data import Dataset
+from condseg_sdk.training.data import Dataset, DatasetReport
 from condseg_sdk.training.environment import describe_environment
 from condseg_sdk.training.plan import Plan
 from condseg_sdk.training.settings import FinetuneSettings
@@ -17,6 +21,7 @@ from condseg_sdk.training.settings import FinetuneSettings
 __all__ = ["RunFolder", "split_of"]
 
 SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
+LOCK = ".lock"
 # What may change when a run goes on: where it is computed, not what.
 MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
 
@@ -50,13 +55,17 @@ class RunFolder:
         Raises:
             OptionError: a run is there and `resume` is False, or it is True and the settings are others.
         """
-        if not (self.path / SETTINGS).exists() or (not first and not resume):
+        if not self.is_begun:
+            if first:
+                self._check_is_free()
+            return settings
+        if not first and not resume:
             return settings
         if not resume:
             raise OptionError(
                 f"{self.path} holds a run: continue it with resume=True (--resume), or choose another output_dir"
             )
-        saved = FinetuneSettings(**self._read(SETTINGS)["settings"])
+        saved = self._saved_settings()
         given = settings.given()
         others = [name for name, value in given.items() if name not in MACHINE and value != getattr(saved, name)]
         if others:
@@ -67,31 +76,79 @@ class RunFolder:
         values = {f.name: getattr(saved, f.name) for f in fields(saved)}
         return FinetuneSettings(**{**values, **{name: getattr(settings, name) for name in MACHINE}})
 
-    def check_data(self, dataset: Dataset) -> None:
+    def _check_is_free(self) -> None:
+        """Checkpoints of a run whose settings.json is gone would be continued with other settings."""
+        for name in ("stage1", "stage2", CHECKPOINT):
+            if (self.path / name).exists():
+                raise OptionError(f"{self.path} holds {name} of a run without {SETTINGS}: choose another output_dir")
+
+    def _saved_settings(self) -> FinetuneSettings:
+        try:
+            return FinetuneSettings(**self._read(SETTINGS)["settings"])
+        except (KeyError, TypeError) as error:  # damaged, or of another version of this package
+            raise OptionError(
+                f"{self.path / SETTINGS} is not readable as a run's ({error}); choose another output_dir"
+            ) from error
+
+    def check_data(self, dataset: Dataset, content: str) -> None:
         """Refuse to go on with other data.
+
+        Args:
+            dataset: what there is now.
+            content: the digest of its images and masks, of the check.
 
         Raises:
             OptionError: the pairs or their parts are not those the run began with.
         """
-        saved = self._read(SETTINGS)["split"]
+        values = self._read(SETTINGS)
+        saved = values["split"]
         for part, names in split_of(dataset).items():
             if saved[part] != names:
                 raise OptionError(
                     f"{self.path} holds a run on other data: its {part} part had {len(saved[part])} pairs, now there "
                     f"are {len(names)}, or others; restore the data, or choose another output_dir"
                 )
+        if values.get("content") != content:
+            raise OptionError(
+                f"{self.path} holds a run on other data: images or masks of the same names have changed since; restore "
+                "them, or choose another output_dir"
+            )
 
-    def begin(self, plan: Plan, dataset: Dataset, table: str, provenance: dict[str, Any]) -> None:
+    @contextmanager
+    def alone(self, *, first: bool) -> Iterator[None]:
+        """Keep other calls of `finetune` out of the folder for the length of a block.
+
+        Raises:
+            OptionError: another one is at work there.
+        """
+        if not first:
+            yield
+            return
+        make_folder(self.path)
+        lock = FileLock(self.path / LOCK, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise OptionError(f"{self.path} is being written by another process: choose another output_dir") from error
+        try:
+            yield
+        finally:
+            lock.release()
+            with suppress(OSError):
+                (self.path / LOCK).unlink()
+
+    def begin(self, plan: Plan, dataset: Dataset, report: DatasetReport, provenance: dict[str, Any]) -> None:
         """Write what the run is, before its first step."""
         make_folder(self.path)
         values = {
             "settings": plan.settings.to_dict(),
             "reasons": plan.reasons,
             "split": {"layout": dataset.layout, **split_of(dataset)},
+            "content": report.content,
             "environment": describe_environment(),
             "provenance": provenance,
         }
-        atomic_write(self.path / "check.txt", lambda path: path.write_text(table + "\n", encoding="utf-8"))
+        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", encoding="utf-8"))
         self._write(SETTINGS, values)
 
     @property

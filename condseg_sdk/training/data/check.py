@@ -28,6 +28,7 @@ __all__ = ["check_dataset"]
 FEW_TRAINING_PAIRS = 20
 FEW_VALIDATION_PAIRS = 5
 INVERTED_BORDER, INVERTED_SHARE = 0.9, 0.5  # foreground along the edge of the picture, and in all of it
+DIM = 64  # of 255: the brightest pixel of 12 bits kept in 16 is 15, of 14 bits 63
 RARE = 0.1  # masks of another kind than the rest are a slip if they are as few
 EXIF_ORIENTATION = 0x0112
 Size: TypeAlias = tuple[int, int]
@@ -42,6 +43,8 @@ class Facts:
         orientation: EXIF's, 1 for upright as stored.
         mask_turned: whether the mask file has an orientation of its own.
         digest: of the image file's bytes.
+        content: of these and the mask's pixels.
+        is_dim: whether an image of 16 bits or more uses a small part of their range.
         share, border: of foreground in the mask, and in its outermost pixels.
         kind, remark: how the mask was read.
     """
@@ -51,6 +54,8 @@ class Facts:
     size: Size
     orientation: int
     digest: bytes
+    content: bytes
+    is_dim: bool
     fingerprint: Fingerprint
     mask_size: Size
     mask_turned: bool
@@ -89,6 +94,7 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
         parts={part: _statistics(dataset.parts[part], [f for f in facts if f.part == part]) for part in PARTS},
         image_sizes=(sizes[0], sizes[-1]) if sizes else None,
         mask_kinds=dict(Counter(fact.kind for fact in facts).most_common()),
+        content=hashlib.blake2b(b"".join(fact.content for fact in facts), digest_size=16).hexdigest(),
         problems=tuple(sorted(problems, key=lambda problem: problem.severity)),
     )
 
@@ -96,7 +102,7 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
 def _examine(job: tuple[Pair, Part]) -> Facts | str:
     pair, part = job
     try:
-        gray, size, orientation = _look_at(pair.image)
+        gray, size, orientation, is_deep = _look_at(pair.image)
         digest = hashlib.blake2b(pair.image.read_bytes()).digest()
         reading = read_mask(pair.mask)
     except CondsegError as error:
@@ -109,6 +115,8 @@ def _examine(job: tuple[Pair, Part]) -> Facts | str:
         size=size,
         orientation=orientation,
         digest=digest,
+        content=hashlib.blake2b(digest + np.packbits(mask).tobytes(), digest_size=16).digest(),
+        is_dim=is_deep and gray.max() < DIM,
         fingerprint=fingerprint(gray),
         mask_size=(mask.shape[0], mask.shape[1]),
         mask_turned=reading.turned,
@@ -119,18 +127,19 @@ def _examine(job: tuple[Pair, Part]) -> Facts | str:
     )
 
 
-def _look_at(path: Path) -> tuple[NDArray[np.uint8], Size, int]:
-    """An image's grey values, perhaps smaller than it; its size when upright; its EXIF orientation."""
+def _look_at(path: Path) -> tuple[NDArray[np.uint8], Size, int, bool]:
+    """An image's grey values, perhaps smaller than it; its size when upright; its EXIF orientation; whether it has
+    more than 8 bits."""
     with open_image(path) as image:
         orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
         size = image.size if orientation >= 5 else image.size[::-1]
         if image.mode[0] in "IF":  # 16-bit and float, which Pillow would clip
-            return load_image(path)[..., 0], size, orientation
+            return load_image(path)[..., 0], size, orientation, True
         image.draft("L", (256, 256))  # a JPEG is read to its end, but at down to an eighth of its size
         upright = ImageOps.exif_transpose(image)
         # Straight to gray, Pillow would warn of palettes with transparency.
         plain = upright.convert("RGBA") if upright.has_transparency_data else upright
-        return np.asarray(plain.convert("L")), size, orientation
+        return np.asarray(plain.convert("L")), size, orientation, False
 
 
 def _sizes(facts: Sequence[Facts]) -> list[Problem]:
@@ -167,6 +176,13 @@ def _orientations(facts: Sequence[Facts]) -> list[Problem]:
     ]
     message = "turned by an EXIF tag that the mask has not; check that the mask fits the upright picture"
     return problems_of("warning", "image", message, doubtful)
+
+
+def _brightness(facts: Sequence[Facts]) -> list[Problem]:
+    """Few bits kept in many, which are read as a nearly black picture."""
+    dim = [str(fact.pair.image) for fact in facts if fact.is_dim]
+    message = "almost black: 16 bits of which few are used; multiply 10 or 12 bits up to the whole range"
+    return problems_of("warning", "image", message, dim)
 
 
 def _regions(facts: Sequence[Facts]) -> list[Problem]:

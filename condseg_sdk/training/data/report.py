@@ -39,6 +39,7 @@ class DatasetReport:
         parts: figures of the train, validation and test parts.
         image_sizes: (height, width) of the smallest and the largest image, None where no image could be read.
         mask_kinds: how many masks were taken for what ("two values", "labels", ...).
+        content: a digest of all images and masks in their order, by which other data under the same names is known.
         problems: errors first. Training must not start where there is an error.
     """
 
@@ -46,6 +47,7 @@ class DatasetReport:
     parts: Mapping[Part, PartStatistics]
     image_sizes: tuple[tuple[int, int], tuple[int, int]] | None
     mask_kinds: Mapping[str, int]
+    content: str
     problems: tuple[Problem, ...]
 
     @property
