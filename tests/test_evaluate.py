@@ -195,8 +195,23 @@ def test_which_images(tmp_path: Path) -> None:
         choose_pairs(folder, names=["a"], part="test")
     with pytest.raises(OptionError, match="part='dev'"):
         choose_pairs(folder, part="dev")  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match="no test part"):
-        choose_pairs(make_set(tmp_path / "plain", ["a", "b"]), part="test")
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any) -> None:
+    """Drawn at random it would hold images that were trained on."""
+    with pytest.raises(DatasetError, match=rf"plain names no {part} part: leave part out"):
+        choose_pairs(make_set(tmp_path / "plain", NAMES), part=part)
+    folder = make_set(tmp_path / "named", NAMES, "train/images", "train/masks")
+    make_set(folder, ["f"], "test/images", "test/masks")
+    with pytest.raises(DatasetError, match="names no validation part"):
+        choose_pairs(folder, part="validation")
+    assert [pair.name for pair in choose_pairs(folder, part="train")] == list(NAMES)  # none of it held out
+
+
+def test_data_may_have_a_test_part_alone(tmp_path: Path) -> None:
+    folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
+    assert len(choose_pairs(folder, part="test")) == len(NAMES)
 
 
 def test_a_mask_of_another_shape_is_named(checkpoint: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.errors import DatasetError, OptionError, check_choice
 from condseg_sdk.segmentation import Segmentation
-from condseg_sdk.training.data import DataSource, Pair, find_pairs, load_mask, open_dataset, read_names, resize_mask
+from condseg_sdk.training.data import DataSource, Pair, find_pairs, find_part, load_mask, read_names, resize_mask
 from condseg_sdk.training.data.masks import size_agreement
 from condseg_sdk.training.data.pairs import Part
 from condseg_sdk.training.environment import describe_environment
@@ -67,7 +67,7 @@ def evaluate(
         predictor: with any runtime; for `uncertainty` one that has the map.
         data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
-        part: only the "train", "validation" or "test" part, as the data divides itself.
+        part: only the "train", "validation" or "test" part, which the data must name itself.
         threshold, tta, tile, batch_size: as for the predictor.
         uncertainty: measure how well the uncertainty branch finds the errors, too.
         spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
@@ -82,7 +82,7 @@ def evaluate(
         The figures of every image, their means and intervals; `save` writes them to a folder.
 
     Raises:
-        DatasetError: the data is incomplete, or a mask does not fit its image.
+        DatasetError: the data is incomplete or names no such part, or a mask does not fit its image.
         ImageError: a file cannot be read.
         OptionError: an argument's value is not allowed.
 
@@ -125,7 +125,7 @@ def choose_pairs(
     """The pairs to measure on: all, those of a list, or those of a part.
 
     Raises:
-        DatasetError: there are none, the data is incomplete, or a listed name does not exist.
+        DatasetError: there are none, the data is incomplete or names no such part, or a listed name does not exist.
         OptionError: both a list and a part are given, or the part is none of the three.
     """
     if part is None:
@@ -135,10 +135,15 @@ def choose_pairs(
         check_choice("part", part, Part)
         if names is not None:
             raise OptionError(f"part={part!r} and names exclude each other: give one of them")
-        pairs = open_dataset(data).parts[part]
+        pairs = find_part(data, part)
+        if not pairs:  # a part drawn at random would hold images that were trained on
+            folder = {"train": "train", "validation": "val", "test": "test"}[part]
+            raise DatasetError(
+                f"{_describe(data, None, None)} names no {part} part: leave part out to measure all of it, give a list "
+                f"of names (names=, --list), or data whose folders or lists name one, such as {folder}/"
+            )
     if not pairs:
-        which = f"no {part} part with images" if part else "no images"
-        raise DatasetError(f"{_describe(data, None, None)} has {which}: give data with masks to compare with")
+        raise DatasetError(f"{_describe(data, None, None)} has no images: give data with masks to compare with")
     return pairs
 
 

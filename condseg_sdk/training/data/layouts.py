@@ -18,7 +18,7 @@ from condseg_sdk.training.data.names import part_of
 from condseg_sdk.training.data.pairs import Dataset, Found, Pair, Part
 from condseg_sdk.training.data.tables import read_csv, read_csv_columns, read_pairs
 
-__all__ = ["DataSource", "find_pairs", "open_dataset"]
+__all__ = ["DataSource", "find_pairs", "find_part", "open_dataset"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 DataSource: TypeAlias = PathLike | Sequence[tuple[PathLike, PathLike]] | Sequence[Pair]
@@ -65,15 +65,23 @@ def open_dataset(
         >>> len(dataset.train), len(dataset.validation)  # doctest: +SKIP
         (900, 100)
     """
-    found = splits.distinct_names(_read(data, masks, groups))
     given: dict[Part, PathLike | None] = {"train": train_list, "validation": val_list}
     lists = {part: Path(path) for part, path in given.items() if path is not None}
-    if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
-        lists = lists or _lists_beside(Path(data), found)
-        found = found if lists else splits.by_names(found)
-    if lists:
-        found = splits.by_lists(found, lists)
+    found = _with_parts(data, _read(data, masks, groups), lists)
     return splits.divide(found, validation=validation, seed=seed)
+
+
+def find_part(data: DataSource, part: Part) -> list[Pair]:
+    """The pairs of a part that the data itself names; none where it does not: nothing is drawn at random.
+
+    Args:
+        data: As for `open_dataset`.
+        part: Which.
+
+    Raises:
+        DatasetError: There is nothing, or no telling which mask belongs to which image.
+    """
+    return _with_parts(data, _read(data, None, None), {}).pairs.get(part, [])
 
 
 def find_pairs(data: DataSource, *, names: Sequence[str] | None = None) -> list[Pair]:
@@ -120,6 +128,15 @@ def _read(data: Any, masks: PathLike | None, groups: str | None) -> Found:
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))
     return found if groups is None else splits.with_groups(found, groups)
+
+
+def _with_parts(data: DataSource, found: Found, lists: dict[Part, Path]) -> Found:
+    """Divided by the lists, else as the data names its parts."""
+    found = splits.distinct_names(found)
+    if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
+        lists = lists or _lists_beside(Path(data), found)
+        found = found if lists else splits.by_names(found)
+    return splits.by_lists(found, lists) if lists else found
 
 
 def _lists_beside(folder: Path, found: Found) -> dict[Part, Path]:
