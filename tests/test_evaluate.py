@@ -250,6 +250,19 @@ def test_command(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.Ca
     assert summary["command"] == " ".join(words)
 
 
+def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_set(tmp_path, NAMES, "frames/all", "drawn/by_hand")
+    arguments = ["evaluate", str(checkpoint), str(tmp_path / "frames"), "--masks", str(tmp_path / "drawn")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "frames: 5 images" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["command"] == " ".join(["condseg", *arguments])
+    assert main([*arguments[:3]]) == 2
+    assert "give masks= (--masks)" in capsys.readouterr().err
+    make_set(tmp_path, ["f"], "parted/test", "drawn_parts/test")
+    (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", part="test")
+    assert pair.mask == tmp_path / "drawn_parts" / "test" / "f.png"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
     parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
+    parser.add_argument("--masks", help="folder of masks, or COCO file, that stands apart from the images")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
     which.add_argument("--part", choices=PARTS, help="only this part of data that divides itself")
@@ -58,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         evaluation = evaluate(
             predictor,
             options.data,
+            masks=options.masks,
             names=options.list,
             part=options.part,
             threshold=options.threshold,
@@ -85,8 +87,9 @@ def run(options: argparse.Namespace) -> int:
 def _command(options: argparse.Namespace) -> str:
     """The command that makes the same figures again, without what only says where to write and to compute."""
     words = ["condseg", "evaluate", options.model, options.data]
-    given: dict[str, Any] = {"list": options.list, "part": options.part, "threshold": options.threshold}
-    given |= {"tile": options.tile, "spacing": options.spacing, "seed": options.seed or None}
+    given: dict[str, Any] = {"masks": options.masks, "list": options.list, "part": options.part}
+    given |= {"threshold": options.threshold, "tile": options.tile, "spacing": options.spacing}
+    given |= {"seed": options.seed or None}
     for name, value in given.items():
         if value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

@@ -43,6 +43,7 @@ def evaluate(
     predictor: Predictor,
     data: DataSource,
     *,
+    masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     part: Part | None = None,
     threshold: float | None = None,
@@ -66,6 +67,7 @@ def evaluate(
     Args:
         predictor: with any runtime; for `uncertainty` one that has the map.
         data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
+        masks: a folder of masks, or a COCO file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
         part: only the "train", "validation" or "test" part, which the data must name itself.
         threshold, tta, tile, batch_size: as for the predictor.
@@ -93,7 +95,7 @@ def evaluate(
     """
     pixel = _spacing(spacing)
     options: dict[str, Any] = {"threshold": threshold, "tta": tta, "tile": tile, "uncertainty": uncertainty}
-    pairs = choose_pairs(data, names=names, part=part)
+    pairs = choose_pairs(data, masks=masks, names=names, part=part)
     answers = predictor.stream([pair.image for pair in pairs], batch_size=batch_size, **options)
     if on_start is not None:
         on_start(len(pairs))
@@ -119,6 +121,7 @@ def evaluate(
 def choose_pairs(
     data: DataSource,
     *,
+    masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     part: Part | None = None,
 ) -> list[Pair]:
@@ -130,12 +133,12 @@ def choose_pairs(
     """
     if part is None:
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
-        pairs = find_pairs(data, names=listed)
+        pairs = find_pairs(data, names=listed, masks=masks)
     else:
         check_choice("part", part, Part)
         if names is not None:
             raise OptionError(f"part={part!r} and names exclude each other: give one of them")
-        pairs = find_part(data, part)
+        pairs = find_part(data, part, masks=masks)
         if not pairs:  # a part drawn at random would hold images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[part]
             raise DatasetError(

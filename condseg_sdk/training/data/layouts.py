@@ -71,30 +71,30 @@ def open_dataset(
     return splits.divide(found, validation=validation, seed=seed)
 
 
-def find_part(data: DataSource, part: Part) -> list[Pair]:
+def find_part(data: DataSource, part: Part, *, masks: PathLike | None = None) -> list[Pair]:
     """The pairs of a part that the data itself names; none where it does not: nothing is drawn at random.
 
     Args:
-        data: As for `open_dataset`.
+        data, masks: As for `open_dataset`.
         part: Which.
 
     Raises:
         DatasetError: There is nothing, or no telling which mask belongs to which image.
     """
-    return _with_parts(data, _read(data, None, None), {}).pairs.get(part, [])
+    return _with_parts(data, _read(data, masks, None), {}).pairs.get(part, [])
 
 
-def find_pairs(data: DataSource, *, names: Sequence[str] | None = None) -> list[Pair]:
+def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None) -> list[Pair]:
     """All pairs of a set, whatever part they stand in; for measuring, where nothing is divided.
 
     Args:
-        data: As for `open_dataset`.
+        data, masks: As for `open_dataset`.
         names: Only these, without extension, in this order; default: all, sorted by name.
 
     Raises:
         DatasetError: Images lack masks, masks lack images, a listed name does not exist.
     """
-    found = splits.distinct_names(_read(data, None, None))
+    found = splits.distinct_names(_read(data, masks, None))
     pairs = sorted((pair for items in found.pairs.values() for pair in items), key=lambda pair: pair.name)
     problems = list(found.problems)
     if names is None:
