@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,7 @@ HARD = 8.0  # a logit that is as good as certain
 class Answers:
     """In a predictor's place: its logits for each image, by the file's stem."""
 
-    device, providers, threshold = "cpu", ("none",), 0.5
+    model, device, providers, threshold = "answers", "cpu", ("none",), 0.5
 
     def __init__(self, logits: dict[str, NDArray[np.float32]]) -> None:
         self.logits = logits
@@ -207,6 +208,43 @@ def test_a_part_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any
     with pytest.raises(DatasetError, match="names no validation part"):
         choose_pairs(folder, part="validation")
     assert [pair.name for pair in choose_pairs(folder, part="train")] == list(NAMES)  # none of it held out
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path) -> Path:
+    """A folder as `finetune` leaves it, trained on a, b, c with d, e held out."""
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / "checkpoint")
+    split = {"layout": "images/ and masks/", "train": [*"abc"], "validation": [*"de"], "test": []}
+    (run / "settings.json").write_text(json.dumps({"split": split}))
+    return run
+
+
+def test_a_part_of_the_run(run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    predictor = Predictor.from_pretrained(run / "checkpoint")
+    held_out = evaluate(predictor, data, part="validation")
+    assert [image.pair.name for image in held_out.images] == ["d", "e"]
+    assert [image.pair.name for image in evaluate(predictor, data, part="train").images] == ["a", "b", "c"]
+    assert not caplog.records
+    with pytest.raises(DatasetError, match="names no test part"):
+        evaluate(predictor, data, part="test")
+    with pytest.raises(DatasetError, match="names no validation part"):  # of other data
+        evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), part="validation")
+    parted = make_set(tmp_path / "parted", ["x"], "val/images", "val/masks")  # what the data says goes first
+    assert [image.pair.name for image in evaluate(predictor, parted, part="validation").images] == ["x"]
+
+
+def test_training_images_are_counted_in_a_warning(
+    run: Path, checkpoint: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
+    assert [record.getMessage()[:29] for record in caplog.records] == ["3 of 5 images were trained on"]
+    caplog.clear()
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data, names=["d", "e"])
+    evaluate(Predictor.from_pretrained(checkpoint), data)
+    (run / "settings.json").write_text("[]")  # of another program
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
+    assert not caplog.records
 
 
 def test_data_may_have_a_test_part_alone(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", help="folder of masks, or COCO file, that stands apart from the images")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
-    which.add_argument("--part", choices=PARTS, help="only this part of data that divides itself")
+    which.add_argument("--part", choices=PARTS, help="only this part, as the data or the checkpoint's run names it")
     parser.add_argument("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
     parser.add_argument("--report", action="store_true", help="write report.html and its pictures to OUT, too")
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         make_folder(options.out)  # before the work, so that a wrong folder costs none
     predictor = Predictor.from_pretrained(options.model, device=options.device)
-    with tqdm(unit="image") as bar:
+    with tqdm(unit="image", delay=0.1) as bar:  # shown from the start of the work: errors and warnings come before
         evaluation = evaluate(
             predictor,
             options.data,

@@ -6,10 +6,11 @@ Images stream through: what is kept of each is a row of figures and two small ta
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +31,14 @@ from condseg_sdk.training.metrics.calibration import calibration_bins
 from condseg_sdk.training.metrics.errors_found import errors_found
 from condseg_sdk.training.metrics.surface import boundary_iou, surface_scores
 from condseg_sdk.training.metrics.thresholds import threshold_counts
+from condseg_sdk.training.run_folder import split_behind
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
 
 __all__ = ["choose_pairs", "evaluate"]
+
+logger = logging.getLogger("condseg_sdk")
 
 Spacing = tuple[float, float]
 
@@ -69,7 +73,8 @@ def evaluate(
         data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
         masks: a folder of masks, or a COCO file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
-        part: only the "train", "validation" or "test" part, which the data must name itself.
+        part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
+            the run of `finetune` in whose folder the checkpoint lies.
         threshold, tta, tile, batch_size: as for the predictor.
         uncertainty: measure how well the uncertainty branch finds the errors, too.
         spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
@@ -95,7 +100,10 @@ def evaluate(
     """
     pixel = _spacing(spacing)
     options: dict[str, Any] = {"threshold": threshold, "tta": tta, "tile": tile, "uncertainty": uncertainty}
-    pairs = choose_pairs(data, masks=masks, names=names, part=part)
+    split = split_behind(predictor.model)
+    pairs = choose_pairs(data, masks=masks, names=names, part=part, split=split)
+    if part != "train":
+        _warn_of_training_images(pairs, split)
     answers = predictor.stream([pair.image for pair in pairs], batch_size=batch_size, **options)
     if on_start is not None:
         on_start(len(pairs))
@@ -124,8 +132,13 @@ def choose_pairs(
     masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     part: Part | None = None,
+    split: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Pair]:
     """The pairs to measure on: all, those of a list, or those of a part.
+
+    Args:
+        data, masks, names, part: as for `evaluate`.
+        split: names by part, for data that names no parts itself.
 
     Raises:
         DatasetError: there are none, the data is incomplete or names no such part, or a listed name does not exist.
@@ -138,7 +151,7 @@ def choose_pairs(
         check_choice("part", part, Part)
         if names is not None:
             raise OptionError(f"part={part!r} and names exclude each other: give one of them")
-        pairs = find_part(data, part, masks=masks)
+        pairs = find_part(data, part, masks=masks) or _of_split(data, masks, (split or {}).get(part))
         if not pairs:  # a part drawn at random would hold images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[part]
             raise DatasetError(
@@ -148,6 +161,26 @@ def choose_pairs(
     if not pairs:
         raise DatasetError(f"{_describe(data, None, None)} has no images: give data with masks to compare with")
     return pairs
+
+
+def _of_split(data: DataSource, masks: str | os.PathLike[str] | None, names: Sequence[str] | None) -> list[Pair]:
+    """The pairs of these names, or none where the data lacks one: it is not what was divided then."""
+    try:
+        return find_pairs(data, names=names, masks=masks) if names else []
+    except DatasetError:
+        return []
+
+
+def _warn_of_training_images(pairs: Sequence[Pair], split: Mapping[str, Sequence[str]]) -> None:
+    trained = set(split.get("train", ()))
+    count = sum(pair.name in trained for pair in pairs)
+    if count:
+        logger.warning(
+            "%d of %d images were trained on, if they are those of the same names in the run's settings.json: the "
+            "figures say little of other images",
+            count,
+            len(pairs),
+        )
 
 
 def _describe(data: DataSource, names: object, part: Part | None) -> str:
