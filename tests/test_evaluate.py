@@ -111,6 +111,12 @@ def test_the_threshold_counts(known: tuple[Answers, list[Pair]]) -> None:
     assert evaluate(answers, pairs[:1], threshold=0.4).threshold == 0.4
 
 
+def test_a_seed_is_checked_before_the_work(known: tuple[Answers, list[Pair]]) -> None:
+    with pytest.raises(OptionError, match="seed=4294967296 must be"):
+        evaluate(*known, seed=2**32, on_start=lambda _: pytest.fail("work has begun"))
+    assert evaluate(*known, seed=2**32 - 1).means()["mIoU"].low > 0
+
+
 def test_spacing_adds_distances_in_millimetres(known: tuple[Answers, list[Pair]]) -> None:
     evaluation = evaluate(*known, spacing=(0.5, 0.25))
     half = evaluation.images[0]
@@ -310,6 +316,7 @@ def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.
         (["{checkpoint}", "{data}", "--part", "test"], "no test part"),
         (["{checkpoint}", "{data}", "--threshold", "1"], "threshold=1.0"),
         (["{checkpoint}", "{data}", "--spacing", "1", "2", "3"], "spacing="),
+        (["{checkpoint}", "{data}", "--seed", "-1"], "seed=-1 must be a whole number from 0 to 4294967295"),
         (["{checkpoint}", "{data}", "--report"], "--out"),
         (["{checkpoint}", "{data}", "--out", "{data}/images/a.png"], "cannot be made a folder"),
     ],

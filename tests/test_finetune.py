@@ -206,6 +206,8 @@ def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None
         ({"finish_epochs": 1}, OptionError, "train_size"),
         ({"finish_epochs": 3, "train_size": 32}, OptionError, "more than epochs=2"),
         ({"learning_rate": float("nan")}, OptionError, "at least 0"),
+        ({"seed": -1}, OptionError, "seed=-1 must be a whole number from 0 to 4294967295"),
+        ({"seed": 99999999999999999999}, OptionError, "from 0 to 4294967295"),
         ({"accelerator": "tpu9"}, OptionError, "accelerator"),
     ],
 )

@@ -34,7 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the confidence intervals (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the confidence intervals, 0 to 4294967295 (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.errors import DatasetError, OptionError, check_choice
+from condseg_sdk.errors import DatasetError, OptionError, check_choice, check_seed
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.training.data import DataSource, Pair, find_pairs, find_part, load_mask, read_names, resize_mask
 from condseg_sdk.training.data.masks import size_agreement
@@ -78,7 +78,7 @@ def evaluate(
         threshold, tta, tile, batch_size: as for the predictor.
         uncertainty: measure how well the uncertainty branch finds the errors, too.
         spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
-        seed: of the confidence intervals.
+        seed: of the confidence intervals, 0 to 2**32 - 1.
         model_name: what the files call the model; default: `repr(predictor)`.
         data_name: what they call the data; default: its own name, with the list's or the part's.
         command: how to make the figures again, for the files.
@@ -98,6 +98,7 @@ def evaluate(
         >>> print(evaluation)  # doctest: +SKIP
         >>> evaluation.save("figures")  # doctest: +SKIP
     """
+    check_seed(seed)
     pixel = _spacing(spacing)
     options: dict[str, Any] = {"threshold": threshold, "tta": tta, "tile": tile, "uncertainty": uncertainty}
     split = split_behind(predictor.model)

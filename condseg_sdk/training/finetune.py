@@ -168,7 +168,7 @@ def finetune(
         balanced_loss: weigh foreground pixels up by their rarity, at most tenfold.
         precision: of the computation; weights are kept in float32.
         workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
-        seed: of everything random.
+        seed: of everything random, 0 to 2**32 - 1.
         deterministic: the same bits every time on the same machine.
         resume: go on with the run in `output_dir` from its last saved epoch, or start one if there is none. The result
             is that of a run without interruption.
