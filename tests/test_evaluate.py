@@ -332,6 +332,11 @@ def test_errors_are_one_line(
     assert message in lines[0]
 
 
+def test_refused_data_leaves_no_folder(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(checkpoint), str(data), "--part", "test", "--out", str(tmp_path / "a" / "out")]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_benchmark_measures_the_same(checkpoint: Path, data: Path, evaluation: Evaluation, tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "accuracy.py"
     command = [sys.executable, str(script), str(checkpoint), str(data), "--json", str(tmp_path / "figures.json")]

@@ -49,13 +49,13 @@ def run(options: argparse.Namespace) -> int:
         raise CondsegError(f"evaluate needs {error.name}: pip install 'condseg_sdk[train]'") from error
     from tqdm import tqdm
 
-    from condseg_sdk.files import atomic_write, make_folder
+    from condseg_sdk.files import atomic_write, check_folder
     from condseg_sdk.predictor import Predictor
 
     if options.report and options.out is None:
         raise OptionError("--report needs a folder to write to: add --out FOLDER")
     if options.out is not None:
-        make_folder(options.out)  # before the work, so that a wrong folder costs none
+        check_folder(options.out)  # before the work, so that a wrong folder costs none
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     with tqdm(unit="image", delay=0.1) as bar:  # shown from the start of the work: errors and warnings come before
         evaluation = evaluate(
