@@ -140,6 +140,8 @@ def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ..
     assert card.index("## Evaluation") < card.index("## Citation")
     assert "4 images of the run's validation part" in card
     assert "chosen on these same images" in card
+    assert f"condseg evaluate {folder}/checkpoint TEST_DATA" in text
+    assert str(tmp_path) not in card  # which may be published
     assert Predictor.from_pretrained(folder / "checkpoint").threshold == 0.4
     assert (folder / "per_image.csv").exists()
 
