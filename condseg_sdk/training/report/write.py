@@ -89,9 +89,8 @@ def write_report(
         training=training_charts(history),
         sections=[*_run_sections(folder, run, history), _environment(run.get("environment", {}))],
     )
-    extend_card(
-        checkpoint / "README.md", evaluation, note=f"{SELECTED}."
-    )  # no path of this machine: the card may be published
+    # No path of this machine: the card may be published.
+    extend_card(checkpoint / "README.md", evaluation, note=f"{SELECTED}.")
     return path
 
 
