@@ -69,7 +69,7 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     assert [(row["stage"], row["epoch"], row["step"]) for row in result.history] == [(1, 0, 2), (2, 0, 2), (2, 1, 4)]
     assert all(np.isfinite(list(row.values())).all() for row in result.history)
     provenance = json.loads((result.checkpoint_dir / "config.json").read_text())["provenance"]
-    assert provenance["data"] == "discs"
+    assert provenance["data"] == provenance["validation"]["dataset"] == "discs"
     assert provenance["training"]["epochs"] == 2
     saved = json.loads((run / "settings.json").read_text())
     assert len(saved["split"]["validation"]) == 2
@@ -94,6 +94,18 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     (tmp_path / "train.txt").write_text("1\n2\n3\n4\n5\n")
     with pytest.raises(OptionError, match="on other data: its train part had 8 pairs, now there are 4"):
         finetune(dataset, output_dir=run, resume=True, train_list=tmp_path / "train.txt")
+
+
+def test_the_card_names_the_data(dataset: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "stage1_epochs": 0, "epochs": 1}
+    first = finetune(dataset, output_dir=tmp_path / "first", **options).checkpoint_dir
+    card = (first / "README.md").read_text()
+    assert f"- Data seen in training: {dataset.name}, 8 images (2 more chose epoch and threshold)\n" in card
+    assert f"On the held-out part of the training data ({dataset.name}):" in card
+    assert f"name: {dataset.name}\n" in card.partition("# ")[0]
+    assert "unknown" not in card.replace("license: unknown", "")
+    second = finetune(dataset, output_dir=tmp_path / "second", **{**options, "network": None, "base": first})
+    assert f"; before: {dataset.name}, 8 images" in (second.checkpoint_dir / "README.md").read_text()
 
 
 def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from condseg_sdk.errors import DatasetError, OptionError, check_choice, check_seed
 from condseg_sdk.segmentation import Segmentation
-from condseg_sdk.training.data import DataSource, Pair, find_pairs, find_part, load_mask, read_names, resize_mask
+from condseg_sdk.training.data import (
+    DataSource,
+    Pair,
+    data_name,
+    find_pairs,
+    find_part,
+    load_mask,
+    read_names,
+    resize_mask,
+)
 from condseg_sdk.training.data.masks import size_agreement
 from condseg_sdk.training.data.pairs import Part
 from condseg_sdk.training.environment import describe_environment
@@ -186,7 +195,7 @@ def _warn_of_training_images(pairs: Sequence[Pair], split: Mapping[str, Sequence
 
 def _describe(data: DataSource, names: object, part: Part | None) -> str:
     """The data in words, without the folders above it."""
-    text = Path(data).name or str(data) if isinstance(data, (str, os.PathLike)) else f"{len(data)} pairs"
+    text = data_name(data)
     if isinstance(names, (str, os.PathLike)):
         return f"{text} ({Path(names).name})"
     if names is not None:

@@ -18,7 +18,15 @@ from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.training.base import Base, at_size, open_base
-from condseg_sdk.training.data import CachedPairs, Dataset, DatasetReport, DataSource, check_dataset, open_dataset
+from condseg_sdk.training.data import (
+    CachedPairs,
+    Dataset,
+    DatasetReport,
+    DataSource,
+    check_dataset,
+    data_name,
+    open_dataset,
+)
 from condseg_sdk.training.engine import fit
 from condseg_sdk.training.history import read_history
 from condseg_sdk.training.loaders import PairBatches
@@ -175,7 +183,8 @@ def finetune(
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
         progress: show progress bars.
         report: measure the checkpoint on the validation part at the images' own sizes, and write report.html.
-        provenance: data name, licence and the like, written into the checkpoint's config.
+        provenance: data, licence and the like, written into the checkpoint's config and model card; "data" without it
+            is the name of `data` and the number of images.
 
     Raises:
         DatasetError: the data is incomplete or wrong; the message names files and remedy.
@@ -245,7 +254,8 @@ def finetune(
             loggers=loggers,
             progress=progress,
             report=report,
-            provenance=dict(provenance or {}),
+            provenance={"data": _data_seen(data, dataset, start), **(provenance or {})},
+            data=str((provenance or {}).get("data", data_name(data))),
         )
     wait_for_the_others()
     return FinetuneResult(
@@ -263,6 +273,7 @@ def _train(
     progress: bool,
     report: bool,
     provenance: dict[str, Any],
+    data: str,
 ) -> None:
     settings, network = plan.settings, start.network
     assert settings.image_size is not None
@@ -298,12 +309,18 @@ def _train(
             network=network.arguments,
             preprocessing=preprocessing,
             threshold=metrics["threshold"],
-            provenance={**provenance, "training": settings.to_dict(), "validation": metrics},
+            provenance={**provenance, "training": settings.to_dict(), "validation": {"dataset": data, **metrics}},
         )
         save_checkpoint(run.checkpoint, network, config)
         if report:
             write_report(run.path, pairs=dataset.validation, seed=settings.seed)
         run.finish({"metrics": metrics, "history": read_history(run.path), "seconds": seconds})
+
+
+def _data_seen(data: DataSource, dataset: Dataset, start: Base) -> str:
+    """For the model card: this run's images, and those its base has seen before."""
+    seen = f"{data_name(data)}, {len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
+    return seen if start.data is None else f"{seen}; before: {start.data}"
 
 
 def _recipe(settings: FinetuneSettings, start: Base, train: CachedPairs) -> Recipe:

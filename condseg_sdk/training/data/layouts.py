@@ -18,7 +18,7 @@ from condseg_sdk.training.data.names import part_of
 from condseg_sdk.training.data.pairs import Dataset, Found, Pair, Part
 from condseg_sdk.training.data.tables import read_csv, read_csv_columns, read_pairs
 
-__all__ = ["DataSource", "find_pairs", "find_part", "open_dataset"]
+__all__ = ["DataSource", "data_name", "find_pairs", "find_part", "open_dataset"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 DataSource: TypeAlias = PathLike | Sequence[tuple[PathLike, PathLike]] | Sequence[Pair]
@@ -106,6 +106,13 @@ def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: P
         if problem.severity == "error":
             raise DatasetError(problem.line())
     return pairs
+
+
+def data_name(data: DataSource) -> str:
+    """The data in a word, without the folders above it."""
+    if isinstance(data, (str, os.PathLike)):
+        return Path(data).name or Path(data).resolve().name
+    return f"{len(data)} pairs"
 
 
 def _read(data: Any, masks: PathLike | None, groups: str | None) -> Found:
