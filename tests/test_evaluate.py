@@ -183,6 +183,7 @@ def test_plain_metrics_and_card(evaluation: Evaluation, tmp_path: Path) -> None:
     assert f"| mDSC | {evaluation.means()['mDSC']} |" in card
     assert "condseg evaluate tiny data" in card
     assert "Not a medical device" in card
+    assert "That of ECE lies high" in card
     path = tmp_path / "README.md"
     path.write_text("# tiny\n\nText.\n\n## Citation\n\nLei et al.\n")
     for _ in range(2):  # the second time it replaces the first
