@@ -18,7 +18,11 @@ __all__ = [
     "ModelNotFoundError",
     "OptionError",
     "check_choice",
+    "check_seed",
 ]
+
+GREATEST_SEED = 2**32 - 1
+"""What NumPy, PyTorch and Lightning all take."""
 
 
 class CondsegError(Exception):
@@ -87,3 +91,16 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     allowed = get_args(choices)
     if value not in allowed:
         raise OptionError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that not all sources of random numbers take.
+
+    Raises:
+        OptionError: `seed` is no whole number from 0 to 2**32 - 1.
+
+    Example:
+        >>> check_seed(2**32 - 1)
+    """
+    if type(seed) is not int or not 0 <= seed <= GREATEST_SEED:
+        raise OptionError(f"seed={seed!r} must be a whole number from 0 to {GREATEST_SEED}")

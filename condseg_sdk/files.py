@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from condseg_sdk.errors import OptionError
 
-__all__ = ["atomic_folder", "atomic_write", "make_folder"]
+__all__ = ["atomic_folder", "atomic_write", "check_folder", "make_folder"]
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
@@ -118,3 +119,22 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         remedy = "choose another folder, one that can be written to"
         raise OptionError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}") from error
     return path
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder that could not be made or written to, and leave the disk as it is.
+
+    Raises:
+        OptionError: a file stands there, or the place cannot be written to.
+    """
+    try:
+        place = Path(path).absolute()
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        remedy = "choose another folder, one that can be written to"
+        raise OptionError(
+            f"{path} cannot be made a folder or written to ({error.strerror or error}); {remedy}"
+        ) from error

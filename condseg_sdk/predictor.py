@@ -126,7 +126,12 @@ class Predictor:
         return _reopen, (type(self), self._reopen)
 
     def __repr__(self) -> str:
-        return f"Predictor({str(self._reopen['model'])!r}, device={self.device!r})"
+        return f"Predictor({self.model!r}, device={self.device!r})"
+
+    @property
+    def model(self) -> str:
+        """What was opened: a name, a path or "org/name"."""
+        return str(self._reopen["model"])
 
     @property
     def device(self) -> str:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,7 @@ HARD = 8.0  # a logit that is as good as certain
 class Answers:
     """In a predictor's place: its logits for each image, by the file's stem."""
 
-    device, providers, threshold = "cpu", ("none",), 0.5
+    model, device, providers, threshold = "answers", "cpu", ("none",), 0.5
 
     def __init__(self, logits: dict[str, NDArray[np.float32]]) -> None:
         self.logits = logits
@@ -110,6 +111,12 @@ def test_the_threshold_counts(known: tuple[Answers, list[Pair]]) -> None:
     assert evaluate(answers, pairs[:1], threshold=0.4).threshold == 0.4
 
 
+def test_a_seed_is_checked_before_the_work(known: tuple[Answers, list[Pair]]) -> None:
+    with pytest.raises(OptionError, match="seed=4294967296 must be"):
+        evaluate(*known, seed=2**32, on_start=lambda _: pytest.fail("work has begun"))
+    assert evaluate(*known, seed=2**32 - 1).means()["mIoU"].low > 0
+
+
 def test_spacing_adds_distances_in_millimetres(known: tuple[Answers, list[Pair]]) -> None:
     evaluation = evaluate(*known, spacing=(0.5, 0.25))
     half = evaluation.images[0]
@@ -176,6 +183,7 @@ def test_plain_metrics_and_card(evaluation: Evaluation, tmp_path: Path) -> None:
     assert f"| mDSC | {evaluation.means()['mDSC']} |" in card
     assert "condseg evaluate tiny data" in card
     assert "Not a medical device" in card
+    assert "That of ECE lies high" in card
     path = tmp_path / "README.md"
     path.write_text("# tiny\n\nText.\n\n## Citation\n\nLei et al.\n")
     for _ in range(2):  # the second time it replaces the first
@@ -195,8 +203,60 @@ def test_which_images(tmp_path: Path) -> None:
         choose_pairs(folder, names=["a"], part="test")
     with pytest.raises(OptionError, match="part='dev'"):
         choose_pairs(folder, part="dev")  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match="no test part"):
-        choose_pairs(make_set(tmp_path / "plain", ["a", "b"]), part="test")
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any) -> None:
+    """Drawn at random it would hold images that were trained on."""
+    with pytest.raises(DatasetError, match=rf"plain names no {part} part: leave part out"):
+        choose_pairs(make_set(tmp_path / "plain", NAMES), part=part)
+    folder = make_set(tmp_path / "named", NAMES, "train/images", "train/masks")
+    make_set(folder, ["f"], "test/images", "test/masks")
+    with pytest.raises(DatasetError, match="names no validation part"):
+        choose_pairs(folder, part="validation")
+    assert [pair.name for pair in choose_pairs(folder, part="train")] == list(NAMES)  # none of it held out
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path) -> Path:
+    """A folder as `finetune` leaves it, trained on a, b, c with d, e held out."""
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / "checkpoint")
+    split = {"layout": "images/ and masks/", "train": [*"abc"], "validation": [*"de"], "test": []}
+    (run / "settings.json").write_text(json.dumps({"split": split}))
+    return run
+
+
+def test_a_part_of_the_run(run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    predictor = Predictor.from_pretrained(run / "checkpoint")
+    held_out = evaluate(predictor, data, part="validation")
+    assert [image.pair.name for image in held_out.images] == ["d", "e"]
+    assert [image.pair.name for image in evaluate(predictor, data, part="train").images] == ["a", "b", "c"]
+    assert not caplog.records
+    with pytest.raises(DatasetError, match="names no test part"):
+        evaluate(predictor, data, part="test")
+    with pytest.raises(DatasetError, match="names no validation part"):  # of other data
+        evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), part="validation")
+    parted = make_set(tmp_path / "parted", ["x"], "val/images", "val/masks")  # what the data says goes first
+    assert [image.pair.name for image in evaluate(predictor, parted, part="validation").images] == ["x"]
+
+
+def test_training_images_are_counted_in_a_warning(
+    run: Path, checkpoint: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
+    assert [record.getMessage()[:29] for record in caplog.records] == ["3 of 5 images were trained on"]
+    caplog.clear()
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data, names=["d", "e"])
+    evaluate(Predictor.from_pretrained(checkpoint), data)
+    (run / "settings.json").write_text("[]")  # of another program
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
+    assert not caplog.records
+
+
+def test_data_may_have_a_test_part_alone(tmp_path: Path) -> None:
+    folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
+    assert len(choose_pairs(folder, part="test")) == len(NAMES)
 
 
 def test_a_mask_of_another_shape_is_named(checkpoint: Path, tmp_path: Path) -> None:
@@ -235,6 +295,19 @@ def test_command(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.Ca
     assert summary["command"] == " ".join(words)
 
 
+def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_set(tmp_path, NAMES, "frames/all", "drawn/by_hand")
+    arguments = ["evaluate", str(checkpoint), str(tmp_path / "frames"), "--masks", str(tmp_path / "drawn")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "frames: 5 images" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["command"] == " ".join(["condseg", *arguments])
+    assert main([*arguments[:3]]) == 2
+    assert "give masks= (--masks)" in capsys.readouterr().err
+    make_set(tmp_path, ["f"], "parted/test", "drawn_parts/test")
+    (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", part="test")
+    assert pair.mask == tmp_path / "drawn_parts" / "test" / "f.png"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -244,6 +317,7 @@ def test_command(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.Ca
         (["{checkpoint}", "{data}", "--part", "test"], "no test part"),
         (["{checkpoint}", "{data}", "--threshold", "1"], "threshold=1.0"),
         (["{checkpoint}", "{data}", "--spacing", "1", "2", "3"], "spacing="),
+        (["{checkpoint}", "{data}", "--seed", "-1"], "seed=-1 must be a whole number from 0 to 4294967295"),
         (["{checkpoint}", "{data}", "--report"], "--out"),
         (["{checkpoint}", "{data}", "--out", "{data}/images/a.png"], "cannot be made a folder"),
     ],
@@ -257,6 +331,11 @@ def test_errors_are_one_line(
     assert len(lines) == 1
     assert lines[0].startswith("condseg: error: ")
     assert message in lines[0]
+
+
+def test_refused_data_leaves_no_folder(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(checkpoint), str(data), "--part", "test", "--out", str(tmp_path / "a" / "out")]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_benchmark_measures_the_same(checkpoint: Path, data: Path, evaluation: Evaluation, tmp_path: Path) -> None:

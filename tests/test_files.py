@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from condseg_sdk.errors import CondsegError, OptionError, check_choice
-from condseg_sdk.files import atomic_write
+from condseg_sdk.files import atomic_write, check_folder
 from condseg_sdk.images import ColorOrder
 
 
@@ -69,6 +70,24 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
             atomic_write(path, lambda part: part.write_text("new"))
         assert str(path) in str(caught.value)
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_folder_is_checked_without_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OptionError, match="cannot be made a folder or written to"):
+            check_folder(path)
+    for path in (tmp_path, tmp_path / "new" / "below"):
+        check_folder(path)
+
+    def no_permission(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_permission)  # tests may run as root, who may everything
+    for path in (tmp_path, tmp_path / "new" / "below"):
+        with pytest.raises(OptionError, match=r"\(Permission denied\); choose another folder"):
+            check_folder(path)
+    assert names(tmp_path) == ["file"]
 
 
 def test_an_error_is_one_line() -> None:

@@ -73,7 +73,7 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     assert [(row["stage"], row["epoch"], row["step"]) for row in result.history] == [(1, 0, 2), (2, 0, 2), (2, 1, 4)]
     assert all(np.isfinite(list(row.values())).all() for row in result.history)
     provenance = json.loads((result.checkpoint_dir / "config.json").read_text())["provenance"]
-    assert provenance["data"] == "discs"
+    assert provenance["data"] == provenance["validation"]["dataset"] == "discs"
     assert provenance["training"]["epochs"] == 2
     saved = json.loads((run / "settings.json").read_text())
     assert len(saved["split"]["validation"]) == 2
@@ -169,6 +169,18 @@ def test_the_blind_answer_is_the_better_of_full_and_empty_masks() -> None:
     masks[0, 3, :4] = 1  # half of the picture: full 0.5, empty 0; the second mask is empty: full 0, empty 1
     pairs = SimpleNamespace(values=masks)
     assert blind_iou(pairs) == pytest.approx(0.5)  # type: ignore[arg-type]
+
+
+def test_the_card_names_the_data(dataset: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "stage1_epochs": 0, "epochs": 1}
+    first = finetune(dataset, output_dir=tmp_path / "first", **options).checkpoint_dir
+    card = (first / "README.md").read_text()
+    assert f"- Data seen in training: {dataset.name}, 8 images (2 more chose epoch and threshold)\n" in card
+    assert f"On the held-out part of the training data ({dataset.name}):" in card
+    assert f"name: {dataset.name}\n" in card.partition("# ")[0]
+    assert "unknown" not in card.replace("license: unknown", "")
+    second = finetune(dataset, output_dir=tmp_path / "second", **{**options, "network": None, "base": first})
+    assert f"; before: {dataset.name}, 8 images" in (second.checkpoint_dir / "README.md").read_text()
 
 
 def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
@@ -281,6 +293,8 @@ def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None
         ({"finish_epochs": 1}, OptionError, "train_size"),
         ({"finish_epochs": 3, "train_size": 32}, OptionError, "more than epochs=2"),
         ({"learning_rate": float("nan")}, OptionError, "at least 0"),
+        ({"seed": -1}, OptionError, "seed=-1 must be a whole number from 0 to 4294967295"),
+        ({"seed": 99999999999999999999}, OptionError, "from 0 to 4294967295"),
         ({"accelerator": "tpu9"}, OptionError, "accelerator"),
     ],
 )

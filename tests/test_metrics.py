@@ -295,3 +295,14 @@ def test_an_interval_of_a_ratio_draws_images_not_pixels() -> None:
     rows = np.array([[1.0, 10.0], [9.0, 10.0]])
     found = estimate(rows, lambda sums: sums[..., 0] / sums[..., 1])
     assert (found.value, found.low, found.high) == (0.5, close(0.1), close(0.9))
+
+
+def test_the_interval_of_the_calibration_error_lies_high() -> None:
+    """As docs/evaluation.md says: what cancels over the set's images does not over those of a resample."""
+    rng = np.random.default_rng(0)
+    probability = rng.random((10, 64, 64)).astype(np.float32)
+    leans = np.tile([-0.2, 0.2], 5)[:, None, None]  # half of the images overconfident, half underconfident
+    truth = rng.random(probability.shape) < probability + leans
+    rows = np.stack([calibration_bins(p, t).ravel() for p, t in zip(probability, truth, strict=True)])
+    found = estimate(rows, lambda sums: expected_calibration_error(sums.reshape(*sums.shape[:-1], 3, -1)))
+    assert found.high - found.value > 5 * abs(found.value - found.low)

@@ -133,6 +133,9 @@ def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ..
         "2 pairs, nothing wrong &lt;ok&gt;",
         "3 epochs, 3 min 15 s",
         "chosen on these same images",
+        "Validation: cross-entropy and Dice loss of the mask alone.",
+        "best 0.500 in epoch 3",
+        "counted from 1 here, and from 0 in the stages' metrics.csv",
     ):
         assert words in text
     assert ("Stage 1" in text) == (1 in stages)
@@ -140,6 +143,8 @@ def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ..
     assert card.index("## Evaluation") < card.index("## Citation")
     assert "4 images of the run's validation part" in card
     assert "chosen on these same images" in card
+    assert f"condseg evaluate {folder}/checkpoint TEST_DATA" in text
+    assert str(tmp_path) not in card  # which may be published
     assert Predictor.from_pretrained(folder / "checkpoint").threshold == 0.4
     assert (folder / "per_image.csv").exists()
 

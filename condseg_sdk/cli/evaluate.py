@@ -20,9 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
     parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
+    parser.add_argument("--masks", help="folder of masks, or COCO file, that stands apart from the images")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
-    which.add_argument("--part", choices=PARTS, help="only this part of data that divides itself")
+    which.add_argument("--part", choices=PARTS, help="only this part, as the data or the checkpoint's run names it")
     parser.add_argument("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
     parser.add_argument("--report", action="store_true", help="write report.html and its pictures to OUT, too")
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
@@ -33,7 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the confidence intervals (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the confidence intervals, 0 to 4294967295 (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
 
 
@@ -46,18 +49,19 @@ def run(options: argparse.Namespace) -> int:
         raise CondsegError(f"evaluate needs {error.name}: pip install 'condseg_sdk[train]'") from error
     from tqdm import tqdm
 
-    from condseg_sdk.files import atomic_write, make_folder
+    from condseg_sdk.files import atomic_write, check_folder
     from condseg_sdk.predictor import Predictor
 
     if options.report and options.out is None:
         raise OptionError("--report needs a folder to write to: add --out FOLDER")
     if options.out is not None:
-        make_folder(options.out)  # before the work, so that a wrong folder costs none
+        check_folder(options.out)  # before the work, so that a wrong folder costs none
     predictor = Predictor.from_pretrained(options.model, device=options.device)
-    with tqdm(unit="image") as bar:
+    with tqdm(unit="image", delay=0.1) as bar:  # shown from the start of the work: errors and warnings come before
         evaluation = evaluate(
             predictor,
             options.data,
+            masks=options.masks,
             names=options.list,
             part=options.part,
             threshold=options.threshold,
@@ -85,8 +89,9 @@ def run(options: argparse.Namespace) -> int:
 def _command(options: argparse.Namespace) -> str:
     """The command that makes the same figures again, without what only says where to write and to compute."""
     words = ["condseg", "evaluate", options.model, options.data]
-    given: dict[str, Any] = {"list": options.list, "part": options.part, "threshold": options.threshold}
-    given |= {"tile": options.tile, "spacing": options.spacing, "seed": options.seed or None}
+    given: dict[str, Any] = {"masks": options.masks, "list": options.list, "part": options.part}
+    given |= {"threshold": options.threshold, "tile": options.tile, "spacing": options.spacing}
+    given |= {"seed": options.seed or None}
     for name, value in given.items():
         if value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

@@ -71,13 +71,15 @@ def _results(provenance: Mapping[str, Any]) -> list[EvalResult]:
     if not _numbers(metrics):
         held_out = provenance.get("validation")
         scores = {key: value for key, value in _numbers(held_out).items() if key != "threshold"}
-        metrics = {"dataset": provenance.get("data", "unknown"), "split": "validation", **scores}
-    dataset = str(metrics.get("dataset", "unknown"))
+        known = provenance.get("data", "unknown")
+        dataset = held_out.get("dataset", known) if isinstance(held_out, Mapping) else known
+        metrics = {"dataset": dataset, "split": "validation", **scores}
+    name = str(metrics.get("dataset", "unknown"))
     return [
         EvalResult(
             task_type="image-segmentation",
-            dataset_name=dataset,
-            dataset_type="-".join(dataset.lower().split()),
+            dataset_name=name,
+            dataset_type="-".join(name.lower().split()),
             dataset_split=metrics.get("split"),
             metric_type=metric,
             metric_value=value,

@@ -34,12 +34,14 @@ class Base:
         preprocessing: what its weights expect; a run changes nothing of it but the size.
         name: of where the weights come from, for people.
         is_checkpoint: whether all of the network is trained, and not its encoder alone.
+        data: what a checkpoint was trained on, in words.
     """
 
     network: ConDSeg
     preprocessing: Preprocessing
     name: str
     is_checkpoint: bool
+    data: str | None = None
 
 
 def open_base(settings: FinetuneSettings) -> Base:
@@ -59,7 +61,8 @@ def open_base(settings: FinetuneSettings) -> Base:
     network, config = load_checkpoint(resolve(base))
     if arguments is not None and network.arguments != _new(arguments, 0).arguments:
         raise OptionError(f"base={base!r} is another network than network={settings.network!r}: leave network out")
-    return Base(network, config.preprocessing, base, is_checkpoint=True)
+    seen = str(config.provenance.get("data", "not recorded"))
+    return Base(network, config.preprocessing, base, is_checkpoint=True, data=seen)
 
 
 def _imagenet(base: str, arguments: Mapping[str, Any] | None, seed: int) -> Base:

@@ -73,7 +73,8 @@ def _limits(evaluation: Evaluation) -> str:
         f"- The figures hold for images like these: {w0}x{h0} to {w1}x{h1} pixels, the region between "
         f"{min(shares):.1%} and {max(shares):.1%} of the image. Other devices, centres and patients were not measured.",
         "- Intervals say how much the figures depend on which images of this kind were drawn, not how they change on "
-        "images of another kind.",
+        "images of another kind. That of ECE lies high, the more so the fewer the images: the figure may stand at its "
+        "lower end, or below.",
         "- Distances are in pixels; where only one of mask and answer is empty they count as the image's diagonal "
         f"({evaluation.half_empty} of {len(evaluation.images)} images).",
         "- Not a medical device: for research and development only, not for diagnosis or treatment.",

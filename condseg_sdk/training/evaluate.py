@@ -6,10 +6,11 @@ Images stream through: what is kept of each is a row of figures and two small ta
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.errors import DatasetError, OptionError, check_choice
+from condseg_sdk.errors import DatasetError, OptionError, check_choice, check_seed
 from condseg_sdk.segmentation import Segmentation
-from condseg_sdk.training.data import DataSource, Pair, find_pairs, load_mask, open_dataset, read_names, resize_mask
+from condseg_sdk.training.data import (
+    DataSource,
+    Pair,
+    data_name,
+    find_pairs,
+    find_part,
+    load_mask,
+    read_names,
+    resize_mask,
+)
 from condseg_sdk.training.data.masks import size_agreement
 from condseg_sdk.training.data.pairs import Part
 from condseg_sdk.training.environment import describe_environment
@@ -30,11 +40,14 @@ from condseg_sdk.training.metrics.calibration import calibration_bins
 from condseg_sdk.training.metrics.errors_found import errors_found
 from condseg_sdk.training.metrics.surface import boundary_iou, surface_scores
 from condseg_sdk.training.metrics.thresholds import threshold_counts
+from condseg_sdk.training.run_folder import split_behind
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
 
 __all__ = ["choose_pairs", "evaluate"]
+
+logger = logging.getLogger("condseg_sdk")
 
 Spacing = tuple[float, float]
 
@@ -43,6 +56,7 @@ def evaluate(
     predictor: Predictor,
     data: DataSource,
     *,
+    masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     part: Part | None = None,
     threshold: float | None = None,
@@ -66,12 +80,14 @@ def evaluate(
     Args:
         predictor: with any runtime; for `uncertainty` one that has the map.
         data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
+        masks: a folder of masks, or a COCO file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
-        part: only the "train", "validation" or "test" part, as the data divides itself.
+        part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
+            the run of `finetune` in whose folder the checkpoint lies.
         threshold, tta, tile, batch_size: as for the predictor.
         uncertainty: measure how well the uncertainty branch finds the errors, too.
         spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
-        seed: of the confidence intervals.
+        seed: of the confidence intervals, 0 to 2**32 - 1.
         model_name: what the files call the model; default: `repr(predictor)`.
         data_name: what they call the data; default: its own name, with the list's or the part's.
         command: how to make the figures again, for the files.
@@ -82,7 +98,7 @@ def evaluate(
         The figures of every image, their means and intervals; `save` writes them to a folder.
 
     Raises:
-        DatasetError: the data is incomplete, or a mask does not fit its image.
+        DatasetError: the data is incomplete or names no such part, or a mask does not fit its image.
         ImageError: a file cannot be read.
         OptionError: an argument's value is not allowed.
 
@@ -91,9 +107,13 @@ def evaluate(
         >>> print(evaluation)  # doctest: +SKIP
         >>> evaluation.save("figures")  # doctest: +SKIP
     """
+    check_seed(seed)
     pixel = _spacing(spacing)
     options: dict[str, Any] = {"threshold": threshold, "tta": tta, "tile": tile, "uncertainty": uncertainty}
-    pairs = choose_pairs(data, names=names, part=part)
+    split = split_behind(predictor.model)
+    pairs = choose_pairs(data, masks=masks, names=names, part=part, split=split)
+    if part != "train":
+        _warn_of_training_images(pairs, split)
     answers = predictor.stream([pair.image for pair in pairs], batch_size=batch_size, **options)
     if on_start is not None:
         on_start(len(pairs))
@@ -119,32 +139,63 @@ def evaluate(
 def choose_pairs(
     data: DataSource,
     *,
+    masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     part: Part | None = None,
+    split: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Pair]:
     """The pairs to measure on: all, those of a list, or those of a part.
 
+    Args:
+        data, masks, names, part: as for `evaluate`.
+        split: names by part, for data that names no parts itself.
+
     Raises:
-        DatasetError: there are none, the data is incomplete, or a listed name does not exist.
+        DatasetError: there are none, the data is incomplete or names no such part, or a listed name does not exist.
         OptionError: both a list and a part are given, or the part is none of the three.
     """
     if part is None:
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
-        pairs = find_pairs(data, names=listed)
+        pairs = find_pairs(data, names=listed, masks=masks)
     else:
         check_choice("part", part, Part)
         if names is not None:
             raise OptionError(f"part={part!r} and names exclude each other: give one of them")
-        pairs = open_dataset(data).parts[part]
+        pairs = find_part(data, part, masks=masks) or _of_split(data, masks, (split or {}).get(part))
+        if not pairs:  # a part drawn at random would hold images that were trained on
+            folder = {"train": "train", "validation": "val", "test": "test"}[part]
+            raise DatasetError(
+                f"{_describe(data, None, None)} names no {part} part: leave part out to measure all of it, give a list "
+                f"of names (names=, --list), or data whose folders or lists name one, such as {folder}/"
+            )
     if not pairs:
-        which = f"no {part} part with images" if part else "no images"
-        raise DatasetError(f"{_describe(data, None, None)} has {which}: give data with masks to compare with")
+        raise DatasetError(f"{_describe(data, None, None)} has no images: give data with masks to compare with")
     return pairs
+
+
+def _of_split(data: DataSource, masks: str | os.PathLike[str] | None, names: Sequence[str] | None) -> list[Pair]:
+    """The pairs of these names, or none where the data lacks one: it is not what was divided then."""
+    try:
+        return find_pairs(data, names=names, masks=masks) if names else []
+    except DatasetError:
+        return []
+
+
+def _warn_of_training_images(pairs: Sequence[Pair], split: Mapping[str, Sequence[str]]) -> None:
+    trained = set(split.get("train", ()))
+    count = sum(pair.name in trained for pair in pairs)
+    if count:
+        logger.warning(
+            "%d of %d images were trained on, if they are those of the same names in the run's settings.json: the "
+            "figures say little of other images",
+            count,
+            len(pairs),
+        )
 
 
 def _describe(data: DataSource, names: object, part: Part | None) -> str:
     """The data in words, without the folders above it."""
-    text = Path(data).name or str(data) if isinstance(data, (str, os.PathLike)) else f"{len(data)} pairs"
+    text = data_name(data)
     if isinstance(names, (str, os.PathLike)):
         return f"{text} ({Path(names).name})"
     if names is not None:

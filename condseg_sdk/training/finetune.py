@@ -20,7 +20,15 @@ from lightning.pytorch.loggers import Logger
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.training.base import Base, at_size, open_base
-from condseg_sdk.training.data import CachedPairs, Dataset, DatasetReport, DataSource, check_dataset, open_dataset
+from condseg_sdk.training.data import (
+    CachedPairs,
+    Dataset,
+    DatasetReport,
+    DataSource,
+    check_dataset,
+    data_name,
+    open_dataset,
+)
 from condseg_sdk.training.engine import fit
 from condseg_sdk.training.history import read_history
 from condseg_sdk.training.loaders import PairBatches
@@ -170,14 +178,15 @@ def finetune(
         balanced_loss: weigh foreground pixels up by their rarity, at most tenfold.
         precision: of the computation; weights are kept in float32.
         workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
-        seed: of everything random.
+        seed: of everything random, 0 to 2**32 - 1.
         deterministic: the same bits every time on the same machine.
         resume: go on with the run in `output_dir` from its last saved epoch, or start one if there is none. The result
             is that of a run without interruption.
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
         progress: show progress bars.
         report: measure the checkpoint on the validation part at the images' own sizes, and write report.html.
-        provenance: data name, licence and the like, written into the checkpoint's config.
+        provenance: data, licence and the like, written into the checkpoint's config and model card; "data" without it
+            is the name of `data` and the number of images.
 
     Raises:
         DatasetError: the data is incomplete or wrong; the message names files and remedy.
@@ -237,6 +246,7 @@ def finetune(
     with run.alone(first=first):
         if resume and run.is_begun:
             run.check_data(dataset, checked.content)
+            provenance = run.provenance() if provenance is None else provenance
         elif first:
             run.begin(plan, dataset, checked, dict(provenance or {}))
         say("\n".join([str(checked), "", *plan.lines()]))
@@ -249,7 +259,8 @@ def finetune(
                 loggers=loggers,
                 progress=progress,
                 report=report,
-                provenance=dict(provenance or {}),
+                provenance={"data": _data_seen(data, dataset, start), **(provenance or {})},
+                data=str((provenance or {}).get("data", data_name(data))),
             )
     wait_for_the_others()
     return FinetuneResult(
@@ -281,6 +292,7 @@ def _train(
     progress: bool,
     report: bool,
     provenance: dict[str, Any],
+    data: str,
 ) -> None:
     settings, network = plan.settings, start.network
     assert settings.image_size is not None
@@ -322,12 +334,18 @@ def _train(
             network=network.arguments,
             preprocessing=preprocessing,
             threshold=metrics["threshold"],
-            provenance={**provenance, "training": settings.to_dict(), "validation": metrics},
+            provenance={**provenance, "training": settings.to_dict(), "validation": {"dataset": data, **metrics}},
         )
         save_checkpoint(run.checkpoint, network, config)
         if report:
             write_report(run.path, pairs=dataset.validation, seed=settings.seed)
         run.finish({"metrics": metrics, "history": read_history(run.path), "seconds": seconds})
+
+
+def _data_seen(data: DataSource, dataset: Dataset, start: Base) -> str:
+    """For the model card: this run's images, and those its base has seen before."""
+    seen = f"{data_name(data)}, {len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
+    return seen if start.data is None else f"{seen}; before: {start.data}"
 
 
 def _recipe(settings: FinetuneSettings, start: Base, train: CachedPairs) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -14,11 +15,12 @@ from filelock import FileLock, Timeout
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
 from condseg_sdk.training.data import Dataset, DatasetReport
+from condseg_sdk.training.data.pairs import PARTS
 from condseg_sdk.training.environment import describe_environment
 from condseg_sdk.training.plan import Plan
 from condseg_sdk.training.settings import FinetuneSettings
 
-__all__ = ["RunFolder", "split_of"]
+__all__ = ["RunFolder", "split_behind", "split_of"]
 
 SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
 LOCK = ".lock"
@@ -151,6 +153,11 @@ class RunFolder:
         atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", encoding="utf-8"))
         self._write(SETTINGS, values)
 
+    def provenance(self) -> dict[str, Any]:
+        """What the call that began the run said of it."""
+        values: dict[str, Any] = self._read(SETTINGS)["provenance"]
+        return values
+
     @property
     def is_begun(self) -> bool:
         return (self.path / SETTINGS).exists()
@@ -183,3 +190,18 @@ class RunFolder:
 def split_of(dataset: Dataset) -> dict[str, list[str]]:
     """Names by part."""
     return {part: [pair.name for pair in pairs] for part, pairs in dataset.parts.items()}
+
+
+def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Names by part of the run that a checkpoint lies in; empty where it lies in none.
+
+    Args:
+        model: RUN/checkpoint or a file in it; a name that is no path lies in no run.
+    """
+    path = Path(model)
+    folder = path if path.is_dir() else path.parent
+    try:
+        split = json.loads((folder.parent / SETTINGS).read_text(encoding="utf-8"))["split"]
+        return {part: [str(name) for name in split[part]] for part in PARTS}
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or a file of another program
+        return {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from condseg_sdk.errors import OptionError, check_choice
+from condseg_sdk.errors import OptionError, check_choice, check_seed
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.config import as_json
 
@@ -71,6 +71,7 @@ class FinetuneSettings:
             raise OptionError(f"unknown network {self.network!r}: choose one of {', '.join(NETWORKS)}")
         for name, choices in (("schedule", Schedule), ("precision", Precision), ("augmentation", Augmentation)):
             check_choice(name, getattr(self, name), choices)
+        check_seed(self.seed)
         for name, low in _LEAST.items():
             value = getattr(self, name)
             if value is None:
@@ -104,11 +105,11 @@ class FinetuneSettings:
 _LEAST: dict[str, float] = {
     "image_size": 16, "epochs": 1, "stage1_epochs": 0, "patience": 1, "train_size": 16, "finish_epochs": 0,
     "batch_size": 1, "learning_rate": 0, "encoder_learning_rate": 0, "weight_decay": 0, "gradient_clip": 0,
-    "ema_decay": 0, "oversample": 0, "validation": 0, "workers": 0, "num_nodes": 1, "seed": 0,
+    "ema_decay": 0, "oversample": 0, "validation": 0, "workers": 0, "num_nodes": 1,
 }  # fmt: skip
 _WHOLE = {
     "image_size", "epochs", "stage1_epochs", "patience", "train_size", "finish_epochs", "batch_size", "workers",
-    "num_nodes", "seed",
+    "num_nodes",
 }  # fmt: skip
 
 
@@ -142,7 +143,7 @@ HELP: dict[str, str] = {
     "devices": "how many devices a machine, or which (0,2)",
     "strategy": "Lightning's: auto, ddp, ...",
     "num_nodes": "machines",
-    "seed": "of everything random",
+    "seed": "of everything random, 0 to 4294967295",
     "deterministic": "the same bits every time on the same machine, slower on GPUs",
 }
 """A line on each setting, for the command line."""

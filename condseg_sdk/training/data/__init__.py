@@ -2,7 +2,7 @@
 
 from condseg_sdk.training.data.cache import CachedPairs, load_pair
 from condseg_sdk.training.data.check import check_dataset
-from condseg_sdk.training.data.layouts import DataSource, find_pairs, open_dataset
+from condseg_sdk.training.data.layouts import DataSource, data_name, find_pairs, find_part, open_dataset
 from condseg_sdk.training.data.masks import load_mask, resize_mask
 from condseg_sdk.training.data.names import read_names
 from condseg_sdk.training.data.pairs import CocoMask, Dataset, MaskSource, Pair, Problem
@@ -19,7 +19,9 @@ __all__ = [
     "Pair",
     "Problem",
     "check_dataset",
+    "data_name",
     "find_pairs",
+    "find_part",
     "hold_out",
     "load_mask",
     "load_pair",

@@ -178,7 +178,7 @@ def _nothing(folder: Path, folders: Sequence[Folder]) -> Found:
         raise DatasetError(f"{folder} holds no images; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}")
     raise DatasetError(
         f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognised: put "
-        "them into a folder named masks/, name them like their image with _mask at the end, or give masks="
+        "them into a folder named masks/, name them like their image with _mask at the end, or give masks= (--masks)"
     )
 
 

@@ -18,7 +18,7 @@ from condseg_sdk.training.data.names import part_of
 from condseg_sdk.training.data.pairs import Dataset, Found, Pair, Part
 from condseg_sdk.training.data.tables import read_csv, read_csv_columns, read_pairs
 
-__all__ = ["DataSource", "find_pairs", "open_dataset"]
+__all__ = ["DataSource", "data_name", "find_pairs", "find_part", "open_dataset"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 DataSource: TypeAlias = PathLike | Sequence[tuple[PathLike, PathLike]] | Sequence[Pair]
@@ -65,28 +65,36 @@ def open_dataset(
         >>> len(dataset.train), len(dataset.validation)  # doctest: +SKIP
         (900, 100)
     """
-    found = splits.distinct_names(_read(data, masks, groups))
     given: dict[Part, PathLike | None] = {"train": train_list, "validation": val_list}
     lists = {part: Path(path) for part, path in given.items() if path is not None}
-    if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
-        lists = lists or _lists_beside(Path(data), found)
-        found = found if lists else splits.by_names(found)
-    if lists:
-        found = splits.by_lists(found, lists)
+    found = _with_parts(data, _read(data, masks, groups), lists)
     return splits.divide(found, validation=validation, seed=seed)
 
 
-def find_pairs(data: DataSource, *, names: Sequence[str] | None = None) -> list[Pair]:
+def find_part(data: DataSource, part: Part, *, masks: PathLike | None = None) -> list[Pair]:
+    """The pairs of a part that the data itself names; none where it does not: nothing is drawn at random.
+
+    Args:
+        data, masks: As for `open_dataset`.
+        part: Which.
+
+    Raises:
+        DatasetError: There is nothing, or no telling which mask belongs to which image.
+    """
+    return _with_parts(data, _read(data, masks, None), {}).pairs.get(part, [])
+
+
+def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None) -> list[Pair]:
     """All pairs of a set, whatever part they stand in; for measuring, where nothing is divided.
 
     Args:
-        data: As for `open_dataset`.
+        data, masks: As for `open_dataset`.
         names: Only these, without extension, in this order; default: all, sorted by name.
 
     Raises:
         DatasetError: Images lack masks, masks lack images, a listed name does not exist.
     """
-    found = splits.distinct_names(_read(data, None, None))
+    found = splits.distinct_names(_read(data, masks, None))
     pairs = sorted((pair for items in found.pairs.values() for pair in items), key=lambda pair: pair.name)
     problems = list(found.problems)
     if names is None:
@@ -98,6 +106,13 @@ def find_pairs(data: DataSource, *, names: Sequence[str] | None = None) -> list[
         if problem.severity == "error":
             raise DatasetError(problem.line())
     return pairs
+
+
+def data_name(data: DataSource) -> str:
+    """The data in a word, without the folders above it."""
+    if isinstance(data, (str, os.PathLike)):
+        return Path(data).name or Path(data).resolve().name
+    return f"{len(data)} pairs"
 
 
 def _read(data: Any, masks: PathLike | None, groups: str | None) -> Found:
@@ -120,6 +135,15 @@ def _read(data: Any, masks: PathLike | None, groups: str | None) -> Found:
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))
     return found if groups is None else splits.with_groups(found, groups)
+
+
+def _with_parts(data: DataSource, found: Found, lists: dict[Part, Path]) -> Found:
+    """Divided by the lists, else as the data names its parts."""
+    found = splits.distinct_names(found)
+    if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
+        lists = lists or _lists_beside(Path(data), found)
+        found = found if lists else splits.by_names(found)
+    return splits.by_lists(found, lists) if lists else found
 
 
 def _lists_beside(folder: Path, found: Found) -> dict[Part, Path]:

@@ -20,6 +20,13 @@ __all__ = ["Chart", "evaluation_charts", "training_charts"]
 SIZE = (5.0, 3.3)  # inches
 DPI = 150
 
+LOSS_NOTES = {
+    1: "Training: cross-entropy and Dice loss of both views of an image, and the views' agreement.",
+    2: "Training: the whole loss, with the foreground and background maps and complementarity, on augmented images.",
+}
+"""What the training loss of each stage is made of."""
+VALIDATION_NOTE = "Validation: cross-entropy and Dice loss of the mask alone. Compare the courses, not the heights."
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -46,6 +53,7 @@ class Chart:
         title: above it.
         alt: what it shows, for those who cannot see it.
         light, dark: PNG files for a light and a dark page.
+        note: what a reader must know, below it.
     """
 
     name: str
@@ -53,9 +61,10 @@ class Chart:
     alt: str
     light: bytes
     dark: bytes
+    note: str = ""
 
 
-def _chart(name: str, title: str, alt: str, draw: Callable[[Axes, Theme], None]) -> Chart:
+def _chart(name: str, title: str, alt: str, draw: Callable[[Axes, Theme], None], note: str = "") -> Chart:
     def png(theme: Theme) -> bytes:
         figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor=theme.paper)
         axes = figure.add_subplot(facecolor=theme.paper)
@@ -73,7 +82,7 @@ def _chart(name: str, title: str, alt: str, draw: Callable[[Axes, Theme], None])
         figure.savefig(file, format="png")
         return file.getvalue()
 
-    return Chart(name, title, alt, png(LIGHT), png(DARK))
+    return Chart(name, title, alt, png(LIGHT), png(DARK), note)
 
 
 def training_charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
@@ -88,20 +97,20 @@ def training_charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
 
 def _loss(stage: int, what: str, rows: Sequence[dict[str, Any]]) -> Chart:
     epochs = [row["epoch"] + 1 for row in rows]
+    labels = ("training (all terms)", "validation (mask alone)")
 
     def draw(axes: Axes, theme: Theme) -> None:
         marker = "o" if len(rows) < 25 else ""
-        axes.plot(epochs, [row["loss"] for row in rows], color=theme.first, marker=marker, ms=4, label="training")
-        axes.plot(
-            epochs, [row["val_loss"] for row in rows], color=theme.second, marker=marker, ms=4, label="validation"
-        )
+        axes.plot(epochs, [row["loss"] for row in rows], color=theme.first, marker=marker, ms=4, label=labels[0])
+        axes.plot(epochs, [row["val_loss"] for row in rows], color=theme.second, marker=marker, ms=4, label=labels[1])
         axes.set(xlabel="epoch", ylabel="loss")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     last = rows[-1]
     end = f"{last['loss']:.3f} (validation {last['val_loss']:.3f})"
     alt = f"Loss of stage {stage} over {len(rows)} epochs, in the end {end}"
-    return _chart(f"stage{stage}_loss", f"Stage {stage}, {what}: loss", alt, draw)
+    note = f"{LOSS_NOTES[stage]} {VALIDATION_NOTE}"
+    return _chart(f"stage{stage}_loss", f"Stage {stage}, {what}: loss", alt, draw, note)
 
 
 def _validation(stage: int, what: str, rows: Sequence[dict[str, Any]]) -> Chart:

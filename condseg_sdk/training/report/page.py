@@ -163,7 +163,7 @@ def _groups(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
 
 def _embedded(chart: Chart) -> dict[str, str]:
     images = {"light": _uri(chart.light, "png"), "dark": _uri(chart.dark, "png")}
-    return {"title": chart.title, "alt": chart.alt, **images}
+    return {"title": chart.title, "alt": chart.alt, "note": chart.note, **images}
 
 
 def _uri(data: bytes, kind: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ PICTURES = "report"
 EACH = 3  # pictures of the best, of the median and of the worst images
 SELECTED = (
     "Epoch and threshold were chosen on these same images, so the figures are a little too good. For figures to "
-    "publish, measure on images that played no part: condseg evaluate {checkpoint} TEST_DATA --report --out FOLDER."
+    "publish, measure on images that played no part"
 )
 
 
@@ -45,7 +46,7 @@ def write_report(
     per_image.csv and summary.json; and a section "Evaluation" in the checkpoint's model card.
 
     Args:
-        run_folder: of a finished run of `finetune`.
+        run_folder: of a finished run of `finetune`; the page's command names its checkpoint by this path.
         pairs: the validation part, on which the threshold was chosen; the page says so.
         device: where the network runs.
         seed: of the confidence intervals.
@@ -68,7 +69,7 @@ def write_report(
     checkpoint = folder / "checkpoint"
     run = _read(folder / "settings.json")
     predictor = Predictor.from_pretrained(checkpoint, device=device)
-    selected_on = SELECTED.format(checkpoint=Path(folder.name) / "checkpoint")
+    command = shlex.join(["condseg", "evaluate", str(checkpoint), "TEST_DATA", "--report", "--out", "FOLDER"])
     evaluation = evaluate(
         predictor,
         list(pairs),
@@ -84,11 +85,12 @@ def write_report(
         evaluation,
         predictor,
         title=f"Training run: {folder.resolve().name}",
-        selected_on=selected_on,
+        selected_on=f"{SELECTED}: {command}",
         training=training_charts(history),
         sections=[*_run_sections(folder, run, history), _environment(run.get("environment", {}))],
     )
-    extend_card(checkpoint / "README.md", evaluation, note=selected_on)
+    # No path of this machine: the card may be published.
+    extend_card(checkpoint / "README.md", evaluation, note=f"{SELECTED}.")
     return path
 
 
