@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
 from condseg_sdk.errors import DatasetError, ModelNotFoundError, OptionError
+from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
 from condseg_sdk.training.plan import Facts, Machine, check_precision, make_plan
@@ -341,6 +342,12 @@ def test_choices_follow_from_data_and_machine(
     assert len(plan.lines()) == len(plan.reasons)
 
 
+def test_a_base_that_was_named_keeps_its_size_and_the_default_one_follows_the_data() -> None:
+    facts = Facts(20, 5, 100, 1.0)
+    for settings, side in ((FinetuneSettings(), 128), (FinetuneSettings(base="condseg-lite-polyp"), 256)):
+        assert make_plan(settings, open_base(settings), facts, CPU).settings.image_size == side
+
+
 def test_what_is_given_is_not_chosen(lite: Base) -> None:
     settings = FinetuneSettings(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
     plan = make_plan(settings, lite, Facts(100, 10, 300, 1.0), Machine("gpu", 1, 11.0, bfloat16=False, cores=8))
@@ -369,5 +376,11 @@ def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
     weights: Callable[[ConDSeg], torch.Tensor] = lambda network: next(network.encoder.parameters())  # noqa: E731
     assert not torch.equal(weights(base.network), weights(random.network))
     polyp = open_base(FinetuneSettings(base="condseg-lite-polyp"))
+    for same in ({}, {"network": "condseg-lite"}, {"network": NETWORKS["condseg-lite"]}):
+        default = open_base(FinetuneSettings(**same))
+        assert default.name == polyp.name
+        assert torch.equal(weights(default.network), weights(polyp.network))
+    wider = {**NETWORKS["condseg-lite"], "sid_channels": 128}
+    assert open_base(FinetuneSettings(network=wider)).name == "imagenet:efficientnet_lite0"
     assert polyp.is_checkpoint
     assert polyp.preprocessing == Predictor.from_pretrained("condseg-lite-polyp").preprocessing

@@ -21,6 +21,8 @@ __all__ = ["Base", "open_base"]
 
 IMAGENET = "imagenet:"
 DEFAULT_NETWORK = "condseg-lite"
+# Better than ImageNet's encoder even on sets that look nothing like it (docs/training.md).
+DEFAULT_BASE = "condseg-lite-polyp"
 DEFAULT_SIZE = (256, 256)
 LITE_PIXELS = Preprocessing(DEFAULT_SIZE, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3)
 
@@ -52,7 +54,7 @@ def open_base(settings: FinetuneSettings) -> Base:
         ModelNotFoundError, CheckpointError: no such weights, or damaged ones.
     """
     arguments = _arguments(settings.network)
-    base = settings.base or f"{IMAGENET}{(arguments or NETWORKS[DEFAULT_NETWORK]).get('encoder', 'resnet50')}"
+    base = settings.base or _default(arguments)
     if base == "random":
         network = _new(arguments or NETWORKS[DEFAULT_NETWORK], settings.seed)
         return Base(network, LITE_PIXELS, "random weights", is_checkpoint=False)
@@ -63,6 +65,13 @@ def open_base(settings: FinetuneSettings) -> Base:
         raise OptionError(f"base={base!r} is another network than network={settings.network!r}: leave network out")
     seen = str(config.provenance.get("data", "not recorded"))
     return Base(network, config.preprocessing, base, is_checkpoint=True, data=seen)
+
+
+def _default(arguments: Mapping[str, Any] | None) -> str:
+    """The base of a network for which none is named."""
+    if arguments is None or _new(arguments, 0).arguments == _new(NETWORKS[DEFAULT_NETWORK], 0).arguments:
+        return DEFAULT_BASE
+    return f"{IMAGENET}{arguments.get('encoder', 'resnet50')}"
 
 
 def _imagenet(base: str, arguments: Mapping[str, Any] | None, seed: int) -> Base:

@@ -161,7 +161,9 @@ def finetune(
         masks, train_list, val_list, groups, validation: as in `open_dataset`; a fifth of less than 200 pairs is held
             out, a tenth of more, where the data names no validation part.
         base: where weights come from: a name from `list_models()`, a checkpoint folder or "org/name" on the Hub,
-            "imagenet:<encoder>", or "random". A checkpoint keeps what it expects of its input.
+            "imagenet:<encoder>", or "random"; default: "condseg-lite-polyp", for another network than condseg-lite
+            ImageNet's weights of its encoder. A checkpoint keeps what it expects of its input, and, where it is named
+            here, its size.
         network: a name in `NETWORKS` or arguments of `ConDSeg`; default: the base's.
         image_size: side of the checkpoint's input in pixels.
         epochs, stage1_epochs: of stage 2 and of stage 1; 0 leaves stage 1 out.

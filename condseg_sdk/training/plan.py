@@ -136,7 +136,8 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
 
     choose("base", base.name, "the default for this network")
     choose("network", arguments, "the base's")
-    size, reason = _image_size(base, facts)
+    # The default base was not chosen for its size: small pictures stay small.
+    size, reason = _image_size(base, facts, keep=base.is_checkpoint and settings.base is not None)
     image_size = choose("image_size", size, reason)
     batch, reason = _batch_size(facts, machine, light="lite" in arguments["encoder"])
     batch_size = choose("batch_size", batch, reason)
@@ -183,8 +184,8 @@ def check_precision(settings: FinetuneSettings, machine: Machine) -> None:
         )
 
 
-def _image_size(base: Base, facts: Facts) -> tuple[int, str]:
-    if base.is_checkpoint:
+def _image_size(base: Base, facts: Facts, *, keep: bool) -> tuple[int, str]:
+    if keep:
         return max(base.preprocessing.size), "the base's"
     low, high = SIZES
     size = min(max(math.ceil(facts.side / 32) * 32, low), high)

@@ -115,7 +115,8 @@ _WHOLE = {
 
 AUTO = "chosen from data and machine"
 HELP: dict[str, str] = {
-    "base": "where weights come from: a model's name, a folder, org/name, imagenet:ENCODER, random",
+    "base": "where weights come from: a model's name, a folder, org/name, imagenet:ENCODER, random; default: "
+    "condseg-lite-polyp, for other networks than condseg-lite imagenet: with their encoder",
     "network": f"one of {', '.join(NETWORKS)}; default: the base's",
     "image_size": f"side of the checkpoint's input in pixels; default: {AUTO}",
     "epochs": f"epochs of stage 2; default: {AUTO}",
