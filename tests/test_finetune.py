@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -383,4 +384,6 @@ def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
     wider = {**NETWORKS["condseg-lite"], "sid_channels": 128}
     assert open_base(FinetuneSettings(network=wider)).name == "imagenet:efficientnet_lite0"
     assert polyp.is_checkpoint
+    assert polyp.attribution is not None
+    assert re.search(r"Kvasir-SEG .*\(cc-by-4.0\)$", polyp.attribution)
     assert polyp.preprocessing == Predictor.from_pretrained("condseg-lite-polyp").preprocessing

@@ -37,6 +37,7 @@ class Base:
         name: of where the weights come from, for people.
         is_checkpoint: whether all of the network is trained, and not its encoder alone.
         data: what a checkpoint was trained on, in words.
+        attribution: whom a checkpoint's license says to name, and that license.
     """
 
     network: ConDSeg
@@ -44,6 +45,7 @@ class Base:
     name: str
     is_checkpoint: bool
     data: str | None = None
+    attribution: str | None = None
 
 
 def open_base(settings: FinetuneSettings) -> Base:
@@ -64,7 +66,9 @@ def open_base(settings: FinetuneSettings) -> Base:
     if arguments is not None and network.arguments != _new(arguments, 0).arguments:
         raise OptionError(f"base={base!r} is another network than network={settings.network!r}: leave network out")
     seen = str(config.provenance.get("data", "not recorded"))
-    return Base(network, config.preprocessing, base, is_checkpoint=True, data=seen)
+    names, license_ = config.provenance.get("attribution"), config.provenance.get("license")
+    attribution = None if names is None else f"{names}{'' if license_ is None else f' ({license_})'}"
+    return Base(network, config.preprocessing, base, is_checkpoint=True, data=seen, attribution=attribution)
 
 
 def _default(arguments: Mapping[str, Any] | None) -> str:

@@ -261,7 +261,11 @@ def finetune(
                 loggers=loggers,
                 progress=progress,
                 report=report,
-                provenance={"data": _data_seen(data, dataset, start), **(provenance or {})},
+                provenance={
+                    "data": _data_seen(data, dataset, start),
+                    **({} if start.attribution is None else {"attribution": start.attribution}),
+                    **(provenance or {}),
+                },
                 data=str((provenance or {}).get("data", data_name(data))),
             )
     wait_for_the_others()
