@@ -292,6 +292,7 @@ def _statistics(pairs: Sequence[Pair], facts: Sequence[Facts]) -> PartStatistics
 CHECKS: tuple[Callable[[Sequence[Facts]], list[Problem]], ...] = (
     _sizes,
     _orientations,
+    _brightness,
     _regions,
     _readings,
     _same_file,
