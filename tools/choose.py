@@ -43,12 +43,32 @@ def mean_ious(
     return totals / len(images)
 
 
+def by_size(
+    title: str,
+    network: ConDSeg,
+    preprocessing: Preprocessing,
+    sizes: list[int],
+    images: list[NDArray[np.uint8]],
+    masks: list[NDArray[np.bool_]],
+) -> list[tuple[float, Preprocessing, float]]:
+    """For each input size the best mean IoU, how to get to the size, and the threshold; prints them, too."""
+    found = []
+    for side in sizes:
+        resized = replace(preprocessing, size=(side, side))
+        ious = mean_ious(network, resized, images, masks)
+        iou, threshold = float(ious.max()), round(float(THRESHOLDS[ious.argmax()]), 2)
+        print(f"{title:5} {side}: mIoU {iou:.4f} at threshold {threshold:.2f}", flush=True)
+        found.append((iou, resized, threshold))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output_dir of finetune")
     parser.add_argument("data", help="what it was trained on")
     parser.add_argument("--sizes", type=int, nargs="+", required=True, help="sides of the input in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to print the same figures of")
     options = parser.parse_args()
     names = json.loads((options.run / "settings.json").read_text(encoding="utf-8"))["split"]["validation"]
     pairs = choose_pairs(options.data, names=names)
@@ -62,13 +82,12 @@ def main() -> None:
         ]
         weights = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
         network.load_state_dict(weights)
-        for side in options.sizes:
-            preprocessing = replace(config.preprocessing, size=(side, side))
-            ious = mean_ious(network.eval(), preprocessing, images, masks)
-            index = int(ious.argmax())
-            print(f"{epoch:5} {side}: mIoU {ious[index]:.4f} at threshold {THRESHOLDS[index]:.2f}", flush=True)
-            found.append((float(ious[index]), epoch, preprocessing, round(float(THRESHOLDS[index]), 2), weights))
-    iou, epoch, preprocessing, threshold, weights = max(found, key=lambda x: x[0])
+        figures = by_size(epoch, network.eval(), config.preprocessing, options.sizes, images, masks)
+        found += [(*of_size, epoch, weights) for of_size in figures]
+    for other in options.beside:
+        beside, its = load_checkpoint(Path(other))
+        by_size(other, beside.eval(), its.preprocessing, options.sizes, images, masks)
+    iou, preprocessing, threshold, epoch, weights = max(found, key=lambda x: x[0])
     network.load_state_dict(weights)
     provenance = {**config.provenance, "validation": {"mIoU": iou, "threshold": threshold, "epoch": epoch}}
     config = replace(config, preprocessing=preprocessing, threshold=threshold, provenance=provenance)

@@ -21,7 +21,7 @@ __all__ = ["Base", "open_base"]
 
 IMAGENET = "imagenet:"
 DEFAULT_NETWORK = "condseg-lite"
-# Better than ImageNet's encoder even on sets that look nothing like it (docs/training.md).
+# A better start than ImageNet's encoder on glands, which look nothing like polyps (docs/training.md).
 DEFAULT_BASE = "condseg-lite-polyp"
 DEFAULT_SIZE = (256, 256)
 LITE_PIXELS = Preprocessing(DEFAULT_SIZE, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3)

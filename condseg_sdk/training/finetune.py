@@ -275,10 +275,9 @@ def finetune(
 
 
 def _loggers(given: Any) -> list[Logger]:
-    loggers = [given] if isinstance(given, Logger) else list(given)
-    for logger in loggers:
-        if not isinstance(logger, Logger):
-            raise OptionError(f"logger={given!r}: give one of Lightning's loggers, such as WandbLogger(), or several")
+    loggers = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not all(isinstance(logger, Logger) for logger in loggers):
+        raise OptionError(f"logger={given!r}: give one of Lightning's loggers, such as WandbLogger(), or several")
     return loggers
 
 
