@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from condseg_sdk.training.artefacts import Artefacts
+from condseg_sdk.training.recording import Recording
 from condseg_sdk.training.settings import Augmentation
 
 __all__ = ["StrongPhotometric", "TrainingAugmentation"]
@@ -109,16 +110,17 @@ class TrainingAugmentation(nn.Module):
         kind: see `Augmentation`.
 
     Shape:
-        images (B, 3, h, w) float32 in [0, 1], masks (B, 1, h, w) in {0, 1}, numbers (B, 41) -> both at `size`.
+        images (B, 3, h, w) float32 in [0, 1], masks (B, 1, h, w) in {0, 1}, numbers (B, 48) -> both at `size`.
     """
 
-    numbers = GEOMETRY_NUMBERS + COLOR_NUMBERS + 1 + Artefacts.numbers
+    numbers = GEOMETRY_NUMBERS + COLOR_NUMBERS + 1 + Artefacts.numbers + Recording.numbers
 
     def __init__(self, size: tuple[int, int], kind: Augmentation = "full") -> None:
         super().__init__()
         self.size = size
         self.kind = kind
         self.artefacts = Artefacts()
+        self.recording = Recording()
 
     def forward(self, images: Tensor, masks: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         if images.shape[-2:] != self.size:
@@ -126,7 +128,9 @@ class TrainingAugmentation(nn.Module):
             masks = (F.interpolate(masks, self.size, mode="bilinear", antialias=True) > 0.5).float()
         if self.kind == "none":
             return images, masks
-        geometry, color, blur, artefacts = u.split([GEOMETRY_NUMBERS, COLOR_NUMBERS, 1, Artefacts.numbers], 1)
+        geometry, color, blur, artefacts, recording = u.split(
+            [GEOMETRY_NUMBERS, COLOR_NUMBERS, 1, Artefacts.numbers, Recording.numbers], 1
+        )
         matrices = affine(geometry, upright=self.kind == "upright").to(images.device)
         grid = F.affine_grid(matrices, list(masks.shape), align_corners=False)
         images = F.grid_sample(images, grid, align_corners=False)
@@ -135,7 +139,10 @@ class TrainingAugmentation(nn.Module):
         if blurred.any():
             images[blurred] = F.avg_pool2d(images[blurred], 3, stride=1, padding=1, count_include_pad=False)
         masks = F.grid_sample(masks, grid, mode="nearest", align_corners=False)
-        return self.artefacts(images, masks, artefacts) if self.kind == "endoscopy" else (images, masks)
+        if self.kind == "endoscopy":
+            images, masks = self.artefacts(images, masks, artefacts)
+            images = self.recording(images, recording)  # last: what is drawn on the screen is recorded, too
+        return images, masks
 
 
 class StrongPhotometric(nn.Module):

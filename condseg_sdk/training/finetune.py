@@ -174,8 +174,8 @@ def finetune(
         gradient_clip: greatest norm of the gradient; 0: no limit.
         ema_decay: of the moving average of the weights, which is validated and kept; 0: none.
         freeze_encoder, freeze_batchnorm: what stays as it is.
-        augmentation: "full", "endoscopy" with black corners, overlay boxes and highlights besides, "upright" for
-            pictures that have an up, or "none".
+        augmentation: "full", "endoscopy" with black corners, overlay boxes, highlights, noise, a low
+            resolution and JPEG besides, "upright" for pictures that have an up, or "none".
         oversample: least share of an epoch's images that show foreground.
         balanced_loss: weigh foreground pixels up by their rarity, at most tenfold.
         precision: of the computation; weights are kept in float32.

@@ -15,8 +15,8 @@ __all__ = ["HELP", "Augmentation", "FinetuneSettings", "Precision", "Schedule"]
 Schedule = Literal["one-cycle", "cosine"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Augmentation = Literal["full", "endoscopy", "upright", "none"]
-"""full: any rotation and mirroring; endoscopy: black corners, overlay boxes and highlights besides; upright: a little
-rotation, mirrored left and right; none: pictures as they are."""
+"""full: any rotation and mirroring; endoscopy: black corners, overlay boxes, highlights and poor recordings besides;
+upright: a little rotation, mirrored left and right; none: pictures as they are."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ HELP: dict[str, str] = {
     "ema_decay": "of the moving average of the weights, 0 for none; default: from the steps",
     "freeze_encoder": "leave the encoder as it is",
     "freeze_batchnorm": "leave all BatchNorm layers as they are, their statistics included",
-    "augmentation": "full: any rotation; endoscopy: and black corners, boxes, highlights; "
+    "augmentation": "full: any rotation; endoscopy: and black corners, boxes, highlights, poor recordings; "
     "upright: small ones, mirrored sideways; none",
     "oversample": f"share of an epoch's images that show foreground, at least; default: {AUTO}",
     "balanced_loss": "weigh foreground pixels up, for regions of a few pixels",
