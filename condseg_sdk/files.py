@@ -12,7 +12,7 @@ from pathlib import Path
 
 from condseg_sdk.errors import OptionError
 
-__all__ = ["atomic_folder", "atomic_write", "check_folder", "make_folder"]
+__all__ = ["atomic_folder", "atomic_write", "check_folder", "check_replaceable", "make_folder"]
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
@@ -78,8 +78,7 @@ def atomic_folder(
     part, before = (path.parent / f".{uuid.uuid4().hex}" for _ in range(2))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _check_replaceable(path, replaces)
+        check_replaceable(path, replaces)
         part.mkdir()
         write(part)
         if path.exists():
@@ -98,7 +97,14 @@ def atomic_folder(
     return path
 
 
-def _check_replaceable(folder: Path, replaces: Collection[str]) -> None:
+def check_replaceable(folder: Path, replaces: Collection[str]) -> None:
+    """Refuse a place where `atomic_folder` would leave alone what stands there.
+
+    Raises:
+        OptionError: a file stands there, or a folder with other files than those of `replaces`.
+    """
+    if not folder.exists():
+        return
     if not folder.is_dir():
         raise OptionError(f"{folder} is a file; choose a folder")
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in replaces)

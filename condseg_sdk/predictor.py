@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -214,8 +214,8 @@ class Predictor:
         """Segment many images, or the frames of a video, one answer at a time and with flat memory.
 
         Args:
-            source: as in a call, a path to a video, or any iterator of images, endless ones included (`iter(x)` of
-                another iterable). In a video each answer's `source` is its frame, RGB.
+            source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video
+                each answer's `source` is its frame, RGB.
             threshold, batch_size, tta, tile, uncertainty, color_order, on_error: as in a call.
 
         Yields:
@@ -381,9 +381,15 @@ def _named(source: Any) -> Iterator[Named]:
         for number, frame in enumerate(video_frames(source)):
             yield Named(frame, f"{os.fspath(source)} frame {number}")
         return
-    is_image_or_paths = isinstance(source, (str, os.PathLike, list, tuple)) or not isinstance(source, Iterator)
-    for item in find_images(source) if is_image_or_paths else source:
+    for item in source if _is_stream(source) else find_images(source):
         yield Named(item, source_name(item))
+
+
+def _is_stream(source: Any) -> bool:
+    """Whether to iterate over it. Over lists, which may name folders, `find_images` does; the rest is one image."""
+    known = (str, bytes, bytearray, memoryview, os.PathLike, list, tuple, Mapping)
+    one = isinstance(source, known) or hasattr(source, "__array__") or hasattr(source, "read")
+    return isinstance(source, Iterable) and not one
 
 
 def _handler(on_error: OnError) -> ErrorHandler | None:

@@ -243,6 +243,14 @@ def test_a_part_of_the_run(run: Path, data: Path, tmp_path: Path, caplog: pytest
     assert [image.pair.name for image in evaluate(predictor, parted, part="validation").images] == ["x"]
 
 
+def test_images_of_a_part_without_masks_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
+    (folder / "test" / "masks" / "b.png").unlink()
+    assert [pair.name for pair in choose_pairs(folder, part="test")] == ["a", "c", "d", "e"]
+    (record,) = caplog.records
+    assert re.match(r"left out: 1 image without.*: .*b\.png", record.getMessage())
+
+
 def test_training_images_are_counted_in_a_warning(
     run: Path, checkpoint: Path, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

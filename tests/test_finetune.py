@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +27,7 @@ from condseg_sdk.errors import DatasetError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
+from condseg_sdk.training.history import read_history
 from condseg_sdk.training.plan import Facts, Machine, check_precision, make_plan
 from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.threshold import blind_iou
@@ -237,6 +240,25 @@ def test_a_checkpoint_as_base_keeps_its_pixels(dataset: Path, tmp_path: Path, ch
     assert larger.predictor.preprocessing.color_order == "bgr"
 
 
+def test_without_bars_each_epoch_says_a_line(dataset: Path, tmp_path: Path) -> None:
+    network = tmp_path / "tiny.json"
+    network.write_text(json.dumps(TINY))
+    arguments = ["--network", str(network), "--base", "random", "--image-size", "64", "--epochs", "2"]
+    arguments += ["--stage1-epochs", "1", "--no-report"]
+    command = [sys.executable, "-m", "condseg_sdk.cli", "finetune", str(dataset), *arguments]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run"), "--no-progress"], capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stderr.splitlines() if ", epoch " in line]
+    assert [line.partition(":")[2].partition(":")[0] for line in lines] == [
+        " stage 1, epoch 1 of 1", " stage 2, epoch 1 of 2", " stage 2, epoch 2 of 2",
+    ]  # fmt: skip
+    figures = re.search(r"IoU ([\d.]+)", lines[-1])
+    last = read_history(tmp_path / "run")[-1]
+    assert figures is not None
+    assert float(figures[1]) == pytest.approx(last["val_iou"], abs=5e-5)
+
+
 def test_patience_ends_a_run_early(dataset: Path, tmp_path: Path) -> None:
     options = {**SMALL, "stage1_epochs": 0, "epochs": 50, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
     result = finetune(dataset, output_dir=tmp_path / "run", **options, patience=2, freeze_batchnorm=True)
@@ -288,6 +310,8 @@ def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None
         ({"batch_size": 64}, DatasetError, "lower batch_size"),
         ({"epochs": 0}, OptionError, "epochs=0 must be at least 1"),
         ({"epochs": 1.5}, OptionError, "whole number"),
+        ({"image_size": 25600}, OptionError, "image_size=25600 must be at most 4096"),
+        ({"train_size": 5000}, OptionError, "train_size=5000 must be at most 4096"),
         ({"validation": 1.0}, OptionError, "between 0 and 1"),
         ({"ema_decay": 1.0}, OptionError, "between 0 and 1"),
         ({"schedule": "step"}, OptionError, "'one-cycle', 'cosine'"),

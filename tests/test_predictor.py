@@ -80,6 +80,12 @@ def test_one_source_gives_one_answer_many_give_a_list_in_order(predictor: Predic
     assert [seg.name for seg in predictor(names[::-1])] == names[::-1]
     assert [seg.name for seg in predictor([names[4]])] == [names[4]]
     assert [seg.name for seg in predictor.stream(iter(names))] == names
+    assert [seg.name for seg in predictor.stream(dict.fromkeys(names).keys())] == names  # any iterable
+    array = np.zeros((40, 50, 3), np.uint8)
+    for one in (array, torch.zeros(3, 40, 50), Image.fromarray(array), (folder / "0.png").read_bytes()):
+        assert len(list(predictor.stream(one))) == 1
+    with (folder / "0.png").open("rb") as file, pytest.raises(ImageError, match="is no image; give a path, bytes"):
+        next(predictor.stream(file))
 
 
 @pytest.mark.parametrize("options", [{}, {"tta": True}, {"tile": 40}, {"uncertainty": True}])

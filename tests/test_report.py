@@ -96,6 +96,19 @@ def test_names_are_escaped(checkpoint: Path, tmp_path: Path) -> None:
     assert "<b>&amp;" not in text
 
 
+def test_anothers_report_folder_is_refused_before_the_work(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = make_set(tmp_path / "set", NAMES[:1]), tmp_path / "out"
+    (out / "report").mkdir(parents=True)
+    (out / "report" / "thesis.tex").touch()
+    assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report"]) == 2
+    printed = capsys.readouterr()
+    assert "holds other files, such as thesis.tex" in printed.err
+    assert "mIoU" not in printed.out
+    assert [path.name for path in out.iterdir()] == ["report"]
+
+
 def run_folder(folder: Path, checkpoint: Path, stages: tuple[int, ...]) -> Path:
     """A folder as `finetune` leaves it."""
     (folder / "checkpoint").mkdir(parents=True)

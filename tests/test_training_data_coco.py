@@ -222,5 +222,5 @@ def test_a_json_of_something_else_is_not_taken_for_coco(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
     write(tmp_path / "boxes.json", {"a": {"bbox": []}})
     write(tmp_path / "broken.json", "{")
-    with pytest.raises(DatasetError, match="no masks were recognised"):
+    with pytest.raises(DatasetError, match=r"no masks were recognised: if .*boxes\.json lists them, give that file"):
         open_dataset(tmp_path)

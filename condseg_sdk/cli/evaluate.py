@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         from condseg_sdk.training.card import evaluation_card
         from condseg_sdk.training.evaluate import evaluate
-        from condseg_sdk.training.report import write_evaluation_report
+        from condseg_sdk.training.report import check_report_folder, write_evaluation_report
     except ModuleNotFoundError as error:
         raise CondsegError(f"evaluate needs {error.name}: pip install 'condseg_sdk[train]'") from error
     from tqdm import tqdm
@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError("--report needs a folder to write to: add --out FOLDER")
     if options.out is not None:
         check_folder(options.out)  # before the work, so that a wrong folder costs none
+    if options.report:
+        check_report_folder(options.out)
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     with tqdm(unit="image", delay=0.1) as bar:  # shown from the start of the work: errors and warnings come before
         evaluation = evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--out", help="folder of the run; the checkpoint appears in OUT/checkpoint")
     target.add_argument("--check", action="store_true", help="stop after the check of the data, exit code 2 on errors")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT from its last saved epoch")
-    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    parser.add_argument("--no-progress", action="store_true", help="a line an epoch instead of bars")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     for name, text in DATA.items():
         parser.add_argument(_flag(name), help=text)
@@ -66,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
         _, report = check(options.data, **data, validation=options.validation, seed=options.seed)
         print(report)
         return 2 if report.errors else 0
+    if options.no_progress:
+        logging.getLogger("condseg_sdk").setLevel(logging.INFO)
     result = finetune(
         options.data,
         output_dir=options.out,

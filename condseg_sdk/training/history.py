@@ -6,6 +6,7 @@ Lightning's CSVLogger deletes what an earlier session wrote when a run is contin
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import time
 from pathlib import Path
@@ -18,12 +19,14 @@ from condseg_sdk.files import atomic_write
 
 __all__ = ["HISTORY_FILE", "History", "read_history"]
 
+logger = logging.getLogger("condseg_sdk")
+
 HISTORY_FILE = "metrics.csv"
 COLUMNS = ("epoch", "step", "loss", "val_loss", "val_iou", "learning_rate", "encoder_learning_rate", "seconds")
 
 
 class History(L.Callback):
-    """A row an epoch, in `folder`/metrics.csv.
+    """A row an epoch in `folder`/metrics.csv, and a line an epoch in the log, at level INFO.
 
     Raises:
         OptionError: the loss is no number any more.
@@ -58,6 +61,14 @@ class History(L.Callback):
         self.rows.append(row)
         if trainer.is_global_zero:
             atomic_write(self.file, self._write)
+            logger.info(
+                "stage %d, epoch %d of %s: loss %.4f, validation loss %.4f, IoU %.4f, %.0f s",
+                self.stage,
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                *figures.values(),
+                row["seconds"],
+            )
 
     def _write(self, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -80,6 +80,8 @@ class FinetuneSettings:
                 raise OptionError(f"{name}={value!r} must be a {'whole ' if name in _WHOLE else ''}number")
             if not value >= low:
                 raise OptionError(f"{name}={value!r} must be at least {low}")
+            if name in _SIDES and value > MAX_SIDE:
+                raise OptionError(f"{name}={value!r} must be at most {MAX_SIDE}: it is the side of the input in pixels")
         for name in ("validation", "ema_decay", "oversample"):
             value = getattr(self, name)
             if value is not None and not (0 < value < 1 or (value == 0 and name != "validation")):
@@ -102,6 +104,8 @@ class FinetuneSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
+MAX_SIDE = 4096  # a step on one such picture takes more memory than any GPU has: a slip of the finger
+_SIDES = {"image_size", "train_size"}
 _LEAST: dict[str, float] = {
     "image_size": 16, "epochs": 1, "stage1_epochs": 0, "patience": 1, "train_size": 16, "finish_epochs": 0,
     "batch_size": 1, "learning_rate": 0, "encoder_learning_rate": 0, "weight_decay": 0, "gradient_clip": 0,

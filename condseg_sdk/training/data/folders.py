@@ -176,9 +176,13 @@ def _coco(folder: Path) -> Found | None:
 def _nothing(folder: Path, folders: Sequence[Folder]) -> Found:
     if not folders:
         raise DatasetError(f"{folder} holds no images; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}")
+    remedy = "put them into a folder named masks/, name them like their image with _mask, or give masks= (--masks)"
+    lists = [path for path in _walk(folder) if path.suffix.lower() in (".csv", ".tsv", ".json")]
+    if lists:
+        remedy = f"if {lists[0]} lists them, give that file instead of the folder; else {remedy}"
     raise DatasetError(
-        f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognised: put "
-        "them into a folder named masks/, name them like their image with _mask at the end, or give masks= (--masks)"
+        f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognised: "
+        f"{remedy}"
     )
 
 

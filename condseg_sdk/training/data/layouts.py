@@ -5,6 +5,7 @@ Only names are looked at here; what is in the files is the business of `check.py
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from condseg_sdk.training.data.pairs import Dataset, Found, Pair, Part
 from condseg_sdk.training.data.tables import read_csv, read_csv_columns, read_pairs
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_part", "open_dataset"]
+
+logger = logging.getLogger("condseg_sdk")
 
 PathLike: TypeAlias = str | os.PathLike[str]
 DataSource: TypeAlias = PathLike | Sequence[tuple[PathLike, PathLike]] | Sequence[Pair]
@@ -74,6 +77,8 @@ def open_dataset(
 def find_part(data: DataSource, part: Part, *, masks: PathLike | None = None) -> list[Pair]:
     """The pairs of a part that the data itself names; none where it does not: nothing is drawn at random.
 
+    Images without masks and masks without images, in whatever part, are logged as a warning.
+
     Args:
         data, masks: As for `open_dataset`.
         part: Which.
@@ -81,7 +86,12 @@ def find_part(data: DataSource, part: Part, *, masks: PathLike | None = None) ->
     Raises:
         DatasetError: There is nothing, or no telling which mask belongs to which image.
     """
-    return _with_parts(data, _read(data, masks, None), {}).pairs.get(part, [])
+    found = _with_parts(data, _read(data, masks, None), {})
+    pairs = found.pairs.get(part, [])
+    if pairs:
+        for problem in found.unmatched:
+            logger.warning("left out: %s", problem.line())
+    return pairs
 
 
 def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None) -> list[Pair]:

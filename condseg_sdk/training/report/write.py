@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condseg_sdk.errors import OptionError
-from condseg_sdk.files import atomic_folder, atomic_write, make_folder
+from condseg_sdk.files import atomic_folder, atomic_write, check_replaceable, make_folder
 from condseg_sdk.training.card import extend_card
 from condseg_sdk.training.data import Pair, load_pair
 from condseg_sdk.training.evaluate import evaluate
@@ -22,7 +22,7 @@ from condseg_sdk.training.report.page import Picture, Section, page
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
 
-__all__ = ["write_evaluation_report", "write_report"]
+__all__ = ["check_report_folder", "write_evaluation_report", "write_report"]
 
 REPORT = "report.html"
 PICTURES = "report"
@@ -123,6 +123,20 @@ def write_evaluation_report(folder: str | os.PathLike[str], evaluation: Evaluati
     )
 
 
+def check_report_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder whose report/ holds files that no report has made, before the work.
+
+    Raises:
+        OptionError: there is one.
+    """
+    check_replaceable(Path(folder, PICTURES), _own(Path(folder, PICTURES)))
+
+
+def _own(pictures: Path) -> list[str]:
+    """What an earlier report may have left: its pictures."""
+    return [entry.name for entry in pictures.iterdir() if entry.suffix == ".png"] if pictures.is_dir() else []
+
+
 def _write(
     folder: Path, evaluation: Evaluation, predictor: Predictor, *, training: Sequence[Chart], **content: Any
 ) -> Path:
@@ -141,8 +155,7 @@ def _write(
             picture.image.save(part / f"{name}.png")
 
     shown = folder / PICTURES
-    known = [entry.name for entry in shown.iterdir()] if shown.is_dir() else []
-    atomic_folder(shown, write_pictures, replaces=[name for name in known if name.endswith(".png")])
+    atomic_folder(shown, write_pictures, replaces=_own(shown))
     return atomic_write(folder / REPORT, lambda part: part.write_text(html, encoding="utf-8"))
 
 
