@@ -66,10 +66,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Named:
-    """A source with the name its answer shall carry."""
+    """A source with the name its answer shall carry.
+
+    Attributes:
+        source: what `load_image` takes.
+        name: of the answer.
+        error: why there is nothing to load, such as a video that ends early.
+    """
 
     source: Any
     name: str
+    error: CondsegError | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,8 @@ class Pipeline:
     def answer(self, sources: Iterable[Named]) -> Iterator[Segmentation]:
         """One Segmentation for each source that can be read, in order.
 
-        An error, also one of `sources` itself, is raised (or given to `on_error`) after the answers before it.
+        An error is raised, or given to `on_error`, after the answers before it; one of the iterator `sources` itself is
+        raised in any case.
         """
         with worker_threads(DECODERS) as decoders, worker_threads(1) as network:
             # With tiles an image is a batch of its own, and may be a large one.
@@ -147,6 +155,8 @@ class Pipeline:
     def _try_decode(self, named: Named) -> _Decoded | _Failed:
         if self._cores is not None:
             self._cores.wait()
+        if named.error is not None:
+            return _Failed(named, named.error)
         try:
             return self._decode(named)
         except CondsegError as error:

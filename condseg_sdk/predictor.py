@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from condseg_sdk.errors import CondsegError, OptionError, check_choice
+from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
 from condseg_sdk.images import (
     VIDEO_SUFFIXES,
     ColorOrder,
@@ -215,7 +215,8 @@ class Predictor:
 
         Args:
             source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video
-                each answer's `source` is its frame, RGB.
+                each answer's `source` is its frame, RGB. Some `batch_size` images more are taken from it than were
+                answered: for a camera, whose next frame waits for the answer to this one, call the predictor itself.
             threshold, batch_size, tta, tile, uncertainty, color_order, on_error: as in a call.
 
         Yields:
@@ -378,8 +379,11 @@ def _is_video(source: Any) -> bool:
 
 def _named(source: Any) -> Iterator[Named]:
     if _is_video(source):
-        for number, frame in enumerate(video_frames(source)):
-            yield Named(frame, f"{os.fspath(source)} frame {number}")
+        try:
+            for number, frame in enumerate(video_frames(source)):
+                yield Named(frame, f"{os.fspath(source)} frame {number}")
+        except ImageError as error:
+            yield Named(source, os.fspath(source), error)
         return
     for item in source if _is_stream(source) else find_images(source):
         yield Named(item, source_name(item))

@@ -65,6 +65,24 @@ def test_skipped_images_are_named_and_change_the_exit_code(
     assert predict(checkpoint, tmp_path / "in", "--out", out) == 2
 
 
+def test_a_second_call_does_not_segment_what_the_first_one_wrote(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`condseg predict .` writes to ./condseg-out; a folder of answers may still be segmented if it is asked for."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    command = ["predict", ".", "--model", str(checkpoint)]
+    for source in (".", ".", "*/*.png"):
+        assert main(["predict", source, "--model", str(checkpoint)]) == (2 if "*" in source else 0)
+    printed = capsys.readouterr()
+    assert printed.out.count("1 segmented on") == 2
+    assert "holds nothing but what stands in condseg-out" in printed.err
+    assert sorted(path.name for path in (tmp_path / "condseg-out").iterdir()) == ["a_mask.png", "a_overlay.png"]
+    command[1] = "condseg-out"
+    assert main([*command, "--out", "again"]) == 0
+    assert "2 segmented on" in capsys.readouterr().out
+
+
 def test_models_lists_name_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert "condseg-lite-polyp" in capsys.readouterr().out

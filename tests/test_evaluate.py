@@ -243,6 +243,16 @@ def test_a_part_of_the_run(run: Path, data: Path, tmp_path: Path, caplog: pytest
     assert [image.pair.name for image in evaluate(predictor, parted, part="validation").images] == ["x"]
 
 
+def test_a_models_name_is_of_no_run_whatever_stands_around(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(run)
+    predictor = Predictor.from_pretrained("condseg-lite-polyp")
+    with pytest.raises(DatasetError, match="names no validation part"):
+        evaluate(predictor, data, part="validation")
+    assert not caplog.records
+
+
 def test_images_of_a_part_without_masks_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
     (folder / "test" / "masks" / "b.png").unlink()

@@ -116,6 +116,11 @@ def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Pa
     with pytest.raises(OptionError, match=r"lies inside the data: choose a folder outside of .*discs"):
         finetune(dataset, output_dir=inside, **SMALL)
     assert not inside.exists()
+    (tmp_path / "other" / "report").mkdir(parents=True)
+    (tmp_path / "other" / "report" / "thesis.tex").touch()
+    with pytest.raises(OptionError, match=r"holds other files, such as thesis.tex"):
+        finetune(dataset, output_dir=tmp_path / "other", **{**SMALL, "report": True})
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["report"]
     with pytest.raises(OptionError, match="give one of Lightning's loggers"):
         finetune(dataset, output_dir=tmp_path / "new", **SMALL, logger="tensorboard")
     (tmp_path / "left" / "stage2").mkdir(parents=True)
@@ -178,14 +183,17 @@ def test_the_blind_answer_is_the_better_of_full_and_empty_masks() -> None:
 
 def test_the_card_names_the_data(dataset: Path, tmp_path: Path) -> None:
     options = {**SMALL, "stage1_epochs": 0, "epochs": 1}
-    first = finetune(dataset, output_dir=tmp_path / "first", **options).checkpoint_dir
+    of_first, of_second = ({"attribution": name} for name in ("first clinic", "second clinic"))
+    first = finetune(dataset, output_dir=tmp_path / "first", provenance=of_first, **options).checkpoint_dir
     card = (first / "README.md").read_text()
     assert f"- Data seen in training: {dataset.name}, 8 images (2 more chose epoch and threshold)\n" in card
     assert f"On the held-out part of the training data ({dataset.name}):" in card
     assert f"name: {dataset.name}\n" in card.partition("# ")[0]
     assert "unknown" not in card.replace("license: unknown", "")
-    second = finetune(dataset, output_dir=tmp_path / "second", **{**options, "network": None, "base": first})
-    assert f"; before: {dataset.name}, 8 images" in (second.checkpoint_dir / "README.md").read_text()
+    options |= {"network": None, "base": first, "provenance": of_second}
+    card = (finetune(dataset, output_dir=tmp_path / "second", **options).checkpoint_dir / "README.md").read_text()
+    assert f"; before: {dataset.name}, 8 images" in card
+    assert "- Attribution: second clinic; first clinic\n" in card
 
 
 def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
@@ -240,11 +248,11 @@ def test_a_checkpoint_as_base_keeps_its_pixels(dataset: Path, tmp_path: Path, ch
     assert larger.predictor.preprocessing.color_order == "bgr"
 
 
-def test_without_bars_each_epoch_says_a_line(dataset: Path, tmp_path: Path) -> None:
+def test_the_command_says_a_line_an_epoch_without_bars_and_passes_on_the_card(dataset: Path, tmp_path: Path) -> None:
     network = tmp_path / "tiny.json"
     network.write_text(json.dumps(TINY))
     arguments = ["--network", str(network), "--base", "random", "--image-size", "64", "--epochs", "2"]
-    arguments += ["--stage1-epochs", "1", "--no-report"]
+    arguments += ["--stage1-epochs", "1", "--no-report", "--license", "cc0-1.0", "--attribution", "our clinic"]
     command = [sys.executable, "-m", "condseg_sdk.cli", "finetune", str(dataset), *arguments]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "run"), "--no-progress"], capture_output=True, text=True, check=True
@@ -257,6 +265,9 @@ def test_without_bars_each_epoch_says_a_line(dataset: Path, tmp_path: Path) -> N
     last = read_history(tmp_path / "run")[-1]
     assert figures is not None
     assert float(figures[1]) == pytest.approx(last["val_iou"], abs=5e-5)
+    card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+    assert "license: cc0-1.0\n" in card
+    assert "- Attribution: our clinic\n" in card
 
 
 def test_patience_ends_a_run_early(dataset: Path, tmp_path: Path) -> None:

@@ -154,7 +154,10 @@ def test_the_onnx_file_of_a_model(
     own = _touch(tmp_path / "model.onnx")
     assert resolve_onnx(own) == resolve_onnx(tmp_path) == own
     for without in (checkpoint, "condseg-lite-polyp"):
-        with pytest.raises(ModelNotFoundError, match="has no model.onnx: make it with `condseg export"):
+        with pytest.raises(
+            ModelNotFoundError,
+            match=r"has no model.onnx: make one with `condseg export .* give from_pretrained that file",
+        ):
             resolve_onnx(without)
     with pytest.raises(ModelNotFoundError, match="is no .onnx file"):
         resolve_onnx(checkpoint / "model.safetensors")

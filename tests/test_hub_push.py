@@ -28,6 +28,7 @@ from condseg_sdk import (
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.cli import main
 from condseg_sdk.models import NETWORKS
+from condseg_sdk.models.card import evaluation_in, with_evaluation
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
 from condseg_sdk.weights.entry import ManifestEntry
 from condseg_sdk.weights.hub import resolve, resolve_onnx
@@ -122,6 +123,20 @@ def test_without_measured_figures_the_held_out_ones_are_named(
         ("mIoU", "our clinic", "validation"),
         ("mDSC", "our clinic", "validation"),
     }
+
+
+def test_the_card_of_a_run_gets_the_hubs_name_and_keeps_its_evaluation(server: HubServer, described: Path) -> None:
+    """`finetune` adds what it measured to the card; that is no edit of somebody's."""
+    path = described / "README.md"
+    section = "## Evaluation\n\nMeasured on 3 images.\n\n| mIoU | 0.7 |\n"
+    path.write_text(with_evaluation(path.read_text(), section))
+    push_checkpoint(described, REPO, token=SECRET)
+    text = server.repositories[REPO].files["README.md"].decode()
+    assert f"\n# {REPO}\n" in text
+    assert f'from_pretrained("{REPO}")' in text
+    assert f'from_pretrained("{described.name}")' not in text
+    assert text.index("## Use") < text.index(section.strip()) < text.index("## Citation")
+    assert evaluation_in(text).strip() == section.strip()
 
 
 def test_an_edited_card_goes_along_as_it_is(server: HubServer, described: Path) -> None:

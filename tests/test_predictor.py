@@ -170,6 +170,17 @@ def test_a_video_is_streamed_frame_by_frame(predictor: Predictor, tmp_path: Path
         predictor.stream(path, color_order="bgr")
 
 
+def test_a_video_that_cannot_be_read_is_skipped_like_an_image(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video")
+    failures: list[tuple[object, CondsegError]] = []
+    assert list(predictor.stream(path, on_error=lambda *failure: failures.append(failure))) == []
+    assert [source for source, _ in failures] == [path]
+    assert "broken.mp4" in str(failures[0][1])
+    with pytest.raises(ImageError, match=r"broken\.mp4"):
+        list(predictor.stream(path))
+
+
 def test_streaming_reads_only_a_little_ahead(predictor: Predictor) -> None:
     taken = 0
 

@@ -20,14 +20,18 @@ DATA = {
     "val_list": "the same for the validation part",
     "groups": "CSV column, or regular expression whose first bracket finds the group (patient) in a name",
 }
+CARD = {
+    "license": "of the weights, for the model card: a name of the Hub's, such as cc-by-4.0",
+    "attribution": "whom the model card names for the data",
+}
 CHOICES: dict[str, Any] = {"schedule": Schedule, "precision": Precision, "augmentation": Augmentation}
 KINDS = {"int | None": int, "int": int, "float | None": float, "float": float}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Check a set of images and masks, then train on it in both stages of the paper. What is not said is chosen "
-        "from data and machine, and printed with its reason."
+        "Check a set of images and masks, then train on it: stage 2 of the paper, after stage 1 with --stage1-epochs. "
+        "What is not said is chosen from data and machine, and printed with its reason."
     )
     parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
     target = parser.add_mutually_exclusive_group(required=True)
@@ -36,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT from its last saved epoch")
     parser.add_argument("--no-progress", action="store_true", help="a line an epoch instead of bars")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
-    for name, text in DATA.items():
+    for name, text in {**DATA, **CARD}.items():
         parser.add_argument(_flag(name), help=text)
     for field in fields(FinetuneSettings):
         kind = str(field.type)
@@ -75,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         resume=options.resume,
         progress=not options.no_progress,
         report=not options.no_report,
+        provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
         **data,
         **settings,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from condseg_sdk.ahead import map_ahead, worker_threads
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.files import make_folder
-from condseg_sdk.images import VIDEO_SUFFIXES, find_images
+from condseg_sdk.images import VIDEO_SUFFIXES, find_images, is_single
 
 if TYPE_CHECKING:
     from condseg_sdk.segmentation import SaveKind, Segmentation
@@ -104,6 +104,18 @@ def _save_kinds(text: str) -> list[SaveKind]:
     return cast("list[SaveKind]", kinds)
 
 
+def _found(source: str, out: Path) -> list[Path]:
+    """The source's images, without what an earlier call wrote into it."""
+    found: list[Path] = find_images(source)
+    target = out.resolve()
+    if is_single(source) or Path(source).resolve().is_relative_to(target):
+        return found
+    images = [image for image in found if not image.resolve().is_relative_to(target)]
+    if not images:
+        raise OptionError(f"{source} holds nothing but what stands in {out}, where answers go; choose another --out")
+    return images
+
+
 def _plan_outputs(sources: Sequence[str], out: Path) -> tuple[dict[Path, Path], dict[Path, Path]]:
     """Where each video's and each image's files go: paths without suffix, no two the same.
 
@@ -115,7 +127,7 @@ def _plan_outputs(sources: Sequence[str], out: Path) -> tuple[dict[Path, Path], 
         if Path(source).suffix.lower() in VIDEO_SUFFIXES:
             videos[Path(source)] = out / Path(source).name
             continue
-        for image in find_images(source):
+        for image in _found(source, out):
             images[image] = out / (image.relative_to(source) if Path(source).is_dir() else image.name)
     bare = Counter(path.with_suffix("") for path in (*videos.values(), *images.values()))
     for plan in (videos, images):

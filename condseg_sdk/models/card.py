@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from condseg_sdk.models.config import CheckpointConfig
 
-__all__ = ["model_card"]
+__all__ = ["evaluation_in", "model_card", "with_evaluation"]
+
+EVALUATION = re.compile(r"^## Evaluation\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 DISCLAIMER = (
     "**Not a medical device**: for research and development only, not for diagnosis or treatment; "
@@ -48,6 +51,19 @@ def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: 
         sections += [_facts(config), _figures(config.provenance), _usage(name, onnx)]
     sections += [f"## Citation\n\n```bibtex\n{CITATION}\n```"]
     return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def evaluation_in(card: str) -> str:
+    """The section "Evaluation" of a card, which measuring adds to it; empty where there is none."""
+    found = EVALUATION.search(card)
+    return found[0] if found else ""
+
+
+def with_evaluation(card: str, section: str) -> str:
+    """The card with this section "Evaluation", before "Citation" where that is there; an older one is replaced."""
+    before, heading, after = EVALUATION.sub("", card).partition("## Citation")
+    parts = [before.rstrip(), section.rstrip(), (heading + after).rstrip()]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _metadata(config: CheckpointConfig | None, name: str) -> str:

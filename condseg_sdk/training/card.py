@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from condseg_sdk.files import atomic_write
+from condseg_sdk.models.card import with_evaluation
 from condseg_sdk.training.evaluation import Evaluation
 
 __all__ = ["evaluation_card", "extend_card"]
@@ -42,10 +42,7 @@ def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) 
     Raises:
         OptionError: the file cannot be written.
     """
-    card = path.read_text(encoding="utf-8")
-    card = re.sub(r"^## Evaluation\n.*?(?=^## |\Z)", "", card, flags=re.MULTILINE | re.DOTALL)
-    before, heading, after = card.partition("## Citation")
-    text = f"{before.rstrip()}\n\n{evaluation_card(evaluation, note=note)}" + (f"\n{heading}{after}" if heading else "")
+    text = with_evaluation(path.read_text(encoding="utf-8"), evaluation_card(evaluation, note=note))
     atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 

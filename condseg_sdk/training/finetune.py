@@ -35,7 +35,7 @@ from condseg_sdk.training.loaders import PairBatches
 from condseg_sdk.training.optimisation import Optimisation
 from condseg_sdk.training.plan import Plan, check_precision, facts_of, make_plan, this_machine
 from condseg_sdk.training.processes import is_first, say, wait_for_the_others
-from condseg_sdk.training.report import write_report
+from condseg_sdk.training.report import check_report_folder, write_report
 from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
@@ -187,8 +187,9 @@ def finetune(
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
         progress: show progress bars.
         report: measure the checkpoint on the validation part at the images' own sizes, and write report.html.
-        provenance: data, licence and the like, written into the checkpoint's config and model card; "data" without it
-            is the name of `data` and the number of images.
+        provenance: written into the checkpoint's config and model card: "license" (a name of the Hub's, such as
+            "cc-by-4.0"), "attribution", "date", and whatever else JSON holds; "data" without it is the name of `data`
+            and the number of images.
 
     Raises:
         DatasetError: the data is incomplete or wrong; the message names files and remedy.
@@ -233,6 +234,8 @@ def finetune(
     loggers = _loggers(logger)
     run = RunFolder(Path(output_dir))
     _check_outside(run.path, data)
+    if report:
+        check_report_folder(run.path)
     first = is_first()
     settings = run.resumed(settings, resume=resume, first=first)
     dataset, checked = check(
@@ -263,8 +266,8 @@ def finetune(
                 report=report,
                 provenance={
                     "data": _data_seen(data, dataset, start),
-                    **({} if start.attribution is None else {"attribution": start.attribution}),
                     **(provenance or {}),
+                    **_attribution((provenance or {}).get("attribution"), start.attribution),
                 },
                 data=str((provenance or {}).get("data", data_name(data))),
             )
@@ -351,6 +354,12 @@ def _data_seen(data: DataSource, dataset: Dataset, start: Base) -> str:
     """For the model card: this run's images, and those its base has seen before."""
     seen = f"{data_name(data)}, {len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
     return seen if start.data is None else f"{seen}; before: {start.data}"
+
+
+def _attribution(given: Any, of_base: str | None) -> dict[str, str]:
+    """Whom the card names: for these images and for what the base has seen."""
+    names = [str(name) for name in (given, of_base) if name is not None]
+    return {"attribution": "; ".join(names)} if names else {}
 
 
 def _recipe(settings: FinetuneSettings, start: Base, train: CachedPairs) -> Recipe:

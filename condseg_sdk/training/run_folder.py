@@ -199,6 +199,8 @@ def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
         model: RUN/checkpoint or a file in it; a name that is no path lies in no run.
     """
     path = Path(model)
+    if not path.exists():
+        return {}
     folder = path if path.is_dir() else path.parent
     try:
         split = json.loads((folder.parent / SETTINGS).read_text(encoding="utf-8"))["split"]

@@ -210,5 +210,6 @@ def _bundled(entry: ManifestEntry) -> Path:
 def _onnx_in(folder: Path, name: str) -> Path:
     path = folder / ONNX_FILE
     if not path.is_file():
-        raise ModelNotFoundError(f"{folder} has no {ONNX_FILE}: make it with `condseg export {name} {ONNX_FILE}`")
+        remedy = f"make one with `condseg export {name} {ONNX_FILE}`, and give from_pretrained that file"
+        raise ModelNotFoundError(f"{folder} has no {ONNX_FILE}: {remedy}")
     return path

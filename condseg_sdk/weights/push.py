@@ -15,7 +15,7 @@ from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, told_in_one_line
 from condseg_sdk.errors import ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg
-from condseg_sdk.models.card import model_card
+from condseg_sdk.models.card import evaluation_in, model_card, with_evaluation
 from condseg_sdk.models.config import CheckpointConfig, as_json
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -60,7 +60,7 @@ def push_checkpoint(
     """Publish a checkpoint with config.json, model.safetensors (float32), README.md and, if asked for, model.onnx.
 
     It is loaded first, so that nothing is published that cannot be. A README.md that somebody has edited goes along;
-    one as `save_checkpoint` writes it is written anew with the name on the Hub.
+    one as `save_checkpoint` writes it is written anew with the name on the Hub, and keeps what training has measured.
 
     Args:
         source: a checkpoint folder, or a .safetensors file with its config.json beside it.
@@ -88,7 +88,7 @@ def push_checkpoint(
     if branch is not None and not is_plain_path(branch):
         raise OptionError(f"branch={branch!r} can be no branch: choose a plain name")
     network, config = load_checkpoint(source, preprocessing=preprocessing)
-    card = _edited_card(source, config) or model_card(config, name=repo_id, onnx=onnx)
+    card = _card(source, config, model_card(config, name=repo_id, onnx=onnx))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "checkpoint"
         save_checkpoint(folder, network, config, card=card)
@@ -112,14 +112,16 @@ def push_checkpoint(
     return PushResult(str(commit.commit_url), commit.oid, commit.pr_url, entry)
 
 
-def _edited_card(source: Path, config: CheckpointConfig) -> str | None:
-    """README.md, unless it is missing or as we wrote it."""
+def _card(source: Path, config: CheckpointConfig, new: str) -> str:
+    """README.md if somebody has edited it, else the new card, with the old one's evaluation."""
     folder = source if source.is_dir() else source.parent
     path = folder / "README.md"
     if not path.is_file():
-        return None
+        return new
     text = path.read_text(encoding="utf-8")
-    return None if text == model_card(config, name=folder.resolve().name) else text
+    evaluation = evaluation_in(text)
+    is_ours = text == with_evaluation(model_card(config, name=folder.resolve().name), evaluation)
+    return with_evaluation(new, evaluation) if is_ours else text
 
 
 @contextmanager
