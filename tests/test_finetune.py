@@ -321,6 +321,8 @@ def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None
         ({"batch_size": 64}, DatasetError, "lower batch_size"),
         ({"epochs": 0}, OptionError, "epochs=0 must be at least 1"),
         ({"epochs": 1.5}, OptionError, "whole number"),
+        ({"provenance": "cc-by-4.0"}, OptionError, r"provenance='cc-by-4.0': give a dictionary"),
+        ({"provenance": {"license": object()}}, OptionError, "provenance must hold plain JSON values"),
         ({"image_size": 25600}, OptionError, "image_size=25600 must be at most 4096"),
         ({"train_size": 5000}, OptionError, "train_size=5000 must be at most 4096"),
         ({"validation": 1.0}, OptionError, "between 0 and 1"),

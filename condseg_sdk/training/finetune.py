@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
+from condseg_sdk.models.config import as_json
 from condseg_sdk.training.base import Base, at_size, open_base
 from condseg_sdk.training.data import (
     CachedPairs,
@@ -231,6 +232,8 @@ def finetune(
         seed=seed,
         deterministic=deterministic,
     )
+    if provenance is not None:
+        provenance = _plain(provenance)
     loggers = _loggers(logger)
     run = RunFolder(Path(output_dir))
     _check_outside(run.path, data)
@@ -275,6 +278,13 @@ def finetune(
     return FinetuneResult(
         run.checkpoint, run.result()["metrics"], read_history(run.path), run.report if run.report.exists() else None
     )
+
+
+def _plain(provenance: Any) -> dict[str, Any]:
+    if not isinstance(provenance, Mapping):
+        raise OptionError(f'provenance={provenance!r}: give a dictionary, such as {{"license": "cc-by-4.0"}}')
+    plain: dict[str, Any] = as_json("provenance", dict(provenance))
+    return plain
 
 
 def _loggers(given: Any) -> list[Logger]:
