@@ -83,6 +83,18 @@ def test_a_second_call_does_not_segment_what_the_first_one_wrote(
     assert "2 segmented on" in capsys.readouterr().out
 
 
+def test_an_answer_never_replaces_one_of_the_images(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image(tmp_path / "a.png")
+    drawn = image(tmp_path / "a_mask.png").read_bytes()  # by hand, beside its image
+    assert predict(checkpoint, tmp_path, "--out", tmp_path) == 2
+    assert "a_mask.png is one of the images, and " in capsys.readouterr().err
+    assert (tmp_path / "a_mask.png").read_bytes() == drawn
+    assert predict(checkpoint, tmp_path, "--out", tmp_path, "--save", "json") == 0
+    assert predict(checkpoint, tmp_path, "--out", tmp_path / "out") == 0
+
+
 def test_models_lists_name_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert "condseg-lite-polyp" in capsys.readouterr().out

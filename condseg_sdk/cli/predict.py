@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from condseg_sdk.predictor import Predictor
 
     kinds = _save_kinds(options.save)
-    videos, outputs = _plan_outputs(options.source, options.out)
+    videos, outputs = _plan_outputs(options.source, options.out, kinds)
     make_folder(options.out)  # before the work, so that a wrong folder costs none
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     skipped: list[CondsegError] = []
@@ -116,10 +116,13 @@ def _found(source: str, out: Path) -> list[Path]:
     return images
 
 
-def _plan_outputs(sources: Sequence[str], out: Path) -> tuple[dict[Path, Path], dict[Path, Path]]:
+def _plan_outputs(
+    sources: Sequence[str], out: Path, kinds: Sequence[SaveKind]
+) -> tuple[dict[Path, Path], dict[Path, Path]]:
     """Where each video's and each image's files go: paths without suffix, no two the same.
 
-    Images in a folder keep their place in it. Where names differ by their suffix alone, it stays in the name.
+    Images in a folder keep their place in it. Where names differ by their suffix alone, it stays in the name. An answer
+    that would replace one of the images, such as a mask drawn by hand beside it, is an OptionError.
     """
     videos: dict[Path, Path] = {}
     images: dict[Path, Path] = {}
@@ -137,4 +140,11 @@ def _plan_outputs(sources: Sequence[str], out: Path) -> tuple[dict[Path, Path], 
     for path, target in {**videos, **images}.items():
         if taken[target] > 1:
             raise OptionError(f"{path}: another source would write {target}, too; give their common folder instead")
+    sources_at = {path.resolve() for path in images}
+    for path, target in images.items():
+        for answer in (target.with_name(target.name + SUFFIXES[kind]) for kind in kinds):
+            if answer.resolve() in sources_at:
+                raise OptionError(
+                    f"{answer} is one of the images, and {path}'s answer would replace it; choose another --out"
+                )
     return videos, images
