@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.errors import CondsegError, ImageError, OptionError
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.images import (
     VIDEO_SUFFIXES,
     ColorOrder,
@@ -18,6 +19,7 @@ from condseg_sdk.images import (
     source_name,
     video_frames,
 )
+from condseg_sdk.options import check_flags, check_path, check_text
 from condseg_sdk.pipeline import ErrorHandler, Named, Pipeline, Request
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
@@ -103,7 +105,9 @@ class Predictor:
             CheckpointError: found but incomplete, damaged, or not the file its hash promises.
             DeviceError: the device cannot be used.
         """
-        if Path(model).exists():
+        _check_open_options(model, device, session_options, revision, cache_dir, token, preprocessing, manifest)
+        check_flags(local_files_only=local_files_only)
+        if _exists(model):
             model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
         options: dict[str, Any] = {
             "runtime": runtime,
@@ -194,10 +198,11 @@ class Predictor:
             [21870, 0, 1311]
         """
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
+        pipeline = self._pipeline(request, on_error)
         sources = [Named(s, source_name(s)) for s in find_images(source)]
         if is_single(source):
-            return self._pipeline(request, "raise").answer_one(sources[0])
-        return list(self._pipeline(request, on_error).answer(sources))
+            return pipeline.answer_one(sources[0])
+        return list(pipeline.answer(sources))
 
     def stream(
         self,
@@ -234,6 +239,7 @@ class Predictor:
             raise OptionError(f"{source}: color_order='bgr' is for NumPy arrays; a video's frames are RGB already")
         return self._pipeline(request, on_error).answer(_named(source))
 
+    @fork_safe
     def export_onnx(
         self,
         path: str | os.PathLike[str],
@@ -272,8 +278,11 @@ class Predictor:
             >>> predictor.export_onnx("model.onnx")  # doctest: +SKIP
             >>> fast = Predictor.from_pretrained("model.onnx")  # doctest: +SKIP
         """
-        from condseg_sdk.runtimes.export import export_onnx
+        from condseg_sdk.runtimes.export import check_export_options, export_onnx
 
+        check_export_options(
+            path, precision, opset, dynamic=dynamic, uncertainty=uncertainty, preprocessing=preprocessing, verify=verify
+        )
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export already: export from the checkpoint it was made of")
         keys = ("revision", "cache_dir", "local_files_only", "manifest")
@@ -297,6 +306,7 @@ class Predictor:
             calibration=calibrating,
         )
 
+    @fork_safe
     def push_to_hub(
         self,
         repo_id: str,
@@ -332,6 +342,13 @@ class Predictor:
         """
         from condseg_sdk.weights.push import push_checkpoint
 
+        for name, text in (("repo_id", repo_id), ("commit_message", commit_message)):
+            check_text(name, text)
+        if branch is not None:
+            check_text("branch", branch)
+        if token is not None and not isinstance(token, bool):
+            check_text("token", token)
+        check_flags(onnx=onnx, create_pr=create_pr, **({} if private is None else {"private": private}))
         model = self._reopen["model"]
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export: push the checkpoint it was made of, with onnx=True")
@@ -357,10 +374,7 @@ class Predictor:
         uncertainty: bool,
         color_order: ColorOrder,
     ) -> Request:
-        check_choice("color_order", color_order, ColorOrder)
-        if uncertainty:
-            self._runtime.check_uncertainty()
-        return Request(
+        request = Request(
             threshold=self.threshold if threshold is None else threshold,
             batch_size=batch_size,
             tta=tta,
@@ -368,9 +382,47 @@ class Predictor:
             uncertainty=uncertainty,
             color_order=color_order,
         )
+        if uncertainty:
+            self._runtime.check_uncertainty()
+        return request
 
     def _pipeline(self, request: Request, on_error: OnError) -> Pipeline:
         return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error))
+
+
+def _exists(model: Any) -> bool:
+    try:
+        return Path(model).exists()
+    except OSError:  # a name too long for a file system, a folder that may not be looked into
+        return False
+
+
+def _check_open_options(
+    model: Any,
+    device: Any,
+    session_options: Any,
+    revision: Any,
+    cache_dir: Any,
+    token: Any,
+    preprocessing: Any,
+    manifest: Any,
+) -> None:
+    check_path("model", model)
+    check_text("device", device)
+    if session_options is not None and not (
+        isinstance(session_options, Mapping)
+        and all(isinstance(text, str) for pair in session_options.items() for text in pair)
+    ):
+        raise OptionError(f"session_options={session_options!r} must map names to values, all of them strings")
+    if revision is not None:
+        check_text("revision", revision)
+    if token is not None and not isinstance(token, bool):
+        check_text("token", token)
+    for name, path in (("cache_dir", cache_dir), ("manifest", manifest)):
+        if path is not None:
+            check_path(name, path)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise OptionError(f"preprocessing={preprocessing!r} must be a condseg_sdk.Preprocessing")
 
 
 def _is_video(source: Any) -> bool:

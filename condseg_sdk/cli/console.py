@@ -47,8 +47,8 @@ class _Unfailing(io.RawIOBase):
 def prepare_console() -> None:
     """Make the process's streams unfailing. To be called before anything is printed or opened."""
     _open_closed_descriptors()
-    sys.stdout = sys.__stdout__ = _unfailing(sys.stdout)
-    sys.stderr = sys.__stderr__ = _unfailing(sys.stderr)
+    sys.stdout = _unfailing(sys.stdout)
+    sys.stderr = _unfailing(sys.stderr)
 
 
 def write_error() -> str | None:
@@ -75,7 +75,7 @@ def _open_closed_descriptors() -> None:
 
 def _unfailing(stream: TextIO | None) -> TextIO:
     if stream is None or stream.closed:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open for the length of the process
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - open for the length of the process
     if not isinstance(stream, io.TextIOWrapper):
         return stream  # of a notebook or a test, which has no descriptor to fail
     encoding, options = stream.encoding, (stream.line_buffering, stream.write_through)

@@ -51,10 +51,17 @@ def exit_code() -> int:
 
 
 @contextmanager
-def raising() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first signal."""
-    with _in_mode("raise"):
-        yield
+def raising(left: str = "") -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first signal.
+
+    Args:
+        left: What the user is told of the state in which the work was left.
+    """
+    try:
+        with _in_mode("raise"):
+            yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(left) from error
 
 
 @contextmanager

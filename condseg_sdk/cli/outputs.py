@@ -161,7 +161,9 @@ def _check_sources(planned: Outputs, endings: Sequence[str]) -> None:
         with suppress(OSError, ValueError):  # one that cannot be read is found out when its turn comes
             status = source.stat()
             sources[status.st_dev, status.st_ino] = source
-    owners = {base.with_name(base.name + ending): source for source, base in planned.images.items() for ending in endings}
+    owners = {
+        base.with_name(base.name + ending): source for source, base in planned.images.items() for ending in endings
+    }
     for path in _files(planned, endings):
         with suppress(OSError):
             status = path.stat()

@@ -80,19 +80,23 @@ class _Work:
 
     def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
         """Predictions with where they go, until `stop` is requested."""
-        on_error = (lambda _, error: self.skipped.append(error)) if self.skip else "raise"
-        stream = partial(self.predictor.stream, **self.request, on_error=on_error)
         images = self.outputs.images
         if images:
-            for seg in stream(list(images)):
+            for seg in self._stream(list(images)):
                 if stop.requested:
                     return
                 yield images[Path(seg.name)], seg
         for video, base in self.outputs.videos.items():
-            for number, seg in enumerate(stream(video)):
+            for number, seg in enumerate(self._stream(video)):
                 if stop.requested:
                     return
                 yield self.outputs.frame(base, number), seg
+
+    def _stream(self, source: Any) -> Iterator[Segmentation]:
+        def skip(_: Any, error: CondsegError) -> None:
+            self.skipped.append(error)
+
+        return self.predictor.stream(source, **self.request, on_error=skip if self.skip else "raise")
 
     def save(self, item: tuple[Path, Segmentation]) -> None:
         """Write an image's files: all of them, or none."""
@@ -131,9 +135,7 @@ def run(options: argparse.Namespace) -> int:
 
     kinds = _save_kinds(options.save)
     check_output_folder(options.out)
-    outputs = plan_outputs(
-        options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite
-    )
+    outputs = plan_outputs(options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile}
     predictor = Predictor.from_pretrained(options.model, device=options.device)

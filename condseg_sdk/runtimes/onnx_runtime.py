@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
+from condseg_sdk.forking import check_gpu_process
 from condseg_sdk.models.config import CheckpointConfig
+from condseg_sdk.options import check_integer
 from condseg_sdk.runtimes.base import Maps, say_cpu
 from condseg_sdk.runtimes.metadata import ExportInfo, read_metadata
 
@@ -48,6 +50,7 @@ SHAPE_ARITHMETIC = frozenset(
         "Where",
     ]
 )
+MAX_THREADS = 1024
 FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
 
 logger = logging.getLogger("condseg_sdk")
@@ -142,11 +145,12 @@ class OnnxRuntime:
         threads: int | None = None,
         session_options: Mapping[str, str] | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise OptionError(f"threads={threads!r} must be at least 1")
+        if threads is not None:
+            check_integer("threads", threads, least=1, most=MAX_THREADS)
         import onnxruntime
 
         self._path = Path(path)
+        self._owner = os.getpid()
         providers = choose_providers(device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
@@ -218,6 +222,7 @@ class OnnxRuntime:
 
     def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
         """Logits for a batch of normalised images, float32 (B, 3, h, w). A file for one image gets them one by one."""
+        check_gpu_process(self._owner, self._device)
         if uncertainty:
             self.check_uncertainty()
         names = ["mask", "uncertainty"][: 1 + uncertainty]
