@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     with (
         interrupts.deferred() as stop,
         tqdm(unit="image", delay=0.1) as bar,
-    ):  # shown from the start of the work: errors and warnings come before
+    ):
         evaluation = evaluate(
             predictor,
             options.data,

@@ -1,8 +1,8 @@
 """What Ctrl-C (SIGINT) and SIGTERM do to the `condseg` process: at most a line or a summary, and whole files.
 
-Before the work and while libraries load, the process ends at once. While it works there are two ways: `raising` lets the
-signal arrive as a KeyboardInterrupt, which cleans up on its way out, and `deferred` lets the work in hand be finished. A
-second signal always ends the process at once; files that were being written are removed.
+Before the work and while libraries load, the process ends at once. While it works there are two ways: `raising` lets
+the signal arrive as a KeyboardInterrupt, which cleans up on its way out, and `deferred` lets the work in hand be
+finished. A second signal always ends the process at once; files that were being written are removed.
 """
 
 from __future__ import annotations

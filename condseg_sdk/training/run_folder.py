@@ -28,7 +28,7 @@ __all__ = ["RunFolder", "split_behind", "split_of"]
 SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
 WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # besides SETTINGS
 LOCK = ".lock"
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 logger = logging.getLogger("condseg_sdk")
 # What may change when a run goes on: where it is computed, not what.
 MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
