@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.files import is_utf8
 
 if TYPE_CHECKING:
     import torch
@@ -181,6 +182,8 @@ def video_frames(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
         ...     print(frame.shape)
     """
     _require_file(Path(path))
+    if not is_utf8(path):  # OpenCV would end the process
+        raise ImageError(f"{path}: OpenCV reads videos whose names are UTF-8; rename it")
     video = cv2.VideoCapture(str(path))
     try:
         decoded, frame = video.read()

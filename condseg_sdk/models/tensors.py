@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from condseg_sdk.errors import CheckpointError
+from condseg_sdk.files import is_utf8
 
 __all__ = ["WeightsDtype", "fill", "list_names", "read_tensors", "tensors_to_bytes"]
 
@@ -41,7 +42,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing, damaged, or no safetensors file.
     """
     try:
-        return load_file(path)
+        # By its content where the library cannot be given the name, which it takes as UTF-8.
+        return load_file(path) if is_utf8(path) else load(path.read_bytes())
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         remedy = "download or save the checkpoint again"
         raise CheckpointError(f"{path} cannot be read as safetensors ({error}); {remedy}") from error

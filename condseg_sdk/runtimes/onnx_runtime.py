@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
+from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import check_gpu_process
 from condseg_sdk.models.config import CheckpointConfig
 from condseg_sdk.options import check_integer
@@ -161,7 +162,8 @@ class OnnxRuntime:
         if named:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            self._session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
+            model = os.fspath(self._path) if is_utf8(self._path) else self._path.read_bytes()
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:
             reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             remedy = "the file is damaged or not for this onnxruntime; export it again"
