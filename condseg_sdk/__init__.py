@@ -11,9 +11,11 @@ Not a medical device: for research and development, not for diagnosis or treatme
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
+    from typing import Any
+
     from condseg_sdk.errors import (
         CheckpointError,
         CondsegError,
