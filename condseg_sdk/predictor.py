@@ -107,7 +107,7 @@ class Predictor:
         """
         _check_open_options(model, device, session_options, revision, cache_dir, token, preprocessing, manifest)
         check_flags(local_files_only=local_files_only)
-        if _exists(model):
+        if Path(model).exists():
             model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
         options: dict[str, Any] = {
             "runtime": runtime,
@@ -388,13 +388,6 @@ class Predictor:
 
     def _pipeline(self, request: Request, on_error: OnError) -> Pipeline:
         return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error))
-
-
-def _exists(model: Any) -> bool:
-    try:
-        return Path(model).exists()
-    except OSError:  # a name too long for a file system, a folder that may not be looked into
-        return False
 
 
 def _check_open_options(
