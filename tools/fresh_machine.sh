@@ -66,9 +66,13 @@ carry_pip_settings() {
         [[ -f $HOME/$file ]] && files+=("$HOME/$file") && install -D --mode=644 "$HOME/$file" "$ROOT/home/$TESTER/$file"
     done
     { pip_variables | cut --delimiter== --fields=2-; cat /dev/null "${files[@]}"; } |
-        grep --only-matching --extended-regexp '/[^[:space:],]+' | sed 's,^//*,/,' | sort --unique |
-        while read -r path; do
-            [[ -e $path && $path != / && ! $path -ef $ROOT ]] || continue
+        grep --only-matching --extended-regexp '(file://)?/[^[:space:],]+' | while read -r path; do
+            case $path in # the files of an index lie beside its pages
+                file://*) dirname "${path#file://}" ;;
+                *) echo "$path" ;;
+            esac
+        done | sort --unique | while read -r path; do
+            [[ -e $path && $path != / && ! $path -ef $ROOT$path ]] || continue # missing, or carried with its folder
             if [[ -d $path ]]; then mkdir --parents "$ROOT$path"; else install -D /dev/null "$ROOT$path"; fi
             mount --rbind --read-only "$path" "$ROOT$path"
         done
@@ -83,7 +87,7 @@ as_tester() { # with nothing of this machine's environment but what pip needs; t
 
 clone_project() {
     git -C "$PROJECT" bundle create --quiet "$ROOT/home/$TESTER/project.bundle" HEAD
-    as_tester sh -c 'cd && rm -rf project && git clone --quiet project.bundle project'
+    as_tester sh -c 'cd && rm -rf project && git -c advice.detachedHead=false clone --quiet project.bundle project'
 }
 
 run_command() {

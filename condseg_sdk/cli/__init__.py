@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 all done, 1 done but images were skipped (`predict --on-error skip`), 2 an error, told in one
         line on stderr.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(format="condseg: %(message)s", level=logging.WARNING)
     try:
+        options = _parser().parse_args(arguments)  # loads the commands, and with them PyTorch and OpenCV
+        logging.basicConfig(format="condseg: %(message)s", level=logging.WARNING)
         code: int = options.run(options)
         return code
     except CondsegError as error:
