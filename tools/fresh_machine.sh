@@ -25,11 +25,14 @@ WORK=$(mktemp -d)
 KEEP=${ROOT:+yes}
 ROOT=${ROOT:-$WORK/root}
 
+mounts() { # below the system, the innermost first
+    awk -v root="$ROOT/" 'index($5, root) == 1 { print $5 }' /proc/self/mountinfo | tac
+}
+
 clean_up() {
-    if [[ -z $KEEP ]]; then # never over a mount: what is bound into the system is this machine's
-        umount --recursive "$ROOT/proc" "$ROOT/dev" 2>/dev/null || true
-        rm --recursive --force --one-file-system "$ROOT"
-    fi
+    [[ -z $KEEP ]] || return 0
+    mounts | xargs --no-run-if-empty umount --lazy
+    [[ -z $(mounts) ]] && rm --recursive --force "$ROOT" # never through a mount: what is bound in is this machine's
 }
 trap clean_up EXIT
 
@@ -102,8 +105,7 @@ run_command() {
 mount_devices
 carry_pip_settings
 clone_project
+[[ $# -gt 0 ]] || set -- demo test
 code=0
-for target in "${@:-demo test}"; do
-    for name in $target; do run_command "$name" || code=1; done
-done
+for target in "$@"; do run_command "$target" || code=1; done
 exit "$code"
