@@ -11,19 +11,17 @@ import io
 import os
 import stat
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.opencv import cv2
 
 if TYPE_CHECKING:
     import torch
@@ -369,15 +367,3 @@ def _from_tensor(tensor: torch.Tensor, name: str) -> NDArray[np.uint8]:
     values = tensor.detach().cpu()
     array = (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
     return _from_array(np.moveaxis(array, 0, -1), name, "rgb")
-
-
-def _warn_of_two_opencvs() -> None:
-    """Two packages that install the same folder: whose files are there is chance, and removing one breaks both."""
-    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    installed = [name for name in names if any(metadata.distributions(name=name))]
-    if len(installed) > 1:
-        both = " and ".join(installed)
-        warnings.warn(f"{both} write into the same folder: uninstall them all, then install one", stacklevel=2)
-
-
-_warn_of_two_opencvs()

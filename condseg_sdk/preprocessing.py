@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from condseg_sdk.errors import CheckpointError, OptionError, check_choice
 from condseg_sdk.images import ColorOrder
+from condseg_sdk.opencv import cv2
 
 __all__ = ["Interpolation", "Preprocessing", "restore"]
 

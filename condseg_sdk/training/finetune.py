@@ -182,7 +182,7 @@ def finetune(
         precision: of the computation; weights are kept in float32.
         workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
         seed: of everything random, 0 to 2**32 - 1.
-        deterministic: the same bits every time on the same machine.
+        deterministic: The same bits every time on the same machine with the same number of threads.
         resume: go on with the run in `output_dir` from its last saved epoch, or start one if there is none. The result
             is that of a run without interruption.
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.

@@ -155,6 +155,6 @@ HELP: dict[str, str] = {
     "strategy": "Lightning's: auto, ddp, ...",
     "num_nodes": "machines",
     "seed": "of everything random, 0 to 4294967295",
-    "deterministic": "the same bits every time on the same machine, slower on GPUs",
+    "deterministic": "the same bits every time on the same machine and number of threads, slower on GPUs",
 }
 """A line on each setting, for the command line."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.images import IMAGE_SUFFIXES, open_image
+from condseg_sdk.opencv import cv2
 from condseg_sdk.training.data import coco
 from condseg_sdk.training.data.pairs import CocoMask, MaskSource
 
