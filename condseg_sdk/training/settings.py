@@ -9,6 +9,7 @@ from typing import Any, Literal
 from condseg_sdk.errors import OptionError, check_choice, check_seed
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.config import as_json
+from condseg_sdk.preprocessing import MAX_SIDE
 
 __all__ = ["HELP", "Augmentation", "FinetuneSettings", "Precision", "Schedule"]
 
@@ -104,7 +105,6 @@ class FinetuneSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
-MAX_SIDE = 4096  # a step on one such picture takes more memory than any GPU has: a slip of the finger
 _SIDES = {"image_size", "train_size"}
 _LEAST: dict[str, float] = {
     "image_size": 16, "epochs": 1, "stage1_epochs": 0, "patience": 1, "train_size": 16, "finish_epochs": 0,
