@@ -25,7 +25,7 @@ from condseg_sdk.runtimes.metadata import OnnxPrecision
 from condseg_sdk.runtimes.open import Execution, Precision, RuntimeName, open_runtime
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
-from condseg_sdk.weights.hub import resolve
+from condseg_sdk.weights.hub import local_path, resolve
 
 if TYPE_CHECKING:
     from condseg_sdk.runtimes.export import ExportReport
@@ -103,8 +103,9 @@ class Predictor:
             CheckpointError: found but incomplete, damaged, or not the file its hash promises.
             DeviceError: the device cannot be used.
         """
-        if Path(model).exists():
-            model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
+        path = local_path(model, manifest=manifest)
+        if path is not None:
+            model = path.absolute()  # a pickled copy finds it from another working directory; a link keeps its name
         options: dict[str, Any] = {
             "runtime": runtime,
             "device": device,

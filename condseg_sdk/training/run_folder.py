@@ -20,6 +20,7 @@ from condseg_sdk.training.data.pairs import PARTS
 from condseg_sdk.training.environment import describe_environment
 from condseg_sdk.training.plan import Plan
 from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.weights.hub import local_path
 
 __all__ = ["RunFolder", "split_behind", "split_of"]
 
@@ -194,9 +195,10 @@ def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
     Args:
         model: RUN/checkpoint or a file in it; a name that is no path lies in no run.
     """
-    path = Path(model)
-    if not path.exists():
+    path = local_path(model)
+    if path is None:
         return {}
+    path = path.resolve()
     folder = path if path.is_dir() else path.parent
     try:
         run = read_json_object(folder.parent / SETTINGS, error=OptionError, remedy="")

@@ -27,6 +27,7 @@ PUBLISHED_NETWORKS: tuple[str, ...] = get_args(PublishedNetwork)
 _NAMES: dict[PublishedNetwork, UpstreamNetwork] = {"r50": "condseg-r50", "pvt": "condseg-pvt"}
 
 PUBLISHED_SIZE = 256
+MAX_FILE = 2**30  # with an optimizer's state a published network has half of it
 # Training scripts keep their best score beside the weights, often as a NumPy number, which is harmless.
 _NUMBERS: list[Any] = [
     np.dtype,
@@ -97,6 +98,11 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ModelNotFoundError(f"{path} is no file: give the .pth file that torch.save wrote")
     if path.suffix == ".safetensors":
         return read_tensors(path)
+    size = path.stat().st_size
+    if size > MAX_FILE:
+        raise CheckpointError(
+            f"it has {size // 2**20} MiB, too much for a network of the authors' code: check the file"
+        )
     try:
         with torch.serialization.safe_globals(_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -107,7 +113,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"it holds more than tensors{f' ({what})' if what else ''} and was not executed: where you trust it, save "
             "its state dict alone, torch.save(model.state_dict(), ...)"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # a damaged file makes pickle, zipfile and PyTorch raise almost anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"it cannot be read as a file of torch.save ({reason}); fetch it again") from error
     if not isinstance(content, Mapping):
