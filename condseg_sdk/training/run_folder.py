@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +28,7 @@ __all__ = ["RunFolder", "split_behind", "split_of"]
 
 SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
 LOCK = ".lock"
+DIGEST = "sha256"  # in settings.json, of the rest of it
 # What may change when a run goes on: where it is computed, not what.
 MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
 
@@ -88,10 +91,10 @@ class RunFolder:
 
     def _saved_settings(self) -> FinetuneSettings:
         try:
-            return FinetuneSettings(**self._read(SETTINGS)["settings"])
-        except (KeyError, TypeError) as error:  # damaged, or of another version of this package
+            return FinetuneSettings(**self._begun()["settings"])
+        except (TypeError, OptionError) as error:  # damaged, or of another version of this package
             raise OptionError(
-                f"{self.path / SETTINGS} is not readable as a run's ({error}); choose another output_dir"
+                f"{self.path / SETTINGS} is not readable as a run's ({error}); {self._remedy()}"
             ) from error
 
     def check_data(self, dataset: Dataset, content: str) -> None:
@@ -104,7 +107,7 @@ class RunFolder:
         Raises:
             OptionError: the pairs or their parts are not those the run began with.
         """
-        values = self._read(SETTINGS)
+        values = self._begun()
         saved = values["split"]
         for part, names in split_of(dataset).items():
             if saved[part] != names:
@@ -153,11 +156,11 @@ class RunFolder:
             "provenance": provenance,
         }
         atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", encoding="utf-8"))
-        self._write(SETTINGS, values)
+        self._write(SETTINGS, {**values, DIGEST: _digest(values)})
 
     def provenance(self) -> dict[str, Any]:
         """What the call that began the run said of it."""
-        values: dict[str, Any] = self._read(SETTINGS)["provenance"]
+        values: dict[str, Any] = self._begun()["provenance"]
         return values
 
     @property
@@ -169,19 +172,50 @@ class RunFolder:
         return (self.path / RESULT).exists()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the figures, as the last thing of a run."""
-        self._write(RESULT, result)
+        """Write the metrics and the history, as the last thing of a run."""
+        history = [
+            {name: value if math.isfinite(value) else None for name, value in row.items()} for row in result["history"]
+        ]
+        self._write(RESULT, {**result, "history": history})
 
     def result(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        return self._read(RESULT)
+        remedy = "delete it, and go on with resume=True (--resume): it is made again from the run's other files"
+        values = read_json_object(self.path / RESULT, error=OptionError, remedy=remedy)
+        metrics, history = values.get("metrics"), values.get("history")
+        if not isinstance(history, list) or not all(isinstance(row, dict) for row in [metrics, *history]):
+            raise OptionError(f"{self.path / RESULT} lacks metrics or history; {remedy}")
+        # JSON has no NaN; `finish` wrote null.
+        history = [{name: math.nan if value is None else value for name, value in row.items()} for row in history]
+        return {**values, "history": history}
 
-    def _read(self, name: str) -> dict[str, Any]:
-        return read_json_object(self.path / name, error=OptionError, remedy="choose another output_dir")
+    def _begun(self) -> dict[str, Any]:
+        """What `begin` wrote."""
+        path = self.path / SETTINGS
+        values = read_json_object(path, error=OptionError, remedy=self._remedy())
+        digest = values.pop(DIGEST, None)  # releases before it wrote none
+        kinds = {"settings": dict, "split": dict, "content": str, "provenance": dict}
+        if digest not in (None, _digest(values)):
+            raise OptionError(f"{path} has been changed or is damaged; {self._remedy()}")
+        if not all(isinstance(values.get(name), kind) for name, kind in kinds.items()) or not all(
+            isinstance(values["split"].get(part), list) for part in PARTS
+        ):
+            raise OptionError(f"{path} is not readable as a run's; {self._remedy()}")
+        return values
+
+    def _remedy(self) -> str:
+        trained = self.checkpoint if self.checkpoint.exists() else None
+        saved = f"the trained network is safe in {trained}; to train again " if trained else ""
+        return f"{saved}choose another output_dir"
 
     def _write(self, name: str, values: dict[str, Any]) -> None:
         text = json.dumps(values, indent=1) + "\n"
         atomic_write(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """SHA-256 over the values of settings.json, in whatever form its text is."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def split_of(dataset: Dataset) -> dict[str, list[str]]:

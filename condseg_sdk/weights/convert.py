@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -84,13 +85,13 @@ def convert_checkpoint(
         threshold=threshold,
         provenance={"data": "not recorded", **(provenance or {}), "converted_from": path.name},
     )
+    with torch.device("meta"):
+        built = ConDSeg(**NETWORKS[name])
     try:
-        state = convert_state_dict(_read(path), name)
+        built.load_state_dict(convert_state_dict(_read(path), name), assign=True)
+        return save_checkpoint(Path(folder), built, config)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    built = ConDSeg(**NETWORKS[name])
-    built.load_state_dict(state)
-    return save_checkpoint(Path(folder), built, config)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -98,11 +99,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ModelNotFoundError(f"{path} is no file: give the .pth file that torch.save wrote")
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    size = path.stat().st_size
-    if size > MAX_FILE:
-        raise CheckpointError(
-            f"it has {size // 2**20} MiB, too much for a network of the authors' code: check the file"
-        )
+    if _unpacked_size(path) > MAX_FILE:
+        raise CheckpointError(f"it holds more than {MAX_FILE // 2**20} MiB, too much for the authors' network")
     try:
         with torch.serialization.safe_globals(_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -119,3 +117,13 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"it holds a {type(content).__name__}, not the state dict of a network")
     return content
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes of a file, or of what is in it: torch.save writes an archive, which may be compressed."""
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return max(size, sum(part.file_size for part in archive.infolist()))
+    except Exception:  # noqa: BLE001 (no archive, or a damaged one, of which torch.load says more)
+        return size
