@@ -27,7 +27,7 @@ from condseg_sdk.runtimes.metadata import OnnxPrecision
 from condseg_sdk.runtimes.open import Execution, Precision, RuntimeName, open_runtime
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
-from condseg_sdk.weights.hub import resolve
+from condseg_sdk.weights.hub import local_path, resolve
 
 if TYPE_CHECKING:
     from condseg_sdk.runtimes.export import ExportReport
@@ -107,8 +107,9 @@ class Predictor:
         """
         _check_open_options(model, device, session_options, revision, cache_dir, token, preprocessing, manifest)
         check_flags(local_files_only=local_files_only)
-        if _exists(model):
-            model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
+        path = local_path(model, manifest=manifest)
+        if path is not None:
+            model = path.absolute()  # a pickled copy finds it from another working directory; a link keeps its name
         options: dict[str, Any] = {
             "runtime": runtime,
             "device": device,
@@ -388,13 +389,6 @@ class Predictor:
 
     def _pipeline(self, request: Request, on_error: OnError) -> Pipeline:
         return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error))
-
-
-def _exists(model: Any) -> bool:
-    try:
-        return Path(model).exists()
-    except OSError:  # a name too long for a file system, a folder that may not be looked into
-        return False
 
 
 def _check_open_options(

@@ -21,8 +21,8 @@ from PIL import Image
 from condseg_sdk.errors import ImageError, OptionError, check_choice
 from condseg_sdk.files import atomic_write
 from condseg_sdk.images import ColorOrder, ImageSource, load_image
-from condseg_sdk.options import check_path
 from condseg_sdk.opencv import cv2
+from condseg_sdk.options import check_path
 from condseg_sdk.preprocessing import restore
 from condseg_sdk.provenance import seal_json, seal_png
 

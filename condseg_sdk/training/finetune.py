@@ -275,8 +275,9 @@ def finetune(
                 data=str((provenance or {}).get("data", data_name(data))),
             )
     wait_for_the_others()
+    result = run.result()
     return FinetuneResult(
-        run.checkpoint, run.result()["metrics"], read_history(run.path), run.report if run.report.exists() else None
+        run.checkpoint, result["metrics"], result["history"], run.report if run.report.exists() else None
     )
 
 

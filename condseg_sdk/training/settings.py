@@ -11,6 +11,7 @@ from condseg_sdk.errors import OptionError, check_choice, check_seed
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.config import as_json
 from condseg_sdk.options import check_flags, check_text
+from condseg_sdk.preprocessing import MAX_SIDE
 
 __all__ = ["HELP", "Augmentation", "FinetuneSettings", "Precision", "Schedule"]
 
@@ -109,7 +110,6 @@ class FinetuneSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
-MAX_SIDE = 4096  # a step on one such picture takes more memory than any GPU has: a slip of the finger
 _FLAGS = ("freeze_encoder", "freeze_batchnorm", "balanced_loss", "deterministic")
 _SIDES = {"image_size", "train_size"}
 _LEAST: dict[str, float] = {
