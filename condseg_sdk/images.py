@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
 import os
 import stat
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.walk import Walk, is_hidden, is_system_folder, left_out_kind, walk_folder, walk_folders
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +46,8 @@ __all__ = [
     "source_name",
     "video_frames",
 ]
+
+logger = logging.getLogger("condseg_sdk")
 
 ColorOrder = Literal["rgb", "bgr"]
 ImageSource: TypeAlias = (
@@ -140,12 +146,61 @@ def find_images(source: Any) -> list[Any]:
     if is_single(source):
         return [Path(source)]
     name = os.fspath(source)
-    pattern = f"{glob.escape(name)}/**/*" if Path(name).is_dir() else name
-    found = {Path(file) for file in glob.glob(pattern, recursive=True)}  # noqa: PTH207 - may be absolute
-    images = sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not images:
-        raise ImageError(f"{name} holds no image; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return images
+    found = walk_folder(name, suffixes=IMAGE_SUFFIXES) if Path(name).is_dir() else _expand_pattern(name)
+    left_out = found.summary()
+    if not found.files:
+        detail = f" (left out: {left_out})" if left_out else ""
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise ImageError(f"{name} holds no image{detail}; images are files named {suffixes}")
+    if left_out:
+        logger.warning("%s: left out %s", name, left_out)
+    return list(found.files)
+
+
+def _expand_pattern(pattern: str) -> Walk:
+    """List the images that a glob pattern means; `**` is any number of folders, each of them visited once."""
+    parts = Path(pattern).parts
+    literal = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    literal = min(literal, len(parts) - 1)
+    wanted = list(parts[literal:])
+    left_out: Counter[str] = Counter()
+    if "**" in wanted:
+        # Every part before the first ** names folders one by one; from there on the folders are walked.
+        start = literal + wanted.index("**")
+        bases = [base for base in _globbed(parts[:start]) if base.is_dir()]
+        hidden = any(part.startswith(".") for part in parts[start:])
+        walked = walk_folders(bases, hidden=hidden)
+        files = [file for file in walked.files if _matches(file.parts[start:], parts[start:])]
+        left_out += walked.left_out
+    else:
+        files = [file for file in _globbed(parts) if file.is_file()]
+    images = []
+    for file in files:
+        if any(is_system_folder(part) for part in file.parts[literal:-1]):
+            left_out["file in a folder of the system"] += 1
+        elif file.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(file)
+        else:
+            left_out[left_out_kind(file.name)] += 1
+    return Walk(sorted(images), left_out)
+
+
+def _globbed(parts: Sequence[str]) -> list[Path]:
+    pattern = os.path.join(*parts) if parts else os.curdir  # noqa: PTH118
+    return [Path(file) for file in glob.glob(pattern)]  # noqa: PTH207 - may be absolute
+
+
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a glob pattern, in which `**` is any number of folders."""
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        if len(pattern) == 1:
+            return bool(path)
+        return _matches(path, pattern[1:]) or (len(path) > 1 and _matches(path[1:], pattern))
+    if not path or (is_hidden(path[0]) and not is_hidden(pattern[0])):
+        return False
+    return fnmatch(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
 
 
 def is_single(source: Any) -> bool:
