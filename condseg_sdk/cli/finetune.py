@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args
 
 from condseg_sdk.errors import OptionError
+from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 
@@ -92,7 +91,4 @@ def _network(value: str | None) -> Any:
     """A name, or a JSON file with arguments of `ConDSeg`."""
     if value is None or not value.endswith(".json"):
         return value
-    try:
-        return json.loads(Path(value).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--network {value} is no JSON file with arguments of ConDSeg ({error})") from error
+    return read_json_object(value, error=OptionError, remedy="give a JSON file with arguments of ConDSeg")

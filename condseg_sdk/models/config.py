@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from condseg_sdk.errors import CheckpointError, OptionError
+from condseg_sdk.json_files import parse_json
 from condseg_sdk.preprocessing import Preprocessing
 
-__all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json", "read_json"]
+__all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
 FORMAT_VERSION = 1
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
@@ -98,26 +98,10 @@ def as_json(name: str, value: Any) -> Any:
     """A deep copy of `value` as JSON has it: lists for tuples, strings for keys.
 
     Raises:
-        OptionError: it holds something JSON has no form for.
+        OptionError: it holds something JSON has no form for, or that could not be read back.
     """
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
+        text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"{name} must hold plain JSON values: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        CheckpointError: the file cannot be read or holds anything else.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check that the file is there") from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise CheckpointError(f"{path} is not JSON ({error}); download or save the checkpoint again") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no JSON object; download or save the checkpoint again")
-    return values
+    return parse_json(text, name=name, error=OptionError, remedy="give plain values")

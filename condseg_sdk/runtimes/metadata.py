@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from condseg_sdk.errors import CheckpointError
+from condseg_sdk.json_files import parse_json
 from condseg_sdk.models.config import CheckpointConfig
 
 __all__ = ["CONFIG_KEY", "EXPORT_KEY", "ExportInfo", "OnnxPrecision", "read_metadata", "write_metadata"]
@@ -61,14 +62,17 @@ def read_metadata(metadata: Mapping[str, str], *, source: object) -> tuple[Check
             f"{source} is not an export of condseg_sdk, so its preprocessing is unknown: make one with export_onnx"
         )
     try:
-        values: dict[str, Any] = json.loads(metadata[EXPORT_KEY])
+        values, config = (
+            parse_json(metadata[key], name=f"its {key}", error=CheckpointError, remedy="export it again")
+            for key in (EXPORT_KEY, CONFIG_KEY)
+        )
         version = values.get("format_version")
         if type(version) is int and version > FORMAT_VERSION:
             raise CheckpointError(
                 f"{source} has export format {version}, newer than this release reads ({FORMAT_VERSION}): "
                 f"install condseg_sdk {values.get('package_version', 'in a newer version')} or later"
             )
-        return CheckpointConfig.from_dict(json.loads(metadata[CONFIG_KEY])), ExportInfo(**values)
+        return CheckpointConfig.from_dict(config), ExportInfo(**values)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{source} has damaged metadata ({error}): export it again") from error
     except CheckpointError as error:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.data import Dataset, DatasetReport
 from condseg_sdk.training.data.pairs import PARTS
 from condseg_sdk.training.environment import describe_environment
@@ -175,12 +176,7 @@ class RunFolder:
         return self._read(RESULT)
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OptionError(f"{path} is not readable as a run's ({error}); choose another output_dir") from error
-        return values
+        return read_json_object(self.path / name, error=OptionError, remedy="choose another output_dir")
 
     def _write(self, name: str, values: dict[str, Any]) -> None:
         text = json.dumps(values, indent=1) + "\n"
@@ -203,7 +199,7 @@ def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
         return {}
     folder = path if path.is_dir() else path.parent
     try:
-        split = json.loads((folder.parent / SETTINGS).read_text(encoding="utf-8"))["split"]
-        return {part: [str(name) for name in split[part]] for part in PARTS}
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or a file of another program
+        run = read_json_object(folder.parent / SETTINGS, error=OptionError, remedy="")
+        return {part: [str(name) for name in run["split"][part]] for part in PARTS}
+    except (OptionError, LookupError, TypeError):  # not there, or a file of another program
         return {}
