@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training_sets import picture, save
 
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.training.data import CocoMask, Dataset, find_pairs, load_mask, load_pair, open_dataset
+from condseg_sdk.training.data import RegionMask, Dataset, find_pairs, load_mask, load_pair, open_dataset
 
 SQUARE = [1, 1, 5, 1, 5, 4, 1, 4]  # columns 1 to 4, rows 1 to 3
 # By columns: 000 110 100 001.
@@ -25,7 +25,7 @@ STRING = "321O30"  # the same counts, from the fourth on less the one two before
 
 
 def draw(size: tuple[int, int], *regions: Any) -> NDArray[np.bool_]:
-    return load_mask(CocoMask(Path("set.json"), "a.png", size, regions))
+    return load_mask(RegionMask(Path("set.json"), "a.png", size, regions))
 
 
 def coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
