@@ -43,7 +43,7 @@ def test_a_good_set_has_no_problems(folder: Path) -> None:
     assert report.problems == ()
     report.raise_if_wrong()
     assert (report.parts["train"].pairs, report.parts["validation"].pairs, report.parts["test"].pairs) == (24, 6, 0)
-    assert report.parts["train"].foreground == pytest.approx(1 / 6)
+    assert report.parts["train"].foreground == pytest.approx(96 / 600)
     assert report.parts["test"].foreground is None
     assert report.image_sizes == ((20, 30), (20, 30))
     assert report.mask_kinds == {"two values": 30}
@@ -212,6 +212,7 @@ def test_inverted_masks(folder: Path) -> None:
 
 def test_suspicious_values_and_labels_among_two_values(folder: Path) -> None:
     stripes = np.repeat(np.array([0, 127, 255], np.uint8), 10)[None].repeat(20, axis=0)
+    stripes[:2, 10:12] = 0  # no box
     save(folder / "masks" / "n01.png", stripes)
     save(folder / "masks" / "n02.png", stripes // 127)
     first, second = check(folder).warnings

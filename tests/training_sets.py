@@ -22,9 +22,10 @@ def picture(name: str, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
 
 
 def region(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    """A rectangle, a sixth of the picture, 0 and 255."""
+    """A rectangle without its first corner, about a sixth of the picture, 0 and 255: a whole one would be a box."""
     mask = np.zeros(size, np.uint8)
     mask[size[0] // 4 : size[0] * 3 // 4, size[1] // 3 : size[1] * 2 // 3] = 255
+    mask[size[0] // 4 :, size[1] // 3 :][: size[0] // 10, : size[1] // 15] = 0
     return mask
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -70,6 +70,8 @@ def read_annotation_file(file: Path, *, folder: Path, images: Path | None = None
             f"{file} is no annotation file of {FORMATS_READ} (COCO has the lists 'images' and 'annotations'); export "
             "the annotations as COCO"
         )
+    if found.layout.startswith(tuple(f"{form.name}:" for form in FORMATS if form.one_image)):
+        return replace(found, layout=f"{found.layout}, which describes one image (give its folder for all of them)")
     return found
 
 
@@ -93,12 +95,14 @@ def read_annotations(
     used: list[tuple[AnnotationFormat, Path, list[Described]]] = []
     problems: list[Problem] = []
     failures: list[str] = []
+    is_known = False
     search = _Search(folder, images)
     for file in files:
         try:
             content = _load(file)
             form = next((form for form in FORMATS if form.matches(content)), None)
             if form is not None:
+                is_known = True
                 entries, noticed = form.read(content, file)
                 problems += noticed
                 used.append((form, file, search.locate(entries)))
@@ -106,9 +110,9 @@ def read_annotations(
             failures.append(str(error))
     if search.nothing_found:
         raise DatasetError(search.describe_failure())
-    if failures and not used:
-        raise DatasetError(failures[0])
     if not used:
+        if failures and (is_known or len(failures) == len(files)):
+            raise DatasetError(failures[0])
         return None
     described: dict[Part | None, list[Described]] = defaultdict(list)
     for form, file, located in used:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.errors import CondsegError, DatasetError
 
-__all__ = ["ARRAY_SUFFIXES", "MAX_BYTES", "array_shape", "read_array"]
+__all__ = ["ARRAY_SUFFIXES", "MAX_BYTES", "array_bytes", "read_array"]
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 MAX_BYTES = 512 * 2**20
@@ -42,8 +42,8 @@ def read_array(path: Path) -> NDArray[Any]:
             return array
 
 
-def array_shape(path: Path) -> tuple[int, ...]:
-    """Read the shape of a file's array from its header.
+def array_bytes(path: Path) -> int:
+    """Read from its header how many bytes a file's array takes in memory.
 
     Raises:
         DatasetError: As in `read_array`.
@@ -78,26 +78,25 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             if len(names) != 1 and "mask" not in names:
-                raise DatasetError(
-                    f"{path} holds the arrays {str(names)[:200]}; give the one that is the mask the name 'mask'"
-                )
+                raise DatasetError(f"{path} holds the arrays {str(names)[:200]}: name the one that is the mask 'mask'")
             index = names.index("mask") if "mask" in names else 0
             with archive.open(archive.infolist()[index]) as entry:
-                yield entry  # type: ignore[misc]  # reads as a file does
+                yield entry
 
 
-def _read_header(file: IO[bytes], path: Path) -> tuple[int, ...]:
-    version = npy.read_magic(file)  # type: ignore[no-untyped-call]
+def _read_header(file: IO[bytes], path: Path) -> int:
+    """The bytes of the array, once it is known to be one that can be read."""
+    version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise DatasetError(f"{path} is a NumPy file of version {version}; save plain numbers with numpy.save")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
+    shape, _, dtype = read(file)
     if dtype.kind not in "buif":
         raise DatasetError(f"{path} is an array of type {str(dtype)[:80]}; a mask is one (H, W) array of numbers")
-    size = math.prod(shape) * dtype.itemsize
+    size = int(math.prod(shape) * dtype.itemsize)
     if any(length < 0 for length in shape) or size > MAX_BYTES:
         raise DatasetError(
             f"{path} is an array of shape {str(shape)[:80]} and type {dtype}, {size / 2**30:.1f} GiB; a mask may have "
             f"{MAX_BYTES // 2**20} MiB: save it as uint8, or make it smaller"
         )
-    return tuple(shape)
+    return size

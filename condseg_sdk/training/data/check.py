@@ -9,19 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageOps
 from tqdm import tqdm
 
-from condseg_sdk.errors import CondsegError
+from condseg_sdk.errors import CondsegError, ImageError
 from condseg_sdk.images import load_image, open_image
+from condseg_sdk.training.data.budget import PixelBudget, pair_pixels
 from condseg_sdk.training.data.duplicates import Fingerprint, fingerprint, near_duplicates
-from condseg_sdk.training.data.masks import read_mask, size_agreement
+from condseg_sdk.training.data.masks import read_mask
 from condseg_sdk.training.data.pairs import PARTS, Dataset, Pair, Part, Problem, amount, problems_of
+from condseg_sdk.training.data.plausibility import MaskShape, describe_shape, implausible
+from condseg_sdk.training.data.regions import SizeMismatchError
 from condseg_sdk.training.data.report import DatasetReport, PartStatistics
+from condseg_sdk.training.data.sizes import EXIF_ORIENTATION, Size, size_agreement
 
 __all__ = ["check_dataset"]
 
@@ -30,8 +33,19 @@ FEW_VALIDATION_PAIRS = 5
 INVERTED_BORDER, INVERTED_SHARE = 0.9, 0.5  # foreground along the edge of the picture, and in all of it
 DIM = 64  # of 255: the brightest pixel of 12 bits kept in 16 is 15, of 14 bits 63
 RARE = 0.1  # masks of another kind than the rest are a slip if they are as few
-EXIF_ORIENTATION = 0x0112
-Size: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A pair that cannot be looked at further.
+
+    Attributes:
+        reason: What is wrong, with the file's name.
+        is_mismatch: Whether the files are fine and do not fit together.
+    """
+
+    reason: str
+    is_mismatch: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Facts:
         digest: of the image file's bytes.
         content: of these and the mask's pixels.
         is_dim: whether an image of 16 bits or more uses a small part of their range.
-        share, border: of foreground in the mask, and in its outermost pixels.
+        shape: the form of the mask.
         kind, remark: how the mask was read.
     """
 
@@ -59,8 +73,7 @@ class Facts:
     fingerprint: Fingerprint
     mask_size: Size
     mask_turned: bool
-    share: float
-    border: float
+    shape: MaskShape
     kind: str
     remark: str | None
 
@@ -79,13 +92,18 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
         >>> check_dataset(open_dataset("my_dataset")).raise_if_wrong()  # doctest: +SKIP
     """
     jobs = [(pair, part) for part in PARTS for pair in dataset.parts[part]]
+    budget = PixelBudget()
     with ThreadPoolExecutor() as pool:
-        results = list(tqdm(pool.map(_examine, jobs), "checking", len(jobs), unit="pair", disable=not progress))
+        examined = pool.map(lambda job: _examine(job[0], job[1], budget), jobs)
+        results = list(tqdm(examined, "checking", len(jobs), unit="pair", disable=not progress))
     facts = [result for result in results if isinstance(result, Facts)]
-    unreadable = [result for result in results if isinstance(result, str)]
+    rejected = [result for result in results if isinstance(result, Rejected)]
+    unreadable = [result.reason for result in rejected if not result.is_mismatch]
+    mismatched = [result.reason for result in rejected if result.is_mismatch]
     problems = list(dataset.problems)
     message = "with a file that cannot be read; repair it or take the pair out"
     problems += problems_of("error", "pair", message, unreadable)
+    problems += problems_of("error", "mask", "of other proportions than the image; export it at its size", mismatched)
     for look in CHECKS:
         problems += look(facts)
     sizes = sorted((fact.size for fact in facts), key=lambda size: size[0] * size[1])
@@ -96,19 +114,26 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
         mask_kinds=dict(Counter(fact.kind for fact in facts).most_common()),
         content=hashlib.blake2b(b"".join(fact.content for fact in facts), digest_size=16).hexdigest(),
         problems=tuple(sorted(problems, key=lambda problem: problem.severity)),
+        left_out=dataset.left_out,
     )
 
 
-def _examine(job: tuple[Pair, Part]) -> Facts | str:
-    pair, part = job
+def _examine(pair: Pair, part: Part, budget: PixelBudget) -> Facts | Rejected:
     try:
-        gray, size, orientation, is_deep = _look_at(pair.image)
-        digest = hashlib.blake2b(pair.image.read_bytes()).digest()
-        reading = read_mask(pair.mask)
+        with budget.reserve(pair_pixels(pair)):
+            return _facts(pair, part)
+    except SizeMismatchError as error:
+        return Rejected(str(error), is_mismatch=True)
     except CondsegError as error:
-        return str(error)
+        return Rejected(str(error))
+
+
+def _facts(pair: Pair, part: Part) -> Facts:
+    gray, size, orientation, is_deep = _look_at(pair.image)
+    digest, is_dim, print_of_image = _digest(pair.image), is_deep and bool(gray.max() < DIM), fingerprint(gray)
+    del gray  # a large image and its mask are not in memory at once
+    reading = read_mask(pair.mask)
     mask = reading.mask
-    edge = np.concatenate((mask[0], mask[-1], mask[:, 0], mask[:, -1]))
     return Facts(
         pair=pair,
         part=part,
@@ -116,15 +141,22 @@ def _examine(job: tuple[Pair, Part]) -> Facts | str:
         orientation=orientation,
         digest=digest,
         content=hashlib.blake2b(digest + np.packbits(mask).tobytes(), digest_size=16).digest(),
-        is_dim=is_deep and gray.max() < DIM,
-        fingerprint=fingerprint(gray),
+        is_dim=is_dim,
+        fingerprint=print_of_image,
         mask_size=(mask.shape[0], mask.shape[1]),
         mask_turned=reading.turned,
-        share=float(mask.mean()),
-        border=float(edge.mean()),
+        shape=describe_shape(mask),
         kind=reading.kind,
         remark=reading.remark,
     )
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).digest()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}); copy it again") from error
 
 
 def _look_at(path: Path) -> tuple[NDArray[np.uint8], Size, int, bool]:
@@ -136,7 +168,8 @@ def _look_at(path: Path) -> tuple[NDArray[np.uint8], Size, int, bool]:
         if image.mode[0] in "IF":  # 16-bit and float, which Pillow would clip
             return load_image(path)[..., 0], size, orientation, True
         image.draft("L", (256, 256))  # a JPEG is read to its end, but at down to an eighth of its size
-        upright = ImageOps.exif_transpose(image)
+        # Which copies in any case.
+        upright = ImageOps.exif_transpose(image) if orientation != 1 else image
         # Straight to gray, Pillow would warn of palettes with transparency.
         plain = upright.convert("RGBA") if upright.has_transparency_data else upright
         return np.asarray(plain.convert("L")), size, orientation, False
@@ -189,16 +222,18 @@ def _regions(facts: Sequence[Facts]) -> list[Problem]:
     problems = []
     remedy = "masks must be 0 outside the region and not 0 inside it"
     for part in PARTS[:2]:
-        shares = [fact.share for fact in facts if fact.part == part]
+        shares = [fact.shape.share for fact in facts if fact.part == part]
         if shares and not any(shares):
             problems.append(Problem("error", f"no mask of the {part} part has foreground; {remedy}"))
         elif shares and min(shares) == 1:
             problems.append(Problem("error", f"every mask of the {part} part is full; {remedy}"))
     inverted = [
-        str(fact.pair.mask) for fact in facts if INVERTED_SHARE < fact.share < 1 and fact.border >= INVERTED_BORDER
+        str(fact.pair.mask)
+        for fact in facts
+        if INVERTED_SHARE < fact.shape.share < 1 and fact.shape.border >= INVERTED_BORDER
     ]
-    empty = [str(fact.pair.mask) for fact in facts if fact.share == 0]
-    full = [str(fact.pair.mask) for fact in facts if fact.share == 1]
+    empty = [str(fact.pair.mask) for fact in facts if fact.shape.share == 0]
+    full = [str(fact.pair.mask) for fact in facts if fact.shape.share == 1]
     remedy = "if that is the background, swap black and white"
     return [
         *problems,
@@ -206,6 +241,10 @@ def _regions(facts: Sequence[Facts]) -> list[Problem]:
         *problems_of("warning", "mask", "without background; right if the region fills the image", full),
         *problems_of("warning", "mask", f"covering the picture's edges and most of it; {remedy}", inverted),
     ]
+
+
+def _meaning(facts: Sequence[Facts]) -> list[Problem]:
+    return implausible([(str(fact.pair.mask), fact.shape) for fact in facts])
 
 
 def _readings(facts: Sequence[Facts]) -> list[Problem]:
@@ -279,12 +318,12 @@ def _counts(facts: Sequence[Facts]) -> list[Problem]:
 
 
 def _statistics(pairs: Sequence[Pair], facts: Sequence[Facts]) -> PartStatistics:
-    filled = [fact.share for fact in facts if fact.share > 0]
+    filled = [fact.shape.share for fact in facts if fact.shape.share > 0]
     groups = {pair.group for pair in pairs if pair.group is not None}
     return PartStatistics(
         pairs=len(pairs),
         groups=len(groups) or None,
-        empty_masks=sum(fact.share == 0 for fact in facts),
+        empty_masks=sum(fact.shape.share == 0 for fact in facts),
         foreground=float(np.median(filled)) if filled else None,
     )
 
@@ -294,6 +333,7 @@ CHECKS: tuple[Callable[[Sequence[Facts]], list[Problem]], ...] = (
     _orientations,
     _brightness,
     _regions,
+    _meaning,
     _readings,
     _same_file,
     _blank_images,

@@ -98,7 +98,7 @@ def _regions(
     regions: dict[int | str, list[Any]] = defaultdict(list)
     lost: dict[str, list[str]] = defaultdict(list)
     for number, annotation in enumerate(annotations):
-        identity = annotation.get("image_id") if isinstance(annotation, dict) else None
+        identity: Any = annotation.get("image_id") if isinstance(annotation, dict) else None
         if type(identity) not in (int, str) or identity not in names:
             lost["image"].append(one_line(f"entry {number} for image {identity!r}", 100))
             continue

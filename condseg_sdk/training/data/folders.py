@@ -243,10 +243,8 @@ def _raise_nothing(folder: Path, folders: Sequence[Folder], walk: Walk) -> NoRet
     if table is not None:
         remedy = f"{table} lists them: give that file instead of the folder"
     elif others := _files(walk, ".json", ".xml"):
-        remedy = (
-            f"{others[0]} is of no format that is read (COCO, LabelMe or VIA); export the annotations as COCO or masks, "
-            f"or {remedy}"
-        )
+        unread = f"{others[0]} is of no format that is read (COCO, LabelMe or VIA)"
+        remedy = f"{unread}; export the annotations as COCO, or {remedy}"
     raise DatasetError(
         f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognised"
         f"{_left_out_words(walk)}: {remedy}"
@@ -343,7 +341,7 @@ def _match(images: Files, masks: Files) -> tuple[dict[str, list[str]], list[str]
 
 
 def _numbered(images: Files, matched: Collection[str], left: Collection[str]) -> dict[str, list[str]]:
-    """Masks that are one of several of an image: x_mask_1 beside x_mask, or x_1 and x_2 where the image x has no other."""
+    """Masks that are one of several of an image: x_mask_1 beside x_mask; x_1 and x_2 where the image x has no other."""
     owners = {_key(name, change): name for change in (without_image_word, _plain) for name in images}
     waiting = {fold(name) for name in images if name not in matched}
     sure: dict[str, list[str]] = defaultdict(list)

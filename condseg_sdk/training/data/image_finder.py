@@ -1,6 +1,6 @@
 """Which file on this machine an annotation file means by a name that was written on another one.
 
-Names come with the folders of the machine that wrote them: C:\\data\\a.png, ../../label-studio/data/media/upload/1/a.png,
+Names come with the folders of the machine that wrote them: ../../label-studio/data/media/upload/1/a.png,
 /data/local-files/?d=set/a.png, file:///home/me/my%20set/a.png. Label Studio also puts eight characters in front.
 """
 

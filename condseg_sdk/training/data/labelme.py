@@ -80,8 +80,8 @@ def _region(shape: Any, kind: Any, size: tuple[int, int] | None, place: str) -> 
         x, y = points[0]
         return _painted(shape.get("mask"), (round(x), round(y)), size, place)
     raise DatasetError(
-        f"{place} is of the type {one_line(repr(kind), 40)} with {len(points)} points; draw a polygon, rectangle, circle "
-        "or mask in LabelMe"
+        f"{place} is of the type {one_line(repr(kind), 40)} with {len(points)} points; in LabelMe, draw a polygon, "
+        "rectangle, circle or mask"
     )
 
 

@@ -201,7 +201,7 @@ def divide(found: Found, *, validation: float, seed: int) -> Dataset:
         if len(train) < 2:
             why = next((f"; {problem.line()}" for problem in problems if problem.severity == "error"), "")
             raise DatasetError(
-                f"{layout}: {amount(len(train), 'pair')}, but at least one to train on and one to hold out are needed{why}"
+                f"{layout}: {amount(len(train), 'pair')}: at least one to train on and one to hold out are needed{why}"
             )
         train, held_out = hold_out(train, validation, seed=seed)
         grouped = " by group" if train[0].group is not None else ""

@@ -35,10 +35,9 @@ def read_text(path: Path, *, remedy: str) -> str:
     try:
         if path.exists() and not path.is_file():  # a pipe or a device: reading it might never end
             raise DatasetError(f"{path} is not a regular file; give a text file")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
+        if path.exists() and path.stat().st_size > MAX_BYTES:
             raise DatasetError(f"{path} has more than {MAX_BYTES // 2**20} MiB, too much for a list; {remedy}")
+        content = path.read_bytes()
         encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
         text = content.decode(encoding, "strict" if "16" in encoding or "32" in encoding else "surrogateescape")
     except (OSError, ValueError) as error:  # ValueError: a path with a null character, UnicodeDecodeError

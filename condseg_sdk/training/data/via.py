@@ -78,9 +78,10 @@ def _entry(entry: Any) -> tuple[str, list[dict[str, Any]]]:
     if not isinstance(listed, list):
         raise ValueError("no list of regions")
     shapes = [region.get("shape_attributes") if isinstance(region, dict) else None for region in listed]
-    if not all(isinstance(shape, dict) for shape in shapes):
+    found = [shape for shape in shapes if isinstance(shape, dict)]
+    if len(found) < len(shapes):
         raise ValueError("a region without shape_attributes")
-    return name, shapes
+    return name, found
 
 
 def _polygon(shape: Mapping[str, Any]) -> list[float]:
@@ -95,7 +96,7 @@ def _polygon(shape: Mapping[str, Any]) -> list[float]:
     keys = NUMBERS.get(kind) if isinstance(kind, str) else None
     if keys is None:
         raise ValueError(f"a shape of the type {one_line(repr(kind), 40)}")
-    values = [shape.get(key) for key in keys]
+    values: list[Any] = [shape.get(key) for key in keys]
     if not all(map(is_number, values)):
         raise ValueError(f"a {kind} without {', '.join(keys)} in numbers")
     if kind == "rect":
