@@ -275,7 +275,6 @@ def test_mistakes_in_coco_files_are_named(tmp_path: Path, content: Any, message:
             3,
             "abc",
             True,
-            {},
             {"counts": {}},
             {"size": 3, "counts": "x"},
             {"size": [5, 7], "counts": [[1]]},

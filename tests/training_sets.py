@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ SIZE = (20, 30)  # height, width
 
 def picture(name: str, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     """Coarse noise that follows from the name: no two names look alike, and JPEG keeps it."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    rng = np.random.default_rng(zlib.crc32(os.fsencode(name)))
     cells = rng.integers(0, 256, (8, 8, 3), np.uint8)
     return np.array(Image.fromarray(cells).resize(size[::-1], Image.Resampling.NEAREST))
 

@@ -216,18 +216,22 @@ def _marked(files: Sequence[Path]) -> list[Path]:
     words_alone = [path for path in files if is_mask_word(path.stem)]
     if words_alone and len(files) - len(words_alone) == 1:  # a folder for each image: image.png, mask_1.png, mask_2.png
         return words_alone
-    bases = {path: fold(base) for path in files if (base := _base(path.stem)) != path.stem}
-    stems = {fold(path.stem) for path in files}
+    stems = {fold(change(path.stem)) for path in files for change in (_plain, without_image_word)}
+    bases = {path: base for path in files if (base := _base(path.stem, stems)) != fold(path.stem)}
     if not stems & {*bases.values()}:
         return []
     # "a_mask" beside "a_mask_gt", without "a", is an image.
     return [path for path, base in bases.items() if base in stems or fold(path.stem) not in bases.values()]
 
 
-def _base(stem: str) -> str:
-    """What a mask's name has in common with its image's."""
+def _base(stem: str, stems: Collection[str]) -> str:
+    """What a mask's name has in common with its image's, folded; the name itself where no word says mask."""
     found = numbered(stem)
-    return found[0] if found else without_mask_word(stem)
+    base = fold(found[0] if found else without_mask_word(stem))
+    loosely = loosely_numbered(stem)
+    if loosely and base != fold(stem) and base not in stems and fold(loosely[0]) in stems:
+        return fold(loosely[0])
+    return base
 
 
 def _raise_nothing(folder: Path, folders: Sequence[Folder], walk: Walk) -> NoReturn:

@@ -112,15 +112,23 @@ def _spellings(name: str) -> Iterator[Parts]:
     seen = {(), parts}
     if parts:
         yield parts
-    address = urlsplit(name) if "://" in name or "?d=" in name else None
-    if address is not None:  # Label Studio's local files have the path in the query
-        text = parse_qs(address.query).get("d", [address.path])[0]
-        if (inner := _parts(text)) not in seen:
-            seen.add(inner)
-            yield inner
+    if (inner := _parts(_path_of_address(name))) not in seen:
+        seen.add(inner)
+        yield inner
         parts = inner
     if (unquoted := _parts(unquote("/".join(parts), errors="surrogateescape"))) not in seen:
         yield unquoted
+
+
+def _path_of_address(name: str) -> str:
+    """The path in "http://host/a.png?v=1", or in the query of Label Studio's local files; else the name itself."""
+    if "://" not in name and "?d=" not in name:
+        return name
+    try:
+        address = urlsplit(name)
+        return parse_qs(address.query).get("d", [address.path])[0]
+    except ValueError:  # looks like an address and is none
+        return name
 
 
 def _parts(name: str) -> Parts:

@@ -150,9 +150,14 @@ def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
 def _path(folder: Path, value: str) -> Path:
     """The file that a cell names: as it stands, else as Windows or a system without UTF-8 would have written it."""
-    readings = (value, value.replace("\\", "/"), value.translate(STRAY_BYTES), _as_stray_bytes(value))
+    spellings = (value, value.replace("\\", "/"))
+    readings = (read(text) for read in (str, _as_latin1, _as_stray_bytes) for text in spellings)
     # Unlike pathlib's, this answers for any string.
     return next((folder / text for text in readings if os.path.isfile(folder / text)), folder / value)  # noqa: PTH113
+
+
+def _as_latin1(value: str) -> str:
+    return value.translate(STRAY_BYTES)
 
 
 def _as_stray_bytes(value: str) -> str:
