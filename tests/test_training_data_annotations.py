@@ -341,7 +341,7 @@ def test_the_check_goes_on_after_a_bad_entry_and_names_it(tmp_path: Path, capsys
     for arguments in ([str(tmp_path)], [str(tmp_path / "images"), "--masks", str(path)]):
         assert main(["finetune", *arguments, "--check"]) != 0
         out = capsys.readouterr().out
-        assert "error    1 pair with a file that cannot be read" in out
+        assert "error    1 pair with a file that cannot be used" in out
         assert f"{path} (regions of images\\c.png): a polygon needs three or more points" in out
 
 

@@ -132,7 +132,7 @@ def test_one_bad_array_is_one_error_of_the_check(tmp_path: Path) -> None:
     (tmp_path / "masks" / "c.png").unlink()
     (tmp_path / "masks" / "c.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': (" + bytes(100))
     (problem,) = check_dataset(open_dataset(tmp_path)).errors
-    assert problem.message.startswith("1 pair with a file that cannot be read")
+    assert problem.message.startswith("1 pair with a file that cannot be used")
     assert "c.npy is no NumPy array we can read" in problem.line()
 
 

@@ -79,7 +79,7 @@ def test_the_error_names_the_first_files_and_counts_the_rest(folder: Path) -> No
     with pytest.raises(DatasetError) as caught:
         check(folder).raise_if_wrong()
     message = str(caught.value)
-    assert message.startswith("5 pairs with a file that cannot be read; repair it or take the pair out: ")
+    assert message.startswith("5 pairs with a file that cannot be used; repair it or take the pair out: ")
     assert "n03.png is no image we can read" in message
     assert "and 2 more" in message
     assert message.endswith("(and 1 other error; `condseg finetune DATA --check` lists all)")
@@ -104,7 +104,7 @@ def test_unreadable_files(folder: Path, kind: str, damage: str) -> None:
     else:
         path.write_bytes(b"" if damage == "empty" else b"hello")
     line = only(check(folder))
-    assert line.startswith("error: 1 pair with a file that cannot be read; repair it or take the pair out")
+    assert line.startswith("error: 1 pair with a file that cannot be used; repair it or take the pair out")
     assert str(path) in line
 
 
@@ -123,7 +123,7 @@ def test_a_set_of_nothing_but_broken_files(folder: Path) -> None:
     for name in NAMES:
         (folder / "images" / f"{name}.png").write_bytes(b"broken")
     report = check(folder)
-    assert report.errors[0].message.startswith("30 pairs with a file that cannot be read")
+    assert report.errors[0].message.startswith("30 pairs with a file that cannot be used")
     assert len(report.errors[0].files) == 30
     assert "median foreground" in str(report)
 

@@ -101,7 +101,7 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
     unreadable = [result.reason for result in rejected if not result.is_mismatch]
     mismatched = [result.reason for result in rejected if result.is_mismatch]
     problems = list(dataset.problems)
-    message = "with a file that cannot be read; repair it or take the pair out"
+    message = "with a file that cannot be used; repair it or take the pair out"
     problems += problems_of("error", "pair", message, unreadable)
     problems += problems_of("error", "mask", "of other proportions than the image; export it at its size", mismatched)
     for look in CHECKS:
