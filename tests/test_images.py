@@ -148,7 +148,7 @@ class TestWhatIsRead:
             assert load_image(source)[0, :, 1].tolist() == wanted
 
     def test_big_endian_16_bit(self) -> None:
-        assert load_image(np.array([[257 * 7]], ">u2")).tolist() == [[[7, 7, 7]]]
+        assert load_image(np.array([[257 * 7]], ">u2"), bits=16).tolist() == [[[7, 7, 7]]]
 
     def test_16_bit_colour_files_are_right_within_one_step(self) -> None:
         values = np.random.default_rng(0).integers(0, 65536, (20, 20, 3), np.uint16)
