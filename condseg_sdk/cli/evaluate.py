@@ -9,7 +9,6 @@ from typing import Any
 
 from condseg_sdk.errors import CondsegError, OptionError
 
-HELP = "measure a checkpoint on images with masks"
 PARTS = ("train", "validation", "test")
 
 

@@ -13,7 +13,6 @@ from condseg_sdk.errors import OptionError
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 
-HELP = "train on images and masks of your own"
 DATA = {
     "masks": "folder of masks, or COCO file, that stands apart from the images",
     "train_list": "text file with the names to train on, one a line",
