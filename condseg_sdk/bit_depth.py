@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.errors import ImageError, OptionError
+from condseg_sdk.errors import ImageError
+from condseg_sdk.options import check_integer
 
 __all__ = ["COMMON_BITS", "BitDepth", "bits_needed", "check_bits", "scale_to_uint8"]
 
@@ -51,8 +52,8 @@ def check_bits(bits: int | None) -> None:
     Example:
         >>> check_bits(12)
     """
-    if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
-        raise OptionError(f"bits={bits!r} must be a whole number from 8 to 16, or None to find it from the images")
+    if bits is not None:
+        check_integer("bits", bits, least=8, most=16)
 
 
 def bits_needed(greatest: int) -> int:

@@ -7,6 +7,7 @@ import logging
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,7 @@ from condseg_sdk.memory_budget import MAX_DECODE_BYTES, MemoryBudget
 
 __all__ = [
     "MAX_PIXELS",
+    "StoredBits",
     "image_errors",
     "is_deep_color",
     "is_white_zero",
@@ -241,19 +243,33 @@ def is_deep_color(image: Image.Image) -> bool:
     return isinstance(image, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in image.tile)
 
 
-def stored_bits(image: Image.Image) -> int | None:
+@dataclass(frozen=True)
+class StoredBits:
+    """What a 16-bit file says of its bits.
+
+    Attributes:
+        bits: Number of bits in use.
+        may_be_shifted: Whether they may be the upper ones, so that white is 65535 all the same.
+    """
+
+    bits: int
+    may_be_shifted: bool
+
+
+def stored_bits(image: Image.Image) -> StoredBits | None:
     """Return the bits in use of a 16-bit file if it says so: TIFF's MaxSampleValue, or PNG's sBIT chunk."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         greatest = image.tag_v2.get(_MAX_SAMPLE_VALUE)
         values = greatest if isinstance(greatest, tuple) else (greatest,)
         known = [value for value in values if isinstance(value, int) and 255 <= value <= 65535]
-        return max(known).bit_length() if known else None
-    if isinstance(image, PngImagePlugin.PngImageFile) and image.fp is not None:
+        return StoredBits(max(known).bit_length(), may_be_shifted=False) if known else None
+    if isinstance(image, PngImagePlugin.PngImageFile) and getattr(image, "fp", None) is not None:
         position = image.fp.tell()
         image.fp.seek(33)  # after the signature and IHDR
         bits = _significant_bits(image.fp)
         image.fp.seek(position)
-        return bits
+        # PNG's standard wants the upper bits; many programs write the lower ones.
+        return None if bits is None else StoredBits(bits, may_be_shifted=True)
     return None
 
 

@@ -95,7 +95,7 @@ def _expand_pattern(pattern: str) -> Walk:
     else:
         files = [file for file in _globbed(parts) if file.is_file()]
     suffix = Path(pattern).suffix.lower()
-    names_videos = suffix[1:2] not in ("", "*", "?", "[") and any(fnmatch(kind, suffix) for kind in VIDEO_SUFFIXES)
+    names_videos = any(map(str.isalnum, suffix)) and any(fnmatch(kind, suffix) for kind in VIDEO_SUFFIXES)
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES if names_videos else IMAGE_SUFFIXES
     images = []
     for file in files:

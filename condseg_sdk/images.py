@@ -26,6 +26,7 @@ from condseg_sdk.bit_depth import BitDepth, bits_needed, check_bits, scale_to_ui
 from condseg_sdk.errors import ImageError, OptionError, check_choice
 from condseg_sdk.image_files import (
     MAX_PIXELS,
+    StoredBits,
     image_errors,
     is_deep_color,
     is_white_zero,
@@ -58,6 +59,7 @@ __all__ = [
     "is_single",
     "load_image",
     "open_image",
+    "read_file_object",
     "read_image",
     "source_name",
     "video_frames",
@@ -202,7 +204,10 @@ def _read(source: Any, color_order: ColorOrder, bits: int | None, reservations: 
     if color_order == "bgr":
         raise OptionError(f"{name}: color_order='bgr' is for NumPy arrays only; leave it out here")
     if isinstance(source, Image.Image):
-        return _from_pil(source, name, bits)
+        data = _undecoded(source)
+        if data is None:
+            return _from_pil(source, name, bits)
+        source = data
     if _is_tensor(source):
         return _from_array(_tensor_values(source, name), name, bits)
     with _encoded(source, name) as file:
@@ -215,6 +220,18 @@ def _read(source: Any, color_order: ColorOrder, bits: int | None, reservations: 
                 raise
             values, orientation = rare
             return _from_array(_upright(values, orientation), name, bits)
+
+
+def _undecoded(image: Image.Image) -> bytes | None:
+    """Return the file behind an image that was opened but not decoded, if it has more bits than Pillow would keep."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed or not getattr(image, "tile", None) or not is_deep_color(image):
+        return None
+    position = file.tell()
+    file.seek(0)
+    data: bytes = file.read()
+    file.seek(position)
+    return data
 
 
 @contextmanager
@@ -288,7 +305,7 @@ def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
     if 0 in image.size:
         raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
     with image_errors(name):  # an image that was opened lazily is decoded here
-        if isinstance(image, ImageFile.ImageFile) and image.fp is not None and is_deep_color(image):
+        if isinstance(image, ImageFile.ImageFile) and getattr(image, "fp", None) and is_deep_color(image):
             loaded = _from_array(read_deep_color(image, name), name, bits, stored=stored_bits(image))
             pixels, depth = loaded.pixels, loaded.depth
         elif image.mode[0] in "IF":  # 16-bit, 32-bit and float gray, which Pillow would clip at 255
@@ -370,7 +387,12 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _from_array(
-    array: NDArray[Any], name: str, bits: int | None, color_order: ColorOrder = "rgb", *, stored: int | None = None
+    array: NDArray[Any],
+    name: str,
+    bits: int | None,
+    color_order: ColorOrder = "rgb",
+    *,
+    stored: StoredBits | None = None,
 ) -> LoadedImage:
     """Convert an array; `stored` are the bits that its file says are in use."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
@@ -389,7 +411,7 @@ def _from_array(
 
 
 def _to_uint8(
-    array: NDArray[Any], name: str, bits: int | None, stored: int | None
+    array: NDArray[Any], name: str, bits: int | None, stored: StoredBits | None
 ) -> tuple[NDArray[np.uint8], BitDepth | None]:
     kind, width = array.dtype.kind, array.dtype.itemsize
     if kind == "u" and width == 1:
@@ -407,18 +429,19 @@ def _to_uint8(
     return np.rint(array.astype(np.float32) * 255).astype(np.uint8), None
 
 
-def _depth(values: NDArray[Any], bits: int | None, stored: int | None) -> BitDepth:
+def _depth(values: NDArray[Any], bits: int | None, stored: StoredBits | None) -> BitDepth:
     """Decide on the bits of 16-bit values: those given, those that the file says, or those that the values need."""
     color = values[..., :3] if values.ndim == 3 and values.shape[2] == 4 else values
     greatest = int(color.max(initial=0))
     if bits is not None:
         return BitDepth(bits, greatest, is_guess=False)
+    if stored is not None and stored.may_be_shifted:
+        unused = np.asarray((1 << 16 - stored.bits) - 1, color.dtype)  # lower bits, if the upper ones are in use
+        is_shifted = greatest >= 2**stored.bits or not np.any(color & unused)
+        return BitDepth(16 if is_shifted else stored.bits, greatest, is_guess=False)
+    if stored is not None and greatest < 2**stored.bits:
+        return BitDepth(stored.bits, greatest, is_guess=False)
     needed = bits_needed(greatest)
-    if stored is not None and greatest < 2**stored:
-        # PNG's standard wants values shifted up, so that the lower bits of a dark image are 0.
-        shift = 16 - stored
-        is_shifted = shift > 0 and greatest > 0 and not np.any(color & np.asarray((1 << shift) - 1, color.dtype))
-        return BitDepth(16 if is_shifted else stored, greatest, is_guess=False)
     return BitDepth(needed, greatest, is_guess=greatest > 0 and needed < 16)
 
 

@@ -81,9 +81,7 @@ class Video:
             capture.release()
         if not numbers.decoded:
             if container.is_damaged:
-                raise ImageError(
-                    f"{self.path} is damaged and holds no frame that can be decoded; copy or record it again"
-                )
+                raise ImageError(f"{self.path} is damaged: no frame of it can be decoded; copy or record it again")
             raise ImageError(f"{self.path} cannot be decoded as a video; convert it to H.264 in an .mp4 file")
         self.damage = numbers.damage()
         if self.damage is not None:

@@ -68,7 +68,7 @@ def _inspect_avi(file: BinaryIO, size: int) -> Container:
         if kind == b"RIFF":  # the next part of a file of more than a gigabyte
             length = 4
         position += 8 + length + length % 2
-    entries = [entry for entry in struct.iter_unpack("<4sIII", index[: len(index) // 16 * 16])]
+    entries = list(struct.iter_unpack("<4sIII", index[: len(index) // 16 * 16]))
     stream = next((kind[:2] for kind, *_ in entries if kind[2:] in (b"dc", b"db")), b"")
     # Entries without bytes stand for frames that were dropped while recording: nothing is missing there.
     frames = [(kind, offset, length) for kind, _, offset, length in entries if kind[:2] == stream and length]
@@ -129,7 +129,7 @@ def _inspect_matroska(file: BinaryIO, size: int) -> Container:
 
 
 def _elements(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield identity, length and the position of the content of each element that is not inside another but a cluster."""
+    """Yield identity, length and position of content of each element that is in a segment or in a cluster."""
     position = 0
     while position < size:
         head = _bytes_at(file, position, 12)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError
-from condseg_sdk.images import _warn_of_two_opencvs, find_images, is_single, load_image, source_name, video_frames
+from condseg_sdk.images import _warn_of_two_opencvs, find_images, is_single, load_image, source_name
 
 FORMATS = {
     "1": ["PNG", "TIFF", "BMP"],
@@ -376,28 +376,6 @@ class TestWhichImagesAreMeant:
             assert is_single(one)
         for many in (folder, f"{folder}/*.png", ["a.png"], ()):
             assert not is_single(many)
-
-
-class TestVideo:
-    def test_frames_in_order_as_rgb(self, tmp_path: Path) -> None:
-        path = tmp_path / "film.avi"
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
-        for level in (0, 100, 200):
-            writer.write(np.full((48, 64, 3), (0, 0, level), np.uint8))  # OpenCV's order: red is last
-        writer.release()
-
-        frames = list(video_frames(path))
-
-        assert [frame.shape for frame in frames] == [(48, 64, 3)] * 3
-        for frame, level in zip(frames, (0, 100, 200), strict=True):
-            np.testing.assert_allclose(frame.mean((0, 1)), (level, 0, 0), atol=5)
-
-    def test_what_is_no_video(self, tmp_path: Path) -> None:
-        text = tmp_path / "text.mp4"
-        text.write_text("no video")
-        for path in (text, tmp_path / "missing.mp4", tmp_path):
-            with pytest.raises(ImageError, match=path.name):
-                next(video_frames(path))
 
 
 @pytest.mark.parametrize(
