@@ -200,7 +200,8 @@ def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
     from condseg_sdk.cli import _parser
 
     arguments = inspect.signature(finetune).parameters
-    parsed = vars(_parser().parse_args(["finetune", "data", "--out", "run"]))
+    line = ["finetune", "data", "--out", "run"]
+    parsed = vars(_parser(line).parse_args(line))
     for field in fields(FinetuneSettings):
         assert arguments[field.name].default == field.default, field.name
         assert parsed[field.name] == field.default, field.name

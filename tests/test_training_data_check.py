@@ -332,7 +332,13 @@ def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None
         save(image, np.asarray(Image.open(image)) // 16)  # twelve bits in sixteen
     (problem,) = check_dataset(open_dataset(pairs, validation=0.2)).problems
     assert problem.severity == "warning"
-    assert "almost black: 16 bits of which few are used" in problem.message
+    assert "16-bit values up to 4095 were read as 12 bits" in problem.message
+    assert check_dataset(open_dataset(pairs, validation=0.2)).bits == 12
+    assert check_dataset(open_dataset(pairs, validation=0.2), bits=12).problems == ()
+    save(pairs[0][0], picture(NAMES[0])[..., 0].astype(np.uint16) * 257)  # one image of 16 bits among the others
+    (problem,) = check_dataset(open_dataset(pairs, validation=0.2)).problems
+    assert "almost black" in problem.message
+    assert len(problem.files) == len(NAMES) - 1
 
 
 def test_palette_images_with_transparency_warn_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from test_training_data_annotations import write
 from training_sets import make_set, picture, region, save
 
 from condseg_sdk.training.data import DatasetReport, Pair, RegionMask, check_dataset, open_dataset
-from condseg_sdk.training.data.budget import PixelBudget, pair_pixels
+from condseg_sdk.training.data.budget import pair_bytes
 from condseg_sdk.training.data.pairs import MergedMask
 from condseg_sdk.training.data.plausibility import describe_shape
 
@@ -110,38 +108,15 @@ def test_the_form_of_a_mask() -> None:
 # Memory
 
 
-def test_a_budget_lets_small_images_go_on_together_and_a_huge_one_alone() -> None:
-    budget, together, most = PixelBudget(100), [0], [0]
-    lock = threading.Lock()
-
-    def work(pixels: int) -> None:
-        with budget.reserve(pixels):
-            with lock:
-                together[0] += pixels
-                most[0] = max(most[0], together[0])
-            time.sleep(0.002)
-            with lock:
-                together[0] -= pixels
-
-    for sizes, expected in (([10] * 30, range(10, 101)), ([60, 70, 80] * 4, range(60, 101)), ([1000] * 3, [1000])):
-        most[0] = 0
-        threads = [threading.Thread(target=work, args=(pixels,)) for pixels in sizes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert most[0] in expected
-
-
-def test_the_pixels_of_a_pair_are_known_from_headers(tmp_path: Path) -> None:
+def test_what_a_pair_takes_is_known_from_headers(tmp_path: Path) -> None:
     image, mask = tmp_path / "a.png", tmp_path / "m.npy"
     save(image, picture("a", SIZE))
     np.save(mask, region().astype(np.float64))
-    pixels = SIZE[0] * SIZE[1]
-    assert pair_pixels(Pair("a", image, mask)) == pixels + 600 * 8
-    assert pair_pixels(Pair("a", image, MergedMask((image, image)))) == 3 * pixels
-    assert pair_pixels(Pair("a", image, RegionMask(mask, "a", (4, 5), ()))) == pixels + 20
-    assert pair_pixels(Pair("a", image, RegionMask(mask, "a", None, ()))) == 2 * pixels
+    one = 10 * SIZE[0] * SIZE[1]
+    assert pair_bytes(Pair("a", image, mask)) == one + 4 * 600 * 8
+    assert pair_bytes(Pair("a", image, MergedMask((image, image)))) == 3 * one
+    assert pair_bytes(Pair("a", image, RegionMask(mask, "a", (4, 5), ()))) == one + 200
+    assert pair_bytes(Pair("a", image, RegionMask(mask, "a", None, ()))) == 2 * one
 
 
 @pytest.mark.parametrize("size", [(45_000, 45_000), (2, 60_000_000)])

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from condseg_sdk.benchmarking.measure import Row
     from condseg_sdk.benchmarking.run import Plan
 
-HELP = "measure speed, memory and agreement on this machine"
 DEFAULT_MODEL = "condseg-lite-polyp"
 
 

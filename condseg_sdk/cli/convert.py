@@ -7,7 +7,6 @@ from typing import get_args
 
 from condseg_sdk.images import ColorOrder
 
-HELP = "make a checkpoint of the authors' .pth file"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

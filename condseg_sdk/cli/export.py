@@ -7,7 +7,6 @@ from typing import get_args
 
 from condseg_sdk.runtimes.metadata import OnnxPrecision
 
-HELP = "write a checkpoint as ONNX"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

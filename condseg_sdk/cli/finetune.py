@@ -12,7 +12,6 @@ from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 
-HELP = "train on images and masks of your own"
 DATA = {
     "masks": "folder of masks, or COCO file, that stands apart from the images",
     "train_list": "text file with the names to train on, one a line",
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     settings["network"] = _network(options.network)
     if options.check:
         FinetuneSettings(**settings)
-        _, report = check(options.data, **data, validation=options.validation, seed=options.seed)
+        _, report = check(options.data, **data, validation=options.validation, seed=options.seed, bits=options.bits)
         print(report)
         return 2 if report.errors else 0
     if options.no_progress:

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 
-HELP = "publish a checkpoint on the Hugging Face Hub"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import OptionError, check_choice, check_seed
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.config import as_json
@@ -54,6 +55,7 @@ class FinetuneSettings:
     oversample: float | None = None
     balanced_loss: bool = False
     validation: float | None = None
+    bits: int | None = None
     # Machine
     precision: Precision = "auto"
     workers: int | None = None
@@ -72,6 +74,7 @@ class FinetuneSettings:
         for name, choices in (("schedule", Schedule), ("precision", Precision), ("augmentation", Augmentation)):
             check_choice(name, getattr(self, name), choices)
         check_seed(self.seed)
+        check_bits(self.bits)
         for name, low in _LEAST.items():
             value = getattr(self, name)
             if value is None:
@@ -143,6 +146,7 @@ HELP: dict[str, str] = {
     "balanced_loss": "weigh foreground pixels up, for regions of a few pixels",
     "validation": f"share held out where the data names no validation part; default: {AUTO}",
     "precision": "bfloat16 on GPUs that have it, else float32",
+    "bits": "number of bits in use in 16-bit images, 8 to 16; default: what the greatest value of all of them needs",
     "workers": f"processes that read data; default: {AUTO}",
     "accelerator": "Lightning's: auto, cpu, gpu, mps",
     "devices": "how many devices a machine, or which (0,2)",

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -15,23 +16,25 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 from tqdm import tqdm
 
+from condseg_sdk.bit_depth import BitDepth
 from condseg_sdk.errors import CondsegError, ImageError
-from condseg_sdk.images import load_image, open_image
-from condseg_sdk.training.data.budget import PixelBudget, pair_pixels
+from condseg_sdk.image_files import is_deep_color, orientation_of
+from condseg_sdk.images import open_image, read_image
+from condseg_sdk.training.data.budget import PAIRS_IN_WORK, pair_bytes
 from condseg_sdk.training.data.duplicates import Fingerprint, fingerprint, near_duplicates
 from condseg_sdk.training.data.masks import read_mask
 from condseg_sdk.training.data.pairs import PARTS, Dataset, Pair, Part, Problem, amount, problems_of
 from condseg_sdk.training.data.plausibility import MaskShape, describe_shape, implausible
 from condseg_sdk.training.data.regions import SizeMismatchError
 from condseg_sdk.training.data.report import DatasetReport, PartStatistics
-from condseg_sdk.training.data.sizes import EXIF_ORIENTATION, Size, size_agreement
+from condseg_sdk.training.data.sizes import Size, size_agreement
 
 __all__ = ["check_dataset"]
 
 FEW_TRAINING_PAIRS = 20
 FEW_VALIDATION_PAIRS = 5
 INVERTED_BORDER, INVERTED_SHARE = 0.9, 0.5  # foreground along the edge of the picture, and in all of it
-DIM = 64  # of 255: the brightest pixel of 12 bits kept in 16 is 15, of 14 bits 63
+DIM = 4  # bits: an image that leaves so many of its set's unused is almost black
 RARE = 0.1  # masks of another kind than the rest are a slip if they are as few
 
 
@@ -58,7 +61,7 @@ class Facts:
         mask_turned: whether the mask file has an orientation of its own.
         digest: of the image file's bytes.
         content: of these and the mask's pixels.
-        is_dim: whether an image of 16 bits or more uses a small part of their range.
+        depth: The bits in use in an image of 16-bit values.
         shape: the form of the mask.
         kind, remark: how the mask was read.
     """
@@ -69,7 +72,7 @@ class Facts:
     orientation: int
     digest: bytes
     content: bytes
-    is_dim: bool
+    depth: BitDepth | None
     fingerprint: Fingerprint
     mask_size: Size
     mask_turned: bool
@@ -78,11 +81,12 @@ class Facts:
     remark: str | None
 
 
-def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
+def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool = False) -> DatasetReport:
     """Decode every image and mask once, in threads, and report what is wrong with the set.
 
     Args:
         dataset: As `open_dataset` gives it.
+        bits: Number of bits in use in images with 16-bit values; None to find it from all of them.
         progress: Whether to show a bar on the terminal.
 
     Returns:
@@ -92,9 +96,8 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
         >>> check_dataset(open_dataset("my_dataset")).raise_if_wrong()  # doctest: +SKIP
     """
     jobs = [(pair, part) for part in PARTS for pair in dataset.parts[part]]
-    budget = PixelBudget()
     with ThreadPoolExecutor() as pool:
-        examined = pool.map(lambda job: _examine(job[0], job[1], budget), jobs)
+        examined = pool.map(partial(_examine, bits=bits), jobs)
         results = list(tqdm(examined, "checking", len(jobs), unit="pair", disable=not progress))
     facts = [result for result in results if isinstance(result, Facts)]
     rejected = [result for result in results if isinstance(result, Rejected)]
@@ -111,6 +114,7 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
         layout=dataset.layout,
         parts={part: _statistics(dataset.parts[part], [f for f in facts if f.part == part]) for part in PARTS},
         image_sizes=(sizes[0], sizes[-1]) if sizes else None,
+        bits=depth.bits if (depth := _common_depth(facts)) is not None else None,
         mask_kinds=dict(Counter(fact.kind for fact in facts).most_common()),
         content=hashlib.blake2b(b"".join(fact.content for fact in facts), digest_size=16).hexdigest(),
         problems=tuple(sorted(problems, key=lambda problem: problem.severity)),
@@ -118,19 +122,20 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
     )
 
 
-def _examine(pair: Pair, part: Part, budget: PixelBudget) -> Facts | Rejected:
+def _examine(job: tuple[Pair, Part], bits: int | None) -> Facts | Rejected:
+    pair, part = job
     try:
-        with budget.reserve(pair_pixels(pair)):
-            return _facts(pair, part)
+        with PAIRS_IN_WORK.reserve(pair_bytes(pair)):
+            return _facts(pair, part, bits)
     except SizeMismatchError as error:
         return Rejected(str(error), is_mismatch=True)
     except CondsegError as error:
         return Rejected(str(error))
 
 
-def _facts(pair: Pair, part: Part) -> Facts:
-    gray, size, orientation, is_deep = _look_at(pair.image)
-    digest, is_dim, print_of_image = _digest(pair.image), is_deep and bool(gray.max() < DIM), fingerprint(gray)
+def _facts(pair: Pair, part: Part, bits: int | None) -> Facts:
+    gray, size, orientation, depth = _look_at(pair.image, bits)
+    digest, print_of_image = _digest(pair.image), fingerprint(gray)
     del gray  # a large image and its mask are not in memory at once
     reading = read_mask(pair.mask)
     mask = reading.mask
@@ -141,7 +146,7 @@ def _facts(pair: Pair, part: Part) -> Facts:
         orientation=orientation,
         digest=digest,
         content=hashlib.blake2b(digest + np.packbits(mask).tobytes(), digest_size=16).digest(),
-        is_dim=is_dim,
+        depth=depth,
         fingerprint=print_of_image,
         mask_size=(mask.shape[0], mask.shape[1]),
         mask_turned=reading.turned,
@@ -159,20 +164,21 @@ def _digest(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read ({error.strerror}); copy it again") from error
 
 
-def _look_at(path: Path) -> tuple[NDArray[np.uint8], Size, int, bool]:
-    """An image's grey values, perhaps smaller than it; its size when upright; its EXIF orientation; whether it has
-    more than 8 bits."""
+def _look_at(path: Path, bits: int | None) -> tuple[NDArray[np.uint8], Size, int, BitDepth | None]:
+    """An image's grey values, perhaps smaller than it; its size when upright; its EXIF orientation; the bits in
+    use if it has 16-bit values."""
     with open_image(path) as image:
-        orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+        orientation = orientation_of(image)
         size = image.size if orientation >= 5 else image.size[::-1]
-        if image.mode[0] in "IF":  # 16-bit and float, which Pillow would clip
-            return load_image(path)[..., 0], size, orientation, True
+        if image.mode[0] in "IF" or is_deep_color(image):  # 16-bit and float, which Pillow would clip
+            with read_image(path, bits=bits) as loaded:
+                return loaded.pixels.max(axis=2), size, orientation, loaded.depth
         image.draft("L", (256, 256))  # a JPEG is read to its end, but at down to an eighth of its size
         # Which copies in any case.
         upright = ImageOps.exif_transpose(image) if orientation != 1 else image
         # Straight to gray, Pillow would warn of palettes with transparency.
         plain = upright.convert("RGBA") if upright.has_transparency_data else upright
-        return np.asarray(plain.convert("L")), size, orientation, False
+        return np.asarray(plain.convert("L")), size, orientation, None
 
 
 def _sizes(facts: Sequence[Facts]) -> list[Problem]:
@@ -212,10 +218,28 @@ def _orientations(facts: Sequence[Facts]) -> list[Problem]:
 
 
 def _brightness(facts: Sequence[Facts]) -> list[Problem]:
-    """Few bits kept in many, which are read as a nearly black picture."""
-    dim = [str(fact.pair.image) for fact in facts if fact.is_dim]
-    message = "almost black: 16 bits of which few are used; multiply 10 or 12 bits up to the whole range"
-    return problems_of("warning", "image", message, dim)
+    """Images of 16-bit values: the bits that were found, and images that use few of them."""
+    depth = _common_depth(facts)
+    if depth is None:
+        return []
+    dim = [
+        str(fact.pair.image)
+        for fact in facts
+        if fact.depth is not None and fact.depth.greatest < 2 ** (depth.bits - DIM) and depth.bits - DIM >= 8
+    ]
+    message = f"almost black: of the {depth.bits} bits of the set few are used; bring all images to the same bits"
+    problems = problems_of("warning", "image", message, dim)
+    return [Problem("warning", depth.describe()), *problems] if depth.is_guess else problems
+
+
+def _common_depth(facts: Sequence[Facts]) -> BitDepth | None:
+    """The bits that hold the values of all images."""
+    depths = [fact.depth for fact in facts if fact.depth is not None]
+    if not depths:
+        return None
+    bits = max(depth.bits for depth in depths)
+    is_guess = bits < 16 and any(depth.is_guess for depth in depths)
+    return BitDepth(bits, max(depth.greatest for depth in depths), is_guess)
 
 
 def _regions(facts: Sequence[Facts]) -> list[Problem]:

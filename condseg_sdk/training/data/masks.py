@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.images import IMAGE_SUFFIXES, open_image
+from condseg_sdk.image_files import open_image, orientation_of
+from condseg_sdk.images import IMAGE_SUFFIXES
 from condseg_sdk.training.data import regions
 from condseg_sdk.training.data.arrays import ARRAY_SUFFIXES, read_array
 from condseg_sdk.training.data.pairs import MaskSource, MergedMask, RegionMask
-from condseg_sdk.training.data.sizes import EXIF_ORIENTATION, size_agreement
+from condseg_sdk.training.data.sizes import size_agreement
 
 __all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "read_mask", "resize_mask", "size_agreement"]
 
@@ -87,7 +88,7 @@ def read_mask(source: MaskSource) -> MaskReading:
         return _read_values(_from_numpy(source), source)
     with open_image(source) as image:
         image.load()  # some formats have their orientation after the pixels
-        turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
+        turned = orientation_of(image) != 1
         values, remark = _from_image(ImageOps.exif_transpose(image) if turned else image)  # which copies in any case
         is_jpeg = image.format in ("JPEG", "MPO")
     reading = _threshold_jpeg(values) if is_jpeg else _read_values(values, source)

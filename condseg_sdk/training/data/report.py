@@ -38,6 +38,7 @@ class DatasetReport:
         layout: how the data was read, in words.
         parts: figures of the train, validation and test parts.
         image_sizes: (height, width) of the smallest and the largest image, None where no image could be read.
+        bits: Number of bits in use in images of 16-bit values, None where there are none.
         mask_kinds: how many masks were taken for what ("two values", "labels", ...).
         content: a digest of all images and masks in their order, by which other data under the same names is known.
         problems: errors first. Training must not start where there is an error.
@@ -47,6 +48,7 @@ class DatasetReport:
     layout: str
     parts: Mapping[Part, PartStatistics]
     image_sizes: tuple[tuple[int, int], tuple[int, int]] | None
+    bits: int | None
     mask_kinds: Mapping[str, int]
     content: str
     problems: tuple[Problem, ...]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from condseg_sdk.images import open_image
+from condseg_sdk.image_files import open_image, orientation_of
 
-__all__ = ["EXIF_ORIENTATION", "Size", "image_size", "size_agreement"]
-
-EXIF_ORIENTATION = 0x0112
+__all__ = ["Size", "image_size", "size_agreement"]
 
 Size: TypeAlias = tuple[int, int]
 """(height, width)"""
@@ -22,8 +20,7 @@ def image_size(path: Path) -> Size:
         ImageError: The file cannot be read.
     """
     with open_image(path) as image:
-        turned = int(image.getexif().get(EXIF_ORIENTATION, 1)) >= 5
-        return image.size if turned else (image.size[1], image.size[0])
+        return image.size if orientation_of(image) >= 5 else (image.size[1], image.size[0])
 
 
 def size_agreement(image: Size, mask: Size) -> Literal["same", "scaled", "different"]:
