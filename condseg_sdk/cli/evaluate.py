@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     parser.add_argument("--tta", action="store_true", help="average over four mirror images")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    parser.add_argument("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
     parser.add_argument("--uncertainty", action="store_true", help="measure the uncertainty map, too")
     parser.add_argument(
         "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
             tta=options.tta,
             tile=options.tile,
             uncertainty=options.uncertainty,
+            bits=options.bits,
             spacing=options.spacing,
             batch_size=options.batch_size,
             seed=options.seed,
@@ -111,7 +113,7 @@ def _command(options: argparse.Namespace) -> str:
     """The command that makes the same figures again, without what only says where to write and to compute."""
     words = ["condseg", "evaluate", options.model, options.data]
     given: dict[str, Any] = {"masks": options.masks, "list": options.list, "part": options.part}
-    given |= {"threshold": options.threshold, "tile": options.tile, "spacing": options.spacing}
+    given |= {"threshold": options.threshold, "tile": options.tile, "bits": options.bits, "spacing": options.spacing}
     given |= {"seed": options.seed or None}
     for name, value in given.items():
         if value is not None:

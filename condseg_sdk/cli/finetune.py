@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_args
 
 from condseg_sdk.cli import interrupts
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     settings["network"] = _network(options.network)
     if options.check:
         FinetuneSettings(**settings)
-        _, report = check(options.data, **data, validation=options.validation, seed=options.seed)
+        _, report = check(options.data, **data, validation=options.validation, seed=options.seed, bits=options.bits)
         print(report)
         return 2 if report.errors else 0
     if options.no_progress:

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,7 @@ def check(
     groups: str | None = None,
     validation: float | None = None,
     seed: int = 0,
+    bits: int | None = None,
 ) -> tuple[Dataset, DatasetReport]:
     """Find, divide and check a set as `finetune` does; arguments as there.
 
@@ -98,7 +99,7 @@ def check(
     if validation is None and len(dataset.train) + len(dataset.validation) < SMALL_SET:
         # A tenth of a small set would choose by chance. Parts that the data names stay as they are.
         dataset = open_dataset(data, **options, validation=SMALL_SHARE, seed=seed)
-    return dataset, check_dataset(dataset)
+    return dataset, check_dataset(dataset, bits=bits)
 
 
 def finetune(
@@ -135,6 +136,7 @@ def finetune(
     augmentation: Augmentation = "full",
     oversample: float | None = None,
     balanced_loss: bool = False,
+    bits: int | None = None,
     # the machine
     precision: Precision = "auto",
     workers: int | None = None,
@@ -179,6 +181,8 @@ def finetune(
             resolution and JPEG besides, "upright" for pictures that have an up, or "none".
         oversample: least share of an epoch's images that show foreground.
         balanced_loss: weigh foreground pixels up by their rarity, at most tenfold.
+        bits: Number of bits in use in images with 16-bit values, 8 to 16; default: the smallest of 8, 10, 12, 14 and 16
+            that holds the greatest value of all images. The checkpoint keeps it and reads such images with it.
         precision: of the computation; weights are kept in float32.
         workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
         seed: of everything random, 0 to 2**32 - 1.
@@ -223,6 +227,7 @@ def finetune(
         oversample=oversample,
         balanced_loss=balanced_loss,
         validation=validation,
+        bits=bits,
         precision=precision,
         workers=workers,
         accelerator=accelerator,
@@ -243,7 +248,7 @@ def finetune(
     settings = run.resumed(settings, resume=resume, first=first)
     dataset, checked = check(
         data, masks=masks, train_list=train_list, val_list=val_list, groups=groups,
-        validation=settings.validation, seed=settings.seed,
+        validation=settings.validation, seed=settings.seed, bits=settings.bits,
     )  # fmt: skip
     checked.raise_if_wrong()
     start = open_base(settings)
@@ -316,7 +321,7 @@ def _train(
     settings, network = plan.settings, start.network
     assert settings.image_size is not None
     assert settings.epochs is not None
-    preprocessing = at_size(start.preprocessing, settings.image_size)
+    preprocessing = replace(at_size(start.preprocessing, settings.image_size), bits=settings.bits)
     train, held_out = (
         CachedPairs(part, preprocessing, folder=run.path) for part in (dataset.train, dataset.validation)
     )
