@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
+from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import check_gpu_process
 from condseg_sdk.options import check_integer
 from condseg_sdk.runtimes.base import Maps, say_cpu
@@ -169,7 +170,8 @@ class OnnxRuntime:
         if named:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            self._session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
+            model = os.fspath(self._path) if is_utf8(self._path) else self._path.read_bytes()
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:
             remedy = "the file is damaged or not for this onnxruntime; export it again"
             raise CheckpointError(f"{self._path} cannot be opened ({_reason(error)}): {remedy}") from error

@@ -18,8 +18,11 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.errors import OptionError
+from condseg_sdk.files import is_utf8
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.models.config import as_json
+from condseg_sdk.options import check_flags, check_path
 from condseg_sdk.training.base import Base, at_size, open_base
 from condseg_sdk.training.data import (
     CachedPairs,
@@ -102,6 +105,7 @@ def check(
     return dataset, check_dataset(dataset, bits=bits)
 
 
+@fork_safe
 def finetune(
     data: DataSource,
     *,
@@ -240,7 +244,12 @@ def finetune(
     if provenance is not None:
         provenance = _plain(provenance)
     loggers = _loggers(logger)
-    run = RunFolder(Path(output_dir))
+    run = RunFolder(check_path("output_dir", output_dir))
+    if not is_utf8(run.path.absolute()):
+        raise OptionError(
+            f"output_dir={os.fspath(output_dir)!r}: TensorBoard needs a path in UTF-8; choose another one"
+        )
+    check_flags(resume=resume, progress=progress, report=report)
     _check_outside(run.path, data)
     if report:
         check_report_folder(run.path)
