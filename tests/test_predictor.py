@@ -84,8 +84,13 @@ def test_one_source_gives_one_answer_many_give_a_list_in_order(predictor: Predic
     array = np.zeros((40, 50, 3), np.uint8)
     for one in (array, torch.zeros(3, 40, 50), Image.fromarray(array), (folder / "0.png").read_bytes()):
         assert len(list(predictor.stream(one))) == 1
-    with (folder / "0.png").open("rb") as file, pytest.raises(ImageError, match="is no image; give a path, bytes"):
-        next(predictor.stream(file))
+    with (folder / "0.png").open("rb") as file:
+        (seg,) = predictor.stream(file)
+        assert predictor(file).name == seg.name == names[0]  # read from where it was, both times
+    assert seg.overlay().size == seg.size[::-1]  # although the file is closed
+    assert pickle.loads(pickle.dumps(seg)).area == seg.area
+    with pytest.raises(ImageError, match="cannot be read"):
+        predictor(file)
 
 
 @pytest.mark.parametrize("options", [{}, {"tta": True}, {"tile": 40}, {"uncertainty": True}])
