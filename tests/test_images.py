@@ -357,10 +357,10 @@ class TestBudgets:
             webp_of(13_000, 13_000),
             run_length_bmp(100_000, 1_000),
             b"GIF89a"
-            + struct.pack("<HH", 65_535, 65_535)
-            + bytes(3)
+            + struct.pack("<HHHB", 65_535, 65_535, 0, 0)
             + b","
-            + struct.pack("<HHHH", 0, 0, 65_535, 65_535),
+            + struct.pack("<4H", 0, 0, 65_535, 65_535)
+            + b"\0\2\0;",
         ],
         ids=["webp", "smaller webp", "bmp", "gif"],
     )
