@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
@@ -26,6 +25,7 @@ from condseg_sdk.image_formats import (
     webp_size,
 )
 from condseg_sdk.memory_budget import MAX_DECODE_BYTES, MemoryBudget
+from condseg_sdk.opencv import cv2
 
 __all__ = [
     "MAX_PIXELS",

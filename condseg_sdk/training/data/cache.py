@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.images import load_image
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.training.data.budget import PAIRS_IN_WORK, pair_bytes
 from condseg_sdk.training.data.masks import load_mask, resize_mask, size_agreement
 from condseg_sdk.training.data.pairs import Pair
 
@@ -70,8 +71,9 @@ class CachedPairs(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, pairs: Sequence[Pair], preprocessing: Preprocessing, *, folder: Path | None = None) -> None:
         def load(pair: Pair) -> NDArray[np.uint8]:
-            image, mask = load_pair(pair, bits=preprocessing.bits)
-            planes = (*np.moveaxis(preprocessing.resize(image), 2, 0), resize_mask(mask, preprocessing.size))
+            with PAIRS_IN_WORK.reserve(pair_bytes(pair)):
+                image, mask = load_pair(pair, bits=preprocessing.bits)
+                planes = (*np.moveaxis(preprocessing.resize(image), 2, 0), resize_mask(mask, preprocessing.size))
             return np.stack(planes, dtype=np.uint8, casting="unsafe")
 
         shape = (len(pairs), 4, *preprocessing.size)
