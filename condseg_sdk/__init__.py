@@ -13,17 +13,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from condseg_sdk.errors import (
+    CheckpointError,
+    CondsegError,
+    DatasetError,
+    DeviceError,
+    ExportError,
+    ImageError,
+    InstallationError,
+    ModelNotFoundError,
+    OptionError,
+)
+from condseg_sdk.privacy import disable_telemetry
+
 if TYPE_CHECKING:
-    from condseg_sdk.errors import (
-        CheckpointError,
-        CondsegError,
-        DatasetError,
-        DeviceError,
-        ExportError,
-        ImageError,
-        ModelNotFoundError,
-        OptionError,
-    )
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.preprocessing import Preprocessing
@@ -44,6 +47,7 @@ __all__ = [
     "FinetuneResult",
     "FinetuneSettings",
     "ImageError",
+    "InstallationError",
     "ModelNotFoundError",
     "OptionError",
     "Predictor",
@@ -53,45 +57,32 @@ __all__ = [
     "list_models",
 ]
 
-# Loaded when somebody asks for them: `condseg --help` needs no PyTorch, a predictor no training stack.
-_HOMES = {
-    **dict.fromkeys(
-        (
-            "CheckpointError",
-            "CondsegError",
-            "DatasetError",
-            "DeviceError",
-            "ExportError",
-            "ImageError",
-            "ModelNotFoundError",
-            "OptionError",
-        ),
-        "errors",
-    ),
-    "ConDSeg": "models",
-    "FinetuneResult": "training.finetune",
-    "FinetuneSettings": "training.settings",
-    "Predictor": "predictor",
-    "Preprocessing": "preprocessing",
-    "Segmentation": "segmentation",
-    "finetune": "training.finetune",
-    "list_models": "weights.manifest",
+disable_telemetry()  # before any of the libraries below is loaded
+
+_MODULES = {
+    "ConDSeg": "condseg_sdk.models",
+    "FinetuneResult": "condseg_sdk.training.finetune",
+    "FinetuneSettings": "condseg_sdk.training.settings",
+    "Predictor": "condseg_sdk.predictor",
+    "Preprocessing": "condseg_sdk.preprocessing",
+    "Segmentation": "condseg_sdk.segmentation",
+    "finetune": "condseg_sdk.training.finetune",
+    "list_models": "condseg_sdk.weights.manifest",
 }
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    """Load PyTorch, OpenCV and the training stack only when a name that needs them is asked for.
+
+    Errors can thus be imported, and the command line can answer, where one of these cannot be loaded.
+    """
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module(f"{__name__}.{home}")
+        value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        if home != "training.finetune":
-            raise
-        from condseg_sdk.errors import CondsegError
-
-        raise CondsegError(f"{name} needs {error.name}: pip install 'condseg_sdk[train]'") from error
-    value = getattr(module, name)
+        extra = "[train]" if _MODULES[name] == "condseg_sdk.training.finetune" else ""
+        raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error
     globals()[name] = value
     return value
 

@@ -18,6 +18,7 @@ __all__ = [
     "atomic_write_all",
     "check_folder",
     "check_replaceable",
+    "is_utf8",
     "make_folder",
     "remove_parts",
 ]
@@ -181,6 +182,20 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         remedy = "choose another folder, one that can be written to"
         raise OptionError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}") from error
     return path
+
+
+def is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Whether a path can be given to libraries that take names as UTF-8; on Linux a name may be any bytes.
+
+    Example:
+        >>> is_utf8("caf\u00e9.png"), is_utf8(os.fsdecode(b"caf\xe9.png"))
+        (True, False)
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:

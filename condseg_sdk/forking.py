@@ -18,12 +18,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from condseg_sdk.errors import DeviceError
 
-__all__ = ["check_gpu_process", "fork_safe"]
+__all__ = ["REMEDY", "check_gpu_process", "fork_safe"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-REMEDY = "load the predictor in each process after the fork, or start the processes with 'spawn' (docs/serving.md)"
+# For a GPU, which a process does not share with its forks.
+REMEDY = "load the predictor in each process and not before the fork, or start processes with 'spawn' (docs/serving.md)"
 
 
 def fork_safe(function: Callable[P, R]) -> Callable[P, R]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
@@ -26,6 +25,7 @@ from condseg_sdk.image_formats import (
     webp_size,
 )
 from condseg_sdk.memory_budget import MAX_DECODE_BYTES, MemoryBudget
+from condseg_sdk.opencv import cv2
 
 __all__ = [
     "MAX_PIXELS",
@@ -263,11 +263,12 @@ def stored_bits(image: Image.Image) -> StoredBits | None:
         values = greatest if isinstance(greatest, tuple) else (greatest,)
         known = [value for value in values if isinstance(value, int) and 255 <= value <= 65535]
         return StoredBits(max(known).bit_length(), may_be_shifted=False) if known else None
-    if isinstance(image, PngImagePlugin.PngImageFile) and getattr(image, "fp", None) is not None:
-        position = image.fp.tell()
-        image.fp.seek(33)  # after the signature and IHDR
-        bits = _significant_bits(image.fp)
-        image.fp.seek(position)
+    file: IO[bytes] | None = getattr(image, "fp", None)
+    if isinstance(image, PngImagePlugin.PngImageFile) and file is not None:
+        position = file.tell()
+        file.seek(33)  # after the signature and IHDR
+        bits = _significant_bits(file)
+        file.seek(position)
         # PNG's standard wants the upper bits; many programs write the lower ones.
         return None if bits is None else StoredBits(bits, may_be_shifted=True)
     return None

@@ -10,11 +10,9 @@ import io
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
@@ -464,15 +462,3 @@ def _tensor_values(tensor: torch.Tensor, name: str) -> NDArray[Any]:
             f"{name} is a tensor without values of its own (sparse, quantized or meta); {remedy}"
         ) from error
     return np.moveaxis(array, 0, -1)
-
-
-def _warn_of_two_opencvs() -> None:
-    """Two packages that install the same folder: whose files are there is chance, and removing one breaks both."""
-    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    installed = [name for name in names if any(metadata.distributions(name=name))]
-    if len(installed) > 1:
-        both = " and ".join(installed)
-        warnings.warn(f"{both} write into the same folder: uninstall them all, then install one", stacklevel=2)
-
-
-_warn_of_two_opencvs()

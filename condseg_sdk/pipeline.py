@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from condseg_sdk.ahead import Gate, map_ahead, worker_threads
 from condseg_sdk.bit_depth import BitDepth
-from condseg_sdk.errors import CheckpointError, CondsegError, OptionError
+from condseg_sdk.errors import CheckpointError, CondsegError, check_choice
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.images import ColorOrder, read_image
+from condseg_sdk.options import check_flags, check_integer, check_number
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Maps, Runtime, run_flipped
 from condseg_sdk.segmentation import Segmentation
@@ -32,6 +34,7 @@ logger = logging.getLogger("condseg_sdk")
 
 DECODERS = min(8, os.cpu_count() or 1)
 BATCHES_AHEAD = 2  # one in the network and one ready for it
+MAX_BATCH = 65536  # more images at once are a slip, and more than any memory holds
 MIN_TILE = 32  # below it a tile shows less than one cell of the network's coarsest map
 
 ErrorHandler = Callable[[Any, CondsegError], None]
@@ -60,12 +63,15 @@ class Request:
     color_order: ColorOrder
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise OptionError(f"threshold={self.threshold!r} must lie between 0 and 1, both excluded")
-        if self.batch_size < 1:
-            raise OptionError(f"batch_size={self.batch_size!r} must be at least 1")
-        if self.tile is not None and self.tile < MIN_TILE:
-            raise OptionError(f"tile={self.tile!r} must be a side in pixels, at least {MIN_TILE}")
+        check_choice("color_order", self.color_order, ColorOrder)
+        check_flags(tta=self.tta, uncertainty=self.uncertainty)
+        values = {
+            "threshold": check_number("threshold", self.threshold, above=0, below=1),
+            "batch_size": check_integer("batch_size", self.batch_size, least=1, most=MAX_BATCH),
+            "tile": None if self.tile is None else check_integer("tile", self.tile, least=MIN_TILE),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class Pipeline:
 
     def answer_one(self, named: Named) -> Segmentation:
         """The answer for one source, in the caller's thread; an error is raised."""
-        return next(self._segmentations(self._answered([self._decode(named)], map)))
+        return next(self._segmentations(self._answered([fork_safe(self._decode)(named)], map)))
 
     def answer(self, sources: Iterable[Named]) -> Iterator[Segmentation]:
         """One Segmentation for each source that can be read, in order.

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from condseg_sdk.bit_depth import check_bits
-from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.errors import CondsegError, ImageError, OptionError
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.images import (
     VIDEO_SUFFIXES,
     ColorOrder,
@@ -20,6 +21,7 @@ from condseg_sdk.images import (
     read_file_object,
     source_name,
 )
+from condseg_sdk.options import check_flags, check_path, check_text
 from condseg_sdk.pipeline import ErrorHandler, Named, Pipeline, Request
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
@@ -28,7 +30,7 @@ from condseg_sdk.runtimes.open import Execution, Precision, RuntimeName, open_ru
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.video import Video
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
-from condseg_sdk.weights.hub import resolve
+from condseg_sdk.weights.hub import local_path, resolve
 
 if TYPE_CHECKING:
     from condseg_sdk.runtimes.export import ExportReport
@@ -107,8 +109,11 @@ class Predictor:
             CheckpointError: found but incomplete, damaged, or not the file its hash promises.
             DeviceError: the device cannot be used.
         """
-        if Path(model).exists():
-            model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
+        _check_open_options(model, device, session_options, revision, cache_dir, token, preprocessing, manifest)
+        check_flags(local_files_only=local_files_only)
+        path = local_path(model, manifest=manifest)
+        if path is not None:
+            model = path.absolute()  # a pickled copy finds it from another working directory; a link keeps its name
         options: dict[str, Any] = {
             "runtime": runtime,
             "device": device,
@@ -203,11 +208,12 @@ class Predictor:
             [21870, 0, 1311]
         """
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order, bits)
+        pipeline = self._pipeline(request, on_error)
         bits = self.preprocessing.bits if bits is None else bits
         sources = list(_named(source, bits, expand_videos=False))
         if is_single(source):
-            return self._pipeline(request, "raise").answer_one(sources[0])
-        return list(self._pipeline(request, on_error).answer(sources))
+            return pipeline.answer_one(sources[0])
+        return list(pipeline.answer(sources))
 
     def stream(
         self,
@@ -250,6 +256,7 @@ class Predictor:
             _named(source, self.preprocessing.bits if bits is None else bits)
         )
 
+    @fork_safe
     def export_onnx(
         self,
         path: str | os.PathLike[str],
@@ -288,8 +295,11 @@ class Predictor:
             >>> predictor.export_onnx("model.onnx")  # doctest: +SKIP
             >>> fast = Predictor.from_pretrained("model.onnx")  # doctest: +SKIP
         """
-        from condseg_sdk.runtimes.export import export_onnx
+        from condseg_sdk.runtimes.export import check_export_options, export_onnx
 
+        check_export_options(
+            path, precision, opset, dynamic=dynamic, uncertainty=uncertainty, preprocessing=preprocessing, verify=verify
+        )
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export already: export from the checkpoint it was made of")
         keys = ("revision", "cache_dir", "local_files_only", "manifest")
@@ -313,6 +323,7 @@ class Predictor:
             calibration=calibrating,
         )
 
+    @fork_safe
     def push_to_hub(
         self,
         repo_id: str,
@@ -348,6 +359,13 @@ class Predictor:
         """
         from condseg_sdk.weights.push import push_checkpoint
 
+        for name, text in (("repo_id", repo_id), ("commit_message", commit_message)):
+            check_text(name, text)
+        if branch is not None:
+            check_text("branch", branch)
+        if token is not None and not isinstance(token, bool):
+            check_text("token", token)
+        check_flags(onnx=onnx, create_pr=create_pr, **({} if private is None else {"private": private}))
         model = self._reopen["model"]
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export: push the checkpoint it was made of, with onnx=True")
@@ -375,10 +393,7 @@ class Predictor:
         bits: int | None,
     ) -> Request:
         check_bits(bits)
-        check_choice("color_order", color_order, ColorOrder)
-        if uncertainty:
-            self._runtime.check_uncertainty()
-        return Request(
+        request = Request(
             threshold=self.threshold if threshold is None else threshold,
             batch_size=batch_size,
             tta=tta,
@@ -386,6 +401,9 @@ class Predictor:
             uncertainty=uncertainty,
             color_order=color_order,
         )
+        if uncertainty:
+            self._runtime.check_uncertainty()
+        return request
 
     def _pipeline(self, request: Request, on_error: OnError) -> Pipeline:
         return Pipeline(
@@ -396,6 +414,34 @@ class Predictor:
             model=self.model,
             assumed_bits=self._assumed_bits,
         )
+
+
+def _check_open_options(
+    model: Any,
+    device: Any,
+    session_options: Any,
+    revision: Any,
+    cache_dir: Any,
+    token: Any,
+    preprocessing: Any,
+    manifest: Any,
+) -> None:
+    check_path("model", model)
+    check_text("device", device)
+    if session_options is not None and not (
+        isinstance(session_options, Mapping)
+        and all(isinstance(text, str) for pair in session_options.items() for text in pair)
+    ):
+        raise OptionError(f"session_options={session_options!r} must map names to values, all of them strings")
+    if revision is not None:
+        check_text("revision", revision)
+    if token is not None and not isinstance(token, bool):
+        check_text("token", token)
+    for name, path in (("cache_dir", cache_dir), ("manifest", manifest)):
+        if path is not None:
+            check_path(name, path)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise OptionError(f"preprocessing={preprocessing!r} must be a condseg_sdk.Preprocessing")
 
 
 def _is_video(source: Any) -> bool:

@@ -1,8 +1,8 @@
 """Knowing a file that we wrote, so that a command replaces only such files.
 
 What we write carries a seal: our name, our version and the SHA-256 of the rest of its content. The seal stays in the
-file when the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
-corrected by hand is no longer ours to replace. Each format has a place for the seal that its readers ignore:
+file when the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that
+was corrected by hand is no longer ours to replace. Each format has a place for the seal that its readers ignore:
 
 - PNG: a text chunk "Software".
 - JSON: a field "software".
@@ -90,7 +90,7 @@ def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
     """A Markdown or HTML text as UTF-8 with our seal in a comment at its end.
 
     Args:
-        text: The text. What UTF-8 cannot hold, such as parts of a file name of another encoding, is written as `\\udc..`.
+        text: The text. What UTF-8 cannot hold, such as a file name of another encoding, is escaped.
         tables: CSV files of the same folder that this seal stands for, too.
     """
     listed = "".join(f"<!-- {path.name} sha256={_file_digest(path)} -->\n" for path in tables)

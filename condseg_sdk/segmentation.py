@@ -14,7 +14,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,6 +21,7 @@ from PIL import Image
 from condseg_sdk.errors import ImageError, OptionError, check_choice
 from condseg_sdk.files import atomic_write
 from condseg_sdk.images import ColorOrder, ImageSource, load_image
+from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_path
 from condseg_sdk.preprocessing import restore
 from condseg_sdk.provenance import seal_json, seal_png

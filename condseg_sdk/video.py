@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import ImageError
+from condseg_sdk.files import is_utf8
 from condseg_sdk.image_files import require_file
+from condseg_sdk.opencv import cv2
 from condseg_sdk.video_containers import Container, inspect_container
 
 __all__ = ["Video", "VideoFrame", "video_frames"]
@@ -67,6 +68,8 @@ class Video:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         require_file(self.path)
+        if not is_utf8(self.path):  # OpenCV would end the process
+            raise ImageError(f"{self.path}: OpenCV reads videos whose names are UTF-8; rename it")
         self.damage = None
         try:
             container = inspect_container(self.path)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError
-from condseg_sdk.images import _warn_of_two_opencvs, find_images, is_single, load_image, source_name
+from condseg_sdk.images import find_images, is_single, load_image, source_name
 
 FORMATS = {
     "1": ["PNG", "TIFF", "BMP"],
@@ -390,14 +390,3 @@ class TestWhichImagesAreMeant:
 )
 def test_names_for_messages(source: object, name: str) -> None:
     assert source_name(source) == name
-
-
-def test_two_packages_of_opencv_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _warn_of_two_opencvs()  # an environment with one of them is fine
-    for name in ("opencv_python", "opencv_python_headless"):
-        folder = tmp_path / f"{name}-5.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 5.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.warns(UserWarning, match="opencv-python and opencv-python-headless write into the same folder"):
-        _warn_of_two_opencvs()

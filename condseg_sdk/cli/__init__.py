@@ -65,8 +65,8 @@ def _run(arguments: list[str]) -> int:
     except MemoryError:
         print("condseg: error: out of memory; lower --batch-size, or use smaller images", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(interrupts.STOPPED, file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"{interrupts.STOPPED}; {error}" if str(error) else interrupts.STOPPED, file=sys.stderr)
         return interrupts.exit_code()
 
 

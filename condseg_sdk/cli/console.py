@@ -33,27 +33,30 @@ class _Unfailing(io.RawIOBase):
         return int(self._raw.fileno())
 
     def write(self, data: Any) -> int:
-        while self.error is None:
+        view = memoryview(data).cast("B")
+        place = 0
+        while self.error is None and place < len(view):
             try:
-                written: int | None = self._raw.write(data)
-                if written is not None:
-                    return written
-                select.select([], [self._raw], [])  # a pipe that does not block, and is full
+                written = self._raw.write(view[place:])
+                if written is None:  # a pipe that does not block, and is full
+                    select.select([], [self._raw], [])
+                place += written or 0
             except OSError as error:
                 self.error = error
-        return len(data)
+        return len(view)
 
 
 def prepare_console() -> None:
     """Make the process's streams unfailing. To be called before anything is printed or opened."""
     _open_closed_descriptors()
-    sys.stdout = sys.__stdout__ = _unfailing(sys.stdout)
-    sys.stderr = sys.__stderr__ = _unfailing(sys.stderr)
+    sys.stdout = _unfailing(sys.stdout)
+    sys.stderr = _unfailing(sys.stderr)
 
 
 def write_error() -> str | None:
     """Why standard output is incomplete, where its reader has not simply gone away."""
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    buffer = getattr(sys.stdout, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
     if isinstance(raw, _Unfailing):
         sys.stdout.flush()
         if raw.error is not None and raw.error.errno not in (errno.EPIPE, errno.EBADF, errno.EINVAL):
@@ -75,10 +78,13 @@ def _open_closed_descriptors() -> None:
 
 def _unfailing(stream: TextIO | None) -> TextIO:
     if stream is None or stream.closed:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open for the length of the process
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - open for the length of the process
     if not isinstance(stream, io.TextIOWrapper):
         return stream  # of a notebook or a test, which has no descriptor to fail
     encoding, options = stream.encoding, (stream.line_buffering, stream.write_through)
     buffer: Any = stream.detach()
-    raw = buffer.detach() if isinstance(buffer, io.BufferedWriter) else buffer
-    return io.TextIOWrapper(io.BufferedWriter(_Unfailing(raw)), encoding, "backslashreplace", None, *options)
+    if isinstance(buffer, io.BufferedWriter):
+        buffer = io.BufferedWriter(_Unfailing(buffer.detach()))
+    else:  # python -u, PYTHONUNBUFFERED
+        buffer = _Unfailing(buffer)
+    return io.TextIOWrapper(buffer, encoding, "backslashreplace", None, *options)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_args
 
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import check_output_folder
 from condseg_sdk.errors import OptionError
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
@@ -71,16 +74,18 @@ def run(options: argparse.Namespace) -> int:
         return 2 if report.errors else 0
     if options.no_progress:
         logging.getLogger("condseg_sdk").setLevel(logging.INFO)
-    result = finetune(
-        options.data,
-        output_dir=options.out,
-        resume=options.resume,
-        progress=not options.no_progress,
-        report=not options.no_report,
-        provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
-        **data,
-        **settings,
-    )
+    check_output_folder(Path(options.out))
+    with interrupts.raising(f"continue the run in {options.out} with the same command and --resume"):
+        result = finetune(
+            options.data,
+            output_dir=options.out,
+            resume=options.resume,
+            progress=not options.no_progress,
+            report=not options.no_report,
+            provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
+            **data,
+            **settings,
+        )
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
     print(f"{result.checkpoint_dir}: {figures} (on the validation part)")
     return 0

@@ -1,8 +1,8 @@
 """What Ctrl-C (SIGINT) and SIGTERM do to the `condseg` process: at most a line or a summary, and whole files.
 
-Before the work and while libraries load, the process ends at once. While it works there are two ways: `raising` lets the
-signal arrive as a KeyboardInterrupt, which cleans up on its way out, and `deferred` lets the work in hand be finished. A
-second signal always ends the process at once; files that were being written are removed.
+Before the work and while libraries load, the process ends at once. While it works there are two ways: `raising` lets
+the signal arrive as a KeyboardInterrupt, which cleans up on its way out, and `deferred` lets the work in hand be
+finished. A second signal always ends the process at once; files that were being written are removed.
 """
 
 from __future__ import annotations
@@ -51,10 +51,17 @@ def exit_code() -> int:
 
 
 @contextmanager
-def raising() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first signal."""
-    with _in_mode("raise"):
-        yield
+def raising(left: str = "") -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first signal.
+
+    Args:
+        left: What the user is told of the state in which the work was left.
+    """
+    try:
+        with _in_mode("raise"):
+            yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(left) from error
 
 
 @contextmanager

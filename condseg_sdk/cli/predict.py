@@ -86,22 +86,26 @@ class _Work:
 
     def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
         """Predictions with where they go, until `stop` is requested."""
-        on_error = (lambda _, error: self.skipped.append(error)) if self.skip else "raise"
-        stream = partial(self.predictor.stream, **self.request, on_error=on_error)
         images = self.outputs.images
         if images:
-            for seg in stream(list(images)):
+            for seg in self._stream(list(images)):
                 if stop.requested:
                     return
                 yield images[Path(seg.name)], seg
         for path, base in self.outputs.videos.items():
             video = Video(path)
-            for number, seg in enumerate(stream(video)):
+            for number, seg in enumerate(self._stream(video)):
                 if stop.requested:
                     return
                 yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
             if video.damage is not None:
                 self.damaged.append(path)
+
+    def _stream(self, source: Any) -> Iterator[Segmentation]:
+        def skip(_: Any, error: CondsegError) -> None:
+            self.skipped.append(error)
+
+        return self.predictor.stream(source, **self.request, on_error=skip if self.skip else "raise")
 
     def save(self, item: tuple[Path, Segmentation]) -> None:
         """Write an image's files: all of them, or none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,13 +45,13 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         if type(self.threshold) not in (int, float) or not 0 < self.threshold < 1:
-            raise OptionError(f"threshold={self.threshold!r} must be a number above 0 and below 1")
+            raise OptionError(f"threshold={reprlib.repr(self.threshold)} must be a number above 0 and below 1")
         if not isinstance(self.preprocessing, Preprocessing):
-            raise OptionError(f"preprocessing={self.preprocessing!r} must be a Preprocessing")
+            raise OptionError(f"preprocessing={reprlib.repr(self.preprocessing)} must be a Preprocessing")
         for name in ("network", "provenance"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
-                raise OptionError(f"{name}={value!r} must be a dictionary")
+                raise OptionError(f"{name}={reprlib.repr(value)} must be a dictionary")
             object.__setattr__(self, name, as_json(name, dict(value)))  # also a copy of our own
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,6 +66,8 @@ class CheckpointConfig:
         Raises:
             CheckpointError: a key is missing or unknown, a value is not allowed, or the format is a newer one.
         """
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"the config must be a JSON object, not {reprlib.repr(values)}")
         version = values.get("format_version")
         if type(version) is int and version > FORMAT_VERSION:
             raise CheckpointError(
@@ -74,7 +77,7 @@ class CheckpointConfig:
         if version != FORMAT_VERSION or set(values) != set(KEYS):
             raise CheckpointError(
                 f"the keys must be {', '.join(KEYS)} with format_version {FORMAT_VERSION}, "
-                f"not {', '.join(map(str, values))} with {version!r}"
+                f"not {reprlib.repr(list(values))} with {reprlib.repr(version)}"
             )
         try:
             return cls(
@@ -91,7 +94,7 @@ def _writer(values: Mapping[str, Any]) -> str:
     """The release that wrote a config.json, the one thing about a newer format that is sure to be read."""
     provenance = values.get("provenance")
     version = provenance.get("package_version") if isinstance(provenance, Mapping) else None
-    return str(version) if version else "in the version its author used"
+    return reprlib.repr(version).strip("'") if version else "in the version its author used"
 
 
 def as_json(name: str, value: Any) -> Any:

@@ -22,7 +22,7 @@ from condseg_sdk.files import atomic_folder
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.models.card import model_card
 from condseg_sdk.models.config import CheckpointConfig, as_json
-from condseg_sdk.models.tensors import WeightsDtype, fill, read_tensors, tensors_to_bytes
+from condseg_sdk.models.tensors import WeightsDtype, load_weights, tensors_to_bytes
 
 __all__ = ["PretrainedNetwork", "write_checkpoint"]
 
@@ -103,7 +103,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
                 network = cls(**arguments)
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE}: no network can be built of it ({error})") from error
-        fill(network, read_tensors(_existing(folder, weights.name)), source=weights)
+        load_weights(network, _existing(folder, weights.name))
         network.checkpoint_config = replace(config, network=arguments) if config else None
         return network
 

@@ -18,8 +18,11 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.errors import OptionError
+from condseg_sdk.files import is_utf8
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.models.config import as_json
+from condseg_sdk.options import check_flags, check_path
 from condseg_sdk.training.base import Base, at_size, open_base
 from condseg_sdk.training.data import (
     CachedPairs,
@@ -102,6 +105,7 @@ def check(
     return dataset, check_dataset(dataset, bits=bits)
 
 
+@fork_safe
 def finetune(
     data: DataSource,
     *,
@@ -186,7 +190,7 @@ def finetune(
         precision: of the computation; weights are kept in float32.
         workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
         seed: of everything random, 0 to 2**32 - 1.
-        deterministic: the same bits every time on the same machine.
+        deterministic: The same bits every time on the same machine with the same number of threads.
         resume: go on with the run in `output_dir` from its last saved epoch, or start one if there is none. The result
             is that of a run without interruption.
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
@@ -240,7 +244,12 @@ def finetune(
     if provenance is not None:
         provenance = _plain(provenance)
     loggers = _loggers(logger)
-    run = RunFolder(Path(output_dir))
+    run = RunFolder(check_path("output_dir", output_dir))
+    if not is_utf8(run.path.absolute()):
+        raise OptionError(
+            f"output_dir={os.fspath(output_dir)!r}: TensorBoard needs a path in UTF-8; choose another one"
+        )
+    check_flags(resume=resume, progress=progress, report=report)
     _check_outside(run.path, data)
     if report:
         check_report_folder(run.path)
@@ -280,8 +289,9 @@ def finetune(
                 data=str((provenance or {}).get("data", data_name(data))),
             )
     wait_for_the_others()
+    result = run.result()
     return FinetuneResult(
-        run.checkpoint, run.result()["metrics"], read_history(run.path), run.report if run.report.exists() else None
+        run.checkpoint, result["metrics"], result["history"], run.report if run.report.exists() else None
     )
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from condseg_sdk.opencv import cv2
 
 __all__ = ["Fingerprint", "fingerprint", "near_duplicates"]
 

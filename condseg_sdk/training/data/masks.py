@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
@@ -19,6 +18,7 @@ from PIL import Image, ImageChops, ImageOps
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.image_files import open_image, orientation_of
 from condseg_sdk.images import IMAGE_SUFFIXES
+from condseg_sdk.opencv import cv2
 from condseg_sdk.training.data import regions
 from condseg_sdk.training.data.arrays import ARRAY_SUFFIXES, read_array
 from condseg_sdk.training.data.pairs import MaskSource, MergedMask, RegionMask

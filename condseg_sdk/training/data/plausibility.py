@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from condseg_sdk.opencv import cv2
 from condseg_sdk.training.data.pairs import Problem, problems_of
 
 __all__ = ["MaskShape", "describe_shape", "implausible"]
