@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Check a set of images and masks, then train on it: stage 2 of the paper, after stage 1 with --stage1-epochs. "
         "What is not said is chosen from data and machine, and printed with its reason."
     )
-    parser.add_argument("data", help="folder, CSV or annotation file (COCO, LabelMe, VIA) with images and masks (docs/data.md)")
+    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", help="folder of the run; the checkpoint appears in OUT/checkpoint")
     target.add_argument("--check", action="store_true", help="stop after the check of the data, exit code 2 on errors")
