@@ -275,12 +275,14 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it has not what condseg_sdk needs")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        cause = error.__cause__
-        remedy = _remedy(cause) or f"check the path, or where there is a network, run `{fetch}`"
+        cause, known = error.__cause__, _remedy(error.__cause__)
+        remedy = (
+            f"{known}, then run `{fetch}`" if known else f"check the path, or where there is a network, run `{fetch}`"
+        )
         return ModelNotFoundError(
             f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(cause)}; {remedy}"
         )
-    remedy = _remedy(error) or f"try again later, or run `{fetch}`"
+    remedy = f"{_remedy(error) or 'try again later'}, or run `{fetch}`"
     return ModelNotFoundError(f"{source} could not be fetched{_reason(error)}; {remedy}")
 
 
