@@ -47,18 +47,20 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.verdicts: dict[tuple[str, int], Verdict] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    self._keep(Verdict(**json.loads(line)))
-                except (ValueError, TypeError):
-                    continue  # the line of a campaign that was killed as it wrote
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for line in text.splitlines():
+            try:
+                self._keep(Verdict(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue  # the line of a campaign that was killed as it wrote
+        self._is_torn = bool(text) and not text.endswith("\n")
 
     def add(self, verdict: Verdict) -> None:
         self._keep(verdict)
         values = {key: value for key, value in asdict(verdict).items() if key != "details"}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write("\n" * self._is_torn + json.dumps(values) + "\n")
+        self._is_torn = False
 
     def _keep(self, verdict: Verdict) -> None:
         self.verdicts[verdict.target, verdict.number] = verdict
@@ -234,7 +236,10 @@ class _Worker:
         stack = self.folder / "stack.txt"
         if hasattr(signal, "SIGUSR1") and stack.exists():
             os.kill(self.process.pid, signal.SIGUSR1)
-            time.sleep(0.2)
+            for _ in range(20):
+                time.sleep(0.1)
+                if stack.stat().st_size:
+                    break
         self.stop(at_once=True)
         return our_frame(stack.read_text()) if stack.exists() else "an unknown place"
 

@@ -266,7 +266,13 @@ def _near(rng: Random, value: Any, values: Sequence[Any]) -> Any:
         cut = rng.randrange(len(value) + 1)
         extra = rng.choice(("\n", "\0", "\ud800", "\u2028", " ", "/", "\\", "x" * 5000))
         return rng.choice(
-            (value[:cut], value + value, value[:cut] + extra + value[cut:], value.upper(), value.encode().hex())
+            (
+                value[:cut],
+                value + value,
+                value[:cut] + extra + value[cut:],
+                value.upper(),
+                value.encode("utf-8", "replace").hex(),
+            )
         )
     return rng.choice(values)
 

@@ -35,7 +35,7 @@ class Verdict:
         verdict: "ok" for a prediction, "error" for a CondsegError as it should be, "fail" for anything else.
         kind: What failures are counted by: the exception and the place in our code.
         message: The error's text.
-        seconds: Time from opening the files to the end.
+        seconds: Processor time from opening the files to the end; of a process that was killed, all time.
         megabytes: The process's greatest resident memory meanwhile; 0 where the system does not tell.
         details: Traceback of a failure; not in the log.
     """
@@ -99,9 +99,13 @@ def judge(target: Target, number: int, corpus: Path, folder: Path) -> Verdict:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    case = target.mutate(Random(f"{target.name} {number}"), corpus, folder)
+    try:
+        case = target.mutate(Random(f"{target.name} {number}"), corpus, folder)
+    except Exception as error:  # noqa: BLE001 - a fault of the fuzzer's own, which must not look like a crash
+        kind = f"the mutation itself: {type(error).__name__} at {_place(error)}"
+        return Verdict(target.name, number, "fail", kind, str(error)[:MESSAGE_LIMIT], details=traceback.format_exc())
     _write("/proc/self/clear_refs", "5")  # begin anew with the greatest resident memory
-    start = time.monotonic()
+    start = time.process_time()
     kind, message, details = "", "", ""
     verdict: Literal["ok", "error", "fail"] = "ok"
     try:
@@ -115,7 +119,7 @@ def judge(target: Target, number: int, corpus: Path, folder: Path) -> Verdict:
     except BaseException as error:  # noqa: BLE001 - any exception but ours is what is looked for
         verdict, message, details = "fail", f"{error}", traceback.format_exc()
         kind = f"{type(error).__name__} at {_place(error)}"
-    seconds = round(time.monotonic() - start, 3)
+    seconds = round(time.process_time() - start, 3)
     message = message.encode("utf-8", "backslashreplace").decode()[:MESSAGE_LIMIT]
     return Verdict(target.name, number, verdict, kind, message, seconds, _peak_megabytes(), details)
 
