@@ -21,12 +21,11 @@ import torch
 from PIL import Image, features
 from safetensors.torch import save_file
 
-from condseg_sdk import Predictor, finetune
+from condseg_sdk import Predictor
 from condseg_sdk.cli.models import run as list_models_command
 from condseg_sdk.images import load_image
 from condseg_sdk.runtimes.metadata import CONFIG_KEY, EXPORT_KEY
-from condseg_sdk.training.data import CachedPairs
-from condseg_sdk.training.finetune import check
+from condseg_sdk.training.data import CachedPairs, check_dataset, open_dataset
 from condseg_sdk.weights.convert import convert_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.manifest import list_models
@@ -185,9 +184,10 @@ def _mutate_mask(rng: Random, corpus: Path, folder: Path) -> Case:
     return Case(data, (path.name, "train.txt"))
 
 
-def _read_set(case: Case, corpus: Path, **options: Any) -> None:
+def _read_set(case: Case, corpus: Path) -> None:
     """As `finetune` reads a training set, up to its first batch."""
-    dataset, report = check(case.path, **options)
+    dataset = open_dataset(case.path)
+    report = check_dataset(dataset)
     lines = [problem.line() for problem in report.problems]
     assert all(len(line.splitlines()) == 1 for line in lines), f"a problem of several lines: {lines}"
     assert str(report)
@@ -470,6 +470,8 @@ def _trains_for_long(path: Path) -> bool:
 
 
 def _resume(case: Case, corpus: Path) -> None:
+    from condseg_sdk import finetune  # loads Lightning, which no other target needs
+
     finetune(
         corpus / "resume" / "set",
         output_dir=case.path,
