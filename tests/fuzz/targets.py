@@ -181,7 +181,7 @@ def _mutate_mask(rng: Random, corpus: Path, folder: Path) -> Case:
     path = data / "masks" / f"1{source.suffix}"
     numpy = source.suffix in (".npy", ".npz")
     path.write_bytes(mutate_numpy(rng, content) if numpy else mutate_image(rng, content, others))
-    return Case(data, (path.name, "train.txt"))
+    return Case(data, (path.name, "1.png", "train.txt"))
 
 
 def _read_set(case: Case, corpus: Path) -> None:
