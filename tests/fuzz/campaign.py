@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import shutil
@@ -224,11 +223,11 @@ class _Worker:
         return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
     def _computed(self) -> float:
-        """Seconds of processor time so far, of all threads; infinite where the system does not tell."""
+        """Seconds of processor time so far, of all threads; the time itself where the system does not tell."""
         try:
             values = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
-            return math.inf
+            return time.monotonic()
         return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
     def _kill_and_locate(self) -> str:

@@ -97,11 +97,12 @@ def make_onnx(path: Path) -> Path:
         helper.make_node("Conv", ["c", "w2"], ["d"], kernel_shape=[3, 3], pads=[2] * 4, dilations=[2, 2], group=4),
         helper.make_node("Resize", ["d", "", "scales"], ["e"], mode="linear"),
         helper.make_node("Concat", ["b", "e"], ["f"], axis=1),
-        helper.make_node("Conv", ["f", "w3"], ["mask"], kernel_shape=[1, 1]),
+        helper.make_node("Conv", ["f", "w3"], ["g"], kernel_shape=[1, 1]),
+        helper.make_node("Resize", ["g", "", "scales"], ["mask"], mode="linear"),
         helper.make_node("Neg", ["mask"], ["uncertainty"]),
     ]
     maps = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, "rows", "columns"])
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, "height", "width"])
         for name in ("mask", "uncertainty")
     ]
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, "height", "width"])
