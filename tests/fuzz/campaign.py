@@ -21,7 +21,6 @@ from .worker import Verdict, our_frame, silence, work
 __all__ = ["Limits", "Log", "make_corpora", "plan", "run_cases", "summary"]
 
 POLL = 0.05  # seconds between two looks at a worker's memory
-IDLE_FACTOR = 5
 RECYCLED_AFTER = 2000  # cases, so that what one leaves behind does not add up
 # Loaded once; workers are forked from there. Whatever starts threads on import must not be in it.
 PRELOADED = ["condseg_sdk.predictor", "condseg_sdk.training.data", "condseg_sdk.weights.convert", "onnx"]
@@ -32,7 +31,7 @@ class Limits:
     """What a case may take.
 
     Attributes:
-        seconds: Time that its process computes; five times that where it does nothing, since a busy machine is no hang.
+        seconds: Processor time of its process, and time in which it does nothing at all.
         megabytes: Resident memory of its process.
     """
 
@@ -159,7 +158,9 @@ class _Worker:
     done: int = 0
     case: tuple[str, int] = ("", 0)
     start: float = 0.0
+    active: float = 0.0
     computed: float = 0.0
+    computed_before: float = 0.0
 
     def begin(self, case: tuple[str, int]) -> None:
         if self.process is not None and self.done >= RECYCLED_AFTER:
@@ -167,7 +168,8 @@ class _Worker:
         if self.process is None:
             self._launch()
         self.case = case
-        self.start, self.computed = time.monotonic(), self._computed()
+        self.start = self.active = time.monotonic()
+        self.computed = self.computed_before = self._activity()[1]
         self.connection.send(case)
 
     def _launch(self) -> None:
@@ -199,10 +201,7 @@ class _Worker:
             self.stop()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             return self._lost(f"crash ({name})", self._output())
-        megabytes, seconds = self._megabytes(), time.monotonic() - self.start
-        is_slow = seconds > self.limits.seconds and (
-            self._computed() - self.computed > self.limits.seconds or seconds > IDLE_FACTOR * self.limits.seconds
-        )
+        megabytes, is_slow = self._megabytes(), self._is_slow()
         if megabytes <= self.limits.megabytes and not is_slow:
             return None
         place = self._kill_and_locate()
@@ -222,13 +221,21 @@ class _Worker:
             return 0
         return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
-    def _computed(self) -> float:
-        """Seconds of processor time so far, of all threads; the time itself where the system does not tell."""
+    def _is_slow(self) -> bool:
+        """Whether the case has used up its time: of the processor, or of doing nothing. A busy machine is no hang."""
+        state, computed = self._activity()
+        now = time.monotonic()
+        if state in "RD" or computed > self.computed:
+            self.active, self.computed = now, computed
+        return max(computed - self.computed_before, now - self.active) > self.limits.seconds
+
+    def _activity(self) -> tuple[str, float]:
+        """Linux's letter for what the process does, and the seconds of processor time of all its threads so far."""
         try:
             values = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
-            return time.monotonic()
-        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+            return "S", 0.0
+        return values[0], (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
     def _kill_and_locate(self) -> str:
         """End the process, and tell where in our code it was."""
