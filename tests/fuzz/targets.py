@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, features
+from pycocotools import mask as coco_mask
 from safetensors.torch import save_file
 
 from condseg_sdk import Predictor
@@ -208,7 +209,7 @@ def _make_tables(folder: Path) -> None:
         [box],
         [box, [1, 1, 5, 1, 5.5, 6]],
         {"size": [30, 40], "counts": counts},
-        {"size": [30, 40], "counts": "Q<T1000000000000000000000000000000000"},
+        {"size": [30, 40], "counts": coco_mask.encode(np.asfortranarray(region()))["counts"].decode()},
         [box],
     ]
     coco = {
@@ -223,6 +224,37 @@ def _make_tables(folder: Path) -> None:
         "categories": [{"id": 1, "name": "polyp"}, {"id": 2, "name": "lesion"}],
     }  # fmt: skip
     (folder / "coco.json").write_text(json.dumps(coco))
+    pairs = [[x, y] for x, y in zip(box[::2], box[1::2], strict=True)]
+    labelme = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": [
+            {"label": "polyp", "points": pairs, "group_id": None, "shape_type": "polygon", "flags": {}},
+            {"label": "polyp", "points": [[20, 10], [22, 14]], "group_id": None, "shape_type": "circle", "flags": {}},
+            {"label": "polyp", "points": [[3, 3], [7, 8]], "group_id": None, "shape_type": "rectangle", "flags": {}},
+        ],
+        "imagePath": "1.png",
+        "imageData": None,
+        "imageHeight": 30,
+        "imageWidth": 40,
+    }
+    (folder / "labelme.json").write_text(json.dumps(labelme))
+    polygon = {"name": "polygon", "all_points_x": box[::2], "all_points_y": box[1::2]}
+    shapes = [
+        polygon,
+        {"name": "rect", "x": 3, "y": 3, "width": 9, "height": 8},
+        {"name": "circle", "cx": 9, "cy": 9, "r": 4},
+    ]
+    via = {
+        f"{n}.png1234": {
+            "filename": f"{n}.png",
+            "size": 1234,
+            "regions": [{"shape_attributes": shape, "region_attributes": {}} for shape in shapes],
+            "file_attributes": {},
+        }
+        for n in range(1, 6)
+    }
+    (folder / "via.json").write_text(json.dumps(via))
     rows = [("image", "mask", "patient", "split")]
     rows += [(f"images/{n}.png", f"masks/{n}.png", f"p{n}", "train" if n < 4 else "val") for n in range(1, 6)]
     for name, delimiter in (("table.csv", ","), ("semicolon.csv", ";"), ("table.tsv", "\t")):
@@ -231,18 +263,28 @@ def _make_tables(folder: Path) -> None:
     (folder / "train.txt").write_text("1\n2\nimages/3.png\n")
 
 
+TABLES = ("coco.json",) * 4 + ("labelme.json", "via.json", "table.csv", "semicolon.csv", "table.tsv", "train.txt")
+
+
 def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
     data = folder / "case-set"
     shutil.copytree(corpus / "tables" / "set", data, copy_function=_link)
-    name = rng.choice(("coco.json", "coco.json", "coco.json", "table.csv", "semicolon.csv", "table.tsv", "train.txt"))
+    name = rng.choice(TABLES)
     content = (corpus / "tables" / name).read_bytes()
-    if name == "coco.json":
+    if name.endswith(".json"):
         mutated = mutate_json(rng, json.loads(content)) if rng.random() < 0.9 else mutate_bytes(rng, content)
     else:
         mutated = mutate_lines(rng, content.decode()) if rng.random() < 0.7 else mutate_bytes(rng, content)
-    (data / name).unlink(missing_ok=True)
-    (data / name).write_bytes(mutated)
-    return Case(data if name == "train.txt" else data / name, (name, "case-set"))
+    path = data / name
+    if name == "labelme.json":  # a file beside each image instead of a mask
+        shutil.rmtree(data / "masks")
+        for number in range(2, 6):
+            intact = content.replace(b"1.png", b"%d.png" % number)
+            (data / "images" / f"{number}.json").write_bytes(intact)
+        path = data / "images" / "1.json"
+    path.unlink(missing_ok=True)  # it may be a link
+    path.write_bytes(mutated)
+    return Case(data if name in ("train.txt", "labelme.json") else path, (path.name, "case-set"))
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------
