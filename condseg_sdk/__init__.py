@@ -10,6 +10,7 @@ Not a medical device: for research and development, not for diagnosis or treatme
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from condseg_sdk.errors import (
@@ -19,18 +20,20 @@ from condseg_sdk.errors import (
     DeviceError,
     ExportError,
     ImageError,
+    InstallationError,
     ModelNotFoundError,
     OptionError,
 )
-from condseg_sdk.models import ConDSeg
-from condseg_sdk.predictor import Predictor
-from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.segmentation import Segmentation
-from condseg_sdk.training.settings import FinetuneSettings
-from condseg_sdk.weights.manifest import list_models
+from condseg_sdk.privacy import disable_telemetry
 
 if TYPE_CHECKING:
+    from condseg_sdk.models import ConDSeg
+    from condseg_sdk.predictor import Predictor
+    from condseg_sdk.preprocessing import Preprocessing
+    from condseg_sdk.segmentation import Segmentation
     from condseg_sdk.training.finetune import FinetuneResult, finetune
+    from condseg_sdk.training.settings import FinetuneSettings
+    from condseg_sdk.weights.manifest import list_models
 
 __version__ = "0.1.0"
 
@@ -44,6 +47,7 @@ __all__ = [
     "FinetuneResult",
     "FinetuneSettings",
     "ImageError",
+    "InstallationError",
     "ModelNotFoundError",
     "OptionError",
     "Predictor",
@@ -53,15 +57,35 @@ __all__ = [
     "list_models",
 ]
 
-_TRAINING = ("finetune", "FinetuneResult")
+disable_telemetry()  # before any of the libraries below is loaded
+
+_MODULES = {
+    "ConDSeg": "condseg_sdk.models",
+    "FinetuneResult": "condseg_sdk.training.finetune",
+    "FinetuneSettings": "condseg_sdk.training.settings",
+    "Predictor": "condseg_sdk.predictor",
+    "Preprocessing": "condseg_sdk.preprocessing",
+    "Segmentation": "condseg_sdk.segmentation",
+    "finetune": "condseg_sdk.training.finetune",
+    "list_models": "condseg_sdk.weights.manifest",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the training stack (Lightning, kornia) only when somebody asks for it."""
-    if name not in _TRAINING:
+    """Load PyTorch, OpenCV and the training stack only when a name that needs them is asked for.
+
+    Errors can thus be imported, and the command line can answer, where one of these cannot be loaded.
+    """
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from condseg_sdk.training import finetune as module
+        value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        raise CondsegError(f"{name} needs {error.name}: pip install 'condseg_sdk[train]'") from error
-    return getattr(module, name)
+        extra = "[train]" if _MODULES[name] == "condseg_sdk.training.finetune" else ""
+        raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

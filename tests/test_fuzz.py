@@ -58,7 +58,7 @@ def test_what_is_damaged_is_intact_before(
 ) -> None:
     """Otherwise no case would come further than the first fault of the corpus."""
     for mutation in ("image", "numpy", "onnx", "safetensors", "torch", "bytes", "lines", "json"):
-        monkeypatch.setattr(targets, f"mutate_{mutation}", lambda _, data, *others: data)
+        monkeypatch.setattr(targets, f"mutate_{mutation}", lambda _rng, data, *_: data)
     monkeypatch.setattr(targets, "mutate_json", lambda _, value: json.dumps(value).encode())
     monkeypatch.setattr(targets, "mutate_lines", lambda _, text: text.encode())
     verdicts = [judge(TARGETS[name], number, corpus, tmp_path / "case") for number in range(10)]

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from condseg_sdk import CondsegError, ImageError, Preprocessing, Segmentation
-from condseg_sdk.images import load_image
+from condseg_sdk.images import read_image
 from condseg_sdk.pipeline import Named, Pipeline, Request
 from condseg_sdk.runtimes.base import Maps
 
@@ -79,11 +79,11 @@ def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.M
             running.clear()
             return super().run(batch, uncertainty=uncertainty)
 
-    def watched(*arguments: Any, **options: Any) -> NDArray[np.uint8]:
+    def watched(*arguments: Any, **options: Any) -> Any:
         begun.append(running.is_set())
-        return load_image(*arguments, **options)
+        return read_image(*arguments, **options)
 
-    monkeypatch.setattr("condseg_sdk.pipeline.load_image", watched)
+    monkeypatch.setattr("condseg_sdk.pipeline.read_image", watched)
     assert values(pipeline(Exclusive(device="cpu")).answer(frames(40))) == list(range(40))
     # One that had just passed the gate when it closed may be counted for each batch.
     assert sum(begun) <= 10 < len(begun)

@@ -69,7 +69,7 @@ def test_the_answer_is_the_networks_own(predictor: Predictor, checkpoint: Path, 
     pixels = np.asarray(Image.open(folder / "5.png"))
     with torch.inference_mode():
         logits = network.eval()(torch.from_numpy(config.preprocessing(pixels))[None]).mask[0, 0]
-    np.testing.assert_allclose(predictor(folder / "5.png").logits, logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(predictor(folder / "5.png").logits, logits.numpy(), rtol=1e-4, atol=TOLERANCE)
 
 
 def test_one_source_gives_one_answer_many_give_a_list_in_order(predictor: Predictor, folder: Path) -> None:
@@ -84,8 +84,13 @@ def test_one_source_gives_one_answer_many_give_a_list_in_order(predictor: Predic
     array = np.zeros((40, 50, 3), np.uint8)
     for one in (array, torch.zeros(3, 40, 50), Image.fromarray(array), (folder / "0.png").read_bytes()):
         assert len(list(predictor.stream(one))) == 1
-    with (folder / "0.png").open("rb") as file, pytest.raises(ImageError, match="is no image; give a path, bytes"):
-        next(predictor.stream(file))
+    with (folder / "0.png").open("rb") as file:
+        (seg,) = predictor.stream(file)
+        assert predictor(file).name == seg.name == names[0]  # read from where it was, both times
+    assert seg.overlay().size == seg.size[::-1]  # although the file is closed
+    assert pickle.loads(pickle.dumps(seg)).area == seg.area
+    with pytest.raises(ImageError, match="cannot be read"):
+        predictor(file)
 
 
 @pytest.mark.parametrize("options", [{}, {"tta": True}, {"tile": 40}, {"uncertainty": True}])
@@ -135,7 +140,9 @@ def test_the_threshold_is_the_checkpoints_unless_given(predictor: Predictor, fol
     seg = predictor(folder / "1.png")
     assert seg.threshold == predictor.threshold
     other = predictor(folder / "1.png", threshold=0.9)
-    np.testing.assert_array_equal(other.mask, seg.probability >= np.float32(0.9))
+    clear = np.abs(seg.probability - 0.9) > 1e-5
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(other.mask[clear], (seg.probability >= 0.9)[clear])
 
 
 def test_a_bad_image_raises_is_skipped_or_is_handed_over(

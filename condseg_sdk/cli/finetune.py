@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import check_output_folder
 from condseg_sdk.errors import OptionError
+from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 
-HELP = "train on images and masks of your own"
 DATA = {
     "masks": "folder of masks, or COCO file, that stands apart from the images",
     "train_list": "text file with the names to train on, one a line",
@@ -68,21 +69,23 @@ def run(options: argparse.Namespace) -> int:
     settings["network"] = _network(options.network)
     if options.check:
         FinetuneSettings(**settings)
-        _, report = check(options.data, **data, validation=options.validation, seed=options.seed)
+        _, report = check(options.data, **data, validation=options.validation, seed=options.seed, bits=options.bits)
         print(report)
         return 2 if report.errors else 0
     if options.no_progress:
         logging.getLogger("condseg_sdk").setLevel(logging.INFO)
-    result = finetune(
-        options.data,
-        output_dir=options.out,
-        resume=options.resume,
-        progress=not options.no_progress,
-        report=not options.no_report,
-        provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
-        **data,
-        **settings,
-    )
+    check_output_folder(Path(options.out))
+    with interrupts.raising(f"continue the run in {options.out} with the same command and --resume"):
+        result = finetune(
+            options.data,
+            output_dir=options.out,
+            resume=options.resume,
+            progress=not options.no_progress,
+            report=not options.no_report,
+            provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
+            **data,
+            **settings,
+        )
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
     print(f"{result.checkpoint_dir}: {figures} (on the validation part)")
     return 0
@@ -92,7 +95,4 @@ def _network(value: str | None) -> Any:
     """A name, or a JSON file with arguments of `ConDSeg`."""
     if value is None or not value.endswith(".json"):
         return value
-    try:
-        return json.loads(Path(value).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--network {value} is no JSON file with arguments of ConDSeg ({error})") from error
+    return read_json_object(value, error=OptionError, remedy="give a JSON file with arguments of ConDSeg")

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.training.data import splits
-from condseg_sdk.training.data.coco import read_coco
+from condseg_sdk.training.data.annotations import read_annotation_file
 from condseg_sdk.training.data.folders import read_folder
 from condseg_sdk.training.data.names import part_of
 from condseg_sdk.training.data.pairs import Dataset, Found, Pair, Part
@@ -134,12 +134,14 @@ def _read(data: Any, masks: PathLike | None, groups: str | None) -> Found:
         if not isinstance(data, Sequence):
             raise OptionError(f"data is {type(data).__name__}; give a folder, a CSV or COCO file, or a list of pairs")
         found = read_pairs(data)
+    elif os.path.isdir(data):  # noqa: PTH112 - unlike pathlib's, it answers for any string
+        found = read_folder(Path(data), None if masks is None else Path(masks))
     elif Path(data).suffix.lower() in (".csv", ".tsv"):
         if groups in read_csv_columns(Path(data)):
             return read_csv(Path(data), group_column=groups)
         found = read_csv(Path(data))
     elif Path(data).suffix.lower() == ".json":
-        found = read_coco([Path(data)], folder=Path(data).parent)
+        found = read_annotation_file(Path(data), folder=Path(data).parent)
     elif Path(data).is_file():
         raise DatasetError(f"{data} is neither a folder nor a .csv or .json file; give one of these")
     else:
