@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from condseg_sdk.privacy import disable_telemetry
+
 TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
     from typing import Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         DeviceError,
         ExportError,
         ImageError,
+        InstallationError,
         ModelNotFoundError,
         OptionError,
     )
@@ -46,6 +49,7 @@ __all__ = [
     "FinetuneResult",
     "FinetuneSettings",
     "ImageError",
+    "InstallationError",
     "ModelNotFoundError",
     "OptionError",
     "Predictor",
@@ -55,45 +59,43 @@ __all__ = [
     "list_models",
 ]
 
-# Loaded when somebody asks for them: `condseg --help` needs no PyTorch, a predictor no training stack.
-_HOMES = {
-    **dict.fromkeys(
-        (
-            "CheckpointError",
-            "CondsegError",
-            "DatasetError",
-            "DeviceError",
-            "ExportError",
-            "ImageError",
-            "ModelNotFoundError",
-            "OptionError",
-        ),
-        "errors",
-    ),
-    "ConDSeg": "models",
-    "FinetuneResult": "training.finetune",
-    "FinetuneSettings": "training.settings",
-    "Predictor": "predictor",
-    "Preprocessing": "preprocessing",
-    "Segmentation": "segmentation",
-    "finetune": "training.finetune",
-    "list_models": "weights.manifest",
+disable_telemetry()  # before any of the libraries below is loaded
+
+_MODULES = {
+    "CheckpointError": "condseg_sdk.errors",
+    "CondsegError": "condseg_sdk.errors",
+    "DatasetError": "condseg_sdk.errors",
+    "DeviceError": "condseg_sdk.errors",
+    "ExportError": "condseg_sdk.errors",
+    "ImageError": "condseg_sdk.errors",
+    "InstallationError": "condseg_sdk.errors",
+    "ModelNotFoundError": "condseg_sdk.errors",
+    "OptionError": "condseg_sdk.errors",
+    "ConDSeg": "condseg_sdk.models",
+    "FinetuneResult": "condseg_sdk.training.finetune",
+    "FinetuneSettings": "condseg_sdk.training.settings",
+    "Predictor": "condseg_sdk.predictor",
+    "Preprocessing": "condseg_sdk.preprocessing",
+    "Segmentation": "condseg_sdk.segmentation",
+    "finetune": "condseg_sdk.training.finetune",
+    "list_models": "condseg_sdk.weights.manifest",
 }
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    """Load a name's module when it is asked for: errors need no PyTorch or OpenCV, a predictor no training stack.
+
+    The command line takes care of signals before anything that takes time is loaded.
+    """
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module(f"{__name__}.{home}")
+        value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        if home != "training.finetune":
-            raise
-        from condseg_sdk.errors import CondsegError
+        extra = "[train]" if _MODULES[name] == "condseg_sdk.training.finetune" else ""
+        from condseg_sdk.errors import InstallationError
 
-        raise CondsegError(f"{name} needs {error.name}: pip install 'condseg_sdk[train]'") from error
-    value = getattr(module, name)
+        raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error
     globals()[name] = value
     return value
 

@@ -14,7 +14,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,6 +21,7 @@ from PIL import Image
 from condseg_sdk.errors import ImageError, OptionError, check_choice
 from condseg_sdk.files import atomic_write
 from condseg_sdk.images import ColorOrder, ImageSource, load_image
+from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_path
 from condseg_sdk.preprocessing import restore
 from condseg_sdk.provenance import seal_json, seal_png
@@ -75,6 +75,8 @@ class Segmentation:
         name: The image's name, for people.
         color_order: Channel order of `source` where that is a NumPy array.
         uncertainty_logits: Like `logits`, where uncertainty was asked for.
+        bits: Number of bits with which the source was read, where it has 16-bit values.
+        frame: Number of the frame in its video, from 0, where the source is one; missing frames keep their numbers.
 
     Raises:
         OptionError: The threshold is not between 0 and 1, or a map is not of finite float32 numbers (h, w).
@@ -95,6 +97,8 @@ class Segmentation:
     name: str
     color_order: ColorOrder = field(default="rgb", repr=False)
     uncertainty_logits: NDArray[np.float32] | None = field(default=None, repr=False)
+    bits: int | None = field(default=None, repr=False)
+    frame: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.threshold, (int, float, np.floating)) and 0 < self.threshold < 1):
@@ -249,8 +253,8 @@ class Segmentation:
             raise OptionError(f"color={color!r} must be three numbers in [0, 255]: red, green, blue")
         if not 0 <= alpha <= 1:
             raise OptionError(f"alpha={alpha!r} must lie in [0, 1]")
-        source, order = (self.source, self.color_order) if image is None else (image, "rgb")
-        pixels = load_image(source, color_order=order)
+        source, order, bits = (self.source, self.color_order, self.bits) if image is None else (image, "rgb", None)
+        pixels = load_image(source, color_order=order, bits=bits)
         if pixels.shape[:2] != self.size:
             sizes = f"{pixels.shape[:2]} (height, width) and the mask {self.size}"
             raise ImageError(f"{self.name}: the image is {sizes}; give the image that was segmented")

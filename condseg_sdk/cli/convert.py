@@ -8,7 +8,7 @@ from typing import get_args
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
-from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.errors import CheckpointError, CondsegError, OptionError
 from condseg_sdk.images import ColorOrder
 from condseg_sdk.provenance import is_ours
 
@@ -60,13 +60,16 @@ def _check_own(folder: Path, source: str) -> None:
     Raises:
         OptionError: There is such a checkpoint.
     """
+    from condseg_sdk.json_files import read_json_object
     from condseg_sdk.models.card import model_card
-    from condseg_sdk.models.config import CheckpointConfig, read_json
+    from condseg_sdk.models.config import CheckpointConfig
 
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     try:
-        config = CheckpointConfig.from_dict(read_json(folder / "config.json"))
+        config = CheckpointConfig.from_dict(
+            read_json_object(folder / "config.json", error=CheckpointError, remedy="convert it again")
+        )
         card = (folder / "README.md").read_text(encoding="utf-8")
         title = next((line[2:] for line in card.splitlines() if line.startswith("# ")), "")
         own = config.provenance.get("converted_from") == source and card == model_card(config, name=title)

@@ -21,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "at 256x256 as in the paper and at the images' own size (docs/evaluation.md)."
     )
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
-    parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
-    parser.add_argument("--masks", help="folder of masks, or COCO file, that stands apart from the images")
+    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
+    parser.add_argument("--masks", help="folder of masks, or annotation file, that stands apart from the images")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
     which.add_argument("--part", choices=PARTS, help="only this part, as the data or the checkpoint's run names it")
@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     parser.add_argument("--tta", action="store_true", help="average over four mirror images")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    parser.add_argument("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
     parser.add_argument("--uncertainty", action="store_true", help="measure the uncertainty map, too")
     parser.add_argument(
         "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
             tta=options.tta,
             tile=options.tile,
             uncertainty=options.uncertainty,
+            bits=options.bits,
             spacing=options.spacing,
             batch_size=options.batch_size,
             seed=options.seed,
@@ -111,7 +113,7 @@ def _command(options: argparse.Namespace) -> str:
     """The command that makes the same figures again, without what only says where to write and to compute."""
     words = ["condseg", "evaluate", options.model, options.data]
     given: dict[str, Any] = {"masks": options.masks, "list": options.list, "part": options.part}
-    given |= {"threshold": options.threshold, "tile": options.tile, "spacing": options.spacing}
+    given |= {"threshold": options.threshold, "tile": options.tile, "bits": options.bits, "spacing": options.spacing}
     given |= {"seed": options.seed or None}
     for name, value in given.items():
         if value is not None:

@@ -93,11 +93,12 @@ def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) ->
     planned = Outputs({}, {})
     taken: dict[tuple[Path, Path], Path] = {}
     for source in sources:
-        if Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir():
-            found, plan = [Path(source)], planned.videos
+        if Path(source).suffix.lower() in VIDEO_SUFFIXES and is_single(source):
+            found = [Path(source)]
         else:
-            found, plan = _found(source, out, endings), planned.images
+            found = _found(source, out, endings)
         for path in found:
+            plan = planned.videos if path.suffix.lower() in VIDEO_SUFFIXES else planned.images
             target = out / (path.relative_to(source) if Path(source).is_dir() else path.name)
             # The same file named twice ("a.png", "./a.png", and in its folder) is one source.
             if taken.setdefault((path.resolve(), target), path) is path:

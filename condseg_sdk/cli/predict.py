@@ -16,6 +16,7 @@ from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, plan_outputs
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.files import atomic_write_all, make_folder
+from condseg_sdk.video import Video
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -46,6 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
     parser.add_argument("--tta", action="store_true", help="average over four mirror images: slower, a little better")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    parser.add_argument(
+        "--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument(
         "--on-error",
@@ -68,6 +72,7 @@ class _Work:
         skip: Whether an image that fails costs only itself.
         done: For each image that is on the disk its output and whether it has a region.
         skipped: What failed, each with the source or the output it concerns.
+        damaged: Videos of which frames are missing, which the log has told.
     """
 
     predictor: Predictor
@@ -77,6 +82,7 @@ class _Work:
     skip: bool
     done: list[tuple[Path, bool]] = field(default_factory=list)
     skipped: list[tuple[Any, CondsegError]] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
 
     def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
         """Predictions with where they go, until `stop` is requested."""
@@ -86,11 +92,14 @@ class _Work:
                 if stop.requested:
                     return
                 yield images[Path(seg.name)], seg
-        for video, base in self.outputs.videos.items():
+        for path, base in self.outputs.videos.items():
+            video = Video(path)
             for number, seg in enumerate(self._stream(video)):
                 if stop.requested:
                     return
-                yield self.outputs.frame(base, number), seg
+                yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
+            if video.damage is not None:
+                self.damaged.append(path)
 
     def _stream(self, source: Any) -> Iterator[Segmentation]:
         def skip(failed: Any, error: CondsegError) -> None:
@@ -119,7 +128,7 @@ class _Work:
         for _, error in self.skipped:
             print(f"skipped: {error}", file=sys.stderr)
         if not stopped:
-            return 1 if self.skipped else 0
+            return 1 if self.skipped or self.damaged else 0
         over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped}
         left = [image for image, base in self.outputs.images.items() if not {image, base} & over]
         parts = [f"{len(left)} of {len(self.outputs.images)} images, such as {left[0]}"] if left else []
@@ -137,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
     check_output_folder(options.out)
     outputs = plan_outputs(options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
-    request |= {"tta": options.tta, "tile": options.tile}
+    request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     work = _Work(predictor, outputs, kinds, request, skip=options.on_error == "skip")
     total = None if outputs.videos else len(outputs.images)

@@ -14,7 +14,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime
 from condseg_sdk.weights.checkpoint import load_checkpoint
-from condseg_sdk.weights.hub import resolve, resolve_onnx
+from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
 
 __all__ = ["Execution", "Precision", "RuntimeName", "open_runtime"]
 
@@ -48,7 +48,7 @@ def open_runtime(
         check_choice("precision", precision, Precision)
     if execution is not None:
         check_choice("execution", execution, Execution)
-    is_file = Path(model).suffix.lower() == ".onnx"
+    is_file = is_onnx(model)
     if runtime is not None:
         check_choice("runtime", runtime, RuntimeName)
     if runtime == "torch" and is_file:

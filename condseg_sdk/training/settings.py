@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import OptionError, check_choice, check_seed
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.config import as_json
 from condseg_sdk.options import check_flags, check_text
+from condseg_sdk.preprocessing import MAX_SIDE
 
 __all__ = ["HELP", "Augmentation", "FinetuneSettings", "Precision", "Schedule"]
 
@@ -56,6 +58,7 @@ class FinetuneSettings:
     oversample: float | None = None
     balanced_loss: bool = False
     validation: float | None = None
+    bits: int | None = None
     # Machine
     precision: Precision = "auto"
     workers: int | None = None
@@ -77,6 +80,7 @@ class FinetuneSettings:
         check_flags(**{name: getattr(self, name) for name in _FLAGS})
         for name in ("accelerator", "strategy", *(["base"] if self.base is not None else [])):
             check_text(name, getattr(self, name))
+        check_bits(self.bits)
         for name, low in _LEAST.items():
             value = getattr(self, name)
             if value is None:
@@ -109,7 +113,6 @@ class FinetuneSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
-MAX_SIDE = 4096  # a step on one such picture takes more memory than any GPU has: a slip of the finger
 _FLAGS = ("freeze_encoder", "freeze_batchnorm", "balanced_loss", "deterministic")
 _SIDES = {"image_size", "train_size"}
 _LEAST: dict[str, float] = {
@@ -149,12 +152,13 @@ HELP: dict[str, str] = {
     "balanced_loss": "weigh foreground pixels up, for regions of a few pixels",
     "validation": f"share held out where the data names no validation part; default: {AUTO}",
     "precision": "bfloat16 on GPUs that have it, else float32",
+    "bits": "number of bits in use in 16-bit images, 8 to 16; default: what the greatest value of all of them needs",
     "workers": f"processes that read data; default: {AUTO}",
     "accelerator": "Lightning's: auto, cpu, gpu, mps",
     "devices": "how many devices a machine, or which (0,2)",
     "strategy": "Lightning's: auto, ddp, ...",
     "num_nodes": "machines",
     "seed": "of everything random, 0 to 4294967295",
-    "deterministic": "the same bits every time on the same machine, slower on GPUs",
+    "deterministic": "the same bits every time on the same machine and number of threads, slower on GPUs",
 }
 """A line on each setting, for the command line."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_folder, atomic_write, check_replaceable, make_folder
+from condseg_sdk.json_files import read_json_object
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
 from condseg_sdk.training.card import extend_card
 from condseg_sdk.training.data import Pair, load_pair
@@ -69,7 +70,7 @@ def write_report(
 
     folder = Path(run_folder)
     checkpoint = folder / "checkpoint"
-    run = _read(folder / "settings.json")
+    run = read_json_object(folder / "settings.json", error=OptionError, remedy="give the folder of a finished run")
     predictor = Predictor.from_pretrained(checkpoint, device=device)
     command = shlex.join(["condseg", "evaluate", str(checkpoint), "TEST_DATA", "--report", "--out", "FOLDER"])
     evaluation = evaluate(
@@ -210,11 +211,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path} is not readable as a run's ({error}); give the folder of a finished run") from error
-    return values
