@@ -129,7 +129,7 @@ class _Work:
             print(f"skipped: {error}", file=sys.stderr)
         if not stopped:
             return 1 if self.skipped or self.damaged else 0
-        over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped}
+        over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped if isinstance(failed, Path)}
         left = [image for image, base in self.outputs.images.items() if not {image, base} & over]
         parts = [f"{len(left)} of {len(self.outputs.images)} images, such as {left[0]}"] if left else []
         parts += [f"the rest of {video}" for video in self.outputs.videos]
