@@ -52,6 +52,9 @@ MISSING_ROWS = 0.05
 """Share of an image's rows that may be missing at the end of a truncated file; viewers show it, and so do we."""
 
 _BUDGET = MemoryBudget(MAX_DECODE_BYTES)
+# Pillow's own blocks of 16 MB stay in the heap of each thread that decoded a large image; glibc gives blocks of more
+# than 32 MB back to the system. Small images take no more than they need.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 _MAX_RUN_LENGTH_PIXELS = 20_000_000  # Pillow decodes run-length BMP files in Python, byte by byte
 _HEAD = 132  # bytes; a DICOM file has its signature at the end of them
 _SEQUENTIAL = frozenset({"BMP", "JPEG", "PNG", "PPM", "TIFF"})  # formats that are stored row by row
