@@ -16,6 +16,7 @@ __all__ = [
     "DeviceError",
     "ExportError",
     "ImageError",
+    "InstallationError",
     "ModelNotFoundError",
     "OptionError",
     "check_choice",
@@ -78,6 +79,10 @@ class DatasetError(CondsegError):
 
 class ExportError(CondsegError):
     """An export that failed, or whose result does not answer as the network does."""
+
+
+class InstallationError(CondsegError, ImportError):
+    """A library that condseg_sdk needs is missing, damaged, or lacks libraries of the system. Also an `ImportError`."""
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:

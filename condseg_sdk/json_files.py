@@ -133,8 +133,12 @@ def parse_json(
 
 
 def _read_bytes(path: Path, limit: int) -> bytes:
+    content = bytearray()
     with path.open("rb") as file:
-        return file.read(limit)
+        # In blocks: to read up to a number of bytes at once reserves that many.
+        while len(content) < limit and (block := file.read(min(limit - len(content), 2**20))):
+            content += block
+    return bytes(content)
 
 
 def _decode(content: bytes) -> str:

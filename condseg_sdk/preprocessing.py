@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import CheckpointError, OptionError, check_choice
 from condseg_sdk.images import ColorOrder
+from condseg_sdk.opencv import cv2
 
 __all__ = ["MAX_SIDE", "Interpolation", "Preprocessing", "restore"]
 
@@ -44,6 +45,8 @@ class Preprocessing:
         interpolation: "antialias", bilinear with its support widened when shrinking (Pillow's, and
             `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
+        bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if it was not trained
+            on any. Images of 16-bit values are read with it.
 
     Raises:
         OptionError: A value is of the wrong kind or out of range.
@@ -62,10 +65,12 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     interpolation: Interpolation = "antialias"
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("color_order", self.color_order, ColorOrder)
         check_choice("interpolation", self.interpolation, Interpolation)
+        check_bits(self.bits)
         values = {name: reprlib.repr(getattr(self, name)) for name in ("size", "scale", "mean", "std")}
         if not (_are_numbers(self.size, 2, 1, MAX_SIDE) and all(type(side) is int for side in self.size)):
             raise OptionError(f"size={values['size']} must be (height, width), two integers from 1 to {MAX_SIDE}")
@@ -110,13 +115,20 @@ class Preprocessing:
         return pixels
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON types; `Preprocessing.from_dict` reads them back."""
+        """The values as plain JSON types; `Preprocessing.from_dict` reads them back.
+
+        Without bits there is no key of that name, so that releases that know of none read it, too.
+        """
         values = asdict(self)
+        if self.bits is None:
+            del values["bits"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Read what `to_dict` wrote. Every key must be there and no other, since a default would be a guess.
+
+        Only "bits" may be missing: what was trained on images of 8 bits has none.
 
         Args:
             values: The "preprocessing" part of a checkpoint's config.json.
@@ -125,6 +137,8 @@ class Preprocessing:
             CheckpointError: A key is missing or unknown, or a value is not allowed.
         """
         expected = {field.name for field in fields(cls)}
+        if isinstance(values, Mapping):
+            values = {"bits": None, **values}
         if not isinstance(values, Mapping) or set(values) != expected:
             given = reprlib.repr(sorted(map(str, values)) if isinstance(values, Mapping) else values)
             raise CheckpointError(f"preprocessing must have exactly the keys {sorted(expected)}, not {given}")

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from condseg_sdk.errors import CheckpointError
+from condseg_sdk.files import is_utf8
 
 __all__ = ["WeightsDtype", "list_names", "load_weights", "read_tensors", "tensors_to_bytes"]
 
@@ -82,10 +83,12 @@ def _open(path: Path) -> Iterator[Any]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             size = os.fstat(file.fileno()).st_size
-        if length > MAX_HEADER or size > MAX_FILE:
-            raise ValueError("it is too large for a network of ours")
-        with safe_open(path, framework="pt") as tensors:
-            yield tensors
+            if length > MAX_HEADER or size > MAX_FILE:
+                raise ValueError("it is too large for a network of ours")
+            # The library takes names as UTF-8 alone; others can only exist where open files have a name of their own.
+            name = path if is_utf8(path) else f"/dev/fd/{file.fileno()}"
+            with safe_open(name, framework="pt") as tensors:
+                yield tensors
     except CheckpointError:
         raise
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:

@@ -20,6 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
+from condseg_sdk.files import is_utf8
+from condseg_sdk.forking import check_gpu_process
+from condseg_sdk.options import check_integer
 from condseg_sdk.runtimes.base import Maps, say_cpu
 from condseg_sdk.runtimes.graph_check import INPUT, check_graph, output_names
 
@@ -47,6 +50,7 @@ SHAPE_ARITHMETIC = frozenset(
         "Where",
     ]
 )
+MAX_THREADS = 1024
 TRIAL_SIDE = 32
 OUT_OF_MEMORY = ("Failed to allocate memory", "BFCArena", "out of memory", "CUDA failure 2")
 FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
@@ -149,11 +153,10 @@ class OnnxRuntime:
         threads: int | None = None,
         session_options: Mapping[str, str] | None = None,
     ) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise OptionError(f"threads={threads!r} must be an integer of at least 1")
-        if not all(isinstance(text, str) for entry in (session_options or {}).items() for text in entry):
-            raise OptionError(f"session_options={dict(session_options or {})!r} must be text by name, such as '0'")
+        if threads is not None:
+            check_integer("threads", threads, least=1, most=MAX_THREADS)
         self._path = Path(path)
+        self._owner = os.getpid()
         self.config, self.info = check_graph(self._path)
         import onnxruntime
 
@@ -167,7 +170,8 @@ class OnnxRuntime:
         if named:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            self._session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
+            model = os.fspath(self._path) if is_utf8(self._path) else self._path.read_bytes()
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:
             remedy = "the file is damaged or not for this onnxruntime; export it again"
             raise CheckpointError(f"{self._path} cannot be opened ({_reason(error)}): {remedy}") from error
@@ -228,6 +232,7 @@ class OnnxRuntime:
 
     def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
         """Logits for a batch of normalised images, float32 (B, 3, h, w). A file for one image gets them one by one."""
+        check_gpu_process(self._owner, self._device)
         if uncertainty:
             self.check_uncertainty()
         names = output_names(uncertainty=uncertainty)

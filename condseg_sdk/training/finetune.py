@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,11 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.errors import OptionError
+from condseg_sdk.files import is_utf8
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.models.config import as_json
+from condseg_sdk.options import check_flags, check_path
 from condseg_sdk.training.base import Base, at_size, open_base
 from condseg_sdk.training.data import (
     CachedPairs,
@@ -87,6 +90,7 @@ def check(
     groups: str | None = None,
     validation: float | None = None,
     seed: int = 0,
+    bits: int | None = None,
 ) -> tuple[Dataset, DatasetReport]:
     """Find, divide and check a set as `finetune` does; arguments as there.
 
@@ -98,9 +102,10 @@ def check(
     if validation is None and len(dataset.train) + len(dataset.validation) < SMALL_SET:
         # A tenth of a small set would choose by chance. Parts that the data names stay as they are.
         dataset = open_dataset(data, **options, validation=SMALL_SHARE, seed=seed)
-    return dataset, check_dataset(dataset)
+    return dataset, check_dataset(dataset, bits=bits)
 
 
+@fork_safe
 def finetune(
     data: DataSource,
     *,
@@ -135,6 +140,7 @@ def finetune(
     augmentation: Augmentation = "full",
     oversample: float | None = None,
     balanced_loss: bool = False,
+    bits: int | None = None,
     # the machine
     precision: Precision = "auto",
     workers: int | None = None,
@@ -157,7 +163,7 @@ def finetune(
     reason is printed and stands in `output_dir`/settings.json. `docs/training.md` says more about each argument.
 
     Args:
-        data: a folder, a CSV or COCO file, or a list of pairs; see `docs/data.md`.
+        data: a folder, a CSV or annotation file, or a list of pairs; see `docs/data.md`.
         output_dir: folder of the run; the checkpoint appears in its subfolder "checkpoint".
         masks, train_list, val_list, groups, validation: as in `open_dataset`; a fifth of less than 200 pairs is held
             out, a tenth of more, where the data names no validation part.
@@ -179,10 +185,12 @@ def finetune(
             resolution and JPEG besides, "upright" for pictures that have an up, or "none".
         oversample: least share of an epoch's images that show foreground.
         balanced_loss: weigh foreground pixels up by their rarity, at most tenfold.
+        bits: Number of bits in use in images with 16-bit values, 8 to 16; default: the smallest of 8, 10, 12, 14 and 16
+            that holds the greatest value of all images. The checkpoint keeps it and reads such images with it.
         precision: of the computation; weights are kept in float32.
         workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
         seed: of everything random, 0 to 2**32 - 1.
-        deterministic: the same bits every time on the same machine.
+        deterministic: The same bits every time on the same machine with the same number of threads.
         resume: go on with the run in `output_dir` from its last saved epoch, or start one if there is none. The result
             is that of a run without interruption.
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
@@ -223,6 +231,7 @@ def finetune(
         oversample=oversample,
         balanced_loss=balanced_loss,
         validation=validation,
+        bits=bits,
         precision=precision,
         workers=workers,
         accelerator=accelerator,
@@ -235,7 +244,12 @@ def finetune(
     if provenance is not None:
         provenance = _plain(provenance)
     loggers = _loggers(logger)
-    run = RunFolder(Path(output_dir))
+    run = RunFolder(check_path("output_dir", output_dir))
+    if not is_utf8(run.path.absolute()):
+        raise OptionError(
+            f"output_dir={os.fspath(output_dir)!r}: TensorBoard needs a path in UTF-8; choose another one"
+        )
+    check_flags(resume=resume, progress=progress, report=report)
     _check_outside(run.path, data)
     if report:
         check_report_folder(run.path)
@@ -243,7 +257,7 @@ def finetune(
     settings = run.resumed(settings, resume=resume, first=first)
     dataset, checked = check(
         data, masks=masks, train_list=train_list, val_list=val_list, groups=groups,
-        validation=settings.validation, seed=settings.seed,
+        validation=settings.validation, seed=settings.seed, bits=settings.bits,
     )  # fmt: skip
     checked.raise_if_wrong()
     start = open_base(settings)
@@ -316,7 +330,7 @@ def _train(
     settings, network = plan.settings, start.network
     assert settings.image_size is not None
     assert settings.epochs is not None
-    preprocessing = at_size(start.preprocessing, settings.image_size)
+    preprocessing = replace(at_size(start.preprocessing, settings.image_size), bits=settings.bits)
     train, held_out = (
         CachedPairs(part, preprocessing, folder=run.path) for part in (dataset.train, dataset.validation)
     )

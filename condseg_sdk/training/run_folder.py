@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from filelock import FileLock, Timeout
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
 from condseg_sdk.json_files import read_json_object
+from condseg_sdk.provenance import is_ours
 from condseg_sdk.training.data import Dataset, DatasetReport
 from condseg_sdk.training.data.pairs import PARTS
 from condseg_sdk.training.environment import describe_environment
@@ -27,7 +30,10 @@ from condseg_sdk.weights.hub import local_path
 __all__ = ["RunFolder", "split_behind", "split_of"]
 
 SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
+WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # besides SETTINGS
 LOCK = ".lock"
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+logger = logging.getLogger("condseg_sdk")
 DIGEST = "sha256"  # in settings.json, of the rest of it
 # What may change when a run goes on: where it is computed, not what.
 MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
@@ -88,6 +94,12 @@ class RunFolder:
         for name in ("stage1", "stage2", CHECKPOINT):
             if (self.path / name).exists():
                 raise OptionError(f"{self.path} holds {name} of a run without {SETTINGS}: choose another output_dir")
+        for name in WRITTEN:
+            path = self.path / name
+            if os.path.lexists(path) and not is_ours(path):
+                raise OptionError(
+                    f"{path} was not written by condseg_sdk, and a run would replace it: choose another output_dir"
+                )
 
     def _saved_settings(self) -> FinetuneSettings:
         try:
@@ -137,6 +149,14 @@ class RunFolder:
             lock.acquire()
         except Timeout as error:
             raise OptionError(f"{self.path} is being written by another process: choose another output_dir") from error
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise OptionError(
+                    f"{self.path} cannot be written ({error.strerror}): choose another output_dir"
+                ) from error
+            logger.warning(
+                "the file system of %s has no locks: nothing keeps a second run out of the same folder", self.path
+            )
         try:
             yield
         finally:
@@ -155,7 +175,7 @@ class RunFolder:
             "environment": describe_environment(),
             "provenance": provenance,
         }
-        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", encoding="utf-8"))
+        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", "utf-8", "backslashreplace"))
         self._write(SETTINGS, {**values, DIGEST: _digest(values)})
 
     def provenance(self) -> dict[str, Any]:

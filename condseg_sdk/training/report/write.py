@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_folder, atomic_write, check_replaceable, make_folder
 from condseg_sdk.json_files import read_json_object
+from condseg_sdk.provenance import is_ours, seal_png, seal_text
 from condseg_sdk.training.card import extend_card
 from condseg_sdk.training.data import Pair, load_pair
 from condseg_sdk.training.evaluate import evaluate
@@ -134,8 +136,8 @@ def check_report_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def _own(pictures: Path) -> list[str]:
-    """What an earlier report may have left: its pictures."""
-    return [entry.name for entry in pictures.iterdir() if entry.suffix == ".png"] if pictures.is_dir() else []
+    """What an earlier report has left: its images."""
+    return [entry.name for entry in pictures.iterdir() if is_ours(entry)] if pictures.is_dir() else []
 
 
 def _write(
@@ -151,13 +153,15 @@ def _write(
 
     def write_pictures(part: Path) -> None:
         for chart in (*training, *charts):
-            (part / f"{chart.name}.png").write_bytes(chart.light)
+            (part / f"{chart.name}.png").write_bytes(seal_png(chart.light))
         for name, picture in pictures.items():
-            picture.image.save(part / f"{name}.png")
+            file = io.BytesIO()
+            picture.image.save(file, format="PNG")
+            (part / f"{name}.png").write_bytes(seal_png(file.getvalue()))
 
     shown = folder / PICTURES
     atomic_folder(shown, write_pictures, replaces=_own(shown))
-    return atomic_write(folder / REPORT, lambda part: part.write_text(html, encoding="utf-8"))
+    return atomic_write(folder / REPORT, lambda part: part.write_bytes(seal_text(html)))
 
 
 def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
