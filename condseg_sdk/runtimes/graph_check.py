@@ -80,7 +80,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _check_texts(graph: onnx.GraphProto) -> None:
-    """Names are UTF-8: what ONNX Runtime says about others raises a UnicodeDecodeError and prints to standard output."""
+    """Names are UTF-8: what ONNX Runtime says about others is a UnicodeDecodeError, and lines on standard output."""
     for node in graph.node:
         names = (node.name, node.op_type, node.domain, *node.input, *node.output)
         values = ((a.name, a.s, *a.strings) for a in node.attribute)
