@@ -322,6 +322,10 @@ DAMAGED_FILES: dict[str, tuple[Any, str]] = {
         change_graph(lambda graph: setattr(graph.input[0], "name", "pixels")),
         "its inputs are .'pixels'",
     ),
+    "a name in Latin-1": (
+        lambda m, path: path.write_bytes(m.SerializeToString().replace(b"Conv", b"Con\xe4")),
+        "in it is not UTF-8 text",
+    ),
     "layers that do not fit": (change_graph(break_convolution), "cannot be opened|cannot be run"),
     "initializer without data": (change_graph(widen_initializer), "is incomplete"),
     "data in another file": (change_graph(move_initializer), "is in another file"),
