@@ -12,18 +12,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Box", "FieldOfView", "FieldOfViewTracker", "find_field_of_view"]
+__all__ = ["Box", "FieldOfView", "FieldOfViewTracker", "FloatBox", "crop", "find_field_of_view", "scale_box"]
 
 FieldOfView = Literal["none", "endoscopy"]
 
+"""What a checkpoint's images are looked through for: nothing, or the picture of an endoscope."""
+
 Box: TypeAlias = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, x1 and y1 exclusive."""
+
+FloatBox: TypeAlias = tuple[float, float, float, float]
+"""The same, with edges between the pixels' as well."""
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 SIDE = 256  # the longer side of the small copy of the image in which everything is looked for
 SMALLEST_SIDE = 32  # of the small copy: what is smaller shows too little of a margin
@@ -97,12 +104,29 @@ def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
     return math.floor(left * x), math.floor(top * y), math.ceil(right * x), math.ceil(bottom * y)
 
 
+def crop(pixels: NDArray[Pixel], box: Box | None) -> NDArray[Pixel]:
+    """The rectangle's part of an image or a mask (H, W, ...), contiguous; all of it for None."""
+    if box is None:
+        return pixels
+    left, top, right, bottom = box
+    return np.ascontiguousarray(pixels[top:bottom, left:right])
+
+
+def scale_box(box: Box | FloatBox | None, size: tuple[int, int], other: tuple[int, int]) -> FloatBox | None:
+    """The rectangle of an image of `size` (height, width) in the same image at another size; None stays None."""
+    if box is None:
+        return None
+    x, y = other[1] / size[1], other[0] / size[0]
+    # min: a product of rounded numbers may lie beyond the side by the last bit
+    return box[0] * x, box[1] * y, min(box[2] * x, other[1]), min(box[3] * y, other[0])
+
+
 class FieldOfViewTracker:
     """The field of view over the frames of a video, which stays where it is until another one is certain.
 
     A frame whose picture cannot be found (too dark, overexposed) keeps the one before; a rectangle that differs by less
-    than a fiftieth of the image's sides is the same one; another is believed once it has been found in `patience` frames
-    running. Most frames of a video therefore get exactly the rectangle that they would get as single images.
+    than a fiftieth of the image's sides is the same one; another is believed once it has been found in `patience`
+    frames running. Most frames of a video therefore get exactly the rectangle that they would get as single images.
 
     Args:
         patience: Frames after which a different field of view is taken over.

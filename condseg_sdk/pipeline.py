@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.ahead import Gate, map_ahead, worker_threads
 from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.field_of_view import Box, crop
 from condseg_sdk.images import ColorOrder, load_image
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Maps, Runtime, run_flipped
@@ -72,18 +73,21 @@ class Named:
         source: what `load_image` takes.
         name: of the answer.
         error: why there is nothing to load, such as a video that ends early.
+        field_of_view: What the network sees of it, where that is known, as in a video.
     """
 
     source: Any
     name: str
     error: CondsegError | None = None
+    field_of_view: Box | None = None
 
 
 @dataclass(frozen=True)
 class _Decoded:
     named: Named
     size: tuple[int, int]
-    pixels: NDArray[Any]  # network input (3, h, w), or with tiles the image (H, W, 3)
+    field_of_view: Box | None  # None for all of it
+    pixels: NDArray[Any]  # network input (3, h, w), or with tiles the field of view (H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,16 @@ class Pipeline:
 
     def _decode(self, named: Named) -> _Decoded:
         image = load_image(named.source, color_order=self.request.color_order)
-        pixels = image if self.request.tile is not None else self.preprocessing(image)
-        return _Decoded(named, (image.shape[0], image.shape[1]), pixels)
+        size = (image.shape[0], image.shape[1])
+        box = named.field_of_view or self.preprocessing.find_field_of_view(image)
+        if box == (0, 0, size[1], size[0]):
+            box = None
+        pixels = crop(image, box)
+        return _Decoded(named, size, box, pixels if self.request.tile is not None else self._network_input(pixels))
+
+    def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Of a field of view or a tile, in which there is nothing more to cut."""
+        return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
     def _try_decode(self, named: Named) -> _Decoded | _Failed:
         if self._cores is not None:
@@ -203,17 +215,18 @@ class Pipeline:
 
     def _run_tiled(self, item: _Decoded, mapper: Mapper) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         assert self.request.tile is not None
-        tiles = plan_tiles(item.size, tile=self.request.tile)
+        size = (item.pixels.shape[0], item.pixels.shape[1])
+        tiles = plan_tiles(size, tile=self.request.tile)
         groups = mapper(
-            lambda group: np.stack([self.preprocessing(tile.crop(item.pixels)) for tile in group]),
+            lambda group: np.stack([self._network_input(tile.crop(item.pixels)) for tile in group]),
             _batched(tiles, self.request.batch_size),
         )
         answers = [self._run(group) for group in groups]
-        mask = merge(tiles, (x for maps in answers for x in maps.mask), size=item.size)
+        mask = merge(tiles, (x for maps in answers for x in maps.mask), size=size)
         if not self.request.uncertainty:
             return mask, None
         parts = (x for maps in answers if maps.uncertainty is not None for x in maps.uncertainty)
-        return mask, merge(tiles, parts, size=item.size)
+        return mask, merge(tiles, parts, size=size)
 
     def _segmentations(self, answered: _Answered) -> Iterator[Segmentation]:
         maps = zip(answered.masks, answered.uncertainties, strict=True)
@@ -236,4 +249,5 @@ class Pipeline:
             name=item.named.name,
             color_order=self.request.color_order,
             uncertainty_logits=uncertainty,
+            field_of_view=item.field_of_view,
         )

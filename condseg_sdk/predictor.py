@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.field_of_view import FieldOfViewTracker
 from condseg_sdk.images import (
     VIDEO_SUFFIXES,
     ColorOrder,
@@ -215,7 +216,8 @@ class Predictor:
 
         Args:
             source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video
-                each answer's `source` is its frame, RGB. Some `batch_size` images more are taken from it than were
+                each answer's `source` is its frame, RGB, and the field of view, where the checkpoint wants one, stays
+                steady from frame to frame. Some `batch_size` images more are taken from it than were
                 answered: for a camera, whose next frame waits for the answer to this one, call the predictor itself.
             threshold, batch_size, tta, tile, uncertainty, color_order, on_error: as in a call.
 
@@ -232,7 +234,8 @@ class Predictor:
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
         if color_order == "bgr" and _is_video(source):
             raise OptionError(f"{source}: color_order='bgr' is for NumPy arrays; a video's frames are RGB already")
-        return self._pipeline(request, on_error).answer(_named(source))
+        steady = _is_video(source) and self.preprocessing.field_of_view != "none"
+        return self._pipeline(request, on_error).answer(_named(source, FieldOfViewTracker() if steady else None))
 
     def export_onnx(
         self,
@@ -377,11 +380,13 @@ def _is_video(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
-def _named(source: Any) -> Iterator[Named]:
+def _named(source: Any, tracker: FieldOfViewTracker | None) -> Iterator[Named]:
     if _is_video(source):
         try:
             for number, frame in enumerate(video_frames(source)):
-                yield Named(frame, f"{os.fspath(source)} frame {number}")
+                whole = (0, 0, frame.shape[1], frame.shape[0])
+                box = None if tracker is None else tracker(frame) or whole
+                yield Named(frame, f"{os.fspath(source)} frame {number}", field_of_view=box)
         except ImageError as error:
             yield Named(source, os.fspath(source), error)
         return
