@@ -100,8 +100,8 @@ def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
     area = (right - left) * (bottom - top) / (rows * columns)
     if not LEAST_AREA <= area <= MOST_AREA:
         return None
-    x, y = width / columns, height / rows
-    return math.floor(left * x), math.floor(top * y), math.ceil(right * x), math.ceil(bottom * y)
+    # Whole numbers: a quotient's last bit may round up beyond the image.
+    return left * width // columns, top * height // rows, -(-right * width // columns), -(-bottom * height // rows)
 
 
 def crop(pixels: NDArray[Pixel], box: Box | None) -> NDArray[Pixel]:

@@ -222,6 +222,16 @@ def test_it_lies_in_the_image_and_is_never_empty(
         assert found[2] >= right - 0.03 * size[1] - 2
 
 
+@pytest.mark.parametrize("height", [257, 356, 408, 409, 434, 463, 491, 640])
+def test_a_picture_at_the_edge_ends_there_at_every_size(height: int) -> None:
+    """For most of these heights the height divided by the small copy's, times that, is more than the height."""
+    frame = np.zeros((height, 640, 3), np.uint8)
+    frame[:, 130:] = tissue((height, 510))
+    found = find_field_of_view(frame)
+    assert found is not None
+    assert (found[1], found[2], found[3]) == (0, 640, height)
+
+
 @given(
     before=st.tuples(st.integers(0, 120), st.integers(0, 120)),
     after=st.tuples(st.integers(0, 120), st.integers(0, 120)),
