@@ -56,9 +56,10 @@ def open_base(settings: FinetuneSettings) -> Base:
         ModelNotFoundError, CheckpointError: no such weights, or damaged ones.
     """
     start = _open(settings)
-    if settings.field_of_view is None:
-        return start
-    return replace(start, preprocessing=replace(start.preprocessing, field_of_view=settings.field_of_view))
+    # The default base comes from endoscopy, whoever starts from it: only a base that is named decides.
+    default = start.preprocessing.field_of_view if settings.base else "none"
+    preprocessing = replace(start.preprocessing, field_of_view=settings.field_of_view or default)
+    return replace(start, preprocessing=preprocessing)
 
 
 def _open(settings: FinetuneSettings) -> Base:

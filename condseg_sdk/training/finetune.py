@@ -170,7 +170,7 @@ def finetune(
         network: a name in `NETWORKS` or arguments of `ConDSeg`; default: the base's.
         image_size: side of the checkpoint's input in pixels.
         field_of_view: What images are cut to, in training and by the checkpoint ever after: "endoscopy", the
-            endoscope's picture without margins, text and small pictures beside it, or "none"; default: the base's.
+            endoscope's picture without margins, text and small pictures beside it, or "none"; default: that of a base that is named.
         epochs, stage1_epochs: of stage 2 and of stage 1; 0 leaves stage 1 out.
         patience: end stage 2 after so many epochs without a better validation IoU. The best epoch is kept in any case.
         train_size, finish_epochs: train at a smaller size but for the last epochs of stage 2.
