@@ -1,4 +1,4 @@
-# make demo | make test | make test-all | make lint | make format
+# make demo | make test | make test-all | make test-isa | make fuzz | make soak | make lint | make format
 #
 # Each target makes its own environment in .venv the first time (some minutes, about 2 GB) and is quick after that.
 
@@ -8,28 +8,76 @@ VENV ?= .venv
 IMAGES ?=
 # `make test ARGS="-k preprocessing"` runs part of the tests.
 ARGS ?=
+# `make fuzz CASES=5000 MINUTES=10 JOBS=2`; it goes on where the last one stopped (docs/contributing.md).
+CASES ?= 50000
+MINUTES ?= 600
+JOBS ?= 1
+# `make soak PREDICTIONS=2000 SIGNALS=5`
+PREDICTIONS ?= 20000
+SIGNALS ?= 50
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-all lint format
+# opencv-python needs X11 and OpenGL libraries, which servers and containers lack and only root can install. Where its
+# import fails, the same version of opencv-python-headless takes its place. Both install the folder cv2: away with both.
+define WORKING_OPENCV
+@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+	version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-python"))') && \
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless 2>/dev/null && \
+	$(INSTALL) "opencv-python-headless==$$version" && $(BIN)/python -c 'import cv2' && \
+	echo "opencv-python $$version lacks libraries of this system: opencv-python-headless $$version is installed instead"; }
+endef
+
+.PHONY: help demo test test-all test-isa fuzz soak lint format
 
 help:
 	@sed -n '1,3s/^# *//p' Makefile
 
 demo: $(VENV)/.installed
+	$(WORKING_OPENCV)
 	HF_HUB_OFFLINE=1 $(BIN)/python examples/demo.py $(if $(IMAGES),"$(IMAGES)")
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 # Two test processes share the cores better than two threads of one network do.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+test test-all: export OMP_NUM_THREADS = 1
 
 # The unit suite, under five minutes on two cores.
 test: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-# And what takes longer: packaging, killed runs, many processes, memory over thousands of images.
+# And what takes longer: packaging, killed runs, many processes, memory over thousands of images, other processors.
 test-all: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
 	$(PYTEST) $(ARGS)
+	$(MAKE) test-isa
+
+# The tests that compute, as other processors would: with fewer vector instructions, which round differently, and with
+# one and two threads. On Arm the variables mean nothing.
+NUMERIC := $(addprefix tests/test_,$(addsuffix .py,augmentation cdfa early_conv evaluate inference_form losses metrics \
+	models onnx parity predictor preprocessing recording segmentation tiling training_data))
+SSE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENCV_CPU_DISABLE=AVX2,FP16,FMA3,AVX
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENCV_CPU_DISABLE=AVX512_SKX,AVX512_ICL
+AVX512 := ONEDNN_MAX_CPU_ISA=AVX512_CORE
+
+test-isa: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
+	@failed=0; for processor in "$(SSE)" "$(AVX2)" "$(AVX512)"; do for threads in 1 2; do \
+		echo "== $$processor OMP_NUM_THREADS=$$threads"; \
+		env $$processor OMP_NUM_THREADS=$$threads $(PYTEST) --quiet -m "not slow" $(NUMERIC) $(ARGS) || failed=1; \
+	done; done; exit $$failed
+
+# Damaged files of every kind: each must end in a prediction or in one line.
+fuzz: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --minutes $(MINUTES) --jobs $(JOBS) $(ARGS)
+
+# Thousands of predictions in a row, several at once, and interrupted ones.
+soak: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
+	OMP_NUM_THREADS=1 CONDSEG_SOAK=$(PREDICTIONS) CONDSEG_SIGNALS=$(SIGNALS) \
+		$(BIN)/python -m pytest tests/test_soak.py tests/test_signals.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,27 +10,32 @@ Not a medical device: for research and development, not for diagnosis or treatme
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
-from condseg_sdk.errors import (
-    CheckpointError,
-    CondsegError,
-    DatasetError,
-    DeviceError,
-    ExportError,
-    ImageError,
-    ModelNotFoundError,
-    OptionError,
-)
-from condseg_sdk.models import ConDSeg
-from condseg_sdk.predictor import Predictor
-from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.segmentation import Segmentation
-from condseg_sdk.training.settings import FinetuneSettings
-from condseg_sdk.weights.manifest import list_models
+from condseg_sdk.privacy import disable_telemetry
 
+TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
+    from typing import Any
+
+    from condseg_sdk.errors import (
+        CheckpointError,
+        CondsegError,
+        DatasetError,
+        DeviceError,
+        ExportError,
+        ImageError,
+        InstallationError,
+        ModelNotFoundError,
+        OptionError,
+    )
+    from condseg_sdk.models import ConDSeg
+    from condseg_sdk.predictor import Predictor
+    from condseg_sdk.preprocessing import Preprocessing
+    from condseg_sdk.segmentation import Segmentation
     from condseg_sdk.training.finetune import FinetuneResult, finetune
+    from condseg_sdk.training.settings import FinetuneSettings
+    from condseg_sdk.weights.manifest import list_models
 
 __version__ = "0.1.0"
 
@@ -44,6 +49,7 @@ __all__ = [
     "FinetuneResult",
     "FinetuneSettings",
     "ImageError",
+    "InstallationError",
     "ModelNotFoundError",
     "OptionError",
     "Predictor",
@@ -53,15 +59,46 @@ __all__ = [
     "list_models",
 ]
 
-_TRAINING = ("finetune", "FinetuneResult")
+disable_telemetry()  # before any of the libraries below is loaded
+
+_MODULES = {
+    "CheckpointError": "condseg_sdk.errors",
+    "CondsegError": "condseg_sdk.errors",
+    "DatasetError": "condseg_sdk.errors",
+    "DeviceError": "condseg_sdk.errors",
+    "ExportError": "condseg_sdk.errors",
+    "ImageError": "condseg_sdk.errors",
+    "InstallationError": "condseg_sdk.errors",
+    "ModelNotFoundError": "condseg_sdk.errors",
+    "OptionError": "condseg_sdk.errors",
+    "ConDSeg": "condseg_sdk.models",
+    "FinetuneResult": "condseg_sdk.training.finetune",
+    "FinetuneSettings": "condseg_sdk.training.settings",
+    "Predictor": "condseg_sdk.predictor",
+    "Preprocessing": "condseg_sdk.preprocessing",
+    "Segmentation": "condseg_sdk.segmentation",
+    "finetune": "condseg_sdk.training.finetune",
+    "list_models": "condseg_sdk.weights.manifest",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the training stack (Lightning, kornia) only when somebody asks for it."""
-    if name not in _TRAINING:
+    """Load a name's module when it is asked for: errors need no PyTorch or OpenCV, a predictor no training stack.
+
+    The command line takes care of signals before anything that takes time is loaded.
+    """
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from condseg_sdk.training import finetune as module
+        value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        raise CondsegError(f"{name} needs {error.name}: pip install 'condseg_sdk[train]'") from error
-    return getattr(module, name)
+        extra = "[train]" if _MODULES[name] == "condseg_sdk.training.finetune" else ""
+        from condseg_sdk.errors import InstallationError
+
+        raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

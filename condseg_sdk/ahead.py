@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+from condseg_sdk.errors import OptionError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,15 +67,21 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], *, pool: Executor,
         pool: Of threads.
         ahead: How many, at least 1. So many results are in memory at most.
 
+    Raises:
+        OptionError: This is a forked copy of the process in which it began.
+
     Example:
         >>> with worker_threads(2) as pool:
         ...     list(map_ahead(abs, (-1, -2, 3), pool=pool, ahead=2))
         [1, 2, 3]
     """
     iterator = iter(items)
+    owner = os.getpid()
     waiting: deque[Future[R]] = deque()
     more = True
     while True:
+        if os.getpid() != owner:  # the threads at work are not in a copy of the process: it would wait forever
+            raise OptionError("results begun in one process cannot be continued in its fork; start anew there")
         while more and len(waiting) < ahead:
             try:
                 waiting.append(pool.submit(function, next(iterator)))

@@ -5,16 +5,19 @@ Only huggingface_hub talks to the network: cache, resuming, tokens and offline m
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-from condseg_sdk.checksums import SHA256, check_sha256
-from condseg_sdk.errors import CheckpointError, CondsegError, ModelNotFoundError
+from condseg_sdk.checksums import SHA256, check_sha256, sha256_of
+from condseg_sdk.errors import CheckpointError, CondsegError, ModelNotFoundError, OptionError
 from condseg_sdk.files import atomic_write
 
 __all__ = [
@@ -34,8 +37,10 @@ COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PLAIN_PATH = re.compile(r"[\w-][\w.+-]*(/[\w-][\w.+-]*)*")  # no part begins with a dot: no "..", nothing hidden
 
-# What a broken connection raises: httpx's error, of whichever httpx the client was built on.
-_TransportError: type[Exception] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+PROXY_LOGIN, TOO_MANY_REQUESTS = 407, 429  # of HTTP
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+
+logger = logging.getLogger("condseg_sdk")
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,17 @@ def download_file(
         raise ModelNotFoundError(f"{source} can have no file {filename!r}: give a plain path inside the repository")
     with told_in_one_line(asked, *also, filename):
         path, commit = source.fetch(filename)
-        expected = sha256 or _sha256_on_the_hub(path, replace(source, revision=commit), filename)
+        expected = sha256 or _known_sha256(path, filename)
+        if expected is None and not path.is_symlink():
+            try:
+                expected = _sha256_on_the_hub(path, replace(source, revision=commit), filename)
+            except OSError as error:
+                if not _is_unreachable(error):
+                    raise
+                logger.info(
+                    "%s: the Hub cannot be asked for its SHA-256; %s is taken as a file of your own", asked, path
+                )
+                return path
     if expected is not None:
         cache = path.parents[filename.count("/") + 2]
         check_sha256(path, expected, remedy=f"the download is damaged; delete {cache} and fetch it again")
@@ -170,26 +185,51 @@ def is_plain_path(path: str) -> bool:
     return PLAIN_PATH.fullmatch(path) is not None
 
 
+def _known_sha256(path: Path, filename: str) -> str | None:
+    """What this machine knows of the SHA-256 of a file in the cache; None where it knows nothing.
+
+    The cache names a large file after its SHA-256 and links to it. A cache without links (copied by `cp -rL`, on a USB
+    stick, on Windows) may still hold that file, or a note of ours beside its copy.
+    """
+    if path.is_symlink():
+        name = path.readlink().name
+        return name if SHA256.fullmatch(name) else None
+    with suppress(OSError, ValueError):
+        noted = _note(path).read_text(encoding="ascii").strip()
+        if SHA256.fullmatch(noted):
+            return noted
+    blobs = path.parents[filename.count("/") + 2] / "blobs"
+    size = path.stat().st_size
+    same_size = {blob.name for blob in blobs.glob("*") if SHA256.fullmatch(blob.name) and blob.stat().st_size == size}
+    if not same_size:
+        return None
+    found = sha256_of(path)
+    return found if found in same_size else min(same_size)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether there was no answer at all, as without a network, and not an answer that refuses."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"NetworkError", "TimeoutException", "ConnectionError", "OfflineModeIsEnabled"})
+
+
 def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | None:
     """What the Hub says is the SHA-256 of a file; None for a file it keeps in git, not in its large-file store.
 
-    The Hub's ETag of a large file is its SHA-256, and the cache names the file after it where links exist. Where they
-    do not, the answer is kept beside the file, for the next time without a network.
+    The Hub's ETag of a large file is its SHA-256. It is kept beside the file, for the next time without a network.
     """
-    if path.is_symlink():
-        etag = path.readlink().name
-        return etag if SHA256.fullmatch(etag) else None
-    note = path.with_name(f".{path.name}.sha256")
-    if note.is_file():
-        etag = note.read_text(encoding="ascii").strip()
-        return etag if SHA256.fullmatch(etag) else None
     if source.local_files_only:
-        return None
+        raise errors.OfflineModeIsEnabled("local_files_only=True")
     url = hf_hub_url(source.repo_id, filename, revision=source.revision)
     etag = get_hf_file_metadata(url, token=source.token).etag or ""
     if not SHA256.fullmatch(etag):
         return None
-    atomic_write(note, lambda part: part.write_text(etag, encoding="ascii"))
+    with suppress(OptionError):  # the cache may be read-only
+        atomic_write(_note(path), lambda part: part.write_text(etag, encoding="ascii"))
     return etag
 
 
@@ -206,9 +246,9 @@ def told_in_one_line(source: HubSource, *filenames: str) -> Iterator[None]:
     """
     try:
         yield
-    except (errors.HFValidationError, errors.EntryNotFoundError, _TransportError, OSError, ValueError) as error:
-        if isinstance(error, CondsegError):
-            raise
+    except CondsegError:
+        raise
+    except Exception as error:  # of the client, the network stack below it, a proxy: there is no list of them
         raise _explain(error, source, filenames) from error
 
 
@@ -235,13 +275,56 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it has not what condseg_sdk needs")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return ModelNotFoundError(
-            f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(error.__cause__)}; "
-            f"check the path, or where there is a network, run `{fetch}`"
+        cause, known = error.__cause__, _remedy(error.__cause__)
+        remedy = (
+            f"{known}, then run `{fetch}`" if known else f"check the path, or where there is a network, run `{fetch}`"
         )
-    return ModelNotFoundError(f"{source} could not be fetched{_reason(error)}; try again later, or run `{fetch}`")
+        return ModelNotFoundError(
+            f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(cause)}; {remedy}"
+        )
+    remedy = f"{_remedy(error) or 'try again later'}, or run `{fetch}`"
+    return ModelNotFoundError(f"{source} could not be fetched{_reason(error)}; {remedy}")
+
+
+def _remedy(error: BaseException | None) -> str | None:
+    """What to do about a failure that is not the repository's; None where nothing better is known than to try again."""
+    kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
+    text = " ".join(str(link) for link in _chain(error)).lower()
+    status = next((link.response.status_code for link in _chain(error) if isinstance(link, errors.HfHubHTTPError)), 0)
+    numbers = {link.errno for link in _chain(error) if isinstance(link, OSError) and "SSLError" not in kinds}
+    proxy = "check the environment variables HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+    if numbers & {errno.ENOSPC, errno.EDQUOT}:
+        return "free some space, or choose another disk with cache_dir= or HF_HOME"
+    if numbers & {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+        return "choose a cache folder that can be written to with cache_dir= or HF_HOME"
+    if "socks" in text:
+        return "for a SOCKS proxy install socksio (pip install socksio), or unset ALL_PROXY"
+    if status == TOO_MANY_REQUESTS:
+        return "the Hub limits how often it is asked: wait some minutes, or log in with `hf auth login`"
+    if "certificate" in text:
+        return "where your network has certificates of its own, name their file in SSL_CERT_FILE"
+    if kinds & {"JSONDecodeError", "FileMetadataError", "TooManyRedirects", "RemoteProtocolError", "DecodingError"}:
+        return "what answers is not the Hub: check HF_ENDPOINT, and whether this network wants you to log in first"
+    if kinds & {"InvalidURL", "UnsupportedProtocol", "SSLError"}:
+        return f"{proxy}, and HF_ENDPOINT, each of the form http://host:port"
+    if "LocalProtocolError" in kinds or "UnicodeEncodeError" in kinds:
+        return "check the token (token=, HF_TOKEN, `hf auth login`): it must be plain letters and digits"
+    has_proxy = any(name.upper() in PROXIES and value for name, value in os.environ.items())
+    unreachable = has_proxy and error is not None and _is_unreachable(error)
+    if "ProxyError" in kinds or "proxy url" in text or status == PROXY_LOGIN or unreachable:
+        return f"{proxy}, with user and password where the proxy asks for them"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _reason(error: BaseException | None) -> str:
     text = str(error).strip().splitlines()
-    return f" ({text[0]})" if error is not None and text else ""
+    return "" if error is None else f" ({text[0][:200] if text else type(error).__name__})"

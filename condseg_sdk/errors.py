@@ -6,6 +6,7 @@ it happens and kept as the `__cause__` of one of these.
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 __all__ = [
@@ -15,12 +16,15 @@ __all__ = [
     "DeviceError",
     "ExportError",
     "ImageError",
+    "InstallationError",
     "ModelNotFoundError",
     "OptionError",
     "check_choice",
     "check_seed",
 ]
 
+LONGEST_LINE = 2000
+NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # control characters, which a terminal would obey
 GREATEST_SEED = 2**32 - 1
 """What NumPy, PyTorch and Lightning all take."""
 
@@ -29,7 +33,8 @@ class CondsegError(Exception):
     """The base of every error condseg_sdk raises on purpose.
 
     Args:
-        message: What was wrong, by name, and the remedy. `str(error)` is always a single line.
+        message: What was wrong, by name, and the remedy. `str(error)` is always a single line,
+            without control characters and of at most some 2,000 characters.
 
     Example:
         >>> from condseg_sdk.errors import CondsegError
@@ -42,7 +47,10 @@ class CondsegError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+        line = NOT_PRINTED.sub(" ", " ".join(message.splitlines()))
+        if len(line) > LONGEST_LINE:  # it quotes what a damaged file holds; the remedy is at the end
+            line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+        super().__init__(line)
 
 
 class ImageError(CondsegError):
@@ -71,6 +79,10 @@ class DatasetError(CondsegError):
 
 class ExportError(CondsegError):
     """An export that failed, or whose result does not answer as the network does."""
+
+
+class InstallationError(CondsegError, ImportError):
+    """A library that condseg_sdk needs is missing, damaged, or lacks libraries of the system. Also an `ImportError`."""
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:

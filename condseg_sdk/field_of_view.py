@@ -14,9 +14,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from condseg_sdk.opencv import cv2
 
 __all__ = ["Box", "FieldOfView", "FieldOfViewTracker", "FloatBox", "crop", "find_field_of_view", "scale_box"]
 

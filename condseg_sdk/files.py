@@ -1,4 +1,4 @@
-"""Writing files and folders that appear whole or not at all. What is inside a file is the business of others."""
+"""Writing files and folders that appear whole or not at all. What is inside a file is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -6,13 +6,34 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from condseg_sdk.errors import OptionError
 
-__all__ = ["atomic_folder", "atomic_write", "check_folder", "check_replaceable", "make_folder"]
+__all__ = [
+    "atomic_folder",
+    "atomic_write",
+    "atomic_write_all",
+    "check_folder",
+    "check_replaceable",
+    "is_utf8",
+    "make_folder",
+    "remove_parts",
+]
+
+_parts: set[Path] = set()  # begun and not yet in their places
+
+
+def remove_parts() -> None:
+    """Remove what is being written right now, for a process that is about to end without unwinding its stack."""
+    for part in tuple(_parts):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                part.unlink()
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
@@ -36,19 +57,53 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         >>> path.read_text()
         'whole'
     """
-    path = Path(path)
+    atomic_write_all({Path(path): write})
+    return Path(path)
+
+
+def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Write several files that belong together: when all are written, they take their places one after the other.
+
+    Args:
+        writes: For each final path what `atomic_write` calls to write it.
+
+    Raises:
+        OptionError: A file cannot be written. Whatever else a function raises passes through. In both cases no file has
+            changed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> atomic_write_all({folder / name: lambda part: part.write_text("whole") for name in ("a.txt", "b.txt")})
+        >>> sorted(path.name for path in folder.iterdir())
+        ['a.txt', 'b.txt']
+    """
+    path = Path()
+    with ExitStack() as parts:
+        try:
+            written: dict[Path, Path] = {}
+            for path, write in writes.items():
+                written[path] = parts.enter_context(_part(path))
+                write(written[path])
+            for path, part in written.items():
+                part.replace(path)
+        except OSError as error:
+            remedy = "choose a folder that exists and can be written to"
+            raise OptionError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which is gone after the block: moved, or removed where the block failed."""
     # Not a file of tempfile's, which only its owner could read (mode 0600).
     part = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
+    _parts.add(part)
     try:
-        write(part)
-        part.replace(path)
-    except OSError as error:
-        remedy = "choose a folder that exists and can be written to"
-        raise OptionError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+        yield part
     finally:
         with suppress(OSError):  # it is there only after a failure, and not after each
             part.unlink()
-    return path
+        _parts.discard(part)
 
 
 def atomic_folder(
@@ -76,6 +131,7 @@ def atomic_folder(
     """
     path = Path(path).resolve()
     part, before = (path.parent / f".{uuid.uuid4().hex}" for _ in range(2))
+    _parts.add(part)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_replaceable(path, replaces)
@@ -94,6 +150,7 @@ def atomic_folder(
     finally:
         for leftover in (part, before):
             shutil.rmtree(leftover, ignore_errors=True)
+        _parts.discard(part)
     return path
 
 
@@ -125,6 +182,20 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         remedy = "choose another folder, one that can be written to"
         raise OptionError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}") from error
     return path
+
+
+def is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Whether a path can be given to libraries that take names as UTF-8; on Linux a name may be any bytes.
+
+    Example:
+        >>> is_utf8("caf\u00e9.png"), is_utf8(os.fsdecode(b"caf\xe9.png"))
+        (True, False)
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:

@@ -1,29 +1,45 @@
 """Anything a user has -> RGB uint8 (H, W, 3), upright, as a viewer would show it.
 
-Also: which images a path, folder, glob pattern or list means, and the frames of a video. Resizing to a
-network's input is `preprocessing.py`.
+Opening files is `image_files.py`, the bits of 16-bit values `bit_depth.py`, which images a folder or pattern means
+`image_sources.py`, videos `video.py`. Resizing to a network's input is `preprocessing.py`.
 """
 
 from __future__ import annotations
 
-import glob
 import io
+import logging
 import os
-import stat
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
 
-from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.bit_depth import BitDepth, bits_needed, check_bits, scale_to_uint8
+from condseg_sdk.errors import ImageError, OptionError, check_choice
+from condseg_sdk.image_files import (
+    MAX_PIXELS,
+    StoredBits,
+    image_errors,
+    is_deep_color,
+    is_white_zero,
+    load_pixels,
+    open_encoded,
+    open_image,
+    orientation_of,
+    read_deep_color,
+    read_rare_tiff,
+    require_file,
+    stored_bits,
+)
+from condseg_sdk.image_formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from condseg_sdk.image_sources import find_images, is_single
+from condseg_sdk.video import video_frames
 
 if TYPE_CHECKING:
     import torch
@@ -35,52 +51,65 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "ColorOrder",
     "ImageSource",
+    "LoadedImage",
+    "find_bits",
     "find_images",
     "is_single",
     "load_image",
     "open_image",
+    "read_file_object",
+    "read_image",
     "source_name",
     "video_frames",
 ]
 
+logger = logging.getLogger("condseg_sdk")
+
 ColorOrder = Literal["rgb", "bgr"]
 ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | torch.Tensor"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any] | torch.Tensor"
 )
 
 ALPHA_BACKGROUND = (0, 0, 0)
-"""RGB colour that shows through transparent pixels: black, like the frame around an endoscope's picture."""
+"""RGB color that shows through transparent pixels: black, like the frame around an endoscope's image."""
 
-MAX_PIXELS = 178_956_970
-"""Files of more pixels are refused before they are decoded: Pillow's own limit for decompression bombs."""
-
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+STRIP_PIXELS = 4_000_000  # what is converted at a time, so that a large image is in memory once and not three times
+KNOWN_RANGE = frozenset({"JPEG2000", "PPM"})  # their files say what white is, and Pillow scales 16-bit values by it
 
 
-# Not all that Pillow has: some of its readers start other programs (EPS starts Ghostscript).
-_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image and how its values were understood.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), RGB, contiguous, upright.
+        depth: The bits in use, for an image of 16-bit values; None for others.
+    """
+
+    pixels: NDArray[np.uint8]
+    depth: BitDepth | None
 
 
-def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb") -> NDArray[np.uint8]:
+def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> NDArray[np.uint8]:
     """Load one image from whatever a user has.
 
-    EXIF orientation is applied. 16-bit values are scaled by 1/257 (Pillow itself keeps only the high byte of
-    16-bit colour files). Palettes, CMYK, gray and bilevel images become RGB. Transparent pixels show
-    `ALPHA_BACKGROUND`.
+    EXIF orientation is applied. Palettes, CMYK, gray and bilevel images become RGB. Transparent pixels show
+    `ALPHA_BACKGROUND`. 16-bit values are scaled so that the largest value of the bits in use is white.
 
     Args:
         source: One of
 
-            - a path to a BMP, GIF, JPEG, JPEG 2000, PNG, PNM, TIFF or WebP file with one page and at most
-              `MAX_PIXELS` pixels, or such a file's bytes;
+            - a path to an AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PNM, TIFF or WebP file (HEIC with pillow-heif) with
+              one page and at most `MAX_PIXELS` pixels, such a file's bytes, or a file object opened in binary mode;
             - a PIL image, of any mode and size (of several pages: the current one);
             - a NumPy array (H, W), (H, W, 1), (H, W, 3) or, alpha last, (H, W, 4): uint8, uint16, or float
               in [0, 1];
             - a torch tensor (3, H, W) or (1, H, W), RGB or gray, of the same types.
         color_order: Channel order of a NumPy array; "bgr" for those OpenCV reads. Others know their own.
+        bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
+            say it themselves exactly (PNM, JPEG 2000, TIFF of packed bits). Default: what the file says (TIFF's
+            MaxSampleValue, PNG's sBIT), else the smallest of 8, 10, 12, 14 and 16 bits that holds the image's greatest
+            value, and a warning in the log if that is not 16.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous, at the size a viewer displays. It may share memory with `source`.
@@ -88,109 +117,164 @@ def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb") -> NDArr
     Raises:
         ImageError: The source is missing, damaged, too large, not an image, or of a kind that is not
             supported (DICOM, several pages, video); the message names it and the remedy.
-        OptionError: `color_order` is neither "rgb" nor "bgr", or "bgr" for anything but a NumPy array.
+        OptionError: `color_order` is neither "rgb" nor "bgr", or "bgr" for anything but a NumPy array; `bits` is out of
+            range.
 
     Example:
         >>> import numpy as np
         >>> load_image(np.zeros((480, 640), np.uint16)).shape
         (480, 640, 3)
     """
+    with read_image(source, color_order=color_order, bits=bits) as image:
+        if image.depth is not None and image.depth.is_guess:
+            logger.warning("%s: %s", source_name(source), image.depth.describe())
+        return image.pixels
+
+
+@contextmanager
+def read_image(
+    source: ImageSource, *, color_order: ColorOrder = "rgb", bits: int | None = None
+) -> Iterator[LoadedImage]:
+    """Load an image as `load_image` does, with what became known of it, and without a warning.
+
+    The memory of a large file stays reserved for the length of the block: other threads that want to decode large
+    files wait.
+
+    Raises:
+        ImageError, OptionError: As by `load_image`.
+    """
     check_choice("color_order", color_order, ColorOrder)
-    name = source_name(source)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, name, color_order)
-    if color_order == "bgr":
-        raise OptionError(f"{name}: color_order='bgr' is for NumPy arrays only; leave it out here")
-    if isinstance(source, (str, os.PathLike)):
-        return _from_path(Path(source))
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(source), name)
-    if isinstance(source, Image.Image):
-        return _from_pil(source, name)
-    if _is_tensor(source):
-        return _from_tensor(source, name)
-    raise ImageError(f"{name} is no image; give a path, bytes, a PIL image, a NumPy array or a torch tensor")
+    check_bits(bits)
+    with ExitStack() as reservations:
+        yield _read(source, color_order, bits, reservations)
 
 
-def find_images(source: Any) -> list[Any]:
-    """List the images that a source means, in a stable order.
+def find_bits(sources: Iterable[Any]) -> BitDepth | None:
+    """Find the bits in use in a set of images, so that all of them are read alike.
+
+    Files of 8 bits are only looked at by their first bytes. Those of 16 bits are decoded, in turn, until one of them
+    uses all 16 bits.
 
     Args:
-        source: A path, a folder (searched recursively), a glob pattern ("scans/**/*.png"), any source
-            `load_image` takes, or a list or tuple of these. In folders and patterns only files with a suffix
-            in `IMAGE_SUFFIXES` count, hidden ones do not, and the order is that of their sorted paths.
+        sources: What `load_image` takes. Those that cannot be read do not count: reading them tells why.
 
     Returns:
-        Paths for what was named by a path, the objects themselves for the rest. Files named one by one are
-        not checked here: `load_image` says what is wrong with each.
-
-    Raises:
-        ImageError: There is no image in a folder, a pattern or a list.
+        The smallest of 8, 10, 12, 14 and 16 bits that holds all 16-bit values of the set; None if it has none, or none
+        that does not say its range itself.
 
     Example:
-        >>> find_images(["a.png", "b.png"]) == [Path("a.png"), Path("b.png")]
-        True
+        >>> import numpy as np
+        >>> find_bits([np.full((2, 2), 1000, np.uint16), np.full((2, 2), 4095, np.uint16)]).bits
+        12
     """
-    if isinstance(source, (list, tuple)):
-        if not source:
-            raise ImageError("an empty list holds no image; give at least one")
-        return [image for item in source for image in find_images(item)]
-    if not isinstance(source, (str, os.PathLike)):
-        return [source]
-    if is_single(source):
-        return [Path(source)]
-    name = os.fspath(source)
-    pattern = f"{glob.escape(name)}/**/*" if Path(name).is_dir() else name
-    found = {Path(file) for file in glob.glob(pattern, recursive=True)}  # noqa: PTH207 - may be absolute
-    images = sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not images:
-        raise ImageError(f"{name} holds no image; images are files named {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return images
+    greatest, bits, is_guess = 0, 0, False
+    for source in sources:
+        depth = _depth_of(source)
+        if depth is None:
+            continue
+        greatest, bits = max(greatest, depth.greatest), max(bits, depth.bits)
+        is_guess |= depth.is_guess
+        if bits == 16:
+            break
+    return BitDepth(bits, greatest, is_guess and bits < 16) if bits else None
 
 
-def is_single(source: Any) -> bool:
-    """Whether a source means one image, not a list, a folder or a glob pattern.
-
-    A path that exists is never read as a pattern, whatever brackets its name has.
-
-    Example:
-        >>> is_single("frame.jpg"), is_single("frames/*.jpg")
-        (True, False)
-    """
-    if isinstance(source, (str, os.PathLike)):
-        # Unlike pathlib's, these answer for any string, however long.
-        is_file, is_folder = os.path.isfile(source), os.path.isdir(source)  # noqa: PTH112, PTH113
-        return is_file or not (is_folder or glob.has_magic(os.fspath(source)))
-    return not isinstance(source, (list, tuple))
-
-
-def video_frames(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
-    """Read a video frame by frame, as OpenCV's FFmpeg decodes it; one frame is in memory at a time.
-
-    Args:
-        path: A video file; `VIDEO_SUFFIXES` lists the usual ones.
-
-    Yields:
-        uint8 (H, W, 3), RGB, upright.
-
-    Raises:
-        ImageError: On the first frame: the file is missing or cannot be decoded.
-
-    Example:
-        >>> for frame in video_frames("colonoscopy.mp4"):  # doctest: +SKIP
-        ...     print(frame.shape)
-    """
-    _require_file(Path(path))
-    video = cv2.VideoCapture(str(path))
+def _depth_of(source: Any) -> BitDepth | None:
     try:
-        decoded, frame = video.read()
-        if not decoded:
-            raise ImageError(f"{path} cannot be decoded as a video; convert it to H.264 in an .mp4 file")
-        while decoded:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-            decoded, frame = video.read()
-    finally:
-        video.release()
+        if isinstance(source, np.ndarray):
+            return _depth(source, None, None) if source.dtype.kind == "u" and source.dtype.itemsize == 2 else None
+        if isinstance(source, (str, os.PathLike)):
+            with Path(source).open("rb") as file:
+                head = file.read(26)
+            is_deep_png = head.startswith(b"\x89PNG") and head[24:25] == b"\x10"
+            if not is_deep_png and head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                return None
+        with ExitStack() as reservations:
+            return _read(source, "rgb", None, reservations).depth
+    except (ImageError, OSError, ValueError):
+        return None
+
+
+def _read(source: Any, color_order: ColorOrder, bits: int | None, reservations: ExitStack) -> LoadedImage:
+    name = source_name(source)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name, bits, color_order)
+    if color_order == "bgr":
+        raise OptionError(f"{name}: color_order='bgr' is for NumPy arrays only; leave it out here")
+    if isinstance(source, Image.Image):
+        data = _undecoded(source)
+        if data is None:
+            return _from_pil(source, name, bits)
+        source = data
+    if _is_tensor(source):
+        return _from_array(_tensor_values(source, name), name, bits)
+    with _encoded(source, name) as file:
+        try:
+            with open_encoded(file, name, reservations) as image:
+                return _from_pil(image, name, bits)
+        except ImageError as error:
+            rare = read_rare_tiff(file, name) if isinstance(error.__cause__, SyntaxError) else None
+            if rare is None:
+                raise
+            values, orientation = rare
+            return _from_array(_upright(values, orientation), name, bits)
+
+
+def _undecoded(image: Image.Image) -> bytes | None:
+    """Return the file behind an image that was opened but not decoded, if it has more bits than Pillow would keep."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed or not getattr(image, "tile", None) or not is_deep_color(image):
+        return None
+    position = file.tell()
+    file.seek(0)
+    data: bytes = file.read()
+    file.seek(position)
+    return data
+
+
+@contextmanager
+def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
+    """Open what holds an encoded image: a path, bytes, or a file object, whose position is kept."""
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        require_file(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise ImageError(f"{path} is a video, not an image; use predictor.stream({str(path)!r})")
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise ImageError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
+        with file:
+            yield file
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        yield io.BytesIO(source)
+    elif hasattr(source, "read"):
+        yield io.BytesIO(read_file_object(source))
+    else:
+        remedy = "give a path, bytes, a file object, a PIL image, a NumPy array or a torch tensor"
+        raise ImageError(f"{name} is no image; {remedy}")
+
+
+def read_file_object(file: Any) -> bytes:
+    """Read an encoded image from a file object, whose position is put back if it has one.
+
+    Raises:
+        ImageError: It was closed, opened in text mode, or cannot be read.
+    """
+    name = source_name(file)
+    try:
+        position = file.tell() if hasattr(file, "seekable") and file.seekable() else None
+        data = file.read()
+        if position is not None:
+            file.seek(position)
+    except Exception as error:
+        remedy = "open it in binary mode ('rb') and use it before it is closed"
+        raise ImageError(f"{name} cannot be read ({error}); {remedy}") from error
+    if not isinstance(data, (bytes, bytearray)):
+        raise ImageError(f"{name} gives {type(data).__name__} instead of bytes; open it in binary mode ('rb')")
+    if not data:
+        raise ImageError(f"{name} is empty or was read to its end already; seek(0) before")
+    return bytes(data)
 
 
 def source_name(source: object) -> str:
@@ -209,105 +293,80 @@ def source_name(source: object) -> str:
     if isinstance(source, np.ndarray) or _is_tensor(source):
         kind = "array" if isinstance(source, np.ndarray) else "tensor"
         return f"{kind} {tuple(source.shape)} {str(source.dtype).removeprefix('torch.')}"
+    name = getattr(source, "name", None)
+    if hasattr(source, "read") and isinstance(name, str):
+        return name
     return f"an object of type {type(source).__name__}"
 
 
-def _require_file(path: Path) -> None:
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{path} does not exist; check the path (we are in {Path.cwd()})") from error
-    except (OSError, ValueError) as error:  # no permission, name too long, a null byte in it
-        raise ImageError(f"{path} cannot be opened ({error}); check its name and permissions") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a folder where a file is wanted; give one of the files in it")
-    if status.st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
-
-
-@contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file for whoever needs more than its colours (a mask's own values, orientation, size).
-
-    The header is read and the same files are refused as by `load_image`; the pixels are decoded when asked for, inside
-    the `with` block, where Pillow's errors become ImageErrors too.
-
-    Raises:
-        ImageError: The file is missing, damaged, too large, not an image, or of a kind that is not supported.
-
-    Example:
-        >>> with open_image(Path("mask.png")) as image:  # doctest: +SKIP
-        ...     print(image.mode, image.size)
-    """
-    _require_file(path)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise ImageError(f"{path} is a video, not an image; use predictor.stream({str(path)!r})")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ImageError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
-    with file, _opened(file, str(path)) as image:
-        yield image
-
-
-def _from_path(path: Path) -> NDArray[np.uint8]:
-    with open_image(path) as image:
-        return _from_pil(image, str(path))
-
-
-def _from_file(file: IO[bytes], name: str) -> NDArray[np.uint8]:
-    with _opened(file, name) as image:
-        return _from_pil(image, name)
-
-
-@contextmanager
-def _opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
-    """Open an encoded image, after a look at its header."""
-    head = file.read(132)
-    if not head:
-        raise ImageError(f"{name} is empty; read the file again")
-    if head[128:] == b"DICM":
-        remedy = "read it with pydicom and give an array in [0, 1]"
-        raise ImageError(f"{name} is a DICOM file, which is not supported; {remedy}")
-    file.seek(0)
-    with _pillow_errors(name), Image.open(file, formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        # Phones store a photo with a preview or a gain map as MPO: its first picture is the photo.
-        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        if pages > 1:
-            remedy = "open it with PIL.Image.open, seek() to one and give that"
-            raise ImageError(f"{name} has {pages} pages or frames; {remedy}")
-        yield image
-
-
-@contextmanager
-def _pillow_errors(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError."""
-    try:
-        yield
-    except CondsegError:
-        raise
-    except Image.DecompressionBombError as error:
-        remedy = "make it smaller, or decode it yourself and give the array"
-        raise ImageError(f"{name} has more than {MAX_PIXELS:,} pixels; {remedy}") from error
-    except UnidentifiedImageError as error:
-        remedy = "save it as PNG, JPEG, TIFF, BMP or WebP"
-        raise ImageError(f"{name} is no image we can read, whatever its name; {remedy}") from error
-    except Exception as error:  # OSError, ValueError, SyntaxError, struct.error, EOFError, ...
-        raise ImageError(f"{name} is damaged or incomplete ({error}); copy or export it again") from error
-
-
-def _from_pil(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
     if 0 in image.size:
         raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
-    with _pillow_errors(name):  # an image that was opened lazily is decoded here
-        image.load()  # some formats have their orientation after the pixels
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        upright = ImageOps.exif_transpose(image) if turned else image  # which copies in any case
-        if upright.mode[0] in "IF":  # 16-bit, 32-bit and float gray, which Pillow would clip at 255
-            return _from_array(_narrow(np.asarray(upright), name), name, "rgb")
-        return np.array(_flatten(upright))
+    file = getattr(image, "fp", None)
+    if getattr(image, "tile", None) and (file is None or file.closed):
+        raise ImageError(f"{name} was closed before it was decoded; use it inside its with block, or load() it there")
+    with image_errors(name):  # an image that was opened lazily is decoded here
+        if isinstance(image, ImageFile.ImageFile) and getattr(image, "fp", None) and is_deep_color(image):
+            loaded = _from_array(read_deep_color(image, name), name, bits, stored=stored_bits(image))
+            pixels, depth = loaded.pixels, loaded.depth
+        elif image.mode[0] in "IF":  # 16-bit, 32-bit and float gray, which Pillow would clip at 255
+            stored, white_zero = stored_bits(image), is_white_zero(image)
+            load_pixels(image, name)
+            values = _narrow(np.asarray(image), name)
+            if image.format in KNOWN_RANGE and values.dtype == np.uint16:
+                bits = 16
+            elif _packed_bits(image) is not None:
+                bits = _packed_bits(image)
+            loaded = _from_array(values, name, bits, stored=stored)
+            pixels, depth = (255 - loaded.pixels if white_zero else loaded.pixels), loaded.depth
+        else:
+            load_pixels(image, name)
+            return LoadedImage(_colors(image, orientation_of(image)), None)
+        return LoadedImage(_upright(pixels, orientation_of(image)), depth)
+
+
+def _packed_bits(image: Image.Image) -> int | None:
+    """Return the bits of a TIFF file that packs values of fewer than 16 bits, which Pillow unpacks as they are."""
+    tags = getattr(image, "tag_v2", {})
+    bits = max(tags.get(258, (16,))) if image.mode.startswith("I;16") else 16
+    return bits if 8 <= bits < 16 else None
+
+
+def _colors(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
+    """Convert to RGB, upright, strip by strip."""
+    width, height = image.size
+    upright = np.empty((height, width, 3) if orientation < 5 else (width, height, 3), np.uint8)
+    as_stored = _stored(upright, orientation)
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        as_stored[top : top + rows] = np.asarray(_flatten(strip))
+    return upright
+
+
+def _stored(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """View an upright image in the order in which a file of this EXIF orientation stores its rows and columns."""
+    if orientation == 2:
+        return upright[:, ::-1]
+    if orientation == 3:
+        return upright[::-1, ::-1]
+    if orientation == 4:
+        return upright[::-1]
+    if orientation == 5:
+        return upright.swapaxes(0, 1)
+    if orientation == 6:
+        return np.rot90(upright, 1)
+    if orientation == 7:
+        return upright[::-1, ::-1].swapaxes(0, 1)
+    return np.rot90(upright, -1) if orientation == 8 else upright
+
+
+def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn an image that was read as its file stores it."""
+    if orientation not in range(2, 9):
+        return stored
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # all others undo themselves
+    return np.ascontiguousarray(_stored(stored, back))
 
 
 def _narrow(gray: NDArray[Any], name: str) -> NDArray[Any]:
@@ -328,33 +387,63 @@ def _flatten(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
 
 
-def _from_array(array: NDArray[Any], name: str, color_order: ColorOrder) -> NDArray[np.uint8]:
+def _from_array(
+    array: NDArray[Any],
+    name: str,
+    bits: int | None,
+    color_order: ColorOrder = "rgb",
+    *,
+    stored: StoredBits | None = None,
+) -> LoadedImage:
+    """Convert an array; `stored` are the bits that its file says are in use."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ImageError(f"{name} has the wrong shape; give one image (H, W), (H, W, 3) or (H, W, 4)")
     if array.size == 0:
         raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
-    pixels = _to_uint8(array, name)
+    if isinstance(array, np.ma.MaskedArray):
+        raise ImageError(f"{name} is a masked array; give its values, such as array.filled(0)")
+    pixels, depth = _to_uint8(array, name, bits, stored)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
-        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+        return LoadedImage(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2), depth)
     if color_order == "bgr":
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     pixels = np.ascontiguousarray(pixels)
-    return pixels if pixels.shape[2] == 3 else np.array(_flatten(Image.fromarray(pixels)))
+    return LoadedImage(pixels if pixels.shape[2] == 3 else np.array(_flatten(Image.fromarray(pixels))), depth)
 
 
-def _to_uint8(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def _to_uint8(
+    array: NDArray[Any], name: str, bits: int | None, stored: StoredBits | None
+) -> tuple[NDArray[np.uint8], BitDepth | None]:
     kind, width = array.dtype.kind, array.dtype.itemsize
     if kind == "u" and width == 1:
-        return array
+        return array, None
     if kind == "u" and width == 2:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # v / 257, rounded
+        depth = _depth(array, bits, stored)
+        return scale_to_uint8(array, depth.bits, name), depth
     if kind != "f":
         raise ImageError(f"{name} has the wrong type; give uint8, uint16 or float in [0, 1]")
     if not np.isfinite(array).all():
         raise ImageError(f"{name} holds NaN or infinite values; replace them, e.g. with numpy.nan_to_num")
     if array.min() < 0 or array.max() > 1:
-        raise ImageError(f"{name} has values from {array.min():g} to {array.max():g}; bring floats to [0, 1]")
-    return np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+        remedy = "bring them to [0, 1] and give the array"
+        raise ImageError(f"{name} has float values from {array.min():g} to {array.max():g}; {remedy}")
+    return np.rint(array.astype(np.float32) * 255).astype(np.uint8), None
+
+
+def _depth(values: NDArray[Any], bits: int | None, stored: StoredBits | None) -> BitDepth:
+    """Decide on the bits of 16-bit values: those given, those that the file says, or those that the values need."""
+    color = values[..., :3] if values.ndim == 3 and values.shape[2] == 4 else values
+    greatest = int(color.max(initial=0))
+    if bits is not None:
+        return BitDepth(bits, greatest, is_guess=False)
+    if stored is not None and stored.may_be_shifted:
+        unused = np.asarray((1 << 16 - stored.bits) - 1, color.dtype)  # lower bits, if the upper ones are in use
+        is_shifted = greatest >= 2**stored.bits or not np.any(color & unused)
+        return BitDepth(16 if is_shifted else stored.bits, greatest, is_guess=False)
+    if stored is not None and greatest < 2**stored.bits:
+        return BitDepth(stored.bits, greatest, is_guess=False)
+    needed = bits_needed(greatest)
+    return BitDepth(needed, greatest, is_guess=greatest > 0 and needed < 16)
 
 
 def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:
@@ -363,21 +452,16 @@ def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:
     return torch is not None and isinstance(source, torch.Tensor)
 
 
-def _from_tensor(tensor: torch.Tensor, name: str) -> NDArray[np.uint8]:
+def _tensor_values(tensor: torch.Tensor, name: str) -> NDArray[Any]:
+    """Values (H, W, C) of a tensor."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
         raise ImageError(f"{name} has the wrong shape; give one image (3, H, W) or (1, H, W)")
-    values = tensor.detach().cpu()
-    array = (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
-    return _from_array(np.moveaxis(array, 0, -1), name, "rgb")
-
-
-def _warn_of_two_opencvs() -> None:
-    """Two packages that install the same folder: whose files are there is chance, and removing one breaks both."""
-    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    installed = [name for name in names if any(metadata.distributions(name=name))]
-    if len(installed) > 1:
-        both = " and ".join(installed)
-        warnings.warn(f"{both} write into the same folder: uninstall them all, then install one", stacklevel=2)
-
-
-_warn_of_two_opencvs()
+    try:
+        values = tensor.detach().cpu()
+        array = (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
+    except Exception as error:
+        remedy = "give an ordinary one, by to_dense() or dequantize()"
+        raise ImageError(
+            f"{name} is a tensor without values of its own (sparse, quantized or meta); {remedy}"
+        ) from error
+    return np.moveaxis(array, 0, -1)

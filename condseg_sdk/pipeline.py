@@ -7,6 +7,7 @@ batches are in memory, however long the list or the video.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -19,16 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.ahead import Gate, map_ahead, worker_threads
-from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.bit_depth import BitDepth
+from condseg_sdk.errors import CheckpointError, CondsegError, check_choice
 from condseg_sdk.field_of_view import Box, crop
-from condseg_sdk.images import ColorOrder, load_image
+from condseg_sdk.forking import fork_safe
+from condseg_sdk.images import ColorOrder, read_image
+from condseg_sdk.options import check_flags, check_integer, check_number
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Maps, Runtime, run_flipped
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.tiling import merge, plan_tiles
 
+logger = logging.getLogger("condseg_sdk")
+
 DECODERS = min(8, os.cpu_count() or 1)
 BATCHES_AHEAD = 2  # one in the network and one ready for it
+MAX_BATCH = 65536  # more images at once are a slip, and more than any memory holds
 MIN_TILE = 32  # below it a tile shows less than one cell of the network's coarsest map
 
 ErrorHandler = Callable[[Any, CondsegError], None]
@@ -57,12 +64,15 @@ class Request:
     color_order: ColorOrder
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise OptionError(f"threshold={self.threshold!r} must lie between 0 and 1, both excluded")
-        if self.batch_size < 1:
-            raise OptionError(f"batch_size={self.batch_size!r} must be at least 1")
-        if self.tile is not None and self.tile < MIN_TILE:
-            raise OptionError(f"tile={self.tile!r} must be a side in pixels, at least {MIN_TILE}")
+        check_choice("color_order", self.color_order, ColorOrder)
+        check_flags(tta=self.tta, uncertainty=self.uncertainty)
+        values = {
+            "threshold": check_number("threshold", self.threshold, above=0, below=1),
+            "batch_size": check_integer("batch_size", self.batch_size, least=1, most=MAX_BATCH),
+            "tile": None if self.tile is None else check_integer("tile", self.tile, least=MIN_TILE),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -74,18 +84,23 @@ class Named:
         name: of the answer.
         error: why there is nothing to load, such as a video that ends early.
         field_of_view: What the network sees of it, where that is known, as in a video.
+        bits: Number of bits in use, if the image has 16-bit values; None to find it from the image.
+        frame: Number of the frame in its video.
     """
 
     source: Any
     name: str
     error: CondsegError | None = None
     field_of_view: Box | None = None
+    bits: int | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
 class _Decoded:
     named: Named
     size: tuple[int, int]
+    bits: int | None
     field_of_view: Box | None  # None for all of it
     pixels: NDArray[Any]  # network input (3, h, w), or with tiles the field of view (H, W, 3)
 
@@ -115,22 +130,33 @@ class Pipeline:
         preprocessing: of the checkpoint.
         request: how to answer.
         on_error: called with a source that cannot be read and its error; None raises the error.
+        model: What messages call the model.
+        assumed_bits: Bits that were assumed for single images before, each of which is told once.
     """
 
     def __init__(
-        self, runtime: Runtime, preprocessing: Preprocessing, request: Request, *, on_error: ErrorHandler | None
+        self,
+        runtime: Runtime,
+        preprocessing: Preprocessing,
+        request: Request,
+        *,
+        on_error: ErrorHandler | None,
+        model: str = "the model",
+        assumed_bits: set[int] | None = None,
     ) -> None:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.request = request
         self.on_error = on_error
+        self.model = model
         # On a CPU the network takes every core, and each of its steps waits for the slowest: a decoder beside it costs
         # more than it gains. There the two take turns, decoders using all cores between two batches.
         self._cores = Gate() if runtime.device == "cpu" else None
+        self._assumed_bits = set() if assumed_bits is None else assumed_bits
 
     def answer_one(self, named: Named) -> Segmentation:
         """The answer for one source, in the caller's thread; an error is raised."""
-        return next(self._segmentations(self._answered([self._decode(named)], map)))
+        return next(self._segmentations(self._answered([fork_safe(self._decode)(named)], map)))
 
     def answer(self, sources: Iterable[Named]) -> Iterator[Segmentation]:
         """One Segmentation for each source that can be read, in order.
@@ -152,23 +178,32 @@ class Pipeline:
                 yield from self._segmentations(answered)
 
     def _decode(self, named: Named) -> _Decoded:
-        image = load_image(named.source, color_order=self.request.color_order)
-        size = (image.shape[0], image.shape[1])
-        box = named.field_of_view or self.preprocessing.find_field_of_view(image)
-        if box == (0, 0, size[1], size[0]):
-            box = None
-        pixels = crop(image, box)
-        return _Decoded(named, size, box, pixels if self.request.tile is not None else self._network_input(pixels))
+        if named.error is not None:
+            raise named.error
+        with read_image(named.source, color_order=self.request.color_order, bits=named.bits) as image:
+            if image.depth is not None and image.depth.is_guess:
+                self._warn_of_bits(named, image.depth)
+            height, width = image.pixels.shape[:2]
+            box = named.field_of_view or self.preprocessing.find_field_of_view(image.pixels)
+            if box == (0, 0, width, height):
+                box = None
+            inside = crop(image.pixels, box)
+            pixels = inside if self.request.tile is not None else self._network_input(inside)
+            return _Decoded(named, (height, width), image.depth.bits if image.depth else None, box, pixels)
 
     def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Of a field of view or a tile, in which there is nothing more to cut."""
         return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
+    def _warn_of_bits(self, named: Named, depth: BitDepth) -> None:
+        """Say which bits were assumed for an image: once for each number of bits."""
+        if depth.bits not in self._assumed_bits:
+            self._assumed_bits.add(depth.bits)
+            logger.warning("%s: %s", named.name, depth.describe())
+
     def _try_decode(self, named: Named) -> _Decoded | _Failed:
         if self._cores is not None:
             self._cores.wait()
-        if named.error is not None:
-            return _Failed(named, named.error)
         try:
             return self._decode(named)
         except CondsegError as error:
@@ -241,6 +276,9 @@ class Pipeline:
     def _segmentation(
         self, item: _Decoded, mask: NDArray[np.float32], uncertainty: NDArray[np.float32] | None
     ) -> Segmentation:
+        if not np.isfinite(mask).all():
+            remedy = "its weights are damaged: load it again, or use precision='float32' if it runs in less"
+            raise CheckpointError(f"{self.model} answered NaN or infinity for {item.named.name}; {remedy}")
         return Segmentation(
             mask,
             item.size,
@@ -250,4 +288,6 @@ class Pipeline:
             color_order=self.request.color_order,
             uncertainty_logits=uncertainty,
             field_of_view=item.field_of_view,
+            bits=item.bits,
+            frame=item.named.frame,
         )

@@ -8,25 +8,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from condseg_sdk.errors import CondsegError, ImageError, OptionError, check_choice
+from condseg_sdk.bit_depth import check_bits
+from condseg_sdk.errors import CondsegError, ImageError, OptionError
 from condseg_sdk.field_of_view import FieldOfViewTracker
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.images import (
     VIDEO_SUFFIXES,
     ColorOrder,
+    find_bits,
     find_images,
     is_single,
     load_image,
+    read_file_object,
     source_name,
-    video_frames,
 )
+from condseg_sdk.options import check_flags, check_path, check_text
 from condseg_sdk.pipeline import ErrorHandler, Named, Pipeline, Request
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.metadata import OnnxPrecision
 from condseg_sdk.runtimes.open import Execution, Precision, RuntimeName, open_runtime
 from condseg_sdk.segmentation import Segmentation
+from condseg_sdk.video import Video
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
-from condseg_sdk.weights.hub import resolve
+from condseg_sdk.weights.hub import local_path, resolve
 
 if TYPE_CHECKING:
     from condseg_sdk.runtimes.export import ExportReport
@@ -55,6 +60,7 @@ class Predictor:
         self._runtime = runtime
         self._config = config
         self._reopen = reopen
+        self._assumed_bits: set[int] = set()
 
     @classmethod
     def from_pretrained(
@@ -104,8 +110,11 @@ class Predictor:
             CheckpointError: found but incomplete, damaged, or not the file its hash promises.
             DeviceError: the device cannot be used.
         """
-        if Path(model).exists():
-            model = Path(model).resolve()  # so that a pickled copy finds it from another working directory
+        _check_open_options(model, device, session_options, revision, cache_dir, token, preprocessing, manifest)
+        check_flags(local_files_only=local_files_only)
+        path = local_path(model, manifest=manifest)
+        if path is not None:
+            model = path.absolute()  # a pickled copy finds it from another working directory; a link keeps its name
         options: dict[str, Any] = {
             "runtime": runtime,
             "device": device,
@@ -164,6 +173,7 @@ class Predictor:
         tile: int | None = None,
         uncertainty: bool = False,
         color_order: ColorOrder = "rgb",
+        bits: int | None = None,
         on_error: OnError = "raise",
     ) -> Any:
         """Segment one image, or many.
@@ -178,6 +188,10 @@ class Predictor:
                 too small in the whole image; default: the whole image at once, as in training.
             uncertainty: compute `Segmentation.uncertainty`, too.
             color_order: "bgr" for NumPy arrays from OpenCV.
+            bits: number of bits in use, 8 to 16, of images with 16-bit values. Default: the checkpoint's, if it was
+                trained on such images; else the smallest of 8, 10, 12, 14 and 16 bits that holds the greatest value of
+                all images of the call, which a line in the log tells. Only with bits known in one of these ways is an
+                image read alike alone and among others.
             on_error: with many images, what happens to one that cannot be read: "raise", "skip" (the others are
                 answered and a log message names it), or a function that gets the source and the error.
 
@@ -194,11 +208,13 @@ class Predictor:
             >>> [seg.area for seg in predictor("frames/", batch_size=16)]  # doctest: +SKIP
             [21870, 0, 1311]
         """
-        request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
-        sources = [Named(s, source_name(s)) for s in find_images(source)]
+        request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order, bits)
+        pipeline = self._pipeline(request, on_error)
+        bits = self.preprocessing.bits if bits is None else bits
+        sources = list(_named(source, bits, expand_videos=False))
         if is_single(source):
-            return self._pipeline(request, "raise").answer_one(sources[0])
-        return list(self._pipeline(request, on_error).answer(sources))
+            return pipeline.answer_one(sources[0])
+        return list(pipeline.answer(sources))
 
     def stream(
         self,
@@ -210,16 +226,20 @@ class Predictor:
         tile: int | None = None,
         uncertainty: bool = False,
         color_order: ColorOrder = "rgb",
+        bits: int | None = None,
         on_error: OnError = "raise",
     ) -> Iterator[Segmentation]:
         """Segment many images, or the frames of a video, one answer at a time and with flat memory.
 
         Args:
             source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video
-                each answer's `source` is its frame, RGB, and the field of view, where the checkpoint wants one, stays
-                steady from frame to frame. Some `batch_size` images more are taken from it than were
-                answered: for a camera, whose next frame waits for the answer to this one, call the predictor itself.
-            threshold, batch_size, tta, tile, uncertainty, color_order, on_error: as in a call.
+                each answer's `source` is its frame, RGB, and `frame` its number; if the video is damaged, a line in the
+                log tells what is missing (`condseg_sdk.video.Video` has it, too, and may be given itself). The field
+                of view of a video, where the checkpoint wants one, stays steady from frame to frame. Some `batch_size`
+                images more are taken from it than were answered: for a camera, whose next frame waits for the answer
+                to this one, call the predictor itself.
+            threshold, batch_size, tta, tile, uncertainty, color_order, bits, on_error: as in a call; the images of an
+                iterable are not known beforehand, so that the bits of each one are found by itself.
 
         Yields:
             One `Segmentation` for each image, in order.
@@ -231,12 +251,14 @@ class Predictor:
             >>> for seg in predictor.stream("colonoscopy.mp4"):  # doctest: +SKIP
             ...     print(seg.name, seg.area)
         """
-        request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order)
+        request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order, bits)
         if color_order == "bgr" and _is_video(source):
             raise OptionError(f"{source}: color_order='bgr' is for NumPy arrays; a video's frames are RGB already")
-        steady = _is_video(source) and self.preprocessing.field_of_view != "none"
-        return self._pipeline(request, on_error).answer(_named(source, FieldOfViewTracker() if steady else None))
+        bits = self.preprocessing.bits if bits is None else bits
+        steady = self.preprocessing.field_of_view != "none"
+        return self._pipeline(request, on_error).answer(_named(source, bits, steady=steady))
 
+    @fork_safe
     def export_onnx(
         self,
         path: str | os.PathLike[str],
@@ -275,8 +297,11 @@ class Predictor:
             >>> predictor.export_onnx("model.onnx")  # doctest: +SKIP
             >>> fast = Predictor.from_pretrained("model.onnx")  # doctest: +SKIP
         """
-        from condseg_sdk.runtimes.export import export_onnx
+        from condseg_sdk.runtimes.export import check_export_options, export_onnx
 
+        check_export_options(
+            path, precision, opset, dynamic=dynamic, uncertainty=uncertainty, preprocessing=preprocessing, verify=verify
+        )
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export already: export from the checkpoint it was made of")
         keys = ("revision", "cache_dir", "local_files_only", "manifest")
@@ -300,6 +325,7 @@ class Predictor:
             calibration=calibrating,
         )
 
+    @fork_safe
     def push_to_hub(
         self,
         repo_id: str,
@@ -335,6 +361,13 @@ class Predictor:
         """
         from condseg_sdk.weights.push import push_checkpoint
 
+        for name, text in (("repo_id", repo_id), ("commit_message", commit_message)):
+            check_text(name, text)
+        if branch is not None:
+            check_text("branch", branch)
+        if token is not None and not isinstance(token, bool):
+            check_text("token", token)
+        check_flags(onnx=onnx, create_pr=create_pr, **({} if private is None else {"private": private}))
         model = self._reopen["model"]
         if self.providers != ("torch",):
             raise OptionError(f"{self!r} runs an export: push the checkpoint it was made of, with onnx=True")
@@ -359,11 +392,10 @@ class Predictor:
         tile: int | None,
         uncertainty: bool,
         color_order: ColorOrder,
+        bits: int | None,
     ) -> Request:
-        check_choice("color_order", color_order, ColorOrder)
-        if uncertainty:
-            self._runtime.check_uncertainty()
-        return Request(
+        check_bits(bits)
+        request = Request(
             threshold=self.threshold if threshold is None else threshold,
             batch_size=batch_size,
             tta=tta,
@@ -371,27 +403,104 @@ class Predictor:
             uncertainty=uncertainty,
             color_order=color_order,
         )
+        if uncertainty:
+            self._runtime.check_uncertainty()
+        return request
 
     def _pipeline(self, request: Request, on_error: OnError) -> Pipeline:
-        return Pipeline(self._runtime, self.preprocessing, request, on_error=_handler(on_error))
+        return Pipeline(
+            self._runtime,
+            self.preprocessing,
+            request,
+            on_error=_handler(on_error),
+            model=self.model,
+            assumed_bits=self._assumed_bits,
+        )
+
+
+def _check_open_options(
+    model: Any,
+    device: Any,
+    session_options: Any,
+    revision: Any,
+    cache_dir: Any,
+    token: Any,
+    preprocessing: Any,
+    manifest: Any,
+) -> None:
+    check_path("model", model)
+    check_text("device", device)
+    if session_options is not None and not (
+        isinstance(session_options, Mapping)
+        and all(isinstance(text, str) for pair in session_options.items() for text in pair)
+    ):
+        raise OptionError(f"session_options={session_options!r} must map names to values, all of them strings")
+    if revision is not None:
+        check_text("revision", revision)
+    if token is not None and not isinstance(token, bool):
+        check_text("token", token)
+    for name, path in (("cache_dir", cache_dir), ("manifest", manifest)):
+        if path is not None:
+            check_path(name, path)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise OptionError(f"preprocessing={preprocessing!r} must be a condseg_sdk.Preprocessing")
 
 
 def _is_video(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
-def _named(source: Any, tracker: FieldOfViewTracker | None) -> Iterator[Named]:
-    if _is_video(source):
-        try:
-            for number, frame in enumerate(video_frames(source)):
-                whole = (0, 0, frame.shape[1], frame.shape[0])
-                box = None if tracker is None else tracker(frame) or whole
-                yield Named(frame, f"{os.fspath(source)} frame {number}", field_of_view=box)
-        except ImageError as error:
-            yield Named(source, os.fspath(source), error)
+def _named(source: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Named]:
+    """The images that a source means, and the frames of its videos, each with the bits in use.
+
+    With `steady` the frames of a video have their field of view, which stays where it is while it can.
+    """
+    if isinstance(source, Video):
+        yield from _frames(source, steady)
         return
-    for item in source if _is_stream(source) else find_images(source):
-        yield Named(item, source_name(item))
+    if _is_stream(source):
+        items = source
+    else:
+        items = find_images(source)
+        if bits is None and not is_single(source):
+            bits = _bits_of_set(items, source)
+    for item in items:
+        if expand_videos and (isinstance(item, Video) or (_is_video(item) and not Path(item).is_dir())):
+            yield from _frames(item if isinstance(item, Video) else Video(item), steady)
+        else:
+            yield _named_image(item, bits)
+
+
+def _named_image(item: Any, bits: int | None) -> Named:
+    name = source_name(item)
+    if not hasattr(item, "read") or isinstance(item, (str, os.PathLike)):
+        return Named(item, name, bits=bits)
+    try:  # a file object may be gone when the prediction wants its image again
+        return Named(read_file_object(item), name, bits=bits)
+    except ImageError as error:
+        return Named(item, name, error)
+
+
+def _bits_of_set(images: list[Any], source: Any) -> int | None:
+    depth = find_bits(images)
+    if depth is None:
+        return None
+    if depth.is_guess:
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"{len(images)} images"
+        logger.warning("%s: %s", name, depth.describe())
+    return depth.bits
+
+
+def _frames(video: Video, steady: bool) -> Iterator[Named]:
+    tracker = FieldOfViewTracker() if steady else None
+    try:
+        for frame in video:
+            height, width = frame.pixels.shape[:2]
+            box = None if tracker is None else tracker(frame.pixels) or (0, 0, width, height)
+            name = f"{video.path} frame {frame.number}"
+            yield Named(frame.pixels, name, frame=frame.number, field_of_view=box)
+    except ImageError as error:
+        yield Named(video.path, str(video.path), error)
 
 
 def _is_stream(source: Any) -> bool:

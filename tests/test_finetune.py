@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
 
 from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
-from condseg_sdk.errors import DatasetError, ModelNotFoundError, OptionError
+from condseg_sdk.errors import DatasetError, ImageError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
@@ -111,6 +111,29 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
         finetune(copy, output_dir=run, resume=True)
 
 
+def test_training_evaluation_and_prediction_read_16_bit_images_alike(dataset: Path, tmp_path: Path) -> None:
+    deep = Path(shutil.copytree(dataset, tmp_path / "deep"))
+    for path in (deep / "images").iterdir():
+        gray = np.asarray(Image.open(path))[..., 0]
+        Image.fromarray(np.rint(gray / 255 * 4095).astype(np.uint16)).save(path)
+    options = {**SMALL, "stage1_epochs": 0, "epochs": 1}
+    result = finetune(deep, output_dir=tmp_path / "run", **options)
+    saved = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert saved["settings"]["bits"] == 12
+    assert "greatest value" in saved["reasons"]["bits"]
+    config = json.loads((result.checkpoint_dir / "config.json").read_text())
+    assert config["preprocessing"]["bits"] == result.predictor.preprocessing.bits == 12
+    dark = np.full((70, 90), 200, np.uint16)  # alone it would pass for an image of 8 bits
+    assert result.predictor(dark).bits == 12
+    with pytest.raises(ImageError, match="give bits=16"):
+        result.predictor(np.full((70, 90), 50_000, np.uint16))
+    assert result.predictor(np.full((70, 90), 50_000, np.uint16), bits=16).bits == 16
+    with pytest.raises(DatasetError, match="more than bits=8 can hold"):
+        finetune(deep, output_dir=tmp_path / "other", bits=8, **options)
+    plain = finetune(dataset, output_dir=tmp_path / "plain", **options)
+    assert "bits" not in json.loads((plain.checkpoint_dir / "config.json").read_text())["preprocessing"]
+
+
 def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Path) -> None:
     inside = dataset / "run"
     with pytest.raises(OptionError, match=r"lies inside the data: choose a folder outside of .*discs"):
@@ -149,6 +172,65 @@ def test_a_damaged_checkpoint_is_named_with_a_remedy(dataset: Path, tmp_path: Pa
         last.write_bytes(content)
         with pytest.raises(OptionError, match=r"last.ckpt is damaged: delete .*stage2 .*best.ckpt"):
             finetune(dataset, output_dir=run, resume=True, progress=False)
+
+
+def flip(path: Path, position: float) -> None:
+    """Flip a bit of a file, at a share of its length."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * position)] ^= 4
+    path.write_bytes(content)
+
+
+def test_damage_to_a_runs_own_files_is_found_and_every_remedy_works(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    begun = finetune(dataset, output_dir=run, **{**SMALL, "epochs": 2, "stage1_epochs": 0})
+    stage, result, finished = run / "stage2", run / "result.json", run / "stage2" / "finished.json"
+    best, last = (stage / name for name in ("best.ckpt", "last.ckpt"))
+
+    def again() -> dict[str, float]:
+        return finetune(dataset, output_dir=run, resume=True, progress=False, report=False).metrics
+
+    # Of a finished run: nothing but settings and data is needed, and what is trained is named.
+    whole = {path: path.read_bytes() for path in (best, last, stage / "metrics.csv", run / "settings.json")}
+    for path in (best, last, stage / "metrics.csv"):
+        flip(path, 0.5)
+    assert again() == begun.metrics
+    path = run / "settings.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 8'))
+    with pytest.raises(
+        OptionError, match=r"has been changed or is damaged; the trained network is safe in .*checkpoint"
+    ):
+        again()
+    path.write_bytes(whole[path])
+    # Of a run whose last step is still to be done: metrics.csv is only for people.
+    result.write_text('{"metrics": 1}')
+    with pytest.raises(OptionError, match="lacks metrics or history; delete it, and go on with resume=True"):
+        again()
+    result.unlink()
+    with pytest.raises(OptionError, match=f"{best} is damaged: delete {stage} .*, or copy {last} to {best}"):
+        again()
+    last.write_bytes(whole[last])
+    shutil.copy(last, best)
+    (stage / "metrics.csv").write_bytes(b"\xff\x00")
+    assert again()["threshold"] > 0
+    assert "metrics.csv is damaged" in caplog.text
+    # Of a run in the middle.
+    for path in (result, finished):
+        path.unlink()
+    best.write_bytes(whole[best])
+    for position in (0.3, 0.6, 0.9):
+        flip(last, position)
+        with pytest.raises(OptionError, match=f"{last} is damaged: delete {stage} .*, or copy {best} to {last}"):
+            again()
+        last.write_bytes(whole[last])
+    torch.save({"state_dict": {}}, last)
+    with pytest.raises(OptionError, match="last.ckpt is damaged"):
+        again()
+    shutil.copy(best, last)
+    assert again() == begun.metrics
+    assert finished.exists()
 
 
 def test_a_run_that_was_moved_remembers_its_best_epoch(
@@ -197,10 +279,11 @@ def test_the_card_names_the_data(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
-    from condseg_sdk.cli import _parser
+    from condseg_sdk.cli.command import make_parser
 
     arguments = inspect.signature(finetune).parameters
-    parsed = vars(_parser().parse_args(["finetune", "data", "--out", "run"]))
+    line = ["finetune", "data", "--out", "run"]
+    parsed = vars(make_parser(line).parse_args(line))
     for field in fields(FinetuneSettings):
         assert arguments[field.name].default == field.default, field.name
         assert parsed[field.name] == field.default, field.name
@@ -323,8 +406,8 @@ def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None
         ({"epochs": 1.5}, OptionError, "whole number"),
         ({"provenance": "cc-by-4.0"}, OptionError, r"provenance='cc-by-4.0': give a dictionary"),
         ({"provenance": {"license": object()}}, OptionError, "provenance must hold plain JSON values"),
-        ({"image_size": 25600}, OptionError, "image_size=25600 must be at most 4096"),
-        ({"train_size": 5000}, OptionError, "train_size=5000 must be at most 4096"),
+        ({"image_size": 25600}, OptionError, "image_size=25600 must be at most 2048"),
+        ({"train_size": 5000}, OptionError, "train_size=5000 must be at most 2048"),
         ({"validation": 1.0}, OptionError, "between 0 and 1"),
         ({"ema_decay": 1.0}, OptionError, "between 0 and 1"),
         ({"schedule": "step"}, OptionError, "'one-cycle', 'cosine'"),

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from condseg_sdk import CondsegError, ImageError, Preprocessing, Segmentation
-from condseg_sdk.images import load_image
+from condseg_sdk import CheckpointError, CondsegError, ImageError, Preprocessing, Segmentation
+from condseg_sdk.images import read_image
 from condseg_sdk.pipeline import Named, Pipeline, Request
 from condseg_sdk.runtimes.base import Maps
 
@@ -79,11 +79,11 @@ def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.M
             running.clear()
             return super().run(batch, uncertainty=uncertainty)
 
-    def watched(*arguments: Any, **options: Any) -> NDArray[np.uint8]:
+    def watched(*arguments: Any, **options: Any) -> Any:
         begun.append(running.is_set())
-        return load_image(*arguments, **options)
+        return read_image(*arguments, **options)
 
-    monkeypatch.setattr("condseg_sdk.pipeline.load_image", watched)
+    monkeypatch.setattr("condseg_sdk.pipeline.read_image", watched)
     assert values(pipeline(Exclusive(device="cpu")).answer(frames(40))) == list(range(40))
     # One that had just passed the gate when it closed may be counted for each batch.
     assert sum(begun) <= 10 < len(begun)
@@ -94,6 +94,18 @@ def test_one_image_is_answered_in_the_callers_thread() -> None:
     seg = pipeline(runtime).answer_one(next(frames(1, start=7)))
     assert round(float(seg.logits.mean())) == 7
     assert runtime.threads == {threading.get_ident()}
+
+
+def test_numbers_that_are_none_name_the_model_and_the_image() -> None:
+    class Damaged(Watched):
+        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+            return Maps(np.full((len(batch), SIZE, SIZE), np.nan, np.float32), None)
+
+    named = Named(np.zeros((40, 50, 3), np.uint8), "frame.png")
+    with pytest.raises(
+        CheckpointError, match=r"the model answered NaN or infinity for frame\.png; its weights are damaged"
+    ):
+        pipeline(Damaged()).answer_one(named)
 
 
 def test_an_error_comes_after_the_answers_before_it() -> None:

@@ -43,7 +43,7 @@ def test_a_good_set_has_no_problems(folder: Path) -> None:
     assert report.problems == ()
     report.raise_if_wrong()
     assert (report.parts["train"].pairs, report.parts["validation"].pairs, report.parts["test"].pairs) == (24, 6, 0)
-    assert report.parts["train"].foreground == pytest.approx(1 / 6)
+    assert report.parts["train"].foreground == pytest.approx(96 / 600)
     assert report.parts["test"].foreground is None
     assert report.image_sizes == ((20, 30), (20, 30))
     assert report.mask_kinds == {"two values": 30}
@@ -79,7 +79,7 @@ def test_the_error_names_the_first_files_and_counts_the_rest(folder: Path) -> No
     with pytest.raises(DatasetError) as caught:
         check(folder).raise_if_wrong()
     message = str(caught.value)
-    assert message.startswith("5 pairs with a file that cannot be read; repair it or take the pair out: ")
+    assert message.startswith("5 pairs with a file that cannot be used; repair it or take the pair out: ")
     assert "n03.png is no image we can read" in message
     assert "and 2 more" in message
     assert message.endswith("(and 1 other error; `condseg finetune DATA --check` lists all)")
@@ -104,7 +104,7 @@ def test_unreadable_files(folder: Path, kind: str, damage: str) -> None:
     else:
         path.write_bytes(b"" if damage == "empty" else b"hello")
     line = only(check(folder))
-    assert line.startswith("error: 1 pair with a file that cannot be read; repair it or take the pair out")
+    assert line.startswith("error: 1 pair with a file that cannot be used; repair it or take the pair out")
     assert str(path) in line
 
 
@@ -123,7 +123,7 @@ def test_a_set_of_nothing_but_broken_files(folder: Path) -> None:
     for name in NAMES:
         (folder / "images" / f"{name}.png").write_bytes(b"broken")
     report = check(folder)
-    assert report.errors[0].message.startswith("30 pairs with a file that cannot be read")
+    assert report.errors[0].message.startswith("30 pairs with a file that cannot be used")
     assert len(report.errors[0].files) == 30
     assert "median foreground" in str(report)
 
@@ -212,6 +212,7 @@ def test_inverted_masks(folder: Path) -> None:
 
 def test_suspicious_values_and_labels_among_two_values(folder: Path) -> None:
     stripes = np.repeat(np.array([0, 127, 255], np.uint8), 10)[None].repeat(20, axis=0)
+    stripes[:2, 10:12] = 0  # no box
     save(folder / "masks" / "n01.png", stripes)
     save(folder / "masks" / "n02.png", stripes // 127)
     first, second = check(folder).warnings
@@ -331,7 +332,13 @@ def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None
         save(image, np.asarray(Image.open(image)) // 16)  # twelve bits in sixteen
     (problem,) = check_dataset(open_dataset(pairs, validation=0.2)).problems
     assert problem.severity == "warning"
-    assert "almost black: 16 bits of which few are used" in problem.message
+    assert "16-bit values up to 4095 were read as 12 bits" in problem.message
+    assert check_dataset(open_dataset(pairs, validation=0.2)).bits == 12
+    assert check_dataset(open_dataset(pairs, validation=0.2), bits=12).problems == ()
+    save(pairs[0][0], picture(NAMES[0])[..., 0].astype(np.uint16) * 257)  # one image of 16 bits among the others
+    (problem,) = check_dataset(open_dataset(pairs, validation=0.2)).problems
+    assert "almost black" in problem.message
+    assert len(problem.files) == len(NAMES) - 1
 
 
 def test_palette_images_with_transparency_warn_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,15 @@ from numpy.typing import NDArray
 from training_sets import picture, save
 
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.training.data import CocoMask, Dataset, find_pairs, load_mask, load_pair, open_dataset
+from condseg_sdk.training.data import (
+    Dataset,
+    RegionMask,
+    check_dataset,
+    find_pairs,
+    load_mask,
+    load_pair,
+    open_dataset,
+)
 
 SQUARE = [1, 1, 5, 1, 5, 4, 1, 4]  # columns 1 to 4, rows 1 to 3
 # By columns: 000 110 100 001.
@@ -25,7 +35,7 @@ STRING = "321O30"  # the same counts, from the fourth on less the one two before
 
 
 def draw(size: tuple[int, int], *regions: Any) -> NDArray[np.bool_]:
-    return load_mask(CocoMask(Path("set.json"), "a.png", size, regions))
+    return load_mask(RegionMask(Path("set.json"), "a.png", size, regions))
 
 
 def coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -173,8 +183,9 @@ def test_several_categories_are_one_region_and_remarked(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png")
     annotations = [annotation(1, [SQUARE]), annotation(2, [SQUARE], category_id=2)]
     path = write(tmp_path / "set.json", coco(entries, annotations))
-    (problem,) = open_dataset(path).problems
-    assert problem.severity == "warning"
+    problem, unknown = open_dataset(path).problems
+    assert problem.severity == unknown.severity == "warning"
+    assert unknown.line().startswith("1 category id used in set.json and not listed there")
     assert problem.message.startswith("set.json has 2 categories, all of which were taken for the one region")
     assert problem.files == ("2", "polyp")
 
@@ -185,42 +196,182 @@ def test_missing_and_repeated_images_are_listed(tmp_path: Path) -> None:
     entries.append({**entries[0], "id": 4})
     path = write(tmp_path / "set.json", coco(entries, [annotation(1, [SQUARE])]))
     again, missing = open_dataset(path).problems
-    assert again.message.startswith("1 image described twice in the COCO files")
+    assert again.message.startswith("1 image described twice in the annotations")
     assert again.files == (str(tmp_path / "a.png"),)
-    assert missing.message.startswith("1 image of the COCO file that does not exist")
+    assert missing.message.startswith("1 image of the annotations that does not exist")
     assert missing.files == (str(tmp_path / "c.png"),)
 
 
 ENTRY = {"id": 1, "file_name": "a.png", "height": 5, "width": 7}
+OTHER = {**ENTRY, "id": 2, "file_name": "b.png"}
+GOOD = [ENTRY, OTHER]
+
+
+def complaint(path: Path) -> str:
+    """The first error of a set, wherever it is said."""
+    try:
+        return next(p.line() for p in check_dataset(open_dataset(path)).problems if p.severity == "error")
+    except DatasetError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[" * 100_000, "cannot be read as JSON"),
-        ([], "no COCO file: it needs the lists 'images' and 'annotations'"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"images": NaN, "annotations": []}', "NaN is not a finite number"),
+        ([], "is no annotation file of COCO, LabelMe or VIA"),
         ({"images": {}, "annotations": []}, "no COCO file"),
+        ({"images": 3, "annotations": None}, "no COCO file"),
         (coco([], []), "lists no images"),
-        (coco([{"id": 1, "file_name": "a.png"}], []), "lacks one of id, file_name, height, width"),
-        (coco([{**ENTRY, "height": 0}], []), "a.png is 7x0; give its size"),
-        (coco([ENTRY, {**ENTRY, "file_name": "b.png"}], []), "two images have the id 1"),
-        (coco([ENTRY], [annotation(9, [SQUARE])]), "belongs to image 9, which is not in 'images'"),
-        (coco([ENTRY], ["x"]), "belongs to image None"),
-        (coco([ENTRY], [annotation(1, [], bbox=[1, 2, 3, 4])]), "annotation 10 has no segmentation; .* not boxes"),
+        (coco([{"id": 1}], []), "1 image of .* without one of id, file_name"),
+        (coco([[1], None, "x", *GOOD], []), "3 images of .* without one of id, file_name"),
+        (coco([{**ENTRY, "id": [1]}, OTHER], []), "without one of id"),
+        (coco([{**ENTRY, "id": True}, OTHER], []), "without one of id"),
+        (coco([{**ENTRY, "file_name": 7}, OTHER], []), "without one of id, file_name"),
+        (coco([{**ENTRY, "file_name": " "}, OTHER], []), "without one of id, file_name"),
+        (coco([{**ENTRY, "height": 0}], []), "without a size in pixels; export it again: a.png is 7x0"),
+        (coco([{**ENTRY, "height": "5"}], []), "without a size in pixels"),
+        (coco([{**ENTRY, "height": 5.5}], []), "without a size in pixels"),
+        (
+            coco([ENTRY, {**OTHER, "id": 1}, {**OTHER, "id": 3}], []),
+            "an id that another one has; ids must differ: id 1",
+        ),
+        (
+            coco(GOOD, [annotation(9, [SQUARE])]),
+            "for an image that is not in 'images'; export it again: entry 0 for image 9",
+        ),
+        (coco(GOOD, ["x"]), "for an image that is not in 'images'"),
+        (coco(GOOD, [{"image_id": [1]}]), "for an image that is not in 'images'"),
+        (
+            coco(GOOD, [annotation(1, [], bbox=[1, 2, 3, 4])]),
+            "1 annotation of .* with a box and no outline; .* not boxes: a.png",
+        ),
+        (coco(GOOD, [annotation(1, [])]), "with an empty segmentation"),
+        (coco(GOOD, []), "has no annotations, only images"),
         (coco([{**ENTRY, "file_name": "z.png"}], []), "none of its images, such as z.png, was found"),
+        (coco([{**ENTRY, "file_name": "z" * 5000}], []), "none of its images, such as zzz"),
+        (coco([{**ENTRY, "file_name": "z\0.png"}], []), r"none of its images, such as z\\x00.png, was found"),
+        (
+            coco([{**ENTRY, "height": 500, "width": 700}, OTHER], [annotation(1, {"size": 3, "counts": []})]),
+            "size 3 in",
+        ),
     ],
 )
 def test_mistakes_in_coco_files_are_named(tmp_path: Path, content: Any, message: str) -> None:
-    images(tmp_path, "a.png")
+    images(tmp_path, "a.png", "b.png")
     path = write(tmp_path / "set.json", content)
-    with pytest.raises(DatasetError, match=rf"set\.json.*{message}"):
-        open_dataset(path)
+    line = complaint(path)
+    assert re.search(message, line), line
+    assert "set.json" in line
+    assert len(line) < 1500
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        *(
+            3,
+            "abc",
+            True,
+            {"counts": {}},
+            {"size": 3, "counts": "x"},
+            {"size": [5, 7], "counts": [[1]]},
+            [[[1, 2]]],
+        ),
+        *([[1e300] * 6], [[10**18] * 6], [[True] * 6], [["1"] * 6], [None], [[]], {"size": [5, 7], "counts": "0"}),
+    ],
+)
+def test_a_damaged_annotation_costs_its_image_and_not_the_check(tmp_path: Path, region: Any) -> None:
+    entries = images(tmp_path, *(f"{name}.png" for name in "abcd"))
+    path = write(
+        tmp_path / "set.json", coco(entries, [annotation(i, [SQUARE]) for i in (1, 2, 3)] + [annotation(4, region)])
+    )
+    report = check_dataset(open_dataset(path))
+    (problem,) = report.errors
+    assert "set.json (regions of d.png)" in problem.line()
+    assert report.mask_kinds == {"COCO regions": 3}
+
+
+def test_names_of_foreign_programs_keep_a_report_to_its_lines(tmp_path: Path) -> None:
+    entries = images(tmp_path, *(f"{name}.png" for name in "abcd"))
+    categories = [{"id": 1, "name": "large\npolyp"}, {"id": 2, "name": ["x"]}, {"id": [3]}, None]
+    annotations = [annotation(i, [SQUARE], category_id=i % 2 + 1) for i in (1, 2, 3, 4)]
+    path = write(tmp_path / "set.json", coco(entries, annotations, categories=categories))
+    lines = str(check_dataset(open_dataset(path))).splitlines()
+    assert r"           large\npolyp" in lines
+    annotations[0]["category_id"] = [1]
+    write(path, coco(entries, annotations, categories="x"))
+    assert "set.json has 3 categories" in str(check_dataset(open_dataset(path)))
+
+
+# Sizes
+
+
+def test_an_image_without_a_size_has_that_of_its_file(tmp_path: Path) -> None:
+    entries = [{"id": e["id"], "file_name": e["file_name"]} for e in images(tmp_path, "a.png", "b.png")]
+    path = write(tmp_path / "set.json", coco(entries, [annotation(i, [SQUARE]) for i in (1, 2)]))
+    assert {load_mask(pair.mask).shape for pair in find_pairs(path)} == {(5, 7)}
+
+
+def test_a_huge_size_is_compared_with_the_image_before_anything_is_drawn(tmp_path: Path) -> None:
+    entries = images(tmp_path, "a.png", "b.png", "c.png")
+    entries[0] |= {"height": 45_000, "width": 45_000}
+    entries[1] |= {"height": 50_000, "width": 70_000}  # of the image's proportions
+    path = write(tmp_path / "set.json", coco(entries, [annotation(i, [SQUARE]) for i in (1, 2, 3)]))
+    tracemalloc.start()
+    report = check_dataset(open_dataset(path))
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    messages = [problem.line() for problem in report.errors]
+    assert any("a.png is 7x5, but 45000x45000 in" in message for message in messages)
+    assert any("(regions of b.png): an image of 70000x50000 is larger than" in message for message in messages)
+
+
+def test_a_polygon_that_runs_to_and_fro_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(DatasetError, match="longer than 5,000,000 pixels; simplify it"):
+        draw((2000, 2000), [[0, 0, 1999, 1999] * 2000])
+
+
+# Coordinates that mean nothing
+
+
+@pytest.mark.parametrize(
+    ("region", "size", "message"),
+    [
+        (
+            [[0.1, 0.1, 0.6, 0.1, 0.6, 0.7]],
+            (50, 70),
+            "coordinates from 0 to 1; they must be pixels: multiply x by 70, y by 50",
+        ),
+        (
+            [[-20, 10, -5, 10, -5, 40]],
+            (50, 70),
+            r"outlines cover no pixel \(x from -20 to -5, y from 10 to 40 in an image",
+        ),
+        ([[5.0, 5.0, 5.1, 5.0, 5.1, 5.1]], (50, 70), "outlines cover no pixel"),
+    ],
+)
+def test_outlines_that_draw_nothing_are_an_error(region: Any, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        draw(size, region)
+
+
+def test_outlines_over_the_edge_are_remarked(tmp_path: Path) -> None:
+    entries = images(tmp_path, "a.png", "b.png")
+    regions = ([SQUARE], [[1, 1, 12, 1, 12, 4]])
+    path = write(tmp_path / "set.json", coco(entries, [annotation(i, r) for i, r in enumerate(regions, 1)]))
+    lines = [problem.line() for problem in check_dataset(open_dataset(path)).warnings]
+    expected = "1 mask with outlines that reach over the image's edge; check that their coordinates are pixels"
+    assert any(line.startswith(expected) and "b.png" in line for line in lines)
 
 
 def test_a_json_of_something_else_is_not_taken_for_coco(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
     write(tmp_path / "boxes.json", {"a": {"bbox": []}})
     write(tmp_path / "broken.json", "{")
-    with pytest.raises(DatasetError, match=r"no masks were recognised: if .*boxes\.json lists them, give that file"):
+    with pytest.raises(DatasetError, match=r"no masks were recognised.*: .*boxes\.json is of no format that is read"):
         open_dataset(tmp_path)
+    with pytest.raises(DatasetError, match=r"broken\.json is not JSON"):
+        open_dataset(tmp_path / "broken.json")

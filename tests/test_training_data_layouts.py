@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_sets import add_pair, make_set, picture, save
+from training_sets import add_pair, make_set, picture, region, save
 
 from condseg_sdk.errors import DatasetError, OptionError
-from condseg_sdk.training.data import Dataset, Pair, find_pairs, open_dataset, read_names
+from condseg_sdk.training.data import Dataset, Pair, check_dataset, find_pairs, load_mask, open_dataset, read_names
 from condseg_sdk.training.data.names import (
     folder_role,
     name_split,
@@ -223,6 +225,120 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
 # Mistakes in folders
 
 
+# Any depth, and what a walk leaves out
+
+
+@pytest.mark.parametrize("depth", [5, 12])
+def test_folders_count_at_any_depth(tmp_path: Path, depth: int) -> None:
+    below = "/".join(f"d{i}" for i in range(depth))
+    for name in "abc":
+        make_set(tmp_path, [name], f"TrainDataset/images/{name}/{below}", f"TrainDataset/masks/{name}/{below}")
+    make_set(tmp_path, ["d"], "TrainDataset/images", "TrainDataset/masks")
+    assert len(find_pairs(tmp_path)) == 4
+
+
+def test_a_link_to_a_folder_above_adds_no_pair(tmp_path: Path) -> None:
+    make_set(tmp_path, "abc")
+    (tmp_path / "images" / "again").symlink_to(tmp_path)
+    (tmp_path / "masks" / "again").symlink_to(tmp_path)
+    assert names(find_pairs(tmp_path)) == [*"abc"]
+
+
+def test_what_is_left_out_is_counted_by_kind_in_one_line(tmp_path: Path) -> None:
+    make_set(tmp_path, "abc")
+    for name in ("images/x.dcm", "images/y.dcm", "images/clip.mp4", "notes.docx", "images/.hidden.png", "train.txt"):
+        (tmp_path / name).write_text("a\nb\nc")
+    save(tmp_path / "images" / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_XL.png", picture("thumb"))
+    save(tmp_path / "masks" / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_XL.png", picture("thumb"))
+    dataset = open_dataset(tmp_path)
+    expected = "2 .dcm files, 2 folders named @eaDir, 1 .docx file, 1 .mp4 file, 1 hidden file"
+    assert dataset.left_out == expected
+    assert f"left out {expected}" in str(check_dataset(dataset)).splitlines()
+    assert sum(len(part) for part in dataset.parts.values()) == 3
+
+
+def test_images_that_nothing_reads_are_named_by_their_kind(tmp_path: Path) -> None:
+    for name in ("a.dcm", "b.dcm", "c.mp4"):
+        (tmp_path / name).write_text("a")
+    with pytest.raises(DatasetError, match=r"holds no images \(left out: 2 \.dcm files, 1 \.mp4 file\); images are"):
+        open_dataset(tmp_path)
+
+
+# Several masks of one image
+
+
+@pytest.mark.parametrize(
+    ("image", "masks"),
+    [
+        ("benign (2).png", ["benign (2)_mask.png", "benign (2)_mask_1.png", "benign (2)_mask_2.png"]),  # BUSI
+        ("x.png", ["x_mask.png", "x-mask-1.png"]),
+        ("x.png", ["x_mask1.png", "x_mask2.png"]),
+        ("x.png", ["x_1_mask.png", "x_2_mask.png"]),
+        ("x.png", ["mask_x_0.png", "mask_x_1.png"]),
+        ("x_image.png", ["x_mask.png", "x_mask_1.png"]),
+        ("x.jpg", ["x_segmentation (1).png", "x_segmentation (2).png"]),
+        ("images/x.png", ["masks/x.png", "masks/x_mask_1.png"]),
+        ("images/x.png", ["masks/x_1.png", "masks/x_2.png", "masks/x_3.png"]),
+        ("images/x.png", ["masks/x/first.png", "masks/x/7.png"]),
+        ("x/images/x.png", ["x/masks/0af3.png", "x/masks/bb02.png", "x/masks/cc.png"]),  # Data Science Bowl 2018
+        ("x/image.png", ["x/mask_1.png", "x/mask_2.png"]),
+        ("x/image.png", ["x/mask.png", "x/mask (1).png"]),
+    ],
+)
+def test_several_masks_of_one_image_are_merged_and_counted(tmp_path: Path, image: str, masks: list[str]) -> None:
+    for other in ("o1", "o2", "o3"):
+        for name in (image, masks[0]):
+            stem = "benign (2)" if "benign" in name else "x"
+            save(tmp_path / name.replace(stem, other, 1), region() if name == masks[0] else picture(other))
+    save(tmp_path / image, picture("x"))
+    for number, name in enumerate(masks):
+        mask = np.zeros((20, 30), np.uint8)
+        mask[4:12, 9 * number : 9 * number + 5] = 255
+        save(tmp_path / name, mask)
+    dataset = open_dataset(tmp_path)
+    (pair,) = (p for part in dataset.parts.values() for p in part if p.image == tmp_path / image)
+    assert load_mask(pair.mask).sum() == 8 * 5 * len(masks)
+    assert errors(dataset) == []
+    (warning,) = (line for line in warnings(dataset) if "several masks" in line)
+    assert warning.startswith("1 image with several masks, which were merged")
+    assert f"{tmp_path / image} ({len(masks)})" in warning
+    assert "1 by several files, merged" in str(check_dataset(dataset))
+
+
+def test_numbers_that_may_mean_something_else_are_no_guess(tmp_path: Path) -> None:
+    # scan_mask_1 may be the mask of scan_1.
+    for name in ("scan", "scan_1", "other"):
+        save(tmp_path / "a" / f"{name}.png", picture(name))
+    for name in ("scan_mask", "scan_mask_1", "other_mask"):
+        save(tmp_path / "a" / f"{name}.png", region())
+    assert matched(open_dataset(tmp_path / "a")) == {"scan": "scan_mask.png", "other": "other_mask.png"}
+    assert len(errors(open_dataset(tmp_path / "a"))) == 2
+    # A frame that lost its image is no second mask of another one.
+    make_set(tmp_path / "b", ["frame", "frame_1", "frame_2"])
+    (tmp_path / "b" / "images" / "frame_2.png").unlink()
+    assert matched(open_dataset(tmp_path / "b")) == {"frame": "frame.png", "frame_1": "frame_1.png"}
+    assert "1 mask without an image of its name" in errors(open_dataset(tmp_path / "b"))[0]
+    make_set(tmp_path / "c", ["case", "other", "third"])
+    (tmp_path / "c" / "masks" / "case.png").rename(tmp_path / "c" / "masks" / "case_12.png")
+    assert len(errors(open_dataset(tmp_path / "c"))) == 2
+
+
+def test_merged_masks_of_two_sizes_are_an_error_of_their_pair(tmp_path: Path) -> None:
+    make_set(tmp_path, "abc")
+    save(tmp_path / "masks" / "a_mask_1.png", region((10, 15)))
+    (problem,) = check_dataset(open_dataset(tmp_path)).errors
+    assert "a.png and" in problem.line()
+    assert "a_mask_1.png are 30x20 and 15x10: masks of one image must be of one size" in problem.line()
+
+
+def test_masks_found_by_their_folder_are_said(tmp_path: Path) -> None:
+    for name in "abc":
+        add_pair(tmp_path / name / "images" / "scan.png", tmp_path / name / "masks" / "label_map.png")
+    dataset = open_dataset(tmp_path)
+    assert len(matched(dataset)) == 3
+    assert warnings(dataset)[0].startswith("3 images joined with the masks of its folder, whose names are others")
+
+
 def test_unmatched_images_and_masks_are_all_listed_with_what_to_do(tmp_path: Path) -> None:
     make_set(tmp_path, "abcdef")
     for name in "ab":
@@ -365,10 +481,63 @@ def test_a_list_is_read_as_people_write_it(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"train\.txt lists no names"):
         read_names(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"train\.txt: the list of names cannot be read"):
+    with pytest.raises(DatasetError, match=r"train\.txt cannot be read .*; write text, one name a line"):
         read_names(path)
     with pytest.raises(DatasetError, match=r"missing\.txt"):
         read_names(tmp_path / "missing.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"])
+def test_lists_and_tables_of_any_usual_encoding(tmp_path: Path, encoding: str) -> None:
+    make_set(tmp_path, ["café", "größe", "c", "d"])
+    (tmp_path / "train.txt").write_bytes("café.png\r\ngröße\r\n".encode(encoding))
+    (tmp_path / "val.txt").write_bytes("c\nd\n".encode(encoding))
+    dataset = open_dataset(tmp_path)
+    assert (names(dataset.train), names(dataset.validation)) == (["café", "größe"], ["c", "d"])
+    rows = ["image;mask", *(f"images\\{name}.png;masks/{name}.png" for name in ("café", "größe", "c"))]
+    (tmp_path / "set.csv").write_bytes("\n".join(["sep=;", *rows]).encode(encoding))
+    assert names(find_pairs(tmp_path / "set.csv")) == ["c", "café", "größe"]
+
+
+def test_names_that_are_not_utf8_are_found_listed_and_written(tmp_path: Path) -> None:
+    """As old systems and zip archives leave them: é is the one byte E9."""
+    stems = [os.fsdecode(b"caf\xe9_%d" % i) for i in range(4)]
+    try:
+        make_set(tmp_path, stems)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    assert names(find_pairs(tmp_path)) == stems
+    listed = b"caf\xe9_0.png\ncaf\xe9_1\n", "café_2\ncafé_3".encode()  # as ls writes it, and typed
+    for name, content in zip(("train.txt", "val.txt"), listed, strict=True):
+        (tmp_path / name).write_bytes(content)
+    dataset = open_dataset(tmp_path)
+    assert (names(dataset.train), names(dataset.validation)) == (stems[:2], stems[2:])
+    rows = b"image,mask\nimages/caf\xe9_0.png,masks/caf\xe9_0.png\n" + "images/café_1.png,masks/café_1.png".encode()
+    (tmp_path / "set.csv").write_bytes(rows)
+    assert names(find_pairs(tmp_path / "set.csv")) == stems[:2]
+    (tmp_path / "masks" / f"{stems[0]}.png").write_bytes(b"broken")
+    report = check_dataset(dataset)
+    assert os.fsencode(tmp_path / "masks" / f"{stems[0]}.png") in os.fsencode(str(report))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\x00" * 100, b"image,mask\na\x00.png,b.png", b"image,mask\n" + b"x" * 200_000 + b",b.png", b"\xff\xfei"),
+        *(b'image,mask\n"a.png,b.png', b"\xff" * 5000, b"image,mask\n" + b"z/" * 3000 + b",b.png", b"image,mask\ra,b"),
+        b'"image\n","mask\n"\na,b',
+    ],
+)
+def test_damaged_tables_and_lists_are_one_line(tmp_path: Path, content: bytes) -> None:
+    for name in ("set.csv", "set.tsv"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DatasetError, match=r"set\.[ct]sv") as caught:
+            open_dataset(tmp_path / name)
+        assert len(str(caught.value)) < 10_000
+    (tmp_path / "list.txt").write_bytes(content)
+    make_set(tmp_path, "abc")
+    with pytest.raises(DatasetError, match=r"list\.txt"):
+        open_dataset(tmp_path, train_list=tmp_path / "list.txt")
 
 
 name_text = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="#/\\"), min_size=1)
@@ -642,3 +811,10 @@ def test_unique_names_take_only_as_much_of_the_path_as_they_need() -> None:
     assert unique_names([Path("/d/a/1.png"), Path("/d/b/1.png")]) == ["a/1", "b/1"]
     assert unique_names([Path("/d/1.png"), Path("/d/1.jpg")]) == ["1.png", "1.jpg"]
     assert unique_names([Path("1.png")]) == ["1"]
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "a\0b.json", "x" * 300 + ".csv", "\udce9.json", ""])
+def test_any_text_is_a_path_that_does_not_exist(path: str) -> None:
+    for masks in (None, path):
+        with pytest.raises((DatasetError, OptionError)):
+            open_dataset(path or "nowhere", masks=masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +17,16 @@ SIZE = (20, 30)  # height, width
 
 def picture(name: str, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
     """Coarse noise that follows from the name: no two names look alike, and JPEG keeps it."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    rng = np.random.default_rng(zlib.crc32(os.fsencode(name)))
     cells = rng.integers(0, 256, (8, 8, 3), np.uint8)
     return np.array(Image.fromarray(cells).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def region(size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    """A rectangle, a sixth of the picture, 0 and 255."""
+    """A rectangle without its first corner, about a sixth of the picture, 0 and 255: a whole one would be a box."""
     mask = np.zeros(size, np.uint8)
     mask[size[0] // 4 : size[0] * 3 // 4, size[1] // 3 : size[1] * 2 // 3] = 255
+    mask[size[0] // 4 :, size[1] // 3 :][: size[0] // 10, : size[1] // 15] = 0
     return mask
 
 

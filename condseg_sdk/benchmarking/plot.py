@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from condseg_sdk.benchmarking.measure import Row
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write
+from condseg_sdk.provenance import seal_png
 
 COLORS = {"PyTorch": "#c8553d", "ONNX Runtime": "#2a6f97"}
 
@@ -65,4 +67,6 @@ def plot(rows: Sequence[Row], path: Path, *, title: str) -> Path:
     for panel in panels[len(groups) :]:
         panel.remove()
     figure.suptitle(title, fontsize=9)
-    return atomic_write(path, lambda part: figure.savefig(part, dpi=130))
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=130)
+    return atomic_write(path, lambda part: part.write_bytes(seal_png(file.getvalue())))

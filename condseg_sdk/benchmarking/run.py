@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from condseg_sdk.benchmarking.flops import matmul_subject
 from condseg_sdk.benchmarking.measure import Row, Setting, measure
 from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, torch_subjects
 from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.opencv import cv2
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.metadata import OnnxPrecision

@@ -23,7 +23,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> Path:
     """One line a row, all digits; an empty cell is what could not be measured."""
 
     def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(Row)])
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import signal
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,6 +47,19 @@ class Loaded:
     first_seconds: float
 
 
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """A process that is started in this block ignores SIGINT for its whole life."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Worker:
     """A subject in its process. A context manager; leaving it ends the process."""
 
@@ -52,7 +69,8 @@ class Worker:
         self._process = context.Process(
             target=_serve, args=(theirs, subject.build, images, batch, threads, subject.device), daemon=True
         )
-        self._process.start()
+        with _ignoring_interrupts():  # Ctrl-C reaches both processes; this one ends the worker
+            self._process.start()
         theirs.close()
 
     def __enter__(self) -> Worker:

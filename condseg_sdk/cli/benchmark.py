@@ -9,14 +9,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.provenance import check_replaced, seal_text
 
 if TYPE_CHECKING:
     from condseg_sdk.benchmarking.measure import Row
     from condseg_sdk.benchmarking.run import Plan
 
-HELP = "measure speed, memory and agreement on this machine"
+CSV, TABLE, PLOT = "benchmark.csv", "benchmark.md", "benchmark.png"
 DEFAULT_MODEL = "condseg-lite-polyp"
 
 
@@ -44,6 +47,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder for benchmark.csv and benchmark.md")
     parser.add_argument("--plot", action="store_true", help="and benchmark.png, in OUT; needs matplotlib")
+    add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,15 +62,16 @@ def run(options: argparse.Namespace) -> int:
         if Path(model).suffix.lower() == ".onnx":
             raise OptionError(f"{model}: give the checkpoint it was exported from; the exports are measured with it")
     rows: list[Row] = []
-    for model in options.model:
-        with tempfile.TemporaryDirectory() as work:
+    folders = [resolve(model) for model in options.model]
+    for model, folder in zip(options.model, folders, strict=True):
+        with interrupts.raising("nothing was written"), tempfile.TemporaryDirectory() as work:
             rows += benchmark(
-                Path(model).name, resolve(model), plan, work=Path(work), progress=lambda x: print(x, file=sys.stderr)
+                Path(model).name, folder, plan, work=Path(work), progress=lambda x: print(x, file=sys.stderr)
             )
     command = shlex.join(["condseg", "benchmark", *sys.argv[2:]])
     header = machine_lines(options.threads)
-    print(markdown(rows, header, command=command))
     save_outputs(options, rows, header, command)
+    print(markdown(rows, header, command=command))
     return 0
 
 
@@ -74,7 +79,8 @@ def check_outputs(options: argparse.Namespace) -> None:
     """Find out what would fail at the end before the work.
 
     Raises:
-        OptionError: a plot without a folder or without matplotlib, or a folder that cannot be made.
+        OptionError: A plot without a folder or without matplotlib, a folder that cannot be made, or files in it that
+            must not be replaced.
     """
     from condseg_sdk.benchmarking.plot import require_matplotlib
 
@@ -83,7 +89,8 @@ def check_outputs(options: argparse.Namespace) -> None:
             raise OptionError("--plot needs --out, the folder to write to")
         require_matplotlib()
     if options.out is not None:
-        make_folder(options.out)
+        check_output_folder(options.out)
+        check_replaced([options.out / name for name in (CSV, TABLE, PLOT)], overwrite=options.overwrite)
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
@@ -111,8 +118,8 @@ def save_outputs(options: argparse.Namespace, rows: list[Row], header: list[str]
 
     if options.out is None:
         return
-    write_csv(rows, options.out / "benchmark.csv")
-    text = markdown(rows, header, command=command)
-    atomic_write(options.out / "benchmark.md", lambda part: part.write_text(text, encoding="utf-8"))
+    table = write_csv(rows, make_folder(options.out) / CSV)
+    text = seal_text(markdown(rows, header, command=command), tables=[table])
+    atomic_write(options.out / TABLE, lambda part: part.write_bytes(text))
     if options.plot:
-        plot(rows, options.out / "benchmark.png", title="; ".join(header[1:3]))
+        plot(rows, options.out / PLOT, title="; ".join(header[1:3]))

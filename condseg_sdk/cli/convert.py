@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import add_overwrite
+from condseg_sdk.errors import CheckpointError, CondsegError, OptionError
 from condseg_sdk.images import ColorOrder
-
-HELP = "make a checkpoint of the authors' .pth file"
+from condseg_sdk.provenance import is_ours
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,20 +31,53 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, default=0.5, help="of the probability (default: %(default)s)")
     parser.add_argument("--data", help="what the weights have seen, for the model card")
     parser.add_argument("--license", help="SPDX identifier in lower case, for the model card")
+    add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from condseg_sdk.weights.convert import convert_checkpoint
 
+    if not options.overwrite:
+        _check_own(Path(options.out), Path(options.source).name)
     facts = {"data": options.data, "license": options.license}
-    folder = convert_checkpoint(
-        options.source,
-        options.out,
-        network=options.network,
-        color_order=options.color_order,
-        size=options.size,
-        threshold=options.threshold,
-        provenance={key: value for key, value in facts.items() if value is not None},
-    )
+    with interrupts.raising(f"{options.out} was not written"):
+        folder = convert_checkpoint(
+            options.source,
+            options.out,
+            network=options.network,
+            color_order=options.color_order,
+            size=options.size,
+            threshold=options.threshold,
+            provenance={key: value for key, value in facts.items() if value is not None},
+        )
     print(f"{folder}: try it with `condseg predict IMAGE --model {options.out}`")
     return 0
+
+
+def _check_own(folder: Path, source: str) -> None:
+    """Refuse to replace a checkpoint that did not come from this file, or whose card was edited since.
+
+    Raises:
+        OptionError: There is such a checkpoint.
+    """
+    from condseg_sdk.json_files import read_json_object
+    from condseg_sdk.models.card import model_card
+    from condseg_sdk.models.config import CheckpointConfig
+
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        config = CheckpointConfig.from_dict(
+            read_json_object(folder / "config.json", error=CheckpointError, remedy="convert it again")
+        )
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        title = next((line[2:] for line in card.splitlines() if line.startswith("# ")), "")
+        own = config.provenance.get("converted_from") == source and card == model_card(config, name=title)
+    except (CondsegError, OSError, ValueError):
+        own = False
+    onnx = folder / "model.onnx"
+    if not own or (onnx.exists() and not is_ours(onnx)):
+        raise OptionError(
+            f"{folder} holds something else than what `condseg convert` made of {source}; choose a new folder, or add "
+            "--overwrite to replace a checkpoint"
+        )

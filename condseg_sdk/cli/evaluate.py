@@ -7,9 +7,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
 from condseg_sdk.errors import CondsegError, OptionError
 
-HELP = "measure a checkpoint on images with masks"
+CARD = "model_card.md"
 PARTS = ("train", "validation", "test")
 
 
@@ -19,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "at 256x256 as in the paper and at the images' own size (docs/evaluation.md)."
     )
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
-    parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
-    parser.add_argument("--masks", help="folder of masks, or COCO file, that stands apart from the images")
+    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
+    parser.add_argument("--masks", help="folder of masks, or annotation file, that stands apart from the images")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
     which.add_argument("--part", choices=PARTS, help="only this part, as the data or the checkpoint's run names it")
@@ -29,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     parser.add_argument("--tta", action="store_true", help="average over four mirror images")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    parser.add_argument("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
     parser.add_argument("--uncertainty", action="store_true", help="measure the uncertainty map, too")
     parser.add_argument(
         "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
@@ -38,28 +41,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the confidence intervals, 0 to 4294967295 (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     try:
         from condseg_sdk.training.card import evaluation_card
         from condseg_sdk.training.evaluate import evaluate
+        from condseg_sdk.training.evaluation import FILES
         from condseg_sdk.training.report import check_report_folder, write_evaluation_report
     except ModuleNotFoundError as error:
         raise CondsegError(f"evaluate needs {error.name}: pip install 'condseg_sdk[train]'") from error
     from tqdm import tqdm
 
-    from condseg_sdk.files import atomic_write, check_folder
+    from condseg_sdk.files import atomic_write
     from condseg_sdk.predictor import Predictor
+    from condseg_sdk.provenance import check_replaced, seal_text
 
     if options.report and options.out is None:
         raise OptionError("--report needs a folder to write to: add --out FOLDER")
     if options.out is not None:
-        check_folder(options.out)  # before the work, so that a wrong folder costs none
+        check_output_folder(options.out)
+        names = [*FILES.values(), CARD, *(["report.html"] if options.report else [])]
+        check_replaced([options.out / name for name in names], overwrite=options.overwrite)
     if options.report:
         check_report_folder(options.out)
     predictor = Predictor.from_pretrained(options.model, device=options.device)
-    with tqdm(unit="image", delay=0.1) as bar:  # shown from the start of the work: errors and warnings come before
+    with (
+        interrupts.deferred() as stop,
+        tqdm(unit="image", delay=0.1) as bar,
+    ):
         evaluation = evaluate(
             predictor,
             options.data,
@@ -70,29 +81,39 @@ def run(options: argparse.Namespace) -> int:
             tta=options.tta,
             tile=options.tile,
             uncertainty=options.uncertainty,
+            bits=options.bits,
             spacing=options.spacing,
             batch_size=options.batch_size,
             seed=options.seed,
             model_name=Path(options.model).name if Path(options.model).exists() else options.model,
             command=_command(options),
             on_start=bar.reset,
-            on_result=lambda _: bar.update(),
+            on_result=lambda _: _count(bar, stop),
         )
+    with interrupts.raising():
+        if options.out is not None:
+            evaluation.save(options.out)
+            card = seal_text(evaluation_card(evaluation))
+            atomic_write(options.out / CARD, lambda part: part.write_bytes(card))
+        report = write_evaluation_report(options.out, evaluation, predictor=predictor) if options.report else None
     print(evaluation)
-    if options.out is not None:
-        evaluation.save(options.out)
-        card = evaluation_card(evaluation)
-        atomic_write(options.out / "model_card.md", lambda part: part.write_text(card, encoding="utf-8"))
-    if options.report:
-        print(write_evaluation_report(options.out, evaluation, predictor=predictor))
+    if report is not None:
+        print(report)
     return 0
+
+
+def _count(bar: Any, stop: interrupts.Stop) -> None:
+    bar.update()
+    if stop.requested:
+        bar.close()
+        raise KeyboardInterrupt(f"{bar.n} of {bar.total} images were measured, and nothing was written")
 
 
 def _command(options: argparse.Namespace) -> str:
     """The command that makes the same figures again, without what only says where to write and to compute."""
     words = ["condseg", "evaluate", options.model, options.data]
     given: dict[str, Any] = {"masks": options.masks, "list": options.list, "part": options.part}
-    given |= {"threshold": options.threshold, "tile": options.tile, "spacing": options.spacing}
+    given |= {"threshold": options.threshold, "tile": options.tile, "bits": options.bits, "spacing": options.spacing}
     given |= {"seed": options.seed or None}
     for name, value in given.items():
         if value is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import add_overwrite
+from condseg_sdk.provenance import check_replaced
 from condseg_sdk.runtimes.metadata import OnnxPrecision
-
-HELP = "write a checkpoint as ONNX"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,21 +30,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opset", type=int, default=18, help="of ONNX (default: %(default)s)")
     parser.add_argument("--images", help="folder or glob of images to verify with")
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch")
+    add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from condseg_sdk.predictor import Predictor
 
-    report = Predictor.from_pretrained(options.model, device="cpu").export_onnx(
-        options.out,
-        precision=options.precision,
-        dynamic=not options.static,
-        uncertainty=options.uncertainty,
-        preprocessing=options.preprocessing,
-        opset=options.opset,
-        verify=not options.no_verify,
-        images=options.images,
-        calibration=options.calibration,
-    )
+    check_replaced([Path(options.out)], overwrite=options.overwrite)
+    predictor = Predictor.from_pretrained(options.model, device="cpu")
+    with interrupts.raising(f"{options.out} was not written"):
+        report = predictor.export_onnx(
+            options.out,
+            precision=options.precision,
+            dynamic=not options.static,
+            uncertainty=options.uncertainty,
+            preprocessing=options.preprocessing,
+            opset=options.opset,
+            verify=not options.no_verify,
+            images=options.images,
+            calibration=options.calibration,
+        )
     print(report)
     return 0

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import check_output_folder
 from condseg_sdk.errors import OptionError
 from condseg_sdk.field_of_view import FieldOfView
+from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 
-HELP = "train on images and masks of your own"
 DATA = {
-    "masks": "folder of masks, or COCO file, that stands apart from the images",
+    "masks": "folder of masks, or annotation file, that stands apart from the images",
     "train_list": "text file with the names to train on, one a line",
     "val_list": "the same for the validation part",
     "groups": "CSV column, or regular expression whose first bracket finds the group (patient) in a name",
@@ -39,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Check a set of images and masks, then train on it: stage 2 of the paper, after stage 1 with --stage1-epochs. "
         "What is not said is chosen from data and machine, and printed with its reason."
     )
-    parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
+    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", help="folder of the run; the checkpoint appears in OUT/checkpoint")
     target.add_argument("--check", action="store_true", help="stop after the check of the data, exit code 2 on errors")
@@ -74,21 +75,23 @@ def run(options: argparse.Namespace) -> int:
     settings["network"] = _network(options.network)
     if options.check:
         FinetuneSettings(**settings)
-        _, report = check(options.data, **data, validation=options.validation, seed=options.seed)
+        _, report = check(options.data, **data, validation=options.validation, seed=options.seed, bits=options.bits)
         print(report)
         return 2 if report.errors else 0
     if options.no_progress:
         logging.getLogger("condseg_sdk").setLevel(logging.INFO)
-    result = finetune(
-        options.data,
-        output_dir=options.out,
-        resume=options.resume,
-        progress=not options.no_progress,
-        report=not options.no_report,
-        provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
-        **data,
-        **settings,
-    )
+    check_output_folder(Path(options.out))
+    with interrupts.raising(f"continue the run in {options.out} with the same command and --resume"):
+        result = finetune(
+            options.data,
+            output_dir=options.out,
+            resume=options.resume,
+            progress=not options.no_progress,
+            report=not options.no_report,
+            provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
+            **data,
+            **settings,
+        )
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
     print(f"{result.checkpoint_dir}: {figures} (on the validation part)")
     return 0
@@ -98,7 +101,4 @@ def _network(value: str | None) -> Any:
     """A name, or a JSON file with arguments of `ConDSeg`."""
     if value is None or not value.endswith(".json"):
         return value
-    try:
-        return json.loads(Path(value).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--network {value} is no JSON file with arguments of ConDSeg ({error})") from error
+    return read_json_object(value, error=OptionError, remedy="give a JSON file with arguments of ConDSeg")

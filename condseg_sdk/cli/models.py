@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from condseg_sdk.weights.entry import ManifestEntry
 
-HELP = "list the checkpoints and encoders that have names"
 HEAD = ("NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE")
 
 

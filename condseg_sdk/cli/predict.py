@@ -5,23 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from condseg_sdk.ahead import map_ahead, worker_threads
+from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, plan_outputs
 from condseg_sdk.errors import CondsegError, OptionError
-from condseg_sdk.files import make_folder
-from condseg_sdk.images import VIDEO_SUFFIXES, find_images, is_single
+from condseg_sdk.files import atomic_write_all, make_folder
+from condseg_sdk.video import Video
 
 if TYPE_CHECKING:
+    from condseg_sdk.predictor import Predictor
     from condseg_sdk.segmentation import SaveKind, Segmentation
 
-HELP = "segment images, folders or videos"
 SAVERS = min(4, os.cpu_count() or 1)
 DEFAULT_MODEL = "condseg-lite-polyp"
-SUFFIXES = {
+ENDINGS = {
     "mask": "_mask.png",
     "overlay": "_overlay.png",
     "probability": "_probability.png",
@@ -38,16 +41,100 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)"
     )
     parser.add_argument(
-        "--save", default="mask,overlay", metavar="KINDS", help=f"some of {','.join(SUFFIXES)} (default: %(default)s)"
+        "--save", default="mask,overlay", metavar="KINDS", help=f"some of {','.join(ENDINGS)} (default: %(default)s)"
     )
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
     parser.add_argument("--tta", action="store_true", help="average over four mirror images: slower, a little better")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    parser.add_argument(
+        "--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with an unreadable image"
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what to do with an image that cannot be read, or whose files cannot be written (default: %(default)s)",
     )
+    add_overwrite(parser)
+
+
+@dataclass
+class _Work:
+    """What a call has to do and what it has done. Lists are appended to by several threads.
+
+    Attributes:
+        predictor: Segments the images.
+        outputs: Where their files go.
+        kinds: The files that each image gets.
+        request: Arguments of `Predictor.stream`.
+        skip: Whether an image that fails costs only itself.
+        done: For each image that is on the disk its output and whether it has a region.
+        skipped: What failed, each with the source or the output it concerns.
+        damaged: Videos of which frames are missing, which the log has told.
+    """
+
+    predictor: Predictor
+    outputs: Outputs
+    kinds: list[SaveKind]
+    request: dict[str, Any]
+    skip: bool
+    done: list[tuple[Path, bool]] = field(default_factory=list)
+    skipped: list[tuple[Any, CondsegError]] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
+
+    def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
+        """Predictions with where they go, until `stop` is requested."""
+        images = self.outputs.images
+        if images:
+            for seg in self._stream(list(images)):
+                if stop.requested:
+                    return
+                yield images[Path(seg.name)], seg
+        for path, base in self.outputs.videos.items():
+            video = Video(path)
+            for number, seg in enumerate(self._stream(video)):
+                if stop.requested:
+                    return
+                yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
+            if video.damage is not None:
+                self.damaged.append(path)
+
+    def _stream(self, source: Any) -> Iterator[Segmentation]:
+        def skip(failed: Any, error: CondsegError) -> None:
+            self.skipped.append((failed, error))
+
+        return self.predictor.stream(source, **self.request, on_error=skip if self.skip else "raise")
+
+    def save(self, item: tuple[Path, Segmentation]) -> None:
+        """Write an image's files: all of them, or none."""
+        base, seg = item
+        try:
+            make_folder(base.parent)
+            files = {base.with_name(base.name + ENDINGS[kind]): seg.encode(kind) for kind in self.kinds}
+            atomic_write_all({path: partial(_write_bytes, data=data) for path, data in files.items()})
+        except CondsegError as error:
+            if not self.skip:
+                raise
+            self.skipped.append((base, error))
+        else:
+            self.done.append((base, not seg.is_empty))
+
+    def report(self, out: Path, *, stopped: bool) -> int:
+        """Say what was done and what was not; the exit code."""
+        found = sum(has_region for _, has_region in self.done)
+        print(f"{len(self.done)} segmented on {self.predictor.device}, {found} with a region; files in {out}")
+        for _, error in self.skipped:
+            print(f"skipped: {error}", file=sys.stderr)
+        if not stopped:
+            return 1 if self.skipped or self.damaged else 0
+        over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped}
+        left = [image for image, base in self.outputs.images.items() if not {image, base} & over]
+        parts = [f"{len(left)} of {len(self.outputs.images)} images, such as {left[0]}"] if left else []
+        parts += [f"the rest of {video}" for video in self.outputs.videos]
+        print(f"{interrupts.STOPPED}; not segmented: {', '.join(parts) or 'nothing'}", file=sys.stderr)
+        return interrupts.exit_code()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,95 +143,37 @@ def run(options: argparse.Namespace) -> int:
     from condseg_sdk.predictor import Predictor
 
     kinds = _save_kinds(options.save)
-    videos, outputs = _plan_outputs(options.source, options.out, kinds)
-    make_folder(options.out)  # before the work, so that a wrong folder costs none
+    check_output_folder(options.out)
+    outputs = plan_outputs(options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite)
+    request = {"threshold": options.threshold, "batch_size": options.batch_size}
+    request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
     predictor = Predictor.from_pretrained(options.model, device=options.device)
-    skipped: list[CondsegError] = []
-    request = {
-        "threshold": options.threshold,
-        "batch_size": options.batch_size,
-        "tta": options.tta,
-        "tile": options.tile,
-        "on_error": (lambda _, error: skipped.append(error)) if options.on_error == "skip" else "raise",
-    }
+    work = _Work(predictor, outputs, kinds, request, skip=options.on_error == "skip")
+    total = None if outputs.videos else len(outputs.images)
+    stopped = False
+    make_folder(options.out)
+    try:
+        with interrupts.deferred() as stop, worker_threads(SAVERS) as savers:  # encoding must not delay the network
+            saved = map_ahead(work.save, work.segment(stop), pool=savers, ahead=2 * SAVERS)
+            for _ in tqdm(saved, total=total, unit="image", disable=total == 1):
+                pass
+        stopped = stop.requested
+    except KeyboardInterrupt:  # where this process's signals are not ours
+        stopped = True
+    except CondsegError:
+        if work.done:
+            work.report(options.out, stopped=False)
+        raise
+    return work.report(options.out, stopped=stopped)
 
-    def answers() -> Iterator[tuple[Path, Segmentation]]:
-        if outputs:
-            for seg in predictor.stream(list(outputs), **request):
-                yield outputs[Path(seg.name)], seg
-        for video, base in videos.items():
-            for number, seg in enumerate(predictor.stream(video, **request)):
-                yield base.with_name(f"{base.name}_{number:06d}"), seg
 
-    def save(answer: tuple[Path, Segmentation]) -> bool:
-        base, seg = answer
-        make_folder(base.parent)
-        for kind in kinds:
-            seg.save(base.with_name(base.name + SUFFIXES[kind]), kind=kind)
-        return not seg.is_empty
-
-    done, found = 0, 0
-    total = None if videos else len(outputs)
-    with worker_threads(SAVERS) as savers:  # compressing pictures must not keep the network waiting
-        saved = map_ahead(save, answers(), pool=savers, ahead=2 * SAVERS)
-        for has_region in tqdm(saved, total=total, unit="image", disable=total == 1):
-            done += 1
-            found += has_region
-    print(f"{done} segmented on {predictor.device}, {found} with a region; files in {options.out}")
-    for error in skipped:
-        print(f"skipped: {error}", file=sys.stderr)
-    return 1 if skipped else 0
+def _write_bytes(path: Path, *, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def _save_kinds(text: str) -> list[SaveKind]:
     kinds = [kind.strip() for kind in text.split(",")]
-    unknown = [kind for kind in kinds if kind not in SUFFIXES]
+    unknown = [kind for kind in kinds if kind not in ENDINGS]
     if unknown:
-        raise OptionError(f"--save {text}: {unknown[0]!r} is none of {', '.join(SUFFIXES)}")
+        raise OptionError(f"--save {text}: {unknown[0]!r} is none of {', '.join(ENDINGS)}")
     return cast("list[SaveKind]", kinds)
-
-
-def _found(source: str, out: Path) -> list[Path]:
-    """The source's images, without what an earlier call wrote into it."""
-    found: list[Path] = find_images(source)
-    target = out.resolve()
-    if is_single(source) or Path(source).resolve().is_relative_to(target):
-        return found
-    images = [image for image in found if not image.resolve().is_relative_to(target)]
-    if not images:
-        raise OptionError(f"{source} holds nothing but what stands in {out}, where answers go; choose another --out")
-    return images
-
-
-def _plan_outputs(
-    sources: Sequence[str], out: Path, kinds: Sequence[SaveKind]
-) -> tuple[dict[Path, Path], dict[Path, Path]]:
-    """Where each video's and each image's files go: paths without suffix, no two the same.
-
-    Images in a folder keep their place in it. Where names differ by their suffix alone, it stays in the name. An answer
-    that would replace one of the images, such as a mask drawn by hand beside it, is an OptionError.
-    """
-    videos: dict[Path, Path] = {}
-    images: dict[Path, Path] = {}
-    for source in sources:
-        if Path(source).suffix.lower() in VIDEO_SUFFIXES:
-            videos[Path(source)] = out / Path(source).name
-            continue
-        for image in _found(source, out):
-            images[image] = out / (image.relative_to(source) if Path(source).is_dir() else image.name)
-    bare = Counter(path.with_suffix("") for path in (*videos.values(), *images.values()))
-    for plan in (videos, images):
-        for path, target in plan.items():
-            plan[path] = target if bare[target.with_suffix("")] > 1 else target.with_suffix("")
-    taken = Counter((*videos.values(), *images.values()))
-    for path, target in {**videos, **images}.items():
-        if taken[target] > 1:
-            raise OptionError(f"{path}: another source would write {target}, too; give their common folder instead")
-    sources_at = {path.resolve() for path in images}
-    for path, target in images.items():
-        for answer in (target.with_name(target.name + SUFFIXES[kind]) for kind in kinds):
-            if answer.resolve() in sources_at:
-                raise OptionError(
-                    f"{answer} is one of the images, and {path}'s answer would replace it; choose another --out"
-                )
-    return videos, images

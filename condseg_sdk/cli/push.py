@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-HELP = "publish a checkpoint on the Hugging Face Hub"
+from condseg_sdk.cli import interrupts
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,16 +28,18 @@ def run(options: argparse.Namespace) -> int:
     from condseg_sdk.weights.hub import resolve
     from condseg_sdk.weights.push import push_checkpoint
 
-    result = push_checkpoint(
-        resolve(options.model),
-        options.repo_id,
-        onnx=options.onnx,
-        private=options.private,
-        token=options.token,
-        branch=options.branch,
-        create_pr=options.create_pr,
-        commit_message=options.message,
-    )
+    folder = resolve(options.model)
+    with interrupts.raising("look at the repository on the Hub: the commit may have been made"):
+        result = push_checkpoint(
+            folder,
+            options.repo_id,
+            onnx=options.onnx,
+            private=options.private,
+            token=options.token,
+            branch=options.branch,
+            create_pr=options.create_pr,
+            commit_message=options.message,
+        )
     print(f"published: {result}", file=sys.stderr)
     print(json.dumps(result.entry.to_dict(), indent=2))
     return 0

@@ -5,6 +5,7 @@ One class serves the published networks and ours; what differs is in the argumen
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from condseg_sdk.models.pretrained import PretrainedNetwork
 from condseg_sdk.models.sid import AuxiliaryHead, FeatureGuide, SemanticInformationDecoupling
 
 LEVELS = 4
+# Far beyond any of `NETWORKS`: what exceeds them is a damaged file or a typing error, and would exhaust the memory.
+MAX_CHANNELS, MAX_HEADS, MAX_DILATION, MAX_BRANCHES, MAX_AUX_CONVOLUTIONS = 1024, 32, 128, 8, 8
+MAX_WEIGHTS = 200_000_000  # four times as many as the published networks have
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "condseg-r50": {"encoder": "resnet50"},
@@ -53,19 +57,32 @@ class ConDSegOutput(NamedTuple):
     uncertainty: Tensor | None = None
 
 
-def _per_level(name: str, numbers: int | Sequence[int]) -> tuple[int, int, int, int]:
-    values = (numbers,) * LEVELS if isinstance(numbers, int) else tuple(numbers)
-    if len(values) != LEVELS or min(values) < 1:
-        raise OptionError(f"{name} must be one positive number or one for each of {LEVELS} levels, not {numbers!r}")
-    return values[0], values[1], values[2], values[3]
+def _integers(name: str, values: object, wanted: str, *, count: range, greatest: int) -> tuple[int, ...]:
+    """The values of a list of integers from 1 to `greatest`, checked: they may come from a damaged file."""
+    if (
+        not isinstance(values, Sequence)
+        or len(values) not in count
+        or not all(type(value) is int and 1 <= value <= greatest for value in values)
+    ):
+        raise OptionError(f"{name} must be {wanted}, each from 1 to {greatest}, not {reprlib.repr(values)}")
+    return tuple(values)
 
 
-def _dilations_per_level(dilations: Sequence[int] | Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    if all(isinstance(d, int) for d in dilations):
-        return [tuple(dilations)] * LEVELS  # type: ignore[arg-type]
-    if len(dilations) != LEVELS:
-        raise OptionError(f"dilations must be one list or one for each of {LEVELS} levels, not {dilations!r}")
-    return [tuple(d) for d in dilations]  # type: ignore[arg-type]
+def _per_level(name: str, numbers: object, *, greatest: int) -> tuple[int, int, int, int]:
+    values = (numbers,) * LEVELS if type(numbers) is int else numbers
+    wanted = f"one positive integer or one for each of {LEVELS} levels"
+    levels = _integers(name, values, wanted, count=range(LEVELS, LEVELS + 1), greatest=greatest)
+    return levels[0], levels[1], levels[2], levels[3]
+
+
+def _dilations_per_level(dilations: object) -> list[tuple[int, ...]]:
+    one_list = not isinstance(dilations, Sequence) or not any(isinstance(level, Sequence) for level in dilations)
+    levels = [dilations] * LEVELS if one_list else list(dilations)  # type: ignore[call-overload]
+    wanted = f"one list of 1 to {MAX_BRANCHES} integers or one for each of {LEVELS} levels"
+    if len(levels) != LEVELS:
+        raise OptionError(f"dilations must be {wanted}, not {reprlib.repr(dilations)}")
+    counts = range(1, MAX_BRANCHES + 1)
+    return [_integers("dilations", level, wanted, count=counts, greatest=MAX_DILATION) for level in levels]
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:
@@ -115,25 +132,32 @@ class ConDSeg(PretrainedNetwork):
         full_resolution: bool = True,
     ) -> None:
         super().__init__()
-        widths, level_heads = _per_level("channels", channels), _per_level("heads", heads)
+        widths = _per_level("channels", channels, greatest=MAX_CHANNELS)
+        level_heads = _per_level("heads", heads, greatest=MAX_HEADS)
+        level_dilations = _dilations_per_level(dilations)
+        (hidden_sid,) = _integers(
+            "sid_channels", [sid_channels], "one integer", count=range(1, 2), greatest=MAX_CHANNELS
+        )
+        counts = range(1, MAX_AUX_CONVOLUTIONS + 1)
+        hidden_aux = _integers(
+            "aux_channels", aux_channels, f"1 to {MAX_AUX_CONVOLUTIONS} numbers", count=counts, greatest=MAX_CHANNELS
+        )
+        hidden = _integers("output_channels", output_channels, "two numbers", count=range(2, 3), greatest=MAX_CHANNELS)
+        if type(full_resolution) is not bool:
+            raise OptionError(f"full_resolution={full_resolution!r} must be True or False")
         if any(width % count for width, count in zip(widths, level_heads, strict=True)):
             raise OptionError(f"channels {widths} must be multiples of heads {level_heads}")
-        hidden = tuple(output_channels)
-        if len(hidden) != 2:
-            raise OptionError(f"output_channels must be two numbers, not {output_channels!r}")
         self.encoder = build_encoder(encoder)
         self.full_resolution = full_resolution
         self.dilated = nn.ModuleList(
             [
                 DilatedConvBlock(inputs, width, dilations=level)
-                for inputs, width, level in zip(
-                    self.encoder.channels, widths, _dilations_per_level(dilations), strict=True
-                )
+                for inputs, width, level in zip(self.encoder.channels, widths, level_dilations, strict=True)
             ]
         )
-        self.sid = SemanticInformationDecoupling(self.encoder.channels[-1], sid_channels, widths[-1])
+        self.sid = SemanticInformationDecoupling(self.encoder.channels[-1], hidden_sid, widths[-1])
         self.aux_foreground, self.aux_background, self.aux_uncertainty = (
-            AuxiliaryHead(widths[-1], aux_channels) for _ in range(3)
+            AuxiliaryHead(widths[-1], hidden_aux) for _ in range(3)
         )
         from_deepest = widths[::-1]
         self.guide_foreground, self.guide_background = (
@@ -152,6 +176,9 @@ class ConDSeg(PretrainedNetwork):
             (hidden[0], hidden[1]),
             upscale=self.encoder.strides[0] if full_resolution else 1,
         )
+        count = sum(weight.numel() for weight in self.parameters())
+        if count > MAX_WEIGHTS:
+            raise OptionError(f"these arguments make {count:,} weights, more than {MAX_WEIGHTS:,}: lower the channels")
 
     def forward(self, images: Tensor, aux: bool = False) -> ConDSegOutput:
         height, width = images.shape[-2:]

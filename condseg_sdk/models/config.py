@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from condseg_sdk.errors import CheckpointError, OptionError
+from condseg_sdk.json_files import parse_json
 from condseg_sdk.preprocessing import Preprocessing
 
-__all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json", "read_json"]
+__all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
 FORMAT_VERSION = 2  # 1: the preprocessing has no field of view. Written where it has none, for older releases
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
@@ -44,13 +45,13 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         if type(self.threshold) not in (int, float) or not 0 < self.threshold < 1:
-            raise OptionError(f"threshold={self.threshold!r} must be a number above 0 and below 1")
+            raise OptionError(f"threshold={reprlib.repr(self.threshold)} must be a number above 0 and below 1")
         if not isinstance(self.preprocessing, Preprocessing):
-            raise OptionError(f"preprocessing={self.preprocessing!r} must be a Preprocessing")
+            raise OptionError(f"preprocessing={reprlib.repr(self.preprocessing)} must be a Preprocessing")
         for name in ("network", "provenance"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
-                raise OptionError(f"{name}={value!r} must be a dictionary")
+                raise OptionError(f"{name}={reprlib.repr(value)} must be a dictionary")
             object.__setattr__(self, name, as_json(name, dict(value)))  # also a copy of our own
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +67,8 @@ class CheckpointConfig:
         Raises:
             CheckpointError: a key is missing or unknown, a value is not allowed, or the format is a newer one.
         """
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"the config must be a JSON object, not {reprlib.repr(values)}")
         version = values.get("format_version")
         if type(version) is int and version > FORMAT_VERSION:
             raise CheckpointError(
@@ -75,7 +78,7 @@ class CheckpointConfig:
         if type(version) is not int or version not in (1, FORMAT_VERSION) or set(values) != set(KEYS):
             raise CheckpointError(
                 f"the keys must be {', '.join(KEYS)} with format_version 1 or {FORMAT_VERSION}, "
-                f"not {', '.join(map(str, values))} with {version!r}"
+                f"not {reprlib.repr(list(values))} with {reprlib.repr(version)}"
             )
         preprocessing = values["preprocessing"]
         if isinstance(preprocessing, Mapping) and ("field_of_view" in preprocessing) != (version > 1):
@@ -98,33 +101,17 @@ def _writer(values: Mapping[str, Any]) -> str:
     """The release that wrote a config.json, the one thing about a newer format that is sure to be read."""
     provenance = values.get("provenance")
     version = provenance.get("package_version") if isinstance(provenance, Mapping) else None
-    return str(version) if version else "in the version its author used"
+    return reprlib.repr(version).strip("'") if version else "in the version its author used"
 
 
 def as_json(name: str, value: Any) -> Any:
     """A deep copy of `value` as JSON has it: lists for tuples, strings for keys.
 
     Raises:
-        OptionError: it holds something JSON has no form for.
+        OptionError: it holds something JSON has no form for, or that could not be read back.
     """
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
+        text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"{name} must hold plain JSON values: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        CheckpointError: the file cannot be read or holds anything else.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check that the file is there") from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise CheckpointError(f"{path} is not JSON ({error}); download or save the checkpoint again") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no JSON object; download or save the checkpoint again")
-    return values
+    return parse_json(text, name=name, error=OptionError, remedy="give plain values")

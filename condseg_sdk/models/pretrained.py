@@ -19,9 +19,10 @@ from torch import nn
 from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, HubSource, download_checkpoint
 from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.files import atomic_folder
+from condseg_sdk.json_files import read_json_object
 from condseg_sdk.models.card import model_card
-from condseg_sdk.models.config import CheckpointConfig, as_json, read_json
-from condseg_sdk.models.tensors import WeightsDtype, fill, read_tensors, tensors_to_bytes
+from condseg_sdk.models.config import CheckpointConfig, as_json
+from condseg_sdk.models.tensors import WeightsDtype, load_weights, tensors_to_bytes
 
 __all__ = ["PretrainedNetwork", "write_checkpoint"]
 
@@ -102,7 +103,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
                 network = cls(**arguments)
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE}: no network can be built of it ({error})") from error
-        fill(network, read_tensors(_existing(folder, weights.name)), source=weights)
+        load_weights(network, _existing(folder, weights.name))
         network.checkpoint_config = replace(config, network=arguments) if config else None
         return network
 
@@ -209,7 +210,7 @@ def write_checkpoint(
 def _read_config(folder: Path) -> tuple[dict[str, Any], CheckpointConfig | None]:
     """A network's arguments, and all of its config unless the repository has nothing but these."""
     path = _existing(folder, CONFIG_FILE)
-    values = read_json(path)
+    values = read_json_object(path, error=CheckpointError, remedy="download or save the checkpoint again")
     if "network" not in values and "format_version" not in values:
         return values, None
     try:

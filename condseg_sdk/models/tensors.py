@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from condseg_sdk.errors import CheckpointError
+from condseg_sdk.files import is_utf8
 
-__all__ = ["WeightsDtype", "fill", "list_names", "read_tensors", "tensors_to_bytes"]
+__all__ = ["WeightsDtype", "list_names", "load_weights", "read_tensors", "tensors_to_bytes"]
 
 NAMES_SHOWN = 5
+MAX_HEADER = 4 * 2**20  # of a safetensors file; ours have a hundred kilobytes
+MAX_FILE = 2**30  # four times the largest published network
+GREATEST_WEIGHT = 1e12  # what a flipped bit of an exponent exceeds; a trained network stays below 1e6
 
 WeightsDtype = Literal["float32", "float16"]
 
@@ -40,45 +46,81 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, damaged, or no safetensors file.
     """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        remedy = "download or save the checkpoint again"
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); {remedy}") from error
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, source: object) -> None:
-    """Give a network its weights, in place; it may stand on the meta device, where it takes no memory of its own.
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Give a network the weights of a safetensors file, in place.
+
+    The file's header is compared with the network first, so that a damaged file allocates nothing.
 
     Args:
-        network: every parameter and buffer is replaced.
-        tensors: from `read_tensors`; floating-point ones of any width become float32.
-        source: where the tensors come from, for messages.
+        network: Every parameter and buffer is replaced. It may be on the meta device, where it takes no memory.
+        path: The file; floating-point tensors of any width become float32.
 
     Raises:
-        CheckpointError: tensors that are missing, unknown, of the wrong shape or kind, or not finite, by name.
+        CheckpointError: The file is missing or damaged, or has tensors that are missing, unknown, of the wrong shape or
+            kind, or hold values that no training produces, by name.
     """
     expected = network.state_dict()
-    shared = expected.keys() & tensors.keys()
+    with _open(path) as file:
+        found = {name: _describe(file, name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        _check_layout(found, {name: _kind_and_shape(value) for name, value in expected.items()}, path)
+        state = {
+            # A copy, since the tensors may be views of a file that somebody replaces later.
+            name: file.get_tensor(name).to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+            for name, value in expected.items()
+        }
+    _check_values(state, path)
+    network.load_state_dict(state, assign=True)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """A safetensors file, of which only the header is in memory."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = os.fstat(file.fileno()).st_size
+            if length > MAX_HEADER or size > MAX_FILE:
+                raise ValueError("it is too large for a network of ours")
+            # The library takes names as UTF-8 alone; others can only exist where open files have a name of their own.
+            name = path if is_utf8(path) else f"/dev/fd/{file.fileno()}"
+            with safe_open(name, framework="pt") as tensors:
+                yield tensors
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        remedy = "download or save the checkpoint again"
+        raise CheckpointError(f"{path} cannot be read as safetensors ({reason}); {remedy}") from error
+
+
+def _describe(file: Any, name: str) -> str:
+    part = file.get_slice(name)
+    dtype = str(part.get_dtype())
+    kind = "float" if dtype.startswith(("F", "BF")) else "boolean" if dtype == "BOOL" else "integer"
+    return f"{kind} {tuple(part.get_shape())}"
+
+
+def _kind_and_shape(tensor: Tensor) -> str:
+    return f"{'float' if tensor.is_floating_point() else 'integer'} {tuple(tensor.shape)}"
+
+
+def _check_layout(found: Mapping[str, str], expected: Mapping[str, str], source: object) -> None:
     misfits = list_names(
-        missing=[name for name in expected if name not in tensors],
-        unknown=sorted(tensors.keys() - expected.keys()),
+        missing=[name for name in expected if name not in found],
+        unknown=sorted(found.keys() - expected.keys()),
         misshapen=[
-            f"{name} {_describe(tensors[name])}, not {_describe(expected[name])}"
-            for name in sorted(shared)
-            if _describe(tensors[name]) != _describe(expected[name])
+            f"{name} {found[name]}, not {expected[name]}"
+            for name in sorted(expected.keys() & found.keys())
+            if found[name] != expected[name]
         ],
     )
     if misfits:
         remedy = "load it with the network it was made for"
         raise CheckpointError(f"{source} does not hold this network's weights: {misfits}; {remedy}")
-    # A copy, since the tensors may be views of a file that somebody replaces later.
-    state = {
-        name: value.to(torch.float32 if value.is_floating_point() else expected[name].dtype, copy=True)
-        for name, value in tensors.items()
-    }
-    _check_finite(state, source)
-    network.load_state_dict(state, assign=True)
 
 
 def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
@@ -96,15 +138,27 @@ def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
         .contiguous()
         for name, value in network.state_dict().items()
     }
-    _check_finite(state, f"the network as {dtype}")
+    _check_values(state, f"the network as {dtype}", remedy="train it again with a lower learning rate")
     return save(state, metadata={"format": "pt"})
 
 
-def _check_finite(state: Mapping[str, Tensor], source: object) -> None:
-    names = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if names:
-        raise CheckpointError(f"{source} has weights that are not finite: {list_names(tensors=names)}; train it again")
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{'float' if tensor.is_floating_point() else 'integer'} {tuple(tensor.shape)}"
+def _check_values(
+    state: Mapping[str, Tensor], source: object, *, remedy: str = "download or save the checkpoint again"
+) -> None:
+    """Refuse values that no training produces and with which every prediction would be NaN."""
+    floats = {name: value for name, value in state.items() if value.is_floating_point()}
+    extremes = {name: value.aminmax() for name, value in floats.items()}
+    problems = list_names(
+        tensors=[name for name, (low, high) in extremes.items() if not (low.isfinite() and high.isfinite())]
+    )
+    if problems:
+        raise CheckpointError(f"{source} has weights that are not finite: {problems}; {remedy}")
+    problems = list_names(
+        tensors=[
+            name
+            for name, (low, high) in extremes.items()
+            if max(-low, high) > GREATEST_WEIGHT or (name.endswith("running_var") and low < 0)
+        ]
+    )
+    if problems:
+        raise CheckpointError(f"{source} is damaged: no training makes such weights: {problems}; {remedy}")

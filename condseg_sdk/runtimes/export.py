@@ -15,13 +15,15 @@ from condseg_sdk.errors import ExportError, OptionError, check_choice
 from condseg_sdk.files import atomic_write
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.models.config import CheckpointConfig
+from condseg_sdk.options import check_flags, check_integer, check_path
+from condseg_sdk.provenance import seal_onnx
 from condseg_sdk.runtimes.metadata import ExportInfo, OnnxPrecision, write_metadata
 from condseg_sdk.runtimes.onnx_preprocessing import BOX_HELP, BOX_KEY, add_preprocessing
 from condseg_sdk.runtimes.quantize import to_float16, to_int8
 from condseg_sdk.runtimes.trace import trace
 from condseg_sdk.runtimes.verify import Agreement, verify_export
 
-__all__ = ["OPSETS", "ExportReport", "export_onnx"]
+__all__ = ["OPSETS", "ExportReport", "check_export_options", "export_onnx"]
 
 OPSETS = range(18, 24)  # the exporter writes 18 and up; ONNX Runtime 1.24, the oldest that we allow, reads up to 23
 
@@ -92,8 +94,11 @@ def export_onnx(
         OptionError: an argument's value is not allowed, or the file cannot be written.
         ExportError: the exporter failed, or the file answers differently than the network.
     """
+    check_export_options(
+        path, precision, opset, dynamic=dynamic, uncertainty=uncertainty, preprocessing=preprocessing, verify=verify
+    )
+    _check_calibration(precision, calibration)
     path = Path(path)
-    _check(path, precision, opset, calibration)
     from condseg_sdk import __version__  # not at the top: the package imports this module
 
     dynamic = dynamic and not preprocessing
@@ -101,30 +106,40 @@ def export_onnx(
     agreements: list[Agreement] = []
 
     def write(part: Path) -> None:
-        import onnx
-
         model = _model(network, config, info, calibration)
-        if not verify:
-            onnx.save(model, part)
-            return
-        agreements.append(verify_export(network, config, model, info, list(images) or list(calibration)))
-        onnx.save(model, part)
+        if verify:
+            agreements.append(verify_export(network, config, model, info, list(images) or list(calibration)))
+        part.write_bytes(seal_onnx(model.SerializeToString()))
 
     atomic_write(path, write)
     return ExportReport(path, path.stat().st_size, info, agreements[0] if agreements else None)
 
 
-def _check(path: Path, precision: object, opset: object, calibration: Sequence[NDArray[np.uint8]]) -> None:
-    """What can be refused before minutes of work."""
+def check_export_options(path: object, precision: object, opset: object, **flags: object) -> None:
+    """Refuse what can be refused before minutes of work.
+
+    Args:
+        path: File to write.
+        precision: One of `OnnxPrecision`.
+        opset: One of `OPSETS`.
+        flags: Options that are True or False.
+
+    Raises:
+        OptionError: An argument's value is not allowed, or the file cannot be written there.
+    """
+    path = check_path("path", path)
+    check_flags(**flags)
     check_choice("precision", precision, OnnxPrecision)
     if path.suffix != ".onnx":
         raise OptionError(f"{path} must end in .onnx")
-    if opset not in OPSETS:
-        raise OptionError(f"opset={opset!r} must be from {OPSETS.start} to {OPSETS.stop - 1}")
+    check_integer("opset", opset, least=OPSETS.start, most=OPSETS.stop - 1)
     if not path.parent.is_dir():
         raise OptionError(f"{path} cannot be written: the folder {path.parent} does not exist")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise OptionError(f"{path} cannot be written: choose a file in a folder that can be written to")
+
+
+def _check_calibration(precision: object, calibration: Sequence[NDArray[np.uint8]]) -> None:
     if precision == "int8" and not calibration:
         raise OptionError(
             "precision='int8' needs calibration images: calibration=a folder, pattern or list of some dozens of images "

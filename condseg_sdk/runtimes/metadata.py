@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 from condseg_sdk.errors import CheckpointError
+from condseg_sdk.json_files import parse_json
 from condseg_sdk.models.config import CheckpointConfig
 
 __all__ = ["CONFIG_KEY", "EXPORT_KEY", "ExportInfo", "OnnxPrecision", "read_metadata", "write_metadata"]
@@ -40,6 +42,28 @@ class ExportInfo:
     package_version: str
     format_version: int = FORMAT_VERSION
 
+    @classmethod
+    def from_dict(cls, values: Any) -> ExportInfo:
+        """Read what `write_metadata` wrote.
+
+        Raises:
+            CheckpointError: A key is missing or unknown, a value has another type, or the format is a newer one.
+        """
+        version = values.get("format_version") if isinstance(values, Mapping) else None
+        if type(version) is int and version > FORMAT_VERSION:
+            writer = reprlib.repr(values.get("package_version", "in a newer version")).strip("'")
+            raise CheckpointError(
+                f"export format {version} is newer than this release reads ({FORMAT_VERSION}): "
+                f"install condseg_sdk {writer} or later"
+            )
+        types = {"precision": str, "package_version": str, "opset": int, "format_version": int}
+        expected = {field.name: types.get(field.name, bool) for field in fields(cls)}
+        if version != FORMAT_VERSION or {key: type(value) for key, value in values.items()} != expected:
+            raise CheckpointError(f"{EXPORT_KEY} must have the keys {', '.join(expected)} and values of their types")
+        if values["precision"] not in get_args(OnnxPrecision):
+            raise CheckpointError(f"precision={reprlib.repr(values['precision'])} is unknown")
+        return cls(**values)
+
 
 def write_metadata(config: CheckpointConfig, info: ExportInfo) -> dict[str, str]:
     """The metadata of an exported model; `read_metadata` reads it back."""
@@ -60,16 +84,15 @@ def read_metadata(metadata: Mapping[str, str], *, source: object) -> tuple[Check
         raise CheckpointError(
             f"{source} is not an export of condseg_sdk, so its preprocessing is unknown: make one with export_onnx"
         )
+    remedy = "export it again"
+    config, values = (
+        parse_json(
+            metadata[key], name=f"{source} has damaged metadata: its {key}", error=CheckpointError, remedy=remedy
+        )
+        for key in (CONFIG_KEY, EXPORT_KEY)
+    )
     try:
-        values: dict[str, Any] = json.loads(metadata[EXPORT_KEY])
-        version = values.get("format_version")
-        if type(version) is int and version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{source} has export format {version}, newer than this release reads ({FORMAT_VERSION}): "
-                f"install condseg_sdk {values.get('package_version', 'in a newer version')} or later"
-            )
-        return CheckpointConfig.from_dict(json.loads(metadata[CONFIG_KEY])), ExportInfo(**values)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{source} has damaged metadata ({error}): export it again") from error
+        info = ExportInfo.from_dict(values)
+        return CheckpointConfig.from_dict(config), info
     except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
+        raise CheckpointError(f"{source} has damaged metadata ({error}): {remedy}") from error

@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
-from condseg_sdk.models.config import CheckpointConfig
+from condseg_sdk.files import is_utf8
+from condseg_sdk.forking import check_gpu_process
+from condseg_sdk.options import check_integer
 from condseg_sdk.runtimes.base import Maps, say_cpu
-from condseg_sdk.runtimes.metadata import ExportInfo, read_metadata
+from condseg_sdk.runtimes.graph_check import INPUT, check_graph, output_names
 
 __all__ = ["OnnxRuntime"]
 
@@ -48,6 +50,9 @@ SHAPE_ARITHMETIC = frozenset(
         "Where",
     ]
 )
+MAX_THREADS = 1024
+TRIAL_SIDE = 32
+OUT_OF_MEMORY = ("Failed to allocate memory", "BFCArena", "out of memory", "CUDA failure 2")
 FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
 
 logger = logging.getLogger("condseg_sdk")
@@ -62,6 +67,12 @@ def _has_nvidia_driver() -> bool:
         except OSError:
             continue
     return False
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what ONNX Runtime says, without its code: "[ONNXRuntimeError] : 1 : FAIL : ..."."""
+    lines = str(error).splitlines()
+    return lines[0].removeprefix("[ONNXRuntimeError] : ")[:300] if lines else type(error).__name__
 
 
 def _engine_cache() -> Path:
@@ -142,11 +153,13 @@ class OnnxRuntime:
         threads: int | None = None,
         session_options: Mapping[str, str] | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise OptionError(f"threads={threads!r} must be at least 1")
+        if threads is not None:
+            check_integer("threads", threads, least=1, most=MAX_THREADS)
+        self._path = Path(path)
+        self._owner = os.getpid()
+        self.config, self.info = check_graph(self._path)
         import onnxruntime
 
-        self._path = Path(path)
         providers = choose_providers(device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
@@ -157,17 +170,11 @@ class OnnxRuntime:
         if named:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            self._session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
+            model = os.fspath(self._path) if is_utf8(self._path) else self._path.read_bytes()
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:
-            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             remedy = "the file is damaged or not for this onnxruntime; export it again"
-            raise CheckpointError(f"{self._path} cannot be opened ({reason}): {remedy}") from error
-        self.config, self.info = self._read_metadata()
-        if self.info.preprocessing:
-            raise CheckpointError(
-                f"{self._path} has its preprocessing inside, for programs without this package (docs/onnx.md): export "
-                "with preprocessing=False to use it here"
-            )
+            raise CheckpointError(f"{self._path} cannot be opened ({_reason(error)}): {remedy}") from error
         wanted, settings = providers[0]
         if self.providers[0] != wanted and device == "auto":
             logger.warning("onnxruntime cannot use CUDA, although there is a driver: running on the CPU")
@@ -180,6 +187,8 @@ class OnnxRuntime:
         if named:
             self._refuse_work_on_the_cpu(device)
         self._device = "cpu" if wanted == CPU else f"cuda:{settings['device_id']}"
+        if wanted == CPU:  # on a GPU the first prediction is slow, and TensorRT would build an engine
+            self._try_out()
 
     def _refuse_work_on_the_cpu(self, device: str) -> None:
         left = {
@@ -194,8 +203,12 @@ class OnnxRuntime:
                 "to allow it, or export again"
             )
 
-    def _read_metadata(self) -> tuple[CheckpointConfig, ExportInfo]:
-        return read_metadata(self._session.get_modelmeta().custom_metadata_map, source=self._path)
+    def _try_out(self) -> None:
+        """Run the graph once, on the smallest image it takes: operations that do not work are found now."""
+        size = (TRIAL_SIDE, TRIAL_SIDE) if self.info.dynamic else self.config.preprocessing.size
+        maps = self.run(np.zeros((1, 3, *size), np.float32), uncertainty=self.info.uncertainty)
+        if not all(np.isfinite(values).all() for values in maps if values is not None):
+            raise CheckpointError(f"{self._path} is damaged, it predicts NaN or infinity: export it again")
 
     @property
     def device(self) -> str:
@@ -218,21 +231,41 @@ class OnnxRuntime:
 
     def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
         """Logits for a batch of normalised images, float32 (B, 3, h, w). A file for one image gets them one by one."""
+        check_gpu_process(self._owner, self._device)
         if uncertainty:
             self.check_uncertainty()
-        names = ["mask", "uncertainty"][: 1 + uncertainty]
+        names = output_names(uncertainty=uncertainty)
         groups = [batch] if self.info.dynamic else np.split(batch, len(batch))
-        answers = [self._run(names, group) for group in groups]
+        answers = [self._checked_run(names, group) for group in groups]
         maps = [np.concatenate(parts)[:, 0] for parts in zip(*answers, strict=True)]
         return Maps(maps[0], maps[1] if uncertainty else None)
 
+    def _checked_run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """`_run`, and what ONNX Runtime raises as an error of ours."""
+        remedy = "the file is damaged or not for this onnxruntime; export it again"
+        try:
+            outputs = self._run(names, batch)
+        except Exception as error:
+            if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
+                raise OptionError(
+                    f"the memory does not hold a batch of {len(batch)} images in {self._path}: lower batch_size"
+                ) from error
+            raise CheckpointError(f"{self._path} cannot be run ({_reason(error)}): {remedy}") from error
+        expected = (len(batch), 1, *batch.shape[2:])
+        for name, output in zip(names, outputs, strict=True):
+            if output.shape != expected:
+                raise CheckpointError(
+                    f"{self._path} cannot be run ({name} has the shape {output.shape}, not {expected}): {remedy}"
+                )
+        return outputs
+
     def _run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         if self._device == "cpu":
-            answers: list[NDArray[np.float32]] = self._session.run(names, {"images": batch})
+            answers: list[NDArray[np.float32]] = self._session.run(names, {INPUT: batch})
             return answers
         # Bound outputs stay on the GPU until they are asked for, so that no operation waits for a copy.
         binding = self._session.io_binding()
-        binding.bind_cpu_input("images", batch)
+        binding.bind_cpu_input(INPUT, batch)
         for name in names:
             binding.bind_output(name, "cuda", int(self._device.partition(":")[2]))
         self._session.run_with_iobinding(binding)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from condseg_sdk.errors import OptionError, check_choice
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.models.config import CheckpointConfig
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime
 from condseg_sdk.weights.checkpoint import load_checkpoint
-from condseg_sdk.weights.hub import resolve, resolve_onnx
+from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
 
 __all__ = ["Execution", "Precision", "RuntimeName", "open_runtime"]
 
@@ -43,7 +44,11 @@ def open_runtime(
         OptionError: an argument that the model's runtime does not have.
         ModelNotFoundError, CheckpointError, DeviceError: see the runtimes.
     """
-    is_file = Path(model).suffix.lower() == ".onnx"
+    if precision is not None:
+        check_choice("precision", precision, Precision)
+    if execution is not None:
+        check_choice("execution", execution, Execution)
+    is_file = is_onnx(model)
     if runtime is not None:
         check_choice("runtime", runtime, RuntimeName)
     if runtime == "torch" and is_file:
@@ -51,10 +56,10 @@ def open_runtime(
     if not (is_file or runtime == "onnx"):
         _refuse("this is for ONNX files", "leave it out, or use an .onnx file", session_options=session_options)
         _refuse("this is for ONNX files", "use torch.set_num_threads for PyTorch", threads=threads)
-        network, config = load_checkpoint(resolve(model, **where), preprocessing=preprocessing)
-        return TorchRuntime(
-            network, device=device, precision=precision or "float32", execution=execution or "eager"
-        ), config
+        precision, execution = precision or "float32", execution or "eager"
+        return _open_torch(
+            resolve(model, **where), preprocessing, device=device, precision=precision, execution=execution
+        )
     _refuse(f"{model} has its own", "export it again for another", precision=precision, preprocessing=preprocessing)
     _refuse("this is for PyTorch", "leave it out for an ONNX file", execution=execution)
     path = resolve(model, **where) if is_file else resolve_onnx(model, **where)
@@ -63,6 +68,14 @@ def open_runtime(
 
     opened = OnnxRuntime(path, device=device, threads=threads, session_options=session_options)
     return opened, opened.config
+
+
+@fork_safe
+def _open_torch(
+    path: Path, preprocessing: Preprocessing | None, *, device: str, precision: Precision, execution: Execution
+) -> tuple[Runtime, CheckpointConfig]:
+    network, config = load_checkpoint(path, preprocessing=preprocessing)
+    return TorchRuntime(network, device=device, precision=precision, execution=execution), config
 
 
 def _refuse(why: str, remedy: str, **options: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condseg_sdk.errors import DeviceError, OptionError, check_choice
+from condseg_sdk.forking import REMEDY, check_gpu_process, fork_safe
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.runtimes.base import Maps, say_cpu
 from condseg_sdk.runtimes.inference_form import inference_form
+from condseg_sdk.user import ensure_user_name
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Execution = Literal["eager", "compiled", "cuda-graph"]
@@ -37,6 +40,8 @@ def resolve_device(device: str) -> torch.device:
         DeviceError: the device does not exist here; only "auto" falls back.
     """
     if device == "auto":
+        if torch.cuda._is_in_bad_fork():
+            raise DeviceError(f"the GPU is in use by this process's parent, which it was forked from: {REMEDY}")
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         if torch.backends.mps.is_available():
@@ -46,14 +51,22 @@ def resolve_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        if torch.cuda._is_in_bad_fork():
+            raise DeviceError(f"device={device!r} cannot be used in this forked process: {REMEDY}") from error
         raise DeviceError(
-            f"device={device!r} cannot be used here ({reason}): choose 'auto' or 'cpu', or a PyTorch built for it"
+            f"device={device!r} cannot be used: PyTorch {torch.__version__} has {', '.join(_usable())} here; choose "
+            "one of them, or 'auto'"
         ) from error
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return chosen
+
+
+def _usable() -> list[str]:
+    """The devices of this machine, by the names that users give."""
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _check_precision(precision: Precision, device: torch.device) -> None:
@@ -66,6 +79,25 @@ def _check_precision(precision: Precision, device: torch.device) -> None:
         raise OptionError(
             "precision='bfloat16' would be slower than float32 on this CPU, which has no AVX512_BF16: use 'float32'"
         )
+
+
+NEEDS_COMPILER = "install a C++ compiler (Debian: apt install g++), or use execution='eager'"
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Find out what torch.compile would find out after minutes of work.
+
+    Raises:
+        DeviceError: There is no compiler for its code.
+    """
+    if device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except (RuntimeError, OSError) as error:
+        raise DeviceError(f"execution='compiled' has no compiler here: {NEEDS_COMPILER}") from error
 
 
 class TorchRuntime:
@@ -97,6 +129,7 @@ class TorchRuntime:
         check_choice("execution", execution, Execution)
         self._device = resolve_device(device)
         _check_precision(precision, self._device)
+        self._owner = os.getpid()
         self._dtype: torch.dtype = getattr(torch, precision)
         if execution == "cuda-graph" and self._device.type != "cuda":
             raise DeviceError(f"execution='cuda-graph' needs a CUDA device, not {self._device}: use 'eager'")
@@ -105,7 +138,9 @@ class TorchRuntime:
         form = form.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._form: Callable[..., tuple[Tensor, ...]] = form
         if execution == "compiled":
-            self._form = torch.compile(form)
+            ensure_user_name()
+            _check_compiler(self._device)
+            self._form = _Compiled(form)
         elif execution == "cuda-graph":
             self._form = _Graphs(form, self._numerics)
 
@@ -126,8 +161,10 @@ class TorchRuntime:
             return _without_tf32()
         return nullcontext()
 
+    @fork_safe
     def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
         """Logits for a batch of normalised images, float32 (B, 3, h, w)."""
+        check_gpu_process(self._owner, self.device)
         with torch.inference_mode(), self._numerics():
             images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
             maps = [x[:, 0].float().cpu().numpy() for x in self._form(images, uncertainty=uncertainty)]
@@ -140,6 +177,29 @@ def _without_tf32() -> Iterator[None]:
     now = torch.backends.cudnn
     with _TF32, now.flags(enabled=True, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False):
         yield
+
+
+class _Compiled:
+    """A module compiled by torch.compile, whose compiler fails in one line.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: Callable[..., tuple[Tensor, ...]]) -> None:
+        self._compiled = torch.compile(module)
+
+    def __call__(self, images: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
+        try:
+            return self._compiled(images, uncertainty=uncertainty)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, OSError) as error:  # what dynamo and inductor raise is a RuntimeError
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise DeviceError(
+                f"execution='compiled': torch.compile failed ({reason}); use execution='eager', or look whether the "
+                "folder for its files can be written to (TORCHINDUCTOR_CACHE_DIR)"
+            ) from error
 
 
 class _Graphs:

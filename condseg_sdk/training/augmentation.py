@@ -2,8 +2,8 @@
 
 Geometry is one resampling and color one 3x4 matrix per sample, a quarter of the time that a chain of kornia transforms
 takes (`benchmarks/training_step.py`). All numbers come in from outside (`randomness.py`), uniform in [0, 1): what
-happens to a sample does not depend on its neighbours in the batch, which transforms that draw for themselves cannot
-promise.
+happens to a sample does not depend on its neighbors in the batch, which transforms that draw for themselves cannot
+promise. Only rounding does: matrix products take other kernels for other batch sizes, on some processors.
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ def recolor(images: Tensor, u: Tensor, limits: ColorRange, *, gray: Tensor | Non
     matrix = (brightness * contrast * (to_yiq.inverse() @ chroma @ to_yiq)).to(device)
     mean = (images.mean((2, 3)) @ to_yiq[0].to(device)).view(-1, 1, 1)
     offset = (brightness * (1 - contrast)).to(device) * mean
-    # One product a sample, as for a batch of one: a batched one may round differently with the batch's size.
-    rows = [torch.addmm(o, m, pixels) for o, m, pixels in zip(offset, matrix, images.flatten(2), strict=True)]
-    return torch.stack(rows).clamp(0, 1).view_as(images)
+    return torch.baddbmm(offset, matrix, images.flatten(2)).clamp(0, 1).view_as(images)
 
 
 class TrainingAugmentation(nn.Module):

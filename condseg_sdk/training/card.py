@@ -43,7 +43,7 @@ def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) 
         OptionError: the file cannot be written.
     """
     text = with_evaluation(path.read_text(encoding="utf-8"), evaluation_card(evaluation, note=note))
-    atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def _options(evaluation: Evaluation) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import threading
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +65,7 @@ def fit(
             _remove_leftovers(folder)
         last = folder / LAST
         if last.exists():
-            _check_readable(last)
+            _check_continuable(last, stage)
         stage.train()
         with quiet(), _deterministic(settings.deterministic), _memory_errors(settings):
             trainer = _trainer(stage, folder, epochs, settings, loggers, progress)
@@ -78,8 +78,7 @@ def fit(
             done = json.dumps({"epochs": trainer.current_epoch, "steps": trainer.global_step})
             atomic_write(folder / FINISHED, lambda path: path.write_text(done, encoding="utf-8"))
     kept = folder / (LAST if stage.number == 1 else BEST)
-    state = torch.load(kept, map_location="cpu", weights_only=True)["state_dict"]
-    stage.cpu().load_state_dict(state)
+    stage.cpu().load_state_dict(_read_weights(kept, stage))
 
 
 def _trainer(
@@ -165,15 +164,51 @@ class _WholeFiles(TorchCheckpointIO):
         atomic_write(path, write)
 
 
-def _check_readable(checkpoint: Path) -> None:
+def _check_continuable(last: Path, stage: Stage) -> None:
     """Raise an OptionError for a checkpoint that cannot be continued from."""
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        remedy = f"delete {checkpoint.parent} to begin this stage again"
-        if (checkpoint.parent / BEST).exists():
-            remedy += f" (the best epoch's weights are in its {BEST})"
-        raise OptionError(f"{checkpoint} is damaged: {remedy}") from error
+        _read(last, stage)
+    except Exception as error:  # whatever zipfile, pickle and PyTorch raise on a damaged file
+        remedy = f"delete {last.parent} to begin this stage again"
+        best = last.parent / BEST
+        if best.exists() and last.name != BEST:
+            remedy += f", or copy {best} to {last} to go on from the best epoch, whose weights are in its {BEST}"
+        raise OptionError(f"{last} is damaged: {remedy}") from error
+
+
+def _read_weights(kept: Path, stage: Stage) -> dict[str, Any]:
+    """The weights in a checkpoint of a stage that is finished."""
+    try:
+        weights: dict[str, Any] = _read(kept, stage)["state_dict"]
+    except Exception as error:  # as above
+        remedy = f"delete {kept.parent} to train this stage again"
+        last = kept.parent / LAST
+        if last.exists() and kept.name != LAST:
+            remedy += f", or copy {last} to {kept} to take the last epoch's weights instead of the best's"
+        raise OptionError(f"{kept} is damaged: {remedy}; then go on with resume=True (--resume)") from error
+    return weights
+
+
+def _read(path: Path, stage: Stage) -> dict[str, Any]:
+    """A checkpoint of this stage; anything is raised for a damaged one.
+
+    torch.save writes a ZIP archive with a checksum (CRC-32) for each part, which torch.load does not look at.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    expected, found = (
+        {name: value.shape for name, value in s.items()} for s in (stage.state_dict(), content["state_dict"])
+    )
+    if found != expected:
+        raise ValueError("its weights are another network's")
+    for name in ("epoch", "global_step", "loops", "callbacks", "lr_schedulers"):
+        content[name]
+    for optimizer in content["optimizer_states"]:
+        optimizer["state"], optimizer["param_groups"]
+    return content
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -63,6 +63,7 @@ def evaluate(
     tta: bool = False,
     tile: int | None = None,
     uncertainty: bool = False,
+    bits: int | None = None,
     spacing: float | Sequence[float] | None = None,
     batch_size: int = 8,
     seed: int = 0,
@@ -80,11 +81,11 @@ def evaluate(
     Args:
         predictor: with any runtime; for `uncertainty` one that has the map.
         data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
-        masks: a folder of masks, or a COCO file, that stands apart from a folder of images.
+        masks: a folder of masks, or an annotation file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
         part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
             the run of `finetune` in whose folder the checkpoint lies.
-        threshold, tta, tile, batch_size: as for the predictor.
+        threshold, tta, tile, bits, batch_size: as for the predictor.
         uncertainty: measure how well the uncertainty branch finds the errors, too.
         spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
         seed: of the confidence intervals, 0 to 2**32 - 1.
@@ -114,7 +115,7 @@ def evaluate(
     pairs = choose_pairs(data, masks=masks, names=names, part=part, split=split)
     if part != "train":
         _warn_of_training_images(pairs, split)
-    answers = predictor.stream([pair.image for pair in pairs], batch_size=batch_size, **options)
+    answers = predictor.stream([pair.image for pair in pairs], batch_size=batch_size, bits=bits, **options)
     if on_start is not None:
         on_start(len(pairs))
     began = time.perf_counter()
@@ -128,7 +129,7 @@ def evaluate(
         model=model_name or repr(predictor),
         data=data_name or _describe(data, names, part),
         threshold=float(predictor.threshold if threshold is None else threshold),
-        options={"tta": tta, "tile": tile, "uncertainty": uncertainty, "spacing_mm": pixel, "seed": seed},
+        options={"tta": tta, "tile": tile, "uncertainty": uncertainty, "bits": bits, "spacing_mm": pixel, "seed": seed},
         environment={**describe_environment(), "device": predictor.device, "runtime": ", ".join(predictor.providers)},
         date=datetime.now(UTC).date().isoformat(),
         seconds=time.perf_counter() - began,

@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from condseg_sdk.checksums import sha256_of
 from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.provenance import seal_json
 from condseg_sdk.training.data import Pair
 from condseg_sdk.training.metrics.calibration import expected_calibration_error
 from condseg_sdk.training.metrics.errors_found import ErrorsFound
@@ -241,14 +243,15 @@ class Evaluation:
             OptionError: the folder cannot be written to.
         """
         folder = make_folder(folder)
-        atomic_write(folder / FILES["images"], self._write_rows)
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        rows = atomic_write(folder / FILES["images"], self._write_rows)
+        values = seal_json({**self.to_dict(), "files": {rows.name: sha256_of(rows)}})
+        text = json.dumps(values, indent=1, allow_nan=False) + "\n"
         atomic_write(folder / FILES["summary"], lambda part: part.write_text(text, encoding="utf-8"))
         return folder
 
     def _write_rows(self, path: Path) -> None:
         rows = [image.row() for image in self.images]
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             for row in rows:  # no value is an empty cell, as spreadsheets and pandas read it

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,11 @@ from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.field_of_view import FieldOfView
+from condseg_sdk.files import is_utf8
+from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.models.config import as_json
+from condseg_sdk.options import check_flags, check_path
 from condseg_sdk.training.base import Base, at_size, open_base
 from condseg_sdk.training.data import (
     CachedPairs,
@@ -88,6 +91,7 @@ def check(
     groups: str | None = None,
     validation: float | None = None,
     seed: int = 0,
+    bits: int | None = None,
 ) -> tuple[Dataset, DatasetReport]:
     """Find, divide and check a set as `finetune` does; arguments as there.
 
@@ -99,9 +103,10 @@ def check(
     if validation is None and len(dataset.train) + len(dataset.validation) < SMALL_SET:
         # A tenth of a small set would choose by chance. Parts that the data names stay as they are.
         dataset = open_dataset(data, **options, validation=SMALL_SHARE, seed=seed)
-    return dataset, check_dataset(dataset)
+    return dataset, check_dataset(dataset, bits=bits)
 
 
+@fork_safe
 def finetune(
     data: DataSource,
     *,
@@ -137,6 +142,7 @@ def finetune(
     augmentation: Augmentation = "full",
     oversample: float | None = None,
     balanced_loss: bool = False,
+    bits: int | None = None,
     # the machine
     precision: Precision = "auto",
     workers: int | None = None,
@@ -159,7 +165,7 @@ def finetune(
     reason is printed and stands in `output_dir`/settings.json. `docs/training.md` says more about each argument.
 
     Args:
-        data: a folder, a CSV or COCO file, or a list of pairs; see `docs/data.md`.
+        data: a folder, a CSV or annotation file, or a list of pairs; see `docs/data.md`.
         output_dir: folder of the run; the checkpoint appears in its subfolder "checkpoint".
         masks, train_list, val_list, groups, validation: as in `open_dataset`; a fifth of less than 200 pairs is held
             out, a tenth of more, where the data names no validation part.
@@ -170,7 +176,8 @@ def finetune(
         network: a name in `NETWORKS` or arguments of `ConDSeg`; default: the base's.
         image_size: side of the checkpoint's input in pixels.
         field_of_view: What images are cut to, in training and by the checkpoint ever after: "endoscopy", the
-            endoscope's picture without margins, text and small pictures beside it, or "none"; default: that of a base that is named.
+            endoscope's picture without margins, text and small pictures beside it, or "none"; default: that of
+            a base that is named.
         epochs, stage1_epochs: of stage 2 and of stage 1; 0 leaves stage 1 out.
         patience: end stage 2 after so many epochs without a better validation IoU. The best epoch is kept in any case.
         train_size, finish_epochs: train at a smaller size but for the last epochs of stage 2.
@@ -183,10 +190,12 @@ def finetune(
             resolution and JPEG besides, "upright" for pictures that have an up, or "none".
         oversample: least share of an epoch's images that show foreground.
         balanced_loss: weigh foreground pixels up by their rarity, at most tenfold.
+        bits: Number of bits in use in images with 16-bit values, 8 to 16; default: the smallest of 8, 10, 12, 14 and 16
+            that holds the greatest value of all images. The checkpoint keeps it and reads such images with it.
         precision: of the computation; weights are kept in float32.
         workers, accelerator, devices, strategy, num_nodes: Lightning's. With several devices `torchrun` works, too.
         seed: of everything random, 0 to 2**32 - 1.
-        deterministic: the same bits every time on the same machine.
+        deterministic: The same bits every time on the same machine with the same number of threads.
         resume: go on with the run in `output_dir` from its last saved epoch, or start one if there is none. The result
             is that of a run without interruption.
         logger: Lightning's, such as `WandbLogger`, besides TensorBoard and the CSV files that are always there.
@@ -228,6 +237,7 @@ def finetune(
         oversample=oversample,
         balanced_loss=balanced_loss,
         validation=validation,
+        bits=bits,
         precision=precision,
         workers=workers,
         accelerator=accelerator,
@@ -240,7 +250,12 @@ def finetune(
     if provenance is not None:
         provenance = _plain(provenance)
     loggers = _loggers(logger)
-    run = RunFolder(Path(output_dir))
+    run = RunFolder(check_path("output_dir", output_dir))
+    if not is_utf8(run.path.absolute()):
+        raise OptionError(
+            f"output_dir={os.fspath(output_dir)!r}: TensorBoard needs a path in UTF-8; choose another one"
+        )
+    check_flags(resume=resume, progress=progress, report=report)
     _check_outside(run.path, data)
     if report:
         check_report_folder(run.path)
@@ -248,7 +263,7 @@ def finetune(
     settings = run.resumed(settings, resume=resume, first=first)
     dataset, checked = check(
         data, masks=masks, train_list=train_list, val_list=val_list, groups=groups,
-        validation=settings.validation, seed=settings.seed,
+        validation=settings.validation, seed=settings.seed, bits=settings.bits,
     )  # fmt: skip
     checked.raise_if_wrong()
     start = open_base(settings)
@@ -280,8 +295,9 @@ def finetune(
                 data=str((provenance or {}).get("data", data_name(data))),
             )
     wait_for_the_others()
+    result = run.result()
     return FinetuneResult(
-        run.checkpoint, run.result()["metrics"], read_history(run.path), run.report if run.report.exists() else None
+        run.checkpoint, result["metrics"], result["history"], run.report if run.report.exists() else None
     )
 
 
@@ -320,7 +336,7 @@ def _train(
     settings, network = plan.settings, start.network
     assert settings.image_size is not None
     assert settings.epochs is not None
-    preprocessing = at_size(start.preprocessing, settings.image_size)
+    preprocessing = replace(at_size(start.preprocessing, settings.image_size), bits=settings.bits)
     train, held_out = (
         CachedPairs(part, preprocessing, folder=run.path) for part in (dataset.train, dataset.validation)
     )

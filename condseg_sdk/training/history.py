@@ -89,16 +89,26 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     Returns:
         A dictionary an epoch: "stage" (1 or 2), "epoch" (from 0), "step" (at its end), "loss" (mean over the epoch),
         "val_loss" and "val_iou" (of the averaged weights, threshold 0.5), "learning_rate", "encoder_learning_rate",
-        "seconds".
+        "seconds". A file that is damaged costs its epochs and is named in the log: it is only for people, and no reason
+        to lose what a run has trained.
     """
-    rows = []
+    rows: list[dict[str, float]] = []
     for stage in (1, 2):
         file = folder / f"stage{stage}" / HISTORY_FILE
         if file.exists():
-            with file.open(newline="", encoding="utf-8") as lines:
-                for row in csv.DictReader(lines):
-                    numbers = {name: float(value) for name, value in row.items()}
-                    rows.append(
-                        {"stage": stage, **numbers, "epoch": int(numbers["epoch"]), "step": int(numbers["step"])}
-                    )
+            try:
+                rows += _read_rows(file, stage)
+            except (OSError, ValueError, OverflowError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
+                logger.warning("%s is damaged (%s); its epochs are left out of the history", file, error)
+    return rows
+
+
+def _read_rows(file: Path, stage: int) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    with file.open(newline="", encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            if set(row) != set(COLUMNS) or not all(isinstance(value, str) for value in row.values()):
+                raise ValueError(f"its columns must be {', '.join(COLUMNS)}")
+            numbers = {name: float(value) for name, value in row.items()}
+            rows.append({"stage": stage, **numbers, "epoch": int(numbers["epoch"]), "step": int(numbers["step"])})
     return rows

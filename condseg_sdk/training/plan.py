@@ -59,12 +59,14 @@ class Facts:
         train, validation: pairs.
         side: the longest side of the largest image, in pixels.
         shown: share of the training masks that have foreground.
+        bits: Number of bits in use in images of 16-bit values, None where there are none.
     """
 
     train: int
     validation: int
     side: int
     shown: float
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def facts_of(report: DatasetReport) -> Facts:
     """What a checked set's report says."""
     train = report.parts["train"]
     largest = report.image_sizes[1] if report.image_sizes else (SIZES[1], SIZES[1])
-    return Facts(train.pairs, report.parts["validation"].pairs, max(largest), 1 - train.empty_masks / train.pairs)
+    shown = 1 - train.empty_masks / train.pairs
+    return Facts(train.pairs, report.parts["validation"].pairs, max(largest), shown, report.bits)
 
 
 def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Machine) -> Plan:
@@ -145,6 +148,10 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
         raise DatasetError(f"{facts.train} training pairs are less than one batch of {batch_size}: lower batch_size")
     if batch_size % machine.devices:
         raise OptionError(f"batch_size={batch_size} must be a multiple of the {machine.devices} devices that share it")
+    if facts.bits is not None:
+        of_base = base.preprocessing.bits or 0
+        reason = "the base's" if of_base >= facts.bits else "hold the greatest value of the 16-bit images"
+        choose("bits", max(of_base, facts.bits), reason)
     steps = facts.train // batch_size
     low, high = EPOCHS
     epochs = min(max(round(STEPS["cpu" if machine.kind == "cpu" else "gpu"] / steps), low), high)

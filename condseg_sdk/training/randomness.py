@@ -1,7 +1,7 @@
 """Where every random number of a run comes from: (seed, stage, epoch, sample), and nothing else.
 
-A sample is disturbed in the same way whatever batch it stands in, however many processes share the work, and whether or
-not the run was interrupted.
+A sample is disturbed in the same way, up to rounding, whatever batch it stands in, however many processes share the
+work, and whether or not the run was interrupted.
 """
 
 from __future__ import annotations

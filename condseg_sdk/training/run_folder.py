@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,16 +18,23 @@ from filelock import FileLock, Timeout
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.json_files import read_json_object
+from condseg_sdk.provenance import is_ours
 from condseg_sdk.training.data import Dataset, DatasetReport
 from condseg_sdk.training.data.pairs import PARTS
 from condseg_sdk.training.environment import describe_environment
 from condseg_sdk.training.plan import Plan
 from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.weights.hub import local_path
 
 __all__ = ["RunFolder", "split_behind", "split_of"]
 
 SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
+WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # besides SETTINGS
 LOCK = ".lock"
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+logger = logging.getLogger("condseg_sdk")
+DIGEST = "sha256"  # in settings.json, of the rest of it
 # What may change when a run goes on: where it is computed, not what.
 MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
 
@@ -83,13 +94,19 @@ class RunFolder:
         for name in ("stage1", "stage2", CHECKPOINT):
             if (self.path / name).exists():
                 raise OptionError(f"{self.path} holds {name} of a run without {SETTINGS}: choose another output_dir")
+        for name in WRITTEN:
+            path = self.path / name
+            if os.path.lexists(path) and not is_ours(path):
+                raise OptionError(
+                    f"{path} was not written by condseg_sdk, and a run would replace it: choose another output_dir"
+                )
 
     def _saved_settings(self) -> FinetuneSettings:
         try:
-            return FinetuneSettings(**self._read(SETTINGS)["settings"])
-        except (KeyError, TypeError) as error:  # damaged, or of another version of this package
+            return FinetuneSettings(**self._begun()["settings"])
+        except (TypeError, OptionError) as error:  # damaged, or of another version of this package
             raise OptionError(
-                f"{self.path / SETTINGS} is not readable as a run's ({error}); choose another output_dir"
+                f"{self.path / SETTINGS} is not readable as a run's ({error}); {self._remedy()}"
             ) from error
 
     def check_data(self, dataset: Dataset, content: str) -> None:
@@ -102,7 +119,7 @@ class RunFolder:
         Raises:
             OptionError: the pairs or their parts are not those the run began with.
         """
-        values = self._read(SETTINGS)
+        values = self._begun()
         saved = values["split"]
         for part, names in split_of(dataset).items():
             if saved[part] != names:
@@ -132,6 +149,14 @@ class RunFolder:
             lock.acquire()
         except Timeout as error:
             raise OptionError(f"{self.path} is being written by another process: choose another output_dir") from error
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise OptionError(
+                    f"{self.path} cannot be written ({error.strerror}): choose another output_dir"
+                ) from error
+            logger.warning(
+                "the file system of %s has no locks: nothing keeps a second run out of the same folder", self.path
+            )
         try:
             yield
         finally:
@@ -150,12 +175,12 @@ class RunFolder:
             "environment": describe_environment(),
             "provenance": provenance,
         }
-        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", encoding="utf-8"))
-        self._write(SETTINGS, values)
+        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", "utf-8", "backslashreplace"))
+        self._write(SETTINGS, {**values, DIGEST: _digest(values)})
 
     def provenance(self) -> dict[str, Any]:
         """What the call that began the run said of it."""
-        values: dict[str, Any] = self._read(SETTINGS)["provenance"]
+        values: dict[str, Any] = self._begun()["provenance"]
         return values
 
     @property
@@ -167,24 +192,50 @@ class RunFolder:
         return (self.path / RESULT).exists()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the figures, as the last thing of a run."""
-        self._write(RESULT, result)
+        """Write the metrics and the history, as the last thing of a run."""
+        history = [
+            {name: value if math.isfinite(value) else None for name, value in row.items()} for row in result["history"]
+        ]
+        self._write(RESULT, {**result, "history": history})
 
     def result(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        return self._read(RESULT)
+        remedy = "delete it, and go on with resume=True (--resume): it is made again from the run's other files"
+        values = read_json_object(self.path / RESULT, error=OptionError, remedy=remedy)
+        metrics, history = values.get("metrics"), values.get("history")
+        if not isinstance(history, list) or not all(isinstance(row, dict) for row in [metrics, *history]):
+            raise OptionError(f"{self.path / RESULT} lacks metrics or history; {remedy}")
+        # JSON has no NaN; `finish` wrote null.
+        history = [{name: math.nan if value is None else value for name, value in row.items()} for row in history]
+        return {**values, "history": history}
 
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OptionError(f"{path} is not readable as a run's ({error}); choose another output_dir") from error
+    def _begun(self) -> dict[str, Any]:
+        """What `begin` wrote."""
+        path = self.path / SETTINGS
+        values = read_json_object(path, error=OptionError, remedy=self._remedy())
+        digest = values.pop(DIGEST, None)  # releases before it wrote none
+        kinds = {"settings": dict, "split": dict, "content": str, "provenance": dict}
+        if digest not in (None, _digest(values)):
+            raise OptionError(f"{path} has been changed or is damaged; {self._remedy()}")
+        if not all(isinstance(values.get(name), kind) for name, kind in kinds.items()) or not all(
+            isinstance(values["split"].get(part), list) for part in PARTS
+        ):
+            raise OptionError(f"{path} is not readable as a run's; {self._remedy()}")
         return values
+
+    def _remedy(self) -> str:
+        trained = self.checkpoint if self.checkpoint.exists() else None
+        saved = f"the trained network is safe in {trained}; to train again " if trained else ""
+        return f"{saved}choose another output_dir"
 
     def _write(self, name: str, values: dict[str, Any]) -> None:
         text = json.dumps(values, indent=1) + "\n"
         atomic_write(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """SHA-256 over the values of settings.json, in whatever form its text is."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def split_of(dataset: Dataset) -> dict[str, list[str]]:
@@ -198,12 +249,13 @@ def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
     Args:
         model: RUN/checkpoint or a file in it; a name that is no path lies in no run.
     """
-    path = Path(model)
-    if not path.exists():
+    path = local_path(model)
+    if path is None:
         return {}
+    path = path.resolve()
     folder = path if path.is_dir() else path.parent
     try:
-        split = json.loads((folder.parent / SETTINGS).read_text(encoding="utf-8"))["split"]
-        return {part: [str(name) for name in split[part]] for part in PARTS}
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or a file of another program
+        run = read_json_object(folder.parent / SETTINGS, error=OptionError, remedy="")
+        return {part: [str(name) for name in run["split"][part]] for part in PARTS}
+    except (OptionError, LookupError, TypeError):  # not there, or a file of another program
         return {}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import OptionError, check_choice, check_seed
 from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.config import as_json
+from condseg_sdk.options import check_flags, check_text
+from condseg_sdk.preprocessing import MAX_SIDE
 
 __all__ = ["HELP", "Augmentation", "FinetuneSettings", "Precision", "Schedule"]
 
@@ -56,6 +60,7 @@ class FinetuneSettings:
     oversample: float | None = None
     balanced_loss: bool = False
     validation: float | None = None
+    bits: int | None = None
     # Machine
     precision: Precision = "auto"
     workers: int | None = None
@@ -76,14 +81,18 @@ class FinetuneSettings:
         if self.field_of_view is not None:
             check_choice("field_of_view", self.field_of_view, FieldOfView)
         check_seed(self.seed)
+        check_flags(**{name: getattr(self, name) for name in _FLAGS})
+        for name in ("accelerator", "strategy", *(["base"] if self.base is not None else [])):
+            check_text(name, getattr(self, name))
+        check_bits(self.bits)
         for name, low in _LEAST.items():
             value = getattr(self, name)
             if value is None:
                 continue
             if type(value) is not int and (type(value) is not float or name in _WHOLE):
                 raise OptionError(f"{name}={value!r} must be a {'whole ' if name in _WHOLE else ''}number")
-            if not value >= low:
-                raise OptionError(f"{name}={value!r} must be at least {low}")
+            if not low <= value < math.inf:
+                raise OptionError(f"{name}={value!r} must be at least {low}, and finite")
             if name in _SIDES and value > MAX_SIDE:
                 raise OptionError(f"{name}={value!r} must be at most {MAX_SIDE}: it is the side of the input in pixels")
         for name in ("validation", "ema_decay", "oversample"):
@@ -108,7 +117,7 @@ class FinetuneSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
-MAX_SIDE = 4096  # a step on one such picture takes more memory than any GPU has: a slip of the finger
+_FLAGS = ("freeze_encoder", "freeze_batchnorm", "balanced_loss", "deterministic")
 _SIDES = {"image_size", "train_size"}
 _LEAST: dict[str, float] = {
     "image_size": 16, "epochs": 1, "stage1_epochs": 0, "patience": 1, "train_size": 16, "finish_epochs": 0,
@@ -149,12 +158,13 @@ HELP: dict[str, str] = {
     "balanced_loss": "weigh foreground pixels up, for regions of a few pixels",
     "validation": f"share held out where the data names no validation part; default: {AUTO}",
     "precision": "bfloat16 on GPUs that have it, else float32",
+    "bits": "number of bits in use in 16-bit images, 8 to 16; default: what the greatest value of all of them needs",
     "workers": f"processes that read data; default: {AUTO}",
     "accelerator": "Lightning's: auto, cpu, gpu, mps",
     "devices": "how many devices a machine, or which (0,2)",
     "strategy": "Lightning's: auto, ddp, ...",
     "num_nodes": "machines",
     "seed": "of everything random, 0 to 4294967295",
-    "deterministic": "the same bits every time on the same machine, slower on GPUs",
+    "deterministic": "the same bits every time on the same machine and number of threads, slower on GPUs",
 }
 """A line on each setting, for the command line."""

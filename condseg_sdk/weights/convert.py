@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +29,7 @@ PUBLISHED_NETWORKS: tuple[str, ...] = get_args(PublishedNetwork)
 _NAMES: dict[PublishedNetwork, UpstreamNetwork] = {"r50": "condseg-r50", "pvt": "condseg-pvt"}
 
 PUBLISHED_SIZE = 256
+MAX_FILE = 2**30  # with an optimizer's state a published network has half of it
 # Training scripts keep their best score beside the weights, often as a NumPy number, which is harmless.
 _NUMBERS: list[Any] = [
     np.dtype,
@@ -83,13 +86,13 @@ def convert_checkpoint(
         threshold=threshold,
         provenance={"data": "not recorded", **(provenance or {}), "converted_from": path.name},
     )
+    with torch.device("meta"):
+        built = ConDSeg(**NETWORKS[name])
     try:
-        state = convert_state_dict(_read(path), name)
+        built.load_state_dict(convert_state_dict(_read(path), name), assign=True)
+        return save_checkpoint(Path(folder), built, config)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    built = ConDSeg(**NETWORKS[name])
-    built.load_state_dict(state)
-    return save_checkpoint(Path(folder), built, config)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -97,8 +100,11 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ModelNotFoundError(f"{path} is no file: give the .pth file that torch.save wrote")
     if path.suffix == ".safetensors":
         return read_tensors(path)
+    if _unpacked_size(path) > MAX_FILE:
+        raise CheckpointError(f"it holds more than {MAX_FILE // 2**20} MiB, too much for the authors' network")
     try:
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's version, in several lines
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)|(?:instruction|class|type) (\S+)", str(error))
@@ -107,9 +113,19 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"it holds more than tensors{f' ({what})' if what else ''} and was not executed: where you trust it, save "
             "its state dict alone, torch.save(model.state_dict(), ...)"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # a damaged file makes pickle, zipfile and PyTorch raise almost anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"it cannot be read as a file of torch.save ({reason}); fetch it again") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"it holds a {type(content).__name__}, not the state dict of a network")
     return content
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes of a file, or of what is in it: torch.save writes an archive, which may be compressed."""
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return max(size, sum(part.file_size for part in archive.infolist()))
+    except Exception:  # noqa: BLE001 (no archive, or a damaged one, of which torch.load says more)
+        return size

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from condseg_sdk.checksums import check_sha256
-from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, HubSource, download_checkpoint, download_file, is_plain_path
+from condseg_sdk.download import (
+    CONFIG_FILE,
+    REPOSITORY,
+    WEIGHTS_FILE,
+    HubSource,
+    download_checkpoint,
+    download_file,
+    is_plain_path,
+)
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
-from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, ManifestPath, find_entry
+from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, ManifestPath, find_entry, list_models
 
-__all__ = ["ONNX_FILE", "resolve", "resolve_onnx"]
+__all__ = ["ONNX_FILE", "is_onnx", "local_path", "resolve", "resolve_onnx"]
 
 ONNX_FILE = "model.onnx"
+SETTINGS, CHECKPOINT = "settings.json", "checkpoint"  # in the folder of a training run
 WEIGHTS_SUFFIX, ONNX_SUFFIX = ".safetensors", ".onnx"
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 FILES = (WEIGHTS_SUFFIX, ONNX_SUFFIX, *PICKLES)
+logger = logging.getLogger("condseg_sdk")
+
 # hf://[models/]org/name[@revision][/path]; a revision holds no slash, except in refs/pr/1.
 URL = re.compile(
     r"hf://(?:models/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
@@ -46,7 +60,7 @@ def resolve(
     Args:
         model: looked for in this order:
             - a folder with config.json and model.safetensors, a .safetensors file with its config.json beside it, or an
-              .onnx file;
+              .onnx file, links included; a folder without a checkpoint does not hide a model of that name;
             - "hf://org/name", "hf://org/name@revision", with "/path" after it for a subfolder or a .safetensors or
               .onnx file;
             - "org/name" or "org/name@revision" on the Hugging Face Hub;
@@ -70,12 +84,14 @@ def resolve(
         >>> resolve("condseg-lite-polyp").name
         'condseg-lite-polyp'
     """
-    path = Path(model).expanduser()
-    if path.exists():
+    path = local_path(model, manifest=manifest)
+    if path is not None:
         _refuse_revision(model, revision)
-        return path if path.is_dir() else _own_file(path)
+        return _own_folder(path) if path.is_dir() else _own_file(path)
     options = _options(cache_dir, token, local_files_only)
     name = os.fspath(model)
+    if _path(model) is not None:
+        logger.info("%s: the folder or file of that name here is no checkpoint, so the known model is meant", name)
     place = _hub_name(name, revision)
     if place is not None:
         source = HubSource(place.repo_id, place.revision, **options)
@@ -109,13 +125,13 @@ def resolve_onnx(
         CheckpointError: found, but not the file its hash promises.
         OptionError: `revision` with something that has none, or two revisions.
     """
-    path = Path(model).expanduser()
+    path = local_path(model, manifest=manifest)
     name = os.fspath(model)
-    if path.is_dir():
+    if path is not None and path.is_dir():
         _refuse_revision(model, revision)
         return _onnx_in(path, name)
-    place = None if path.exists() else _hub_name(name, revision)
-    if place is None and not path.exists():
+    place = None if path is not None else _hub_name(name, revision)
+    if place is None and path is None:
         entry = _entry(name, revision, manifest)
         if entry.hub is None:
             return _onnx_in(entry.folder, name)
@@ -124,27 +140,132 @@ def resolve_onnx(
     if place is not None and not place.path.endswith(FILES):
         source = HubSource(place.repo_id, place.revision, **_options(cache_dir, token, local_files_only))
         return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
-    if name.endswith(ONNX_SUFFIX):
+    if is_onnx(model):
         return resolve(model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
     raise ModelNotFoundError(f"{name} is no .onnx file: make one with `condseg export {name} {ONNX_FILE}`")
+
+
+def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None = None) -> Path | None:
+    """The file or folder that a user means; None for a name in a manifest or on the Hub.
+
+    A name in a manifest means that model, unless a folder of that name here is a checkpoint: one with predictions or
+    images in it never hides the model.
+
+    Args:
+        model: As in `resolve`.
+        manifest: As in `resolve`.
+
+    Example:
+        >>> local_path("condseg-lite-polyp") is None
+        True
+    """
+    path = _path(model)
+    if path is None or _holds_model(path) or Path(model).name != os.fspath(model):
+        return path
+    names = {entry.name for entry in list_models(manifest=manifest)}
+    return None if os.fspath(model) in names else path
+
+
+def is_onnx(model: str | os.PathLike[str]) -> bool:
+    """Whether a user means an ONNX file: by its name, by that of the file it links to, or by its content."""
+    if os.fspath(model).lower().endswith(ONNX_SUFFIX):
+        return True
+    path = _path(model)
+    return path is not None and path.is_file() and _suffix(path) == ONNX_SUFFIX
+
+
+def _path(model: str | os.PathLike[str]) -> Path | None:
+    try:
+        path = Path(model).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, with a null character, of a user who is not known
+        return None
+
+
+def _holds_model(path: Path) -> bool:
+    return (
+        any((path / name).is_file() for name in (CONFIG_FILE, ONNX_FILE)) if path.is_dir() else _suffix(path) in FILES
+    )
+
+
+def _suffix(path: Path) -> str:
+    """The ending that tells what a file is: its own, that of a file it links to, or the one its content deserves.
+
+    The Hub's cache keeps files under names without an ending, and links to them.
+    """
+    for link in _links(path):
+        suffix = link.suffix.lower()
+        if suffix in (WEIGHTS_SUFFIX, ONNX_SUFFIX):
+            return suffix
+    head = b""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(9)
+    if head[:1] == b"\x08":  # ONNX begins with its version, field 1 of the message
+        return ONNX_SUFFIX
+    return WEIGHTS_SUFFIX if head[8:] == b"{" else path.suffix.lower()
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """A path and those it leads to by links, one after the other."""
+    for _ in range(40):  # the system follows no more
+        yield path
+        if not path.is_symlink():
+            return
+        path = path.parent / path.readlink()
 
 
 def _options(cache_dir: str | os.PathLike[str] | None, token: str | bool | None, local: bool) -> dict[str, Any]:
     return {"cache_dir": Path(cache_dir) if cache_dir else None, "token": token, "local_files_only": local}
 
 
+def _own_folder(path: Path) -> Path:
+    """The folder, or the one to give instead of it."""
+    if (path / CONFIG_FILE).is_file():
+        return path
+    if (path / CHECKPOINT / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{path} is the folder of a training run: give its checkpoint, {path / CHECKPOINT}")
+    if (path / SETTINGS).is_file():
+        raise CheckpointError(
+            f"{path} is the folder of a training run that has not finished: go on with it by "
+            "`condseg finetune ... --resume`, then give its folder checkpoint"
+        )
+    if (path / ONNX_FILE).is_file():
+        raise CheckpointError(f"{path} has no {CONFIG_FILE}: give its {ONNX_FILE} itself, {path / ONNX_FILE}")
+    on_hub = ""
+    if REPOSITORY.fullmatch(os.fspath(path)):
+        on_hub = f"; for the repository of that name on the Hub give hf://{path}"
+    raise CheckpointError(
+        f"{path} has no {CONFIG_FILE}: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained writes "
+        f"it{on_hub}"
+    )
+
+
 def _own_file(path: Path) -> Path:
-    suffix = path.suffix.lower()
+    suffix = _suffix(path)
     if suffix == ONNX_SUFFIX:
         return path
     if suffix == WEIGHTS_SUFFIX:
-        if not (path.parent / CONFIG_FILE).is_file():
-            raise CheckpointError(f"{path} has no {CONFIG_FILE} beside it, which says what it is the weights of")
-        return _checkpoint(path)
+        for weights in _links(path):
+            if (weights.parent / CONFIG_FILE).is_file():
+                return _checkpoint(weights)
+        raise CheckpointError(
+            f"{path} has no {CONFIG_FILE} beside it, which says what it is the weights of: put the {CONFIG_FILE} of "
+            "its checkpoint there, or for a file of the authors' code use condseg convert"
+        )
+    run = path.parents[1] if len(path.parents) > 1 else path.parent
+    if suffix == ".ckpt" and (run / SETTINGS).is_file():
+        finished = (run / CHECKPOINT / CONFIG_FILE).is_file()
+        remedy = "give its checkpoint" if finished else "finish the run by `condseg finetune ... --resume`, then give"
+        raise CheckpointError(f"{path} is what a training run continues from, not a model: {remedy} {run / CHECKPOINT}")
     if suffix in PICKLES:
         raise CheckpointError(
-            f"{path} is a pickle, which is never loaded: make a checkpoint of it with condseg convert"
+            f"{path} is a pickle, which is never loaded: make a checkpoint of the authors' file with `condseg convert "
+            f"{path} FOLDER --network r50 --color-order rgb`, and give that folder"
         )
+    if suffix == ".zip":
+        raise CheckpointError(f"{path} is an archive: unpack it, and give the folder that holds {CONFIG_FILE}")
     raise CheckpointError(f"{path} is a file: give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
 
 

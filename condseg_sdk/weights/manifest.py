@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, check_choice
-from condseg_sdk.models.config import read_json
+from condseg_sdk.json_files import read_json_object
 from condseg_sdk.weights.entry import BUNDLED, HubFile, Kind, ManifestEntry, PackageFile
 
 __all__ = [
@@ -48,7 +48,7 @@ def _entries() -> tuple[ManifestEntry, ...]:
 
 
 def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
-    values = read_json(path)
+    values = read_json_object(path, error=CheckpointError, remedy=remedy)
     if values.get("format_version") != FORMAT_VERSION or not isinstance(values.get("entries"), list):
         raise CheckpointError(f"{path} is no manifest of format version {FORMAT_VERSION}: {remedy}")
     try:

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, errors
 
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, told_in_one_line
-from condseg_sdk.errors import ModelNotFoundError, OptionError
+from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.models.card import evaluation_in, model_card, with_evaluation
 from condseg_sdk.models.config import CheckpointConfig, as_json
@@ -118,7 +118,10 @@ def _card(source: Path, config: CheckpointConfig, new: str) -> str:
     path = folder / "README.md"
     if not path.is_file():
         return new
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): save it as UTF-8 text, or delete it") from error
     evaluation = evaluation_in(text)
     is_ours = text == with_evaluation(model_card(config, name=folder.resolve().name), evaluation)
     return with_evaluation(new, evaluation) if is_ours else text

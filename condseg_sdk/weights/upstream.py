@@ -56,15 +56,24 @@ def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> di
         ours = build().state_dict()
     converted: dict[str, Tensor] = {}
     unknown, misshapen = [], []
-    for theirs, value in _unwrapped(state).items():
+    try:
+        tensors = _unwrapped(state)
+    except RecursionError:
+        raise CheckpointError(f"not the weights of {network}: its dictionaries hold each other without end") from None
+    for theirs, value in tensors.items():
         name = _renamed(theirs, table)
         if name not in ours or not isinstance(value, Tensor):
             unknown.append(theirs)
             continue
-        converted[name] = fitted = _fitted(value, ours[name])
-        if fitted.shape != ours[name].shape:
+        # Before anything is computed: a damaged file may hold a tensor that takes no memory yet and terabytes then.
+        if _shape(value, ours[name]) != ours[name].shape:
             misshapen.append(f"{theirs} {tuple(value.shape)}, not {tuple(ours[name].shape)}")
-    missing = [name for name in ours if name not in converted]
+        elif not _is_alike(value, ours[name]):
+            misshapen.append(f"{theirs} of {value.dtype}, not {ours[name].dtype}")
+        else:
+            converted[name] = _fitted(value, ours[name])
+    found = {_renamed(name, table) for name in tensors}
+    missing = [name for name in ours if name not in found]
     if missing or unknown or misshapen:
         problems = list_names(missing=missing, unknown=unknown, misshapen=misshapen)
         raise CheckpointError(f"not the weights of {network}: {problems}; choose the network they belong to")
@@ -91,11 +100,20 @@ def _renamed(name: str, table: Table) -> str:
     return ""
 
 
+def _shape(value: Tensor, target: Tensor) -> torch.Size:
+    """Of a tensor in our network: their linear layers over channels are our 1x1 convolutions."""
+    return target.shape if target.shape == (*value.shape, 1, 1) else value.shape
+
+
+def _is_alike(value: Tensor, target: Tensor) -> bool:
+    """Whether a tensor is an ordinary one with values, of floating-point numbers where ours is."""
+    ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return ordinary and value.is_floating_point() == target.is_floating_point() and not value.is_complex()
+
+
 def _fitted(value: Tensor, target: Tensor) -> Tensor:
-    """Their linear layers over channels are our 1x1 convolutions; weights are float32."""
-    if target.shape == (*value.shape, 1, 1):
-        value = value[..., None, None]
-    return value.float() if value.is_floating_point() else value
+    """A tensor as our network has it; weights are float32."""
+    return value.reshape(target.shape).to(torch.float32 if value.is_floating_point() else target.dtype, copy=True)
 
 
 def _resnet() -> Table:

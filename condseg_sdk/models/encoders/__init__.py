@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 
 from condseg_sdk.errors import OptionError
@@ -26,10 +27,9 @@ def build_encoder(name: str) -> Encoder:
     Raises:
         OptionError: unknown name.
     """
-    try:
-        return ENCODERS[name]()
-    except KeyError:
-        raise OptionError(f"unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}") from None
+    if not isinstance(name, str) or name not in ENCODERS:
+        raise OptionError(f"unknown encoder {reprlib.repr(name)}: choose one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]()
 
 
 __all__ = ["ENCODERS", "Encoder", "build_encoder"]

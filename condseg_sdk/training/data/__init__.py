@@ -5,19 +5,19 @@ from condseg_sdk.training.data.check import check_dataset
 from condseg_sdk.training.data.layouts import DataSource, data_name, find_pairs, find_part, open_dataset
 from condseg_sdk.training.data.masks import load_mask, resize_mask
 from condseg_sdk.training.data.names import read_names
-from condseg_sdk.training.data.pairs import CocoMask, Dataset, MaskSource, Pair, Problem
+from condseg_sdk.training.data.pairs import Dataset, MaskSource, Pair, Problem, RegionMask
 from condseg_sdk.training.data.report import DatasetReport
 from condseg_sdk.training.data.splits import hold_out
 
 __all__ = [
     "CachedPairs",
-    "CocoMask",
     "DataSource",
     "Dataset",
     "DatasetReport",
     "MaskSource",
     "Pair",
     "Problem",
+    "RegionMask",
     "check_dataset",
     "data_name",
     "find_pairs",

@@ -19,6 +19,7 @@ from condseg_sdk.errors import DatasetError
 from condseg_sdk.field_of_view import crop
 from condseg_sdk.images import load_image
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.training.data.budget import PAIRS_IN_WORK, pair_bytes
 from condseg_sdk.training.data.masks import load_mask, resize_mask, size_agreement
 from condseg_sdk.training.data.pairs import Pair
 
@@ -33,16 +34,20 @@ LOST_SHARE = 0.005
 """Share of a mask's foreground outside of the field of view from which the image is named in a warning."""
 
 
-def load_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def load_pair(pair: Pair, *, bits: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Image uint8 (H, W, 3) and mask bool (H, W), both at the image's own size.
 
     A mask of the same proportions at another scale is resized.
+
+    Args:
+        pair: The files.
+        bits: Number of bits in use if the image has 16-bit values, as for `load_image`.
 
     Raises:
         DatasetError: Image and mask have different proportions, or the mask is none.
         ImageError: A file cannot be read.
     """
-    image, mask = load_image(pair.image), load_mask(pair.mask)
+    image, mask = load_image(pair.image, bits=bits), load_mask(pair.mask)
     size = (image.shape[0], image.shape[1])
     if size_agreement(size, (mask.shape[0], mask.shape[1])) == "different":
         raise DatasetError(
@@ -76,12 +81,13 @@ class CachedPairs(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, pairs: Sequence[Pair], preprocessing: Preprocessing, *, folder: Path | None = None) -> None:
         def load(pair: Pair) -> NDArray[np.uint8]:
-            image, mask = load_pair(pair)
-            box = preprocessing.find_field_of_view(image)
-            image, inside = crop(image, box), crop(mask, box)
-            if np.count_nonzero(inside) < (1 - LOST_SHARE) * np.count_nonzero(mask):
-                lost.append(pair.name)
-            planes = (*np.moveaxis(preprocessing.resize(image), 2, 0), resize_mask(inside, preprocessing.size))
+            with PAIRS_IN_WORK.reserve(pair_bytes(pair)):
+                image, mask = load_pair(pair, bits=preprocessing.bits)
+                box = preprocessing.find_field_of_view(image)
+                image, inside = crop(image, box), crop(mask, box)
+                if np.count_nonzero(inside) < (1 - LOST_SHARE) * np.count_nonzero(mask):
+                    lost.append(pair.name)
+                planes = (*np.moveaxis(preprocessing.resize(image), 2, 0), resize_mask(inside, preprocessing.size))
             return np.stack(planes, dtype=np.uint8, casting="unsafe")
 
         lost: list[str] = []

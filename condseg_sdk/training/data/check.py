@@ -7,31 +7,48 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageOps
 from tqdm import tqdm
 
-from condseg_sdk.errors import CondsegError
-from condseg_sdk.images import load_image, open_image
+from condseg_sdk.bit_depth import BitDepth
+from condseg_sdk.errors import CondsegError, ImageError
+from condseg_sdk.image_files import is_deep_color, orientation_of
+from condseg_sdk.images import open_image, read_image
+from condseg_sdk.training.data.budget import PAIRS_IN_WORK, pair_bytes
 from condseg_sdk.training.data.duplicates import Fingerprint, fingerprint, near_duplicates
-from condseg_sdk.training.data.masks import read_mask, size_agreement
+from condseg_sdk.training.data.masks import read_mask
 from condseg_sdk.training.data.pairs import PARTS, Dataset, Pair, Part, Problem, amount, problems_of
+from condseg_sdk.training.data.plausibility import MaskShape, describe_shape, implausible
+from condseg_sdk.training.data.regions import SizeMismatchError
 from condseg_sdk.training.data.report import DatasetReport, PartStatistics
+from condseg_sdk.training.data.sizes import Size, size_agreement
 
 __all__ = ["check_dataset"]
 
 FEW_TRAINING_PAIRS = 20
 FEW_VALIDATION_PAIRS = 5
 INVERTED_BORDER, INVERTED_SHARE = 0.9, 0.5  # foreground along the edge of the picture, and in all of it
-DIM = 64  # of 255: the brightest pixel of 12 bits kept in 16 is 15, of 14 bits 63
+DIM = 4  # bits: an image that leaves so many of its set's unused is almost black
 RARE = 0.1  # masks of another kind than the rest are a slip if they are as few
-EXIF_ORIENTATION = 0x0112
-Size: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A pair that cannot be looked at further.
+
+    Attributes:
+        reason: What is wrong, with the file's name.
+        is_mismatch: Whether the files are fine and do not fit together.
+    """
+
+    reason: str
+    is_mismatch: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +61,8 @@ class Facts:
         mask_turned: whether the mask file has an orientation of its own.
         digest: of the image file's bytes.
         content: of these and the mask's pixels.
-        is_dim: whether an image of 16 bits or more uses a small part of their range.
-        share, border: of foreground in the mask, and in its outermost pixels.
+        depth: The bits in use in an image of 16-bit values.
+        shape: the form of the mask.
         kind, remark: how the mask was read.
     """
 
@@ -55,21 +72,21 @@ class Facts:
     orientation: int
     digest: bytes
     content: bytes
-    is_dim: bool
+    depth: BitDepth | None
     fingerprint: Fingerprint
     mask_size: Size
     mask_turned: bool
-    share: float
-    border: float
+    shape: MaskShape
     kind: str
     remark: str | None
 
 
-def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
+def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool = False) -> DatasetReport:
     """Decode every image and mask once, in threads, and report what is wrong with the set.
 
     Args:
         dataset: As `open_dataset` gives it.
+        bits: Number of bits in use in images with 16-bit values; None to find it from all of them.
         progress: Whether to show a bar on the terminal.
 
     Returns:
@@ -80,12 +97,16 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
     """
     jobs = [(pair, part) for part in PARTS for pair in dataset.parts[part]]
     with ThreadPoolExecutor() as pool:
-        results = list(tqdm(pool.map(_examine, jobs), "checking", len(jobs), unit="pair", disable=not progress))
+        examined = pool.map(partial(_examine, bits=bits), jobs)
+        results = list(tqdm(examined, "checking", len(jobs), unit="pair", disable=not progress))
     facts = [result for result in results if isinstance(result, Facts)]
-    unreadable = [result for result in results if isinstance(result, str)]
+    rejected = [result for result in results if isinstance(result, Rejected)]
+    unreadable = [result.reason for result in rejected if not result.is_mismatch]
+    mismatched = [result.reason for result in rejected if result.is_mismatch]
     problems = list(dataset.problems)
-    message = "with a file that cannot be read; repair it or take the pair out"
+    message = "with a file that cannot be used; repair it or take the pair out"
     problems += problems_of("error", "pair", message, unreadable)
+    problems += problems_of("error", "mask", "of other proportions than the image; export it at its size", mismatched)
     for look in CHECKS:
         problems += look(facts)
     sizes = sorted((fact.size for fact in facts), key=lambda size: size[0] * size[1])
@@ -93,22 +114,31 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
         layout=dataset.layout,
         parts={part: _statistics(dataset.parts[part], [f for f in facts if f.part == part]) for part in PARTS},
         image_sizes=(sizes[0], sizes[-1]) if sizes else None,
+        bits=depth.bits if (depth := _common_depth(facts)) is not None else None,
         mask_kinds=dict(Counter(fact.kind for fact in facts).most_common()),
         content=hashlib.blake2b(b"".join(fact.content for fact in facts), digest_size=16).hexdigest(),
         problems=tuple(sorted(problems, key=lambda problem: problem.severity)),
+        left_out=dataset.left_out,
     )
 
 
-def _examine(job: tuple[Pair, Part]) -> Facts | str:
+def _examine(job: tuple[Pair, Part], bits: int | None) -> Facts | Rejected:
     pair, part = job
     try:
-        gray, size, orientation, is_deep = _look_at(pair.image)
-        digest = hashlib.blake2b(pair.image.read_bytes()).digest()
-        reading = read_mask(pair.mask)
+        with PAIRS_IN_WORK.reserve(pair_bytes(pair)):
+            return _facts(pair, part, bits)
+    except SizeMismatchError as error:
+        return Rejected(str(error), is_mismatch=True)
     except CondsegError as error:
-        return str(error)
+        return Rejected(str(error))
+
+
+def _facts(pair: Pair, part: Part, bits: int | None) -> Facts:
+    gray, size, orientation, depth = _look_at(pair.image, bits)
+    digest, print_of_image = _digest(pair.image), fingerprint(gray)
+    del gray  # a large image and its mask are not in memory at once
+    reading = read_mask(pair.mask)
     mask = reading.mask
-    edge = np.concatenate((mask[0], mask[-1], mask[:, 0], mask[:, -1]))
     return Facts(
         pair=pair,
         part=part,
@@ -116,30 +146,39 @@ def _examine(job: tuple[Pair, Part]) -> Facts | str:
         orientation=orientation,
         digest=digest,
         content=hashlib.blake2b(digest + np.packbits(mask).tobytes(), digest_size=16).digest(),
-        is_dim=is_deep and gray.max() < DIM,
-        fingerprint=fingerprint(gray),
+        depth=depth,
+        fingerprint=print_of_image,
         mask_size=(mask.shape[0], mask.shape[1]),
         mask_turned=reading.turned,
-        share=float(mask.mean()),
-        border=float(edge.mean()),
+        shape=describe_shape(mask),
         kind=reading.kind,
         remark=reading.remark,
     )
 
 
-def _look_at(path: Path) -> tuple[NDArray[np.uint8], Size, int, bool]:
-    """An image's grey values, perhaps smaller than it; its size when upright; its EXIF orientation; whether it has
-    more than 8 bits."""
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).digest()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}); copy it again") from error
+
+
+def _look_at(path: Path, bits: int | None) -> tuple[NDArray[np.uint8], Size, int, BitDepth | None]:
+    """An image's grey values, perhaps smaller than it; its size when upright; its EXIF orientation; the bits in
+    use if it has 16-bit values."""
     with open_image(path) as image:
-        orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+        orientation = orientation_of(image)
         size = image.size if orientation >= 5 else image.size[::-1]
-        if image.mode[0] in "IF":  # 16-bit and float, which Pillow would clip
-            return load_image(path)[..., 0], size, orientation, True
+        if image.mode[0] in "IF" or is_deep_color(image):  # 16-bit and float, which Pillow would clip
+            with read_image(path, bits=bits) as loaded:
+                return loaded.pixels.max(axis=2), size, orientation, loaded.depth
         image.draft("L", (256, 256))  # a JPEG is read to its end, but at down to an eighth of its size
-        upright = ImageOps.exif_transpose(image)
+        # Which copies in any case.
+        upright = ImageOps.exif_transpose(image) if orientation != 1 else image
         # Straight to gray, Pillow would warn of palettes with transparency.
         plain = upright.convert("RGBA") if upright.has_transparency_data else upright
-        return np.asarray(plain.convert("L")), size, orientation, False
+        return np.asarray(plain.convert("L")), size, orientation, None
 
 
 def _sizes(facts: Sequence[Facts]) -> list[Problem]:
@@ -179,26 +218,46 @@ def _orientations(facts: Sequence[Facts]) -> list[Problem]:
 
 
 def _brightness(facts: Sequence[Facts]) -> list[Problem]:
-    """Few bits kept in many, which are read as a nearly black picture."""
-    dim = [str(fact.pair.image) for fact in facts if fact.is_dim]
-    message = "almost black: 16 bits of which few are used; multiply 10 or 12 bits up to the whole range"
-    return problems_of("warning", "image", message, dim)
+    """Images of 16-bit values: the bits that were found, and images that use few of them."""
+    depth = _common_depth(facts)
+    if depth is None:
+        return []
+    dim = [
+        str(fact.pair.image)
+        for fact in facts
+        if fact.depth is not None and fact.depth.greatest < 2 ** (depth.bits - DIM) and depth.bits - DIM >= 8
+    ]
+    message = f"almost black: of the {depth.bits} bits of the set few are used; bring all images to the same bits"
+    problems = problems_of("warning", "image", message, dim)
+    return [Problem("warning", depth.describe()), *problems] if depth.is_guess else problems
+
+
+def _common_depth(facts: Sequence[Facts]) -> BitDepth | None:
+    """The bits that hold the values of all images."""
+    depths = [fact.depth for fact in facts if fact.depth is not None]
+    if not depths:
+        return None
+    bits = max(depth.bits for depth in depths)
+    is_guess = bits < 16 and any(depth.is_guess for depth in depths)
+    return BitDepth(bits, max(depth.greatest for depth in depths), is_guess)
 
 
 def _regions(facts: Sequence[Facts]) -> list[Problem]:
     problems = []
     remedy = "masks must be 0 outside the region and not 0 inside it"
     for part in PARTS[:2]:
-        shares = [fact.share for fact in facts if fact.part == part]
+        shares = [fact.shape.share for fact in facts if fact.part == part]
         if shares and not any(shares):
             problems.append(Problem("error", f"no mask of the {part} part has foreground; {remedy}"))
         elif shares and min(shares) == 1:
             problems.append(Problem("error", f"every mask of the {part} part is full; {remedy}"))
     inverted = [
-        str(fact.pair.mask) for fact in facts if INVERTED_SHARE < fact.share < 1 and fact.border >= INVERTED_BORDER
+        str(fact.pair.mask)
+        for fact in facts
+        if INVERTED_SHARE < fact.shape.share < 1 and fact.shape.border >= INVERTED_BORDER
     ]
-    empty = [str(fact.pair.mask) for fact in facts if fact.share == 0]
-    full = [str(fact.pair.mask) for fact in facts if fact.share == 1]
+    empty = [str(fact.pair.mask) for fact in facts if fact.shape.share == 0]
+    full = [str(fact.pair.mask) for fact in facts if fact.shape.share == 1]
     remedy = "if that is the background, swap black and white"
     return [
         *problems,
@@ -206,6 +265,10 @@ def _regions(facts: Sequence[Facts]) -> list[Problem]:
         *problems_of("warning", "mask", "without background; right if the region fills the image", full),
         *problems_of("warning", "mask", f"covering the picture's edges and most of it; {remedy}", inverted),
     ]
+
+
+def _meaning(facts: Sequence[Facts]) -> list[Problem]:
+    return implausible([(str(fact.pair.mask), fact.shape) for fact in facts])
 
 
 def _readings(facts: Sequence[Facts]) -> list[Problem]:
@@ -279,12 +342,12 @@ def _counts(facts: Sequence[Facts]) -> list[Problem]:
 
 
 def _statistics(pairs: Sequence[Pair], facts: Sequence[Facts]) -> PartStatistics:
-    filled = [fact.share for fact in facts if fact.share > 0]
+    filled = [fact.shape.share for fact in facts if fact.shape.share > 0]
     groups = {pair.group for pair in pairs if pair.group is not None}
     return PartStatistics(
         pairs=len(pairs),
         groups=len(groups) or None,
-        empty_masks=sum(fact.share == 0 for fact in facts),
+        empty_masks=sum(fact.shape.share == 0 for fact in facts),
         foreground=float(np.median(filled)) if filled else None,
     )
 
@@ -294,6 +357,7 @@ CHECKS: tuple[Callable[[Sequence[Facts]], list[Problem]], ...] = (
     _orientations,
     _brightness,
     _regions,
+    _meaning,
     _readings,
     _same_file,
     _blank_images,

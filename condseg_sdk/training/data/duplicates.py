@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from condseg_sdk.opencv import cv2
 
 __all__ = ["Fingerprint", "fingerprint", "near_duplicates"]
 
 MAX_DISTANCE = 40  # of 256 bits; images that have nothing in common differ in about 128
 MIN_CORRELATION = 0.96
-BLOCK = 512  # rows compared at once, which bounds the memory
+BLOCK = 1024  # rows compared at once, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -48,31 +49,36 @@ def fingerprint(gray: NDArray[np.uint8]) -> Fingerprint:
 
 
 def near_duplicates(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> list[tuple[int, int]]:
-    """Pairs (i, j) in which first[i] and second[j] show the same picture, for each j the nearest i."""
-    if not first or not second:
-        return []
-    left, thumbnails = _signs(first), np.stack([f.thumbnail for f in first])
-    found = []
-    for start in range(0, len(second), BLOCK):
-        block = second[start : start + BLOCK]
-        distances = (256 - left @ _signs(block).T) / 2
-        for j, other in enumerate(block):
-            close = np.flatnonzero(distances[:, j] <= MAX_DISTANCE)
-            if len(close) and not other.is_blank:
-                correlations = _correlations(thumbnails[close], other.thumbnail)
-                best = int(np.argmax(correlations))
-                if correlations[best] >= MIN_CORRELATION:
-                    found.append((int(close[best]), start + j))
-    return found
+    """Pairs (i, j) in which first[i] and second[j] show the same picture, for each j the nearest i.
+
+    All are compared with all, as matrix products of blocks: the time does not depend on how many are alike, and memory
+    does not grow.
+    """
+    nearest = np.zeros(len(second), np.intp)
+    greatest = np.full(len(second), -1.0, np.float32)
+    for start in range(0, len(first), BLOCK):
+        signs, rows = _signs(first[start : start + BLOCK]), _standardized(first[start : start + BLOCK])
+        for begin in range(0, len(second), BLOCK):
+            block = second[begin : begin + BLOCK]
+            are_close = (256 - signs @ _signs(block).T) / 2 <= MAX_DISTANCE
+            are_close[:, [other.is_blank for other in block]] = False
+            if are_close.any():
+                correlations = np.where(are_close, rows @ _standardized(block).T, np.float32(-1))
+                best = correlations.argmax(axis=0)
+                values = correlations[best, np.arange(len(block))]
+                here = slice(begin, begin + len(block))
+                is_greater = values > greatest[here]
+                nearest[here] = np.where(is_greater, start + best, nearest[here])
+                greatest[here] = np.maximum(values, greatest[here])
+    return [(int(nearest[j]), j) for j in range(len(second)) if greatest[j] >= MIN_CORRELATION]
 
 
 def _signs(prints: Sequence[Fingerprint]) -> NDArray[np.float32]:
     return np.stack([f.bits for f in prints]).astype(np.float32) * 2 - 1
 
 
-def _correlations(thumbnails: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pearson's coefficient of each row (n, 1024) with one thumbnail; 0 for a row of one value."""
-    rows = thumbnails - thumbnails.mean(axis=1, keepdims=True, dtype=np.float32)
-    row = other - other.mean(dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(row)
-    return np.asarray(rows @ row / np.maximum(lengths, 1e-6), np.float32)
+def _standardized(prints: Sequence[Fingerprint]) -> NDArray[np.float32]:
+    """Thumbnails (n, 1024) whose products are Pearson's coefficients; zeros for one of a single value."""
+    rows = np.stack([f.thumbnail for f in prints]).astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))

@@ -7,32 +7,35 @@ areas are labels of instances or classes, and all of them are foreground. docs/d
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.images import IMAGE_SUFFIXES, open_image
-from condseg_sdk.training.data import coco
-from condseg_sdk.training.data.pairs import CocoMask, MaskSource
+from condseg_sdk.image_files import open_image, orientation_of
+from condseg_sdk.images import IMAGE_SUFFIXES
+from condseg_sdk.opencv import cv2
+from condseg_sdk.training.data import regions
+from condseg_sdk.training.data.arrays import ARRAY_SUFFIXES, read_array
+from condseg_sdk.training.data.pairs import MaskSource, MergedMask, RegionMask
+from condseg_sdk.training.data.sizes import size_agreement
 
 __all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "read_mask", "resize_mask", "size_agreement"]
 
-MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".npz"}
+MASK_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 MASK_THRESHOLD = 127
 """JPEG masks hold gray levels around 0 and 255: what is above this is foreground."""
 
+STRAYING = "with outlines that reach over the image's edge; check that their coordinates are pixels of that image"
+
+COUNTED_AT_ONCE = 2**20  # pixels
 FEW_VALUES = 8  # labels come in a handful of values, noise and smooth edges in dozens
 CLEAR = 1 / 8  # share of the greatest value that still counts as black, or as white when taken from the top
 UNCLEAR_SHARE = 0.25  # of what is not black: more gray than this is not the edge of a region
-
-MaskKind = Literal["two values", "labels", "gray levels", "probabilities", "COCO regions"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,13 @@ class MaskReading:
     """
 
     mask: NDArray[np.bool_]
-    kind: MaskKind
+    kind: str
     remark: str | None = None
     turned: bool = False
 
 
 def load_mask(source: MaskSource) -> NDArray[np.bool_]:
-    """The mask of a file or of COCO regions as bool (H, W), True for foreground.
+    """The mask of a file, of several, or of drawn regions as bool (H, W), True for foreground.
 
     Raises:
         DatasetError: The values are no mask: negative, not finite, several masks in one file.
@@ -76,13 +79,17 @@ def read_mask(source: MaskSource) -> MaskReading:
         >>> read_mask(path)
         MaskReading(mask=array([[False,  True]]), kind='two values', remark=None, turned=False)
     """
-    if isinstance(source, CocoMask):
-        return MaskReading(coco.draw(source), "COCO regions")
-    if source.suffix.lower() in (".npy", ".npz"):
+    if isinstance(source, RegionMask):
+        drawn = regions.draw(source)
+        return MaskReading(drawn, source.kind, STRAYING if regions.strays(source) else None)
+    if isinstance(source, MergedMask):
+        return _merge(source)
+    if source.suffix.lower() in ARRAY_SUFFIXES:
         return _read_values(_from_numpy(source), source)
     with open_image(source) as image:
-        turned = image.getexif().get(0x0112, 1) != 1
-        values, remark = _from_image(ImageOps.exif_transpose(image))
+        image.load()  # some formats have their orientation after the pixels
+        turned = orientation_of(image) != 1
+        values, remark = _from_image(ImageOps.exif_transpose(image) if turned else image)  # which copies in any case
         is_jpeg = image.format in ("JPEG", "MPO")
     reading = _threshold_jpeg(values) if is_jpeg else _read_values(values, source)
     return MaskReading(reading.mask, reading.kind, remark or reading.remark, turned)
@@ -95,38 +102,31 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
     return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.5
 
 
-def size_agreement(image: tuple[int, int], mask: tuple[int, int]) -> Literal["same", "scaled", "different"]:
-    """Whether a mask fits its image: of one size, the same picture at another scale (to the pixel), or neither.
-
-    Args:
-        image, mask: (height, width).
-    """
-    if image == mask:
-        return "same"
-    height, width = image
-    proportional = abs(mask[0] - mask[1] * height / width) <= 1 or abs(mask[1] - mask[0] * width / height) <= 1
-    return "scaled" if proportional else "different"
-
-
 def _from_numpy(path: Path) -> NDArray[Any]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                names = loaded.files
-                if len(names) != 1 and "mask" not in names:
-                    raise DatasetError(f"{path} holds the arrays {names}: name the one that is the mask 'mask'")
-                loaded = loaded["mask" if "mask" in names else names[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path} is no NumPy array we can read ({error}): save it again with numpy.save") from error
+    loaded = read_array(path)
     values = loaded
     while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):  # (1, H, W), (H, W, 1)
         values = values[0] if values.shape[0] == 1 else values[..., 0]
-    if values.ndim != 2 or values.dtype.kind not in "buif" or values.size == 0:
+    if values.ndim != 2 or values.size == 0:
         raise DatasetError(
-            f"{path} is an array of shape {loaded.shape} and type {loaded.dtype}: a mask is one (H, W) array of numbers"
+            f"{path} is an array of shape {str(loaded.shape)[:80]} and type {loaded.dtype}: a mask is one (H, W) array "
+            "of numbers"
         )
     return values
+
+
+def _merge(source: MergedMask) -> MaskReading:
+    """The union of several files."""
+    first = read_mask(source.files[0])
+    merged, remark, turned = first.mask, first.remark, first.turned
+    for path in source.files[1:]:
+        reading = read_mask(path)
+        if merged.shape != reading.mask.shape:
+            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (merged.shape, reading.mask.shape))
+            raise DatasetError(f"{source} are {sizes}: masks of one image must be of one size")
+        merged = merged | reading.mask
+        remark, turned = remark or reading.remark, turned or reading.turned
+    return MaskReading(merged, "several files, merged", remark, turned)
 
 
 def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
@@ -191,16 +191,16 @@ def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
         raise DatasetError(f"{path} holds NaN or infinite values: a mask is finite, 0 for background")
     if values.min() < 0:
         raise DatasetError(f"{path} holds values below 0, such as {values.min()}: a mask has 0 for background")
-    top = values.max()
     different = _distinct(values)
+    top = float(different[-1])  # a number of Python's, which does not overflow as uint16 does
     if len(different) == 1 or (len(different) == 2 and different[0] == 0):
         return MaskReading(values > 0, "two values")
     if values.dtype.kind == "f" and top <= 1:
         return MaskReading(values >= 0.5, "probabilities")
     remark = None
-    if len(different) == 2 and top > MASK_THRESHOLD and 2 * different[0] <= top:
+    if len(different) == 2 and top > MASK_THRESHOLD and 2 * float(different[0]) <= top:
         remark = "of two values that are both above 0: the lower was taken for background"
-        return MaskReading(values == top, "two values", remark)
+        return MaskReading(values > different[0], "two values", remark)
     if _are_labels(values, different):
         if different[0] > 0:
             remark = "without a pixel of 0, the background, read as full; subtract the background's value"
@@ -213,9 +213,12 @@ def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
 
 
 def _distinct(values: NDArray[Any]) -> NDArray[Any]:
-    """The values that occur, in order; for bytes without sorting."""
+    """The values that occur, in order; for bytes without sorting, in blocks, since counting takes 8 bytes a pixel."""
     if values.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        flat, counts = values.reshape(-1), np.zeros(256, np.int64)
+        for start in range(0, flat.size, COUNTED_AT_ONCE):
+            counts += np.bincount(flat[start : start + COUNTED_AT_ONCE], minlength=256)
+        return np.flatnonzero(counts)
     return np.unique(values)
 
 
@@ -225,7 +228,7 @@ def _are_labels(values: NDArray[Any], different: NDArray[Any]) -> bool:
     Whole numbers below 128 are labels: nobody stores a region that dark. Else what lies between black and white
     decides: it belongs to areas of one value, or it does not.
     """
-    top = different[-1]
+    top = float(different[-1])
     if top < 128 and (different == np.floor(different)).all():
         return True
     if len(different) <= FEW_VALUES:

@@ -15,11 +15,15 @@ from typing import Literal
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.images import IMAGE_SUFFIXES
 from condseg_sdk.training.data.pairs import Part
+from condseg_sdk.training.data.text_files import read_text
 
 __all__ = [
     "fold",
     "folder_role",
+    "is_mask_word",
+    "loosely_numbered",
     "name_split",
+    "numbered",
     "part_of",
     "read_names",
     "split_word",
@@ -43,13 +47,20 @@ PART_WORDS: dict[str, Part] = {
     **dict.fromkeys(("val", "valid", "validation", "valset", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "testset"), "test"),
 }
+STRAY_BYTES = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
+"""How Python keeps bytes of file names that are no UTF-8 -> the letters they are in Latin 1."""
+
 FILE_MASK_WORDS = "segmentation|segm|seg|masks?|labels?|gt|ground_?truth|anno|annot|annotations?|lesion"
 FILE_IMAGE_WORDS = "image|img|original|orig|input|photo|frame|raw"
 
 
 def fold(name: str) -> str:
-    """The form in which two names are compared."""
-    return unicodedata.normalize("NFC", name).casefold()
+    """The form in which two names are compared.
+
+    Bytes of a name that are no UTF-8 count as the letters they are in Latin 1, so that a name written by an old system
+    is the same in a list and on the disk.
+    """
+    return unicodedata.normalize("NFC", name.translate(STRAY_BYTES)).casefold()
 
 
 def twins(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -121,6 +132,28 @@ def _without(stem: str, words: str) -> str:
     return shorter or stem
 
 
+def numbered(stem: str) -> tuple[str, str] | None:
+    """The image's name and the number in the name of one of several masks, where a word says that it is a mask.
+
+    Example:
+        >>> numbered("benign (2)_mask_1"), numbered("a-mask2"), numbered("a_2")
+        (('benign (2)', '1'), ('a', '2'), None)
+    """
+    found = re.fullmatch(rf"(.+?)[_\-. ]+(?:{FILE_MASK_WORDS})[_\-. ]*\(?(\d{{1,3}})\)?", stem, re.IGNORECASE)
+    return (found[1], found[2]) if found else None
+
+
+def loosely_numbered(stem: str) -> tuple[str, str] | None:
+    """As `numbered`, where no word says it, or elsewhere in the name: "a_1", "a_1_mask", "mask_a_1" -> a, 1."""
+    found = re.fullmatch(r"(.+?)[_\-. ]+\(?(\d{1,3})\)?", without_mask_word(stem))
+    return (found[1], found[2]) if found else None
+
+
+def is_mask_word(stem: str) -> bool:
+    """Whether a name is nothing but a word for masks, perhaps with a number: "mask", "mask_1", "GT"."""
+    return re.fullmatch(rf"(?:{FILE_MASK_WORDS})[_\-. ]*\(?\d*\)?", stem, re.IGNORECASE) is not None
+
+
 def unique_names(paths: Sequence[PurePath]) -> list[str]:
     """A name for each file: its stem where stems differ, else with folders, else with its extension, too."""
     if len(paths) < 2:
@@ -140,12 +173,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         DatasetError: the file cannot be read as text, or lists nothing.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path}: the list of names cannot be read ({error}); it must be text, one name a line"
-        ) from error
+    lines = read_text(path, remedy="write text, one name a line").splitlines()
     entries = [re.sub(r"(^|\s)#.*", "", line).strip().replace("\\", "/") for line in lines]
     names = [PurePath(entry) for entry in entries if entry]
     if not names:

@@ -9,15 +9,17 @@ from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "PARTS",
-    "CocoMask",
     "Dataset",
     "Found",
     "MaskSource",
+    "MergedMask",
     "Pair",
     "Part",
     "Problem",
+    "RegionMask",
     "Severity",
     "amount",
+    "one_line",
     "problems_of",
 ]
 
@@ -27,26 +29,47 @@ Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
-class CocoMask:
-    """The regions of one image in a COCO file; `coco.draw` makes a mask of them.
+class RegionMask:
+    """The regions of one image in an annotation file (COCO, LabelMe, VIA); `regions.draw` makes a mask of them.
 
     Attributes:
-        file: the JSON file.
-        image: the image's name in it.
-        size: (height, width) in pixels, as the file says.
-        regions: the annotations' "segmentation" values: lists of polygons, or RLE objects.
+        file: The annotation file, JSON.
+        name: The image's name in it.
+        size: (height, width) in pixels as the file says, None where it does not: the image's own then.
+        regions: Lists of polygons [x1, y1, x2, y2, ...], or run-length codes as COCO has them.
+        image: The image file, with whose size `size` is compared before anything is drawn; None to do without.
+        kind: What the regions are, in words.
     """
 
     file: Path
-    image: str
-    size: tuple[int, int]
+    name: str
+    size: tuple[int, int] | None
     regions: tuple[Any, ...] = field(repr=False, hash=False)
+    image: Path | None = None
+    kind: str = "COCO regions"
 
     def __str__(self) -> str:
-        return f"{self.file} (regions of {self.image})"
+        return f"{self.file} (regions of {self.name})"
 
 
-MaskSource: TypeAlias = Path | CocoMask
+@dataclass(frozen=True)
+class MergedMask:
+    """Several mask files of one image, one for each region; foreground is what is foreground in any of them.
+
+    Attributes:
+        files: Two or more.
+    """
+
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        first, second = self.files[:2]
+        if len(self.files) == 2:
+            return f"{first} and {second}"
+        return f"{first}, {second} and {len(self.files) - 2} more"
+
+
+MaskSource: TypeAlias = Path | RegionMask | MergedMask
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,7 @@ class Pair:
         name: unique within a set; the image's file name without its extension, with folders before it where the set
             has images of one name in several.
         image: an image file.
-        mask: a mask file, or regions of a COCO file.
+        mask: a mask file, several that are merged, or regions of an annotation file.
         group: what must stay together when the set is divided, such as a patient; None where nothing was said.
     """
 
@@ -84,9 +107,20 @@ class Problem:
     def line(self, shown: int = 3) -> str:
         """The message with the first few files behind it."""
         if not self.files:
-            return self.message
+            return one_line(self.message)
         more = f" and {len(self.files) - shown} more" if len(self.files) > shown else ""
-        return f"{self.message}: {', '.join(self.files[:shown])}{more}"
+        return f"{one_line(self.message)}: {', '.join(map(one_line, self.files[:shown]))}{more}"
+
+
+def one_line(text: object, limit: int = 400) -> str:
+    """Text of a foreign file or a file's name as part of a line: without line breaks, and not endless.
+
+    Example:
+        >>> one_line("large\\npolyp")
+        'large\\\\npolyp'
+    """
+    shown = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in str(text))
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 def amount(count: int, noun: str) -> str:
@@ -114,12 +148,14 @@ class Found:
         layout: how the data was read, in words.
         problems: what was noticed.
         unmatched: images without masks and the other way round: they do no harm where a list says what to use.
+        left_out: what the search left out, counted by kind, in words.
     """
 
     pairs: dict[Part | None, list[Pair]]
     layout: str
     problems: tuple[Problem, ...] = ()
     unmatched: tuple[Problem, ...] = ()
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +168,7 @@ class Dataset:
         test: pairs that training never touches; often empty.
         layout: how the data was read, in words.
         problems: what was noticed while finding the pairs; `check_dataset` adds what is in the files.
+        left_out: files and folders that the search left out, counted by kind, in words; "" for none.
     """
 
     train: list[Pair]
@@ -139,6 +176,7 @@ class Dataset:
     test: list[Pair]
     layout: str
     problems: tuple[Problem, ...] = ()
+    left_out: str = ""
 
     @property
     def parts(self) -> dict[Part, list[Pair]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.training.data.pairs import Part, Problem, Severity, amount
+from condseg_sdk.training.data.pairs import Part, Problem, Severity, amount, one_line
 
 __all__ = ["DatasetReport", "PartStatistics"]
 
@@ -38,17 +38,21 @@ class DatasetReport:
         layout: how the data was read, in words.
         parts: figures of the train, validation and test parts.
         image_sizes: (height, width) of the smallest and the largest image, None where no image could be read.
+        bits: Number of bits in use in images of 16-bit values, None where there are none.
         mask_kinds: how many masks were taken for what ("two values", "labels", ...).
         content: a digest of all images and masks in their order, by which other data under the same names is known.
         problems: errors first. Training must not start where there is an error.
+        left_out: files and folders that the search left out, counted by kind, in words; "" for none.
     """
 
     layout: str
     parts: Mapping[Part, PartStatistics]
     image_sizes: tuple[tuple[int, int], tuple[int, int]] | None
+    bits: int | None
     mask_kinds: Mapping[str, int]
     content: str
     problems: tuple[Problem, ...]
+    left_out: str = ""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -77,16 +81,18 @@ class DatasetReport:
             raise DatasetError(self.errors[0].line() + more)
 
     def __str__(self) -> str:
-        lines = [self.layout, "", *self._table(), ""]
+        lines = [one_line(self.layout), "", *self._table(), ""]
         if self.image_sizes is not None:
             small, large = (f"{width}x{height}" for height, width in self.image_sizes)
             lines.append(f"images   {small}" + (f" to {large}" if large != small else ""))
         if self.mask_kinds:
             lines.append("masks    " + ", ".join(f"{count} by {kind}" for kind, count in self.mask_kinds.items()))
+        if self.left_out:
+            lines.append(f"left out {one_line(self.left_out)}")
         lines.append("")
         for problem in self.problems:
-            lines.append(f"{problem.severity:<8} {problem.message}")
-            lines += [f"           {file}" for file in problem.files[:SHOWN_FILES]]
+            lines.append(f"{problem.severity:<8} {one_line(problem.message)}")
+            lines += [f"           {one_line(file)}" for file in problem.files[:SHOWN_FILES]]
             if len(problem.files) > SHOWN_FILES:
                 lines.append(f"           ... and {len(problem.files) - SHOWN_FILES} more")
         lines.append(f"{amount(len(self.errors), 'error')}, {amount(len(self.warnings), 'warning')}")

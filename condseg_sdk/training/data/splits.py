@@ -130,7 +130,7 @@ def by_lists(found: Found, lists: Mapping[Part, Path]) -> Found:
         chosen["train"] = rest
     elif rest:
         layout += f", which leave out {amount(len(rest), 'pair')}"
-    return Found(chosen, layout, tuple(problems))
+    return Found(chosen, layout, tuple(problems), left_out=found.left_out)
 
 
 def select(pool: Sequence[Pair], names: Sequence[str], *, source: str) -> tuple[list[Pair], list[Problem]]:
@@ -198,10 +198,15 @@ def divide(found: Found, *, validation: float, seed: int) -> Dataset:
             f"{found.layout}: no pairs to train on; only {', '.join(str(part) for part in pairs)} was found"
         )
     if not held_out:
+        if len(train) < 2:
+            why = next((f"; {problem.line()}" for problem in problems if problem.severity == "error"), "")
+            raise DatasetError(
+                f"{layout}: {amount(len(train), 'pair')}: at least one to train on and one to hold out are needed{why}"
+            )
         train, held_out = hold_out(train, validation, seed=seed)
         grouped = " by group" if train[0].group is not None else ""
         layout += f"; {len(held_out)} of {len(train) + len(held_out)} training pairs held out at random{grouped}"
-    dataset = Dataset(train, held_out, pairs.get("test", []), layout)
+    dataset = Dataset(train, held_out, pairs.get("test", []), layout, left_out=found.left_out)
     return replace(dataset, problems=(*problems, *_divided_groups(dataset)))
 
 

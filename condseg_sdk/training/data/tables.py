@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.training.data.names import fold, part_of, twins, unique_names
-from condseg_sdk.training.data.pairs import Found, MaskSource, Pair, Part, Problem, amount, problems_of
+from condseg_sdk.training.data.names import STRAY_BYTES, fold, part_of, twins, unique_names
+from condseg_sdk.training.data.pairs import Found, MaskSource, Pair, Part, Problem, amount, one_line, problems_of
+from condseg_sdk.training.data.text_files import read_text
 
-__all__ = ["read_csv", "read_csv_columns", "read_pairs"]
+__all__ = ["names_pairs", "read_csv", "read_csv_columns", "read_pairs"]
 
 COLUMNS = {
     "image": ("image", "image_path"),
@@ -41,7 +43,9 @@ def read_csv(path: Path, *, group_column: str | None = None) -> Found:
     if group_column is not None:
         chosen["group"] = group_column
     if chosen["image"] is None or chosen["mask"] is None:
-        raise DatasetError(f"{path}: the first line names the columns {columns}; it must name 'image' and 'mask'")
+        raise DatasetError(
+            f"{path}: the first line names the columns {one_line(columns, 200)}; it must name 'image' and 'mask'"
+        )
     used = [column for column in chosen.values() if column is not None]
     for line, row in rows:
         empty = [column for column in used if not row[column]]
@@ -62,6 +66,14 @@ def read_csv(path: Path, *, group_column: str | None = None) -> Found:
     for (line, row), pair in zip(rows, pairs, strict=True):
         by_part[_part(path, line, row[chosen["split"]]) if chosen["split"] else None].append(pair)
     return _found(dict(by_part), f"CSV {path.name} with the columns {', '.join(map(repr, used))}")
+
+
+def names_pairs(path: Path) -> bool:
+    """Whether a CSV file can be read and names images and masks that exist."""
+    try:
+        return any(read_csv(path).pairs.values())
+    except DatasetError:
+        return False
 
 
 def read_csv_columns(path: Path) -> list[str]:
@@ -105,14 +117,17 @@ def _named(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns, and the rows with their line numbers; values without spaces around them."""
+    text = read_text(path, remedy="save it as CSV in UTF-8")
+    if text[:4].lower() == "sep=":  # for Excel: the delimiter, before the columns
+        text = text.partition("\n")[2]
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            delimiter = max(DELIMITERS, key=header.count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
-            lines = [(reader.line_num, [value.strip() for value in row]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        file = io.StringIO(text, newline="")
+        header = file.readline()
+        delimiter = max(DELIMITERS, key=header.count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+        lines = [(reader.line_num, [value.strip() for value in row]) for row in reader]
+    except csv.Error as error:
         raise DatasetError(f"{path} cannot be read as CSV ({error}); save it as CSV in UTF-8") from error
     filled = [(line, values) for line, values in lines if any(values)]
     if len(filled) < 2:
@@ -134,15 +149,27 @@ def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _path(folder: Path, value: str) -> Path:
-    path = folder / value
-    # Written on Windows, read elsewhere.
-    return folder / value.replace("\\", "/") if "\\" in value and not path.exists() else path
+    """The file that a cell names: as it stands, else as Windows or a system without UTF-8 would have written it."""
+    spellings = (value, value.replace("\\", "/"))
+    readings = (read(text) for read in (str, _as_latin1, _as_stray_bytes) for text in spellings)
+    # Unlike pathlib's, this answers for any string.
+    return next((folder / text for text in readings if os.path.isfile(folder / text)), folder / value)  # noqa: PTH113
+
+
+def _as_latin1(value: str) -> str:
+    return value.translate(STRAY_BYTES)
+
+
+def _as_stray_bytes(value: str) -> str:
+    """A name whose letters are single bytes on the disk."""
+    return value.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
 
 def _part(path: Path, line: int, value: str) -> Part:
     part = part_of(value)
     if part is None:
-        raise DatasetError(f"{path}: line {line} has the split {value!r}; it must be train, validation or test")
+        shown = one_line(repr(value), 60)
+        raise DatasetError(f"{path}: line {line} has the split {shown}; it must be train, validation or test")
     return part
 
 
@@ -153,7 +180,7 @@ def _found(pairs: dict[Part | None, list[Pair]], layout: str) -> Found:
     if again:
         raise DatasetError(f"{layout}: the image {again[0][1]} stands in it twice; keep one of its rows")
     files = [path for pair in every for path in (pair.image, pair.mask) if isinstance(path, Path)]
-    missing = [str(path) for path in files if not path.is_file()]
+    missing = [str(path) for path in files if not os.path.isfile(path)]  # noqa: PTH113
     if len(missing) == len(files):
         raise DatasetError(f"{layout}: none of its files exists, such as {missing[0]}; check the paths")
     problems = problems_of("error", "file", "that does not exist; correct its path", missing)

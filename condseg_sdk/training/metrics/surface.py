@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from numpy.typing import NDArray
+
+from condseg_sdk.opencv import cv2
 
 __all__ = ["SurfaceScores", "boundary_iou", "surface_scores"]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from condseg_sdk.opencv import cv2
 
 __all__ = ["ERROR_COLORS", "error_overlay"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_folder, atomic_write, check_replaceable, make_folder
+from condseg_sdk.json_files import read_json_object
+from condseg_sdk.provenance import is_ours, seal_png, seal_text
 from condseg_sdk.training.card import extend_card
 from condseg_sdk.training.data import Pair, load_pair
 from condseg_sdk.training.evaluate import evaluate
@@ -67,7 +70,7 @@ def write_report(
 
     folder = Path(run_folder)
     checkpoint = folder / "checkpoint"
-    run = _read(folder / "settings.json")
+    run = read_json_object(folder / "settings.json", error=OptionError, remedy="give the folder of a finished run")
     predictor = Predictor.from_pretrained(checkpoint, device=device)
     command = shlex.join(["condseg", "evaluate", str(checkpoint), "TEST_DATA", "--report", "--out", "FOLDER"])
     evaluation = evaluate(
@@ -133,8 +136,8 @@ def check_report_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def _own(pictures: Path) -> list[str]:
-    """What an earlier report may have left: its pictures."""
-    return [entry.name for entry in pictures.iterdir() if entry.suffix == ".png"] if pictures.is_dir() else []
+    """What an earlier report has left: its images."""
+    return [entry.name for entry in pictures.iterdir() if is_ours(entry)] if pictures.is_dir() else []
 
 
 def _write(
@@ -150,13 +153,15 @@ def _write(
 
     def write_pictures(part: Path) -> None:
         for chart in (*training, *charts):
-            (part / f"{chart.name}.png").write_bytes(chart.light)
+            (part / f"{chart.name}.png").write_bytes(seal_png(chart.light))
         for name, picture in pictures.items():
-            picture.image.save(part / f"{name}.png")
+            file = io.BytesIO()
+            picture.image.save(file, format="PNG")
+            (part / f"{name}.png").write_bytes(seal_png(file.getvalue()))
 
     shown = folder / PICTURES
     atomic_folder(shown, write_pictures, replaces=_own(shown))
-    return atomic_write(folder / REPORT, lambda part: part.write_text(html, encoding="utf-8"))
+    return atomic_write(folder / REPORT, lambda part: part.write_bytes(seal_text(html)))
 
 
 def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
@@ -206,11 +211,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path} is not readable as a run's ({error}); give the folder of a finished run") from error
-    return values

@@ -1,0 +1,206 @@
+"""Where the files of a command go: every name is planned and checked before the work.
+
+Two sources never share a file, a source is never replaced, and a file that we did not write is replaced only with
+`--overwrite`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import re
+import unicodedata
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.files import check_folder
+from condseg_sdk.images import VIDEO_SUFFIXES, find_images, is_single
+from condseg_sdk.provenance import check_replaced, is_ours
+
+__all__ = ["Outputs", "add_overwrite", "check_output_folder", "plan_outputs"]
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """The flag that every command which writes files has."""
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that condseg did not write, or that were changed since"
+    )
+
+
+def check_output_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, or that would stand in the way of a model, before the work.
+
+    Raises:
+        OptionError: The folder cannot be made or written to, or `--model` would find it instead of the model of its
+            name.
+    """
+    from condseg_sdk.weights.manifest import list_models
+
+    if folder.absolute() == Path.cwd() / folder.name and folder.name in [entry.name for entry in list_models()]:
+        raise OptionError(f"--out {folder}: a model has this name, and the folder would hide it; choose another name")
+    check_folder(folder)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the files of each source go, as paths without the ending that a kind of file has.
+
+    Attributes:
+        images: For each image the beginning of its files' paths.
+        videos: The same for each video, to which `frame` adds a frame's number.
+    """
+
+    images: dict[Path, Path]
+    videos: dict[Path, Path]
+
+    @staticmethod
+    def frame(video: Path, number: int) -> Path:
+        """The beginning of the paths of a frame's files."""
+        return video.with_name(f"{video.name}_{number:06d}")
+
+
+def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, overwrite: bool) -> Outputs:
+    """Plan the files of all sources.
+
+    An image in a folder keeps its place in it. Where two names would differ by their suffix alone, or by what some file
+    systems ignore (upper and lower case, two ways to write an accent), the suffix stays in the name.
+
+    Args:
+        sources: Images, folders, glob patterns and videos.
+        out: Folder to write to.
+        endings: What is added to a path for each file of a source, such as "_mask.png".
+        overwrite: Replace files that we did not write.
+
+    Raises:
+        OptionError: Two sources would write one file, or a file must not be replaced.
+        ImageError: A source holds no image.
+    """
+    planned = _with_suffixes(sources, out, endings)
+    _drop_suffixes(planned)
+    _check_distinct(planned, out)
+    _check_sources(planned, endings)
+    check_replaced(_files(planned, endings), overwrite=overwrite)
+    return planned
+
+
+def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) -> Outputs:
+    planned = Outputs({}, {})
+    taken: dict[tuple[Path, Path], Path] = {}
+    for source in sources:
+        if Path(source).suffix.lower() in VIDEO_SUFFIXES and is_single(source):
+            found = [Path(source)]
+        else:
+            found = _found(source, out, endings)
+        for path in found:
+            plan = planned.videos if path.suffix.lower() in VIDEO_SUFFIXES else planned.images
+            target = out / (path.relative_to(source) if Path(source).is_dir() else path.name)
+            # The same file named twice ("a.png", "./a.png", and in its folder) is one source.
+            if taken.setdefault((path.resolve(), target), path) is path:
+                plan[path] = target
+    return planned
+
+
+def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
+    """The source's images, without what an earlier call wrote."""
+    found: list[Path] = find_images(source)
+    if is_single(source):
+        return found
+    folder = out.resolve()
+    if Path(source).resolve().is_relative_to(folder):
+        written = {path.with_name(path.with_suffix("").name + ending) for path in found for ending in endings}
+        written |= {path.with_name(path.name + ending) for path in found for ending in endings}
+        return [path for path in found if not (path in written and is_ours(path))]
+    images = [path for path in found if not path.resolve().is_relative_to(folder)]
+    if not images:
+        raise OptionError(
+            f"{source} holds nothing but what stands in {out}, where the output goes; choose another --out"
+        )
+    return images
+
+
+def _drop_suffixes(planned: Outputs) -> None:
+    """Take the suffixes of the sources out of the names, but where names would then be equal."""
+    count = Counter(_fold(path.with_suffix("")) for path in (*planned.images.values(), *planned.videos.values()))
+    frames = {_video_of(_fold(path.with_suffix(""))) for path in planned.images.values()}
+    for plan in (planned.images, planned.videos):
+        for source, target in plan.items():
+            name = _fold(target.with_suffix(""))
+            if count[name] == 1 and not (plan is planned.videos and name in frames):
+                plan[source] = target.with_suffix("")
+
+
+def _video_of(name: str) -> str | None:
+    """The video whose frames are called like this."""
+    match = re.fullmatch(r"(.*)_\d{6,}", name, re.DOTALL)
+    return match[1] if match else None
+
+
+def _check_distinct(planned: Outputs, out: Path) -> None:
+    fold = str if _distinguishes_names(out) else _fold
+    owners: dict[str, Path] = {}
+    for source, target in (*planned.images.items(), *planned.videos.items()):
+        other = owners.setdefault(fold(target), source)
+        if other is source and source in planned.images:
+            video = _video_of(fold(target))
+            other = next((path for path, base in planned.videos.items() if fold(base) == video), source)
+        if other is not source:
+            raise OptionError(
+                f"{source} and {other} would write the same files, {target}...; give their common folder instead, or "
+                "rename one"
+            )
+
+
+def _check_sources(planned: Outputs, endings: Sequence[str]) -> None:
+    sources = {}
+    for source in (*planned.images, *planned.videos):
+        with suppress(OSError, ValueError):  # one that cannot be read is found out when its turn comes
+            status = source.stat()
+            sources[status.st_dev, status.st_ino] = source
+    owners = {
+        base.with_name(base.name + ending): source for source, base in planned.images.items() for ending in endings
+    }
+    for path in _files(planned, endings):
+        with suppress(OSError):
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in sources:
+                owner = f", and the output for {owners[path]} would replace it" if path in owners else ""
+                raise OptionError(f"{path} is one of the images{owner}; choose another --out")
+
+
+def _files(planned: Outputs, endings: Sequence[str]) -> Iterator[Path]:
+    """All files that the images will have, and those that an earlier call has written for the videos."""
+    for base in planned.images.values():
+        yield from (base.with_name(base.name + ending) for ending in endings)
+    for base in planned.videos.values():
+        for ending in endings:
+            pattern = f"{glob.escape(base.name)}_[0-9][0-9][0-9][0-9][0-9][0-9]*{ending}"
+            for path in base.parent.glob(pattern):
+                if _video_of(path.name.removesuffix(ending)) == base.name:
+                    yield path
+
+
+def _fold(path: Path) -> str:
+    """A name as the most careless file system compares it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+
+
+def _distinguishes_names(folder: Path) -> bool:
+    """Whether two names that `_fold` makes equal are two files there."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    name = f".{uuid.uuid4().hex}-\u00e9"
+    probe = place / name
+    try:
+        probe.touch()
+        others: Iterable[str] = (name.upper(), unicodedata.normalize("NFD", name))
+        return not any(os.path.lexists(place / other) for other in others)
+    except (OSError, UnicodeError):  # not to be written to, which is said elsewhere
+        return False
+    finally:
+        with suppress(OSError, UnicodeError):
+            probe.unlink()

@@ -1,0 +1,176 @@
+"""The one reader of JSON in this project: whatever a file holds, it yields plain data or a one-line error.
+
+What the data means is checked by the caller. Files are limited in bytes, depth and the size of their numbers, so that
+no value of a damaged file overflows or exhausts the stack somewhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from condseg_sdk.errors import CondsegError
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "parse_json", "read_json", "read_json_object"]
+
+MAX_BYTES = 64 * 2**20
+MAX_DEPTH = 64
+GREATEST_INTEGER = 2**64  # what other programs use as an identifier still fits
+# Numbers without either are finite and below GREATEST_INTEGER; the others are looked at one by one.
+LONG_NUMBER = re.compile(r"\d{19}|[eE]\+?\d{3}")
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_json(
+    path: str | os.PathLike[str],
+    *,
+    error: type[CondsegError],
+    remedy: str,
+    max_bytes: int = MAX_BYTES,
+    max_depth: int = MAX_DEPTH,
+) -> Any:
+    """Read a JSON file.
+
+    UTF-8 with or without a byte order mark, UTF-16 and UTF-32 are read.
+
+    Args:
+        path: A regular file.
+        error: The exception to raise.
+        remedy: What the user can do about a damaged file, for the message, such as "download the checkpoint again".
+        max_bytes: Largest size of the file.
+        max_depth: Largest number of lists and objects inside each other.
+
+    Returns:
+        Dictionaries, lists, strings, booleans, None, and finite numbers; integers are smaller than 2**64.
+
+    Raises:
+        CondsegError: The file cannot be read, is too large, or does not hold such JSON; an instance of `error`.
+
+    Example:
+        >>> import tempfile
+        >>> from condseg_sdk.errors import DatasetError
+        >>> path = Path(tempfile.mkdtemp(), "a.json")
+        >>> path.write_text('{"a": 1}')
+        8
+        >>> read_json(path, error=DatasetError, remedy="export it again")
+        {'a': 1}
+    """
+    path = Path(path)
+    try:
+        is_special = path.exists() and not path.is_file()  # a pipe or a device: reading it might never end
+        content = b"" if is_special else _read_bytes(path, max_bytes + 1)
+    except (OSError, ValueError) as cause:  # ValueError: a path with a null character
+        reason = getattr(cause, "strerror", None) or cause
+        raise error(f"{path} cannot be read ({reason}); check that the file is there") from cause
+    if is_special:
+        raise error(f"{path} is not a regular file; give the JSON file itself")
+    if len(content) > max_bytes:
+        raise error(f"{path} has more than {max_bytes // 2**20} MiB, too much for a JSON file of its kind; {remedy}")
+    return parse_json(content, name=path, error=error, remedy=remedy, max_depth=max_depth)
+
+
+def read_json_object(
+    path: str | os.PathLike[str], *, error: type[CondsegError], remedy: str, max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: As in `read_json`.
+        error: As in `read_json`.
+        remedy: As in `read_json`.
+        max_bytes: As in `read_json`.
+
+    Raises:
+        CondsegError: As `read_json`, or the file holds something other than an object.
+    """
+    values = read_json(path, error=error, remedy=remedy, max_bytes=max_bytes)
+    if not isinstance(values, dict):
+        raise error(f"{path} holds no JSON object; {remedy}")
+    return values
+
+
+def parse_json(
+    content: str | bytes, *, name: object, error: type[CondsegError], remedy: str, max_depth: int = MAX_DEPTH
+) -> Any:
+    """Parse JSON that is in memory already.
+
+    Args:
+        content: JSON text, or its bytes in UTF-8, UTF-16 or UTF-32.
+        name: Where it comes from, for messages.
+        error: As in `read_json`.
+        remedy: As in `read_json`.
+        max_depth: As in `read_json`.
+
+    Returns:
+        As `read_json`.
+
+    Raises:
+        CondsegError: It is not such JSON; an instance of `error`.
+
+    Example:
+        >>> from condseg_sdk.errors import DatasetError
+        >>> parse_json(b"[1, 2.5]", name="a.json", error=DatasetError, remedy="export it again")
+        [1, 2.5]
+    """
+    try:
+        text = content if isinstance(content, str) else _decode(content)
+        hooks: dict[str, Any] = {"parse_int": _integer, "parse_float": _finite} if LONG_NUMBER.search(text) else {}
+        values = json.loads(text, parse_constant=_finite, **hooks)
+        _check_depth(values, max_depth)
+        if SURROGATE.search(text):
+            # Half a character could not be written or printed again, unless it stands for a byte of a file's name.
+            json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except RecursionError as cause:
+        raise error(f"{name} is not JSON of ours (nested too deep); {remedy}") from cause
+    except (ValueError, MemoryError) as cause:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise error(f"{name} is not JSON ({str(cause) or 'it needs too much memory'}); {remedy}") from cause
+    return values
+
+
+def _read_bytes(path: Path, limit: int) -> bytes:
+    content = bytearray()
+    with path.open("rb") as file:
+        # In blocks: to read up to a number of bytes at once reserves that many.
+        while len(content) < limit and (block := file.read(min(limit - len(content), 2**20))):
+            content += block
+    return bytes(content)
+
+
+def _decode(content: bytes) -> str:
+    encoding = json.detect_encoding(content)  # also removes a byte order mark
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as cause:
+        raise ValueError(f"byte {cause.start} is not {encoding.removesuffix('-sig').upper()} text") from cause
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > len(str(GREATEST_INTEGER)) + 1 or abs(int(digits)) >= GREATEST_INTEGER:
+        raise ValueError(f"the number {digits[:12]}... of {len(digits)} digits is too large")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
+
+
+def _check_depth(values: Any, max_depth: int) -> None:
+    level, depth = [values] if isinstance(values, (dict, list)) else [], 0
+    while level:
+        depth += 1
+        if depth > max_depth:
+            raise RecursionError
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]

@@ -1,0 +1,208 @@
+"""Knowing a file that we wrote, so that a command replaces only such files.
+
+What we write carries a seal: our name, our version and the SHA-256 of the rest of its content. The seal stays in the
+file when the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that
+was corrected by hand is no longer ours to replace. Each format has a place for the seal that its readers ignore:
+
+- PNG: a text chunk "Software".
+- JSON: a field "software".
+- Markdown and HTML: a comment in the last line. It may also list the SHA-256 of tables (CSV) in the same folder, which
+  have no such place.
+- ONNX: an entry in the metadata, the last bytes of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from condseg_sdk.errors import OptionError
+
+__all__ = ["check_replaced", "is_ours", "seal_json", "seal_onnx", "seal_png", "seal_text"]
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
+_COMMENT = re.compile(rb"<!-- condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64}) -->\n\Z")
+_ONNX_KEY = b"condseg_sdk.seal"
+
+
+def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse to replace files that we did not write, before the work.
+
+    Args:
+        paths: Where files are going to be written. What does not exist is not looked at.
+        overwrite: Replace other files, too. A folder is never replaced.
+
+    Raises:
+        OptionError: A file is somebody else's, was changed since we wrote it, or is write-protected.
+    """
+    others: list[tuple[Path, str]] = []
+    for path in paths:
+        if not os.path.lexists(path):
+            continue
+        if path.is_dir():
+            raise OptionError(f"{path} is a folder where a file must be written; choose another place for the output")
+        if overwrite:
+            continue
+        if path.exists() and not path.stat().st_mode & 0o222:
+            others.append((path, "is write-protected"))
+        elif not is_ours(path):
+            others.append((path, "was not written by condseg, or was changed since"))
+    if others:
+        path, reason = others[0]
+        more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
+        raise OptionError(f"{path} {reason}{more}; choose another place for the output, or add --overwrite")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether one of our commands wrote this file and nobody has changed it since."""
+    check = _CHECKS.get(path.suffix.lower())
+    if check is None:
+        return False
+    try:
+        return check(path)
+    except (OSError, ValueError, RecursionError, struct.error):  # not readable as what its name says
+        return False
+
+
+def seal_png(data: bytes) -> bytes:
+    """A PNG file's bytes with our seal in a text chunk."""
+    text = b"Software\0" + _seal(_png_digest(data))
+    chunk = struct.pack(">I", len(text)) + b"tEXt" + text
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    header = len(_PNG_SIGNATURE) + 25  # IHDR is always the first chunk and always of this length
+    return data[:header] + chunk + data[header:]
+
+
+def seal_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object's values with our seal in the field "software"."""
+    return {**values, "software": _seal(_json_digest(values)).decode()}
+
+
+def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
+    """A Markdown or HTML text as UTF-8 with our seal in a comment at its end.
+
+    Args:
+        text: The text. What UTF-8 cannot hold, such as a file name of another encoding, is escaped.
+        tables: CSV files of the same folder that this seal stands for, too.
+    """
+    listed = "".join(f"<!-- {path.name} sha256={_file_digest(path)} -->\n" for path in tables)
+    body = f"{text.rstrip()}\n\n{listed}".encode(errors="backslashreplace")
+    return body + b"<!-- " + _seal(hashlib.sha256(body)) + b" -->\n"
+
+
+def seal_onnx(data: bytes) -> bytes:
+    """A serialized ONNX model with our seal as its last entry of metadata.
+
+    Serialized messages that are joined are read as one message with the entries of both.
+    """
+    value = _seal(hashlib.sha256(data))
+    entry = _field(1, _ONNX_KEY) + _field(2, value)  # StringStringEntryProto
+    return data + _field(14, entry)  # ModelProto.metadata_props
+
+
+def _seal(digest: Any) -> bytes:
+    from condseg_sdk import __version__  # not at the top: the package may be just being imported
+
+    return f"condseg_sdk {__version__} sha256={digest.hexdigest()}".encode()
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    length, size = b"", len(content)
+    while size > 127:
+        length += bytes([size & 127 | 128])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+def _png_digest(data: bytes) -> Any:
+    """Of all chunks but our seal."""
+    digest = hashlib.sha256()
+    for kind, content in _png_chunks(data):
+        if not (kind == b"tEXt" and _SEAL.search(content)):
+            digest.update(kind + content)
+    return digest
+
+
+def _png_chunks(data: bytes) -> Iterable[tuple[bytes, bytes]]:
+    if not data.startswith(_PNG_SIGNATURE):
+        raise ValueError("not a PNG file")
+    place = len(_PNG_SIGNATURE)
+    while place < len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        yield kind, data[place + 8 : place + 8 + length]
+        place += length + 12
+
+
+def _json_digest(values: Mapping[str, Any]) -> Any:
+    rest = {key: value for key, value in values.items() if key != "software"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_our_png(path: Path) -> bool:
+    data = path.read_bytes()
+    seals = [_SEAL.search(content) for kind, content in _png_chunks(data) if kind == b"tEXt"]
+    found = [seal[1].decode() for seal in seals if seal]
+    return found == [_png_digest(data).hexdigest()]
+
+
+def _is_our_json(path: Path) -> bool:
+    values = json.loads(path.read_bytes())
+    seal = _SEAL.fullmatch(str(values.get("software")).encode()) if isinstance(values, dict) else None
+    return seal is not None and seal[1].decode() == _json_digest(values).hexdigest()
+
+
+def _is_our_text(path: Path) -> bool:
+    data = path.read_bytes()
+    seal = _COMMENT.search(data)
+    return seal is not None and hashlib.sha256(data[: seal.start()]).hexdigest() == seal[1].decode()
+
+
+def _is_our_table(path: Path) -> bool:
+    """Whether a sealed file of the same folder lists this very content."""
+    line = re.compile(rf"{re.escape(path.name)}\W+(sha256=)?{_file_digest(path)}\b")
+    beside = [file for file in path.parent.iterdir() if file.suffix in (".md", ".json")]
+    return any(line.search(file.read_text(encoding="utf-8", errors="replace")) and is_ours(file) for file in beside)
+
+
+def _is_our_onnx(path: Path) -> bool:
+    tail = len(seal_onnx(b""))
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - tail - 40))  # a version may be longer than ours
+        end = file.read()
+        start = end.rfind(_ONNX_KEY)
+        seal = _SEAL.search(end, start) if start >= 0 else None
+        if seal is None or seal.end() != len(end):
+            return False
+        entry = _field(1, _ONNX_KEY) + _field(2, seal[0])
+        body = size - len(_field(14, entry))
+        file.seek(0)
+        digest = hashlib.sha256()
+        while body > 0 and (block := file.read(min(body, 1 << 20))):
+            digest.update(block)
+            body -= len(block)
+    return digest.hexdigest() == seal[1].decode()
+
+
+_CHECKS: dict[str, Callable[[Path], bool]] = {
+    ".png": _is_our_png,
+    ".json": _is_our_json,
+    ".md": _is_our_text,
+    ".html": _is_our_text,
+    ".csv": _is_our_table,
+    ".onnx": _is_our_onnx,
+}

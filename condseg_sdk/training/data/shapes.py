@@ -1,0 +1,88 @@
+"""What the readers of annotation files share: the image they describe, and shapes as COCO has regions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["AnnotatedImage", "box", "ellipse", "is_number", "is_point", "run_lengths"]
+
+CORNERS = 72  # of a polygon that stands for a circle: 0.1 % of its radius off
+GREATEST = 1e9  # pixels; what is above is no coordinate
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image as an annotation file describes it; where it is on this machine is not known yet.
+
+    Attributes:
+        file: The annotation file.
+        name: The image's name or path in it, as it stands there.
+        size: (height, width) in pixels, None where the file does not say.
+        regions: As in `RegionMask`.
+        kind: What the regions are, in words.
+    """
+
+    file: Path
+    name: str
+    size: tuple[int, int] | None
+    regions: tuple[Any, ...] = field(repr=False)
+    kind: str
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file can be a coordinate."""
+    return type(value) in (int, float) and abs(value) <= GREATEST
+
+
+def is_point(value: Any) -> bool:
+    """Whether a value of a JSON file is [x, y]."""
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
+def box(left: float, upper: float, right: float, lower: float) -> list[float]:
+    """A rectangle as a polygon [x1, y1, x2, y2, ...]."""
+    return [left, upper, right, upper, right, lower, left, lower]
+
+
+def ellipse(x: float, y: float, across: float, along: float, turned: float = 0.0) -> list[float]:
+    """An ellipse as a polygon.
+
+    Args:
+        x: Center.
+        y: Center.
+        across: Radius in x before it is turned.
+        along: Radius in y before it is turned.
+        turned: Angle in radians, from the x axis to the y axis.
+    """
+    polygon: list[float] = []
+    for corner in range(CORNERS):
+        angle = 2 * math.pi * corner / CORNERS
+        dx, dy = across * math.cos(angle), along * math.sin(angle)
+        polygon.append(x + dx * math.cos(turned) - dy * math.sin(turned))
+        polygon.append(y + dx * math.sin(turned) + dy * math.cos(turned))
+    return polygon
+
+
+def run_lengths(painted: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """A piece of a mask as COCO's run lengths of the whole image.
+
+    Args:
+        painted: bool (h, w).
+        corner: (x, y) of its upper left pixel; what lies outside the image is cut off.
+        size: (height, width) of the image.
+    """
+    x, y = corner
+    whole = np.zeros(size, np.bool_)
+    rows = slice(max(y, 0), max(min(y + painted.shape[0], size[0]), 0))
+    columns = slice(max(x, 0), max(min(x + painted.shape[1], size[1]), 0))
+    whole[rows, columns] = painted[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    flat = whole.ravel(order="F")
+    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff([0, *ends.tolist(), flat.size]).tolist()
+    return {"size": list(size), "counts": [0, *counts] if flat[0] else counts}

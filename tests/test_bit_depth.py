@@ -1,0 +1,159 @@
+"""Images of 8, 10, 12 or 14 bits that are stored in 16 are read as bright as they are."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+from condseg_sdk.bit_depth import bits_needed, check_bits, scale_to_uint8
+from condseg_sdk.errors import ImageError, OptionError
+from condseg_sdk.images import find_bits, load_image, read_image
+
+BITS = (8, 10, 12, 14, 16)
+
+
+def gradient(channels: int = 3) -> NDArray[np.uint8]:
+    """Every gray level once, and white."""
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    return np.dstack([values, values[::-1], values.T][:channels]) if channels > 1 else values
+
+
+def stored(image: NDArray[np.uint8], bits: int) -> NDArray[np.uint16]:
+    """The values of a camera of so many bits: white is 2**bits - 1."""
+    return np.rint(image / 255 * (2**bits - 1)).astype(np.uint16)
+
+
+def encoded(values: NDArray[np.uint16], suffix: str) -> bytes:
+    return cv2.imencode(suffix, values[..., ::-1] if values.ndim == 3 else values)[1].tobytes()
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_tensors_and_files_of_few_bits_are_read_as_of_eight(bits: int, channels: int, tmp_path: Path) -> None:
+    image = gradient(channels)
+    values = stored(image, bits)
+    wanted = load_image(image)
+    tensor = torch.from_numpy(np.moveaxis(np.atleast_3d(values), -1, 0).copy())
+    sources: list[object] = [values, values.astype(">u2"), tensor]
+    for suffix in (".png", ".tif"):
+        path = tmp_path / f"image{suffix}"
+        path.write_bytes(encoded(values, suffix))
+        sources += [path, path.read_bytes(), Image.open(path)]
+    for source in sources:
+        np.testing.assert_array_equal(load_image(source), wanted)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(load_image(source, bits=bits), wanted)  # type: ignore[arg-type]
+
+
+def test_a_guess_is_told_with_the_way_to_say_otherwise(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "condseg_sdk"):
+        load_image(np.full((2, 2), 900, np.uint16))
+        assert "array (2, 2) uint16: 16-bit values up to 900 were read as 10 bits" in caplog.text
+        assert "bits=16" in caplog.text
+        caplog.clear()
+        load_image(np.full((2, 2), 900, np.uint16), bits=16)
+        load_image(np.full((2, 2), 40_000, np.uint16))
+        load_image(np.zeros((2, 2), np.uint16))
+        load_image(np.full((2, 2), 200, np.uint8))
+    assert not caplog.text
+
+
+def test_the_bits_of_a_set_hold_its_greatest_value(tmp_path: Path) -> None:
+    dark, bright = np.full((4, 4), 200, np.uint16), np.full((4, 4), 4000, np.uint16)
+    (tmp_path / "dark.png").write_bytes(encoded(dark, ".png"))
+    (tmp_path / "bright.tif").write_bytes(encoded(bright, ".tif"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "eight.jpg")
+    depth = find_bits(
+        [tmp_path / "dark.png", tmp_path / "eight.jpg", tmp_path / "bright.tif", tmp_path / "missing.png"]
+    )
+    assert depth is not None
+    assert (depth.bits, depth.greatest, depth.is_guess) == (12, 4000, True)
+    assert find_bits([tmp_path / "eight.jpg", np.zeros((2, 2), np.uint8)]) is None
+
+
+def test_a_value_that_needs_more_bits_is_an_error_that_names_them() -> None:
+    with pytest.raises(ImageError, match=r"array \(2, 2\) uint16 has values up to 4095.*bits=10.*give bits=12"):
+        load_image(np.full((2, 2), 4095, np.uint16), bits=10)
+
+
+@pytest.mark.parametrize("bits", [7, 17, True, "12", 12.0, [12]])
+def test_bits_are_checked(bits: object) -> None:
+    with pytest.raises(OptionError, match="bits="):
+        check_bits(bits)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="bits="):
+        load_image(np.zeros((2, 2), np.uint8), bits=bits)  # type: ignore[arg-type]
+
+
+def test_a_tiff_file_may_say_its_greatest_value() -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[281] = 4095  # MaxSampleValue
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 700, np.uint16)).save(file, "TIFF", tiffinfo=tags)
+    with read_image(file.getvalue()) as image:
+        assert image.depth is not None
+        assert (image.depth.bits, image.depth.is_guess) == (12, False)
+        assert image.pixels.max() == round(700 / 4095 * 255)
+
+
+def png16(values: NDArray[np.uint16], significant: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0))
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            header,
+            chunk(b"sBIT", bytes([significant])),
+            chunk(b"IDAT", zlib.compress(rows)),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def test_a_png_file_may_say_its_significant_bits() -> None:
+    plain = load_image(png16(np.array([[0, 501, 701]], np.uint16), 12))  # in the lower bits, as cameras' programs do
+    assert plain[0, :, 0].tolist() == [0, round(501 / 4095 * 255), round(701 / 4095 * 255)]
+    shifted = load_image(
+        png16(np.array([[0, 501 << 4, 201 << 4]], np.uint16), 12)
+    )  # in the upper ones, as the standard
+    assert shifted[0, :, 0].tolist() == [0, round((501 << 4) / 257), round((201 << 4) / 257)]
+
+
+def test_files_that_say_what_white_is_are_read_by_it() -> None:
+    values = np.array([[0, 500, 1023]], ">u2")
+    pgm = b"P5 3 1 1023\n" + values.tobytes()
+    for bits in (None, 16, 12):
+        assert load_image(pgm, bits=bits)[0, :, 0].tolist() == [0, 125, 255]
+
+
+def test_alpha_of_the_whole_range_beside_colors_of_few_bits() -> None:
+    rgba = np.array([[[4095, 2048, 0, 65535], [4095, 2048, 0, 0]]], np.uint16)
+    assert load_image(rgba)[0].tolist() == [[255, 128, 0], [0, 0, 0]]
+    rgba[0, :, 3] = [4095, 0]
+    assert load_image(rgba)[0].tolist() == [[255, 128, 0], [0, 0, 0]]
+
+
+def test_white_is_zero_in_some_tiff_files() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(file, "TIFF", tiffinfo={262: 0})
+    assert load_image(file.getvalue())[0, :, 0].tolist() == [255, 0]
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+def test_scaling_rounds_to_the_nearest(bits: int) -> None:
+    white = 2**bits - 1
+    values = np.arange(0, white + 1, 7, dtype=np.uint16)[None]
+    np.testing.assert_array_equal(scale_to_uint8(values, bits, "x"), np.floor(values / white * 255 + 0.5))
+    assert bits_needed(white) == next(common for common in BITS if common >= bits)
