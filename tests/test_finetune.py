@@ -507,3 +507,16 @@ def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
     assert polyp.attribution is not None
     assert re.search(r"Kvasir-SEG .*\(cc-by-4.0\)$", polyp.attribution)
     assert polyp.preprocessing == Predictor.from_pretrained("condseg-lite-polyp").preprocessing
+
+
+def test_the_field_of_view_is_the_one_asked_for_or_that_of_a_base_that_is_named() -> None:
+    def view(**settings: Any) -> str:
+        return open_base(FinetuneSettings(**settings)).preprocessing.field_of_view
+
+    assert view(base="condseg-lite-polyp") == "endoscopy"
+    assert view() == "none"  # the same weights, and perhaps glands on white glass
+    assert view(base="condseg-lite-polyp", field_of_view="none") == "none"
+    assert view(field_of_view="endoscopy") == "endoscopy"
+    assert view(base="random") == "none"
+    with pytest.raises(OptionError, match="field_of_view='ultrasound'"):
+        FinetuneSettings(field_of_view="ultrasound")  # type: ignore[arg-type]

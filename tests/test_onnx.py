@@ -7,10 +7,12 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -428,6 +430,32 @@ def test_preprocessing_nodes_do_what_preprocessing_does(color_order: Any, interp
         expected = 1 / (1 + np.exp(-restore(wanted(image)[0], size).astype(np.float64)))
         level = wanted.scale / min(wanted.std)  # of a pixel, in the network's input; a sigmoid's slope is at most 1/4
         assert np.abs(got - expected).max() <= level / 4 + 1e-6
+
+
+def test_the_field_of_view_is_an_input_of_a_graph_with_preprocessing(checkpoint: Path, tmp_path: Path) -> None:
+    own = Predictor.from_pretrained(checkpoint, device="cpu")
+    wanted = replace(own.preprocessing, field_of_view="endoscopy")
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu", preprocessing=wanted)
+    frame = np.zeros((90, 160, 3), np.uint8)
+    coarse = np.random.default_rng(0).integers(90, 255, (6, 6, 3), np.uint8)
+    frame[10:80, 60:150] = cv2.resize(coarse, (90, 70), interpolation=cv2.INTER_CUBIC)
+    predictor.export_onnx(tmp_path / "box.onnx", preprocessing=True, uncertainty=True, images=[frame])
+    session = onnxruntime.InferenceSession(tmp_path / "box.onnx", providers=["CPUExecutionProvider"])
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()][1] == ("field_of_view", "tensor(int64)", [4])
+    assert "x0, y0, x1, y1" in session.get_modelmeta().custom_metadata_map["condseg_field_of_view"]
+    seg = predictor(frame, uncertainty=True)
+    assert seg.field_of_view is not None
+    boxes = {"found": (seg, seg.field_of_view), "whole": (own(frame, uncertainty=True), (0, 0, 160, 90))}
+    for expected, box in boxes.values():
+        maps = session.run(None, {"image": frame, "field_of_view": np.array(box, np.int64)})
+        for got, values in zip(maps, (expected.probability, expected.uncertainty), strict=True):
+            np.testing.assert_allclose(got, values, atol=0.03)
+            assert (got[values == 0] == 0).all()
+
+    predictor.export_onnx(tmp_path / "plain.onnx")  # here this package cuts and fills up
+    again = Predictor.from_pretrained(tmp_path / "plain.onnx", device="cpu")
+    assert again.preprocessing == wanted
+    np.testing.assert_allclose(again(frame).probability, seg.probability, atol=1e-4)
 
 
 @pytest.mark.parametrize(

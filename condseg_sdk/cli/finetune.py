@@ -11,6 +11,7 @@ from typing import Any, get_args
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import check_output_folder
 from condseg_sdk.errors import OptionError
+from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
@@ -25,7 +26,12 @@ CARD = {
     "license": "of the weights, for the model card: a name of the Hub's, such as cc-by-4.0",
     "attribution": "whom the model card names for the data",
 }
-CHOICES: dict[str, Any] = {"schedule": Schedule, "precision": Precision, "augmentation": Augmentation}
+CHOICES: dict[str, Any] = {
+    "schedule": Schedule,
+    "precision": Precision,
+    "augmentation": Augmentation,
+    "field_of_view": FieldOfView,
+}
 KINDS = {"int | None": int, "int": int, "float | None": float, "float": float}
 
 

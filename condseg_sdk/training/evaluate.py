@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,7 +218,7 @@ def _spacing(spacing: float | Sequence[float] | None) -> Spacing | None:
 
 def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
     truth, answer = _truth(pair, seg.size), seg.mask
-    small, small_truth = replace(seg, size=PAPER_SIZE), resize_mask(truth, PAPER_SIZE)
+    small, small_truth = seg.resized(PAPER_SIZE), resize_mask(truth, PAPER_SIZE)
     small_answer, probability = small.mask, small.probability
     wrong = small_answer != small_truth
     return ImageResult(
