@@ -13,7 +13,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -82,6 +81,8 @@ def torch_form(checkpoint: Path, *, device: str = "cpu") -> Run:
 
 def onnx_form(file: Path, *, device: str, threads: int | None) -> Run:
     """The published form's export in ONNX Runtime, which puts what its CUDA provider lacks (Col2Im) on the CPU."""
+    import onnxruntime  # after condseg_sdk, which switches its telemetry off
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0

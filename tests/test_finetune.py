@@ -279,11 +279,11 @@ def test_the_card_names_the_data(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
-    from condseg_sdk.cli import _parser
+    from condseg_sdk.cli.command import make_parser
 
     arguments = inspect.signature(finetune).parameters
     line = ["finetune", "data", "--out", "run"]
-    parsed = vars(_parser(line).parse_args(line))
+    parsed = vars(make_parser(line).parse_args(line))
     for field in fields(FinetuneSettings):
         assert arguments[field.name].default == field.default, field.name
         assert parsed[field.name] == field.default, field.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,3 +116,15 @@ def test_no_library_is_loaded_before_the_opt_outs() -> None:
     )
     kept = {name: value for name, value in os.environ.items() if name not in OPT_OUTS}
     subprocess.run([sys.executable, "-c", code], env=kept, check=True)
+
+
+def test_no_module_of_ours_imports_onnx_runtime_at_its_top() -> None:
+    """Sorted imports put it before condseg_sdk, and its telemetry begins with its import."""
+    root = Path(__file__).parents[1]
+    modules = [
+        path for name in ("condseg_sdk", "benchmarks", "examples", "tools") for path in (root / name).rglob("*.py")
+    ]
+    assert len(modules) > 50
+    assert [
+        path.name for path in modules if re.search(r"^(import|from) onnxruntime", path.read_text(), re.MULTILINE)
+    ] == []

@@ -81,7 +81,7 @@ def evaluate(
     Args:
         predictor: with any runtime; for `uncertainty` one that has the map.
         data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
-        masks: a folder of masks, or a COCO file, that stands apart from a folder of images.
+        masks: a folder of masks, or an annotation file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
         part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
             the run of `finetune` in whose folder the checkpoint lies.

@@ -163,7 +163,7 @@ def finetune(
     reason is printed and stands in `output_dir`/settings.json. `docs/training.md` says more about each argument.
 
     Args:
-        data: a folder, a CSV or COCO file, or a list of pairs; see `docs/data.md`.
+        data: a folder, a CSV or annotation file, or a list of pairs; see `docs/data.md`.
         output_dir: folder of the run; the checkpoint appears in its subfolder "checkpoint".
         masks, train_list, val_list, groups, validation: as in `open_dataset`; a fifth of less than 200 pairs is held
             out, a tenth of more, where the data names no validation part.
