@@ -1,4 +1,4 @@
-# make demo | make test | make test-all | make test-isa | make lint | make format
+# make demo | make test | make test-all | make test-isa | make fuzz | make soak | make lint | make format
 #
 # Each target makes its own environment in .venv the first time (some minutes, about 2 GB) and is quick after that.
 
@@ -8,6 +8,13 @@ VENV ?= .venv
 IMAGES ?=
 # `make test ARGS="-k preprocessing"` runs part of the tests.
 ARGS ?=
+# `make fuzz CASES=5000 MINUTES=10 JOBS=2`; it goes on where the last one stopped (docs/contributing.md).
+CASES ?= 50000
+MINUTES ?= 600
+JOBS ?= 1
+# `make soak PREDICTIONS=2000 SIGNALS=5`
+PREDICTIONS ?= 20000
+SIGNALS ?= 50
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -22,7 +29,7 @@ define WORKING_OPENCV
 	echo "opencv-python $$version lacks libraries of this system: opencv-python-headless $$version is installed instead"; }
 endef
 
-.PHONY: help demo test test-all test-isa lint format
+.PHONY: help demo test test-all test-isa fuzz soak lint format
 
 help:
 	@sed -n '1,3s/^# *//p' Makefile
@@ -60,6 +67,17 @@ test-isa: $(VENV)/.installed-dev
 		echo "== $$processor OMP_NUM_THREADS=$$threads"; \
 		env $$processor OMP_NUM_THREADS=$$threads $(PYTEST) --quiet -m "not slow" $(NUMERIC) $(ARGS) || failed=1; \
 	done; done; exit $$failed
+
+# Damaged files of every kind: each must end in a prediction or in one line.
+fuzz: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --minutes $(MINUTES) --jobs $(JOBS) $(ARGS)
+
+# Thousands of predictions in a row, several at once, and interrupted ones.
+soak: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
+	OMP_NUM_THREADS=1 CONDSEG_SOAK=$(PREDICTIONS) CONDSEG_SIGNALS=$(SIGNALS) \
+		$(BIN)/python -m pytest tests/test_soak.py tests/test_signals.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -65,6 +65,7 @@ def run(options: argparse.Namespace, arm: Arm, seed: int) -> dict[str, str]:
         image_size=192,
         batch_size=4,
         base=arm.base,
+        field_of_view="none",  # these are no recordings, and a base that is named would decide
         epochs=options.epochs - arm.stage1_epochs,
         stage1_epochs=arm.stage1_epochs,
         ema_decay=0.98,

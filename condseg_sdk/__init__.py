@@ -11,22 +11,24 @@ Not a medical device: for research and development, not for diagnosis or treatme
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from condseg_sdk.errors import (
-    CheckpointError,
-    CondsegError,
-    DatasetError,
-    DeviceError,
-    ExportError,
-    ImageError,
-    InstallationError,
-    ModelNotFoundError,
-    OptionError,
-)
 from condseg_sdk.privacy import disable_telemetry
 
+TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
+    from typing import Any
+
+    from condseg_sdk.errors import (
+        CheckpointError,
+        CondsegError,
+        DatasetError,
+        DeviceError,
+        ExportError,
+        ImageError,
+        InstallationError,
+        ModelNotFoundError,
+        OptionError,
+    )
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.preprocessing import Preprocessing
@@ -60,6 +62,15 @@ __all__ = [
 disable_telemetry()  # before any of the libraries below is loaded
 
 _MODULES = {
+    "CheckpointError": "condseg_sdk.errors",
+    "CondsegError": "condseg_sdk.errors",
+    "DatasetError": "condseg_sdk.errors",
+    "DeviceError": "condseg_sdk.errors",
+    "ExportError": "condseg_sdk.errors",
+    "ImageError": "condseg_sdk.errors",
+    "InstallationError": "condseg_sdk.errors",
+    "ModelNotFoundError": "condseg_sdk.errors",
+    "OptionError": "condseg_sdk.errors",
     "ConDSeg": "condseg_sdk.models",
     "FinetuneResult": "condseg_sdk.training.finetune",
     "FinetuneSettings": "condseg_sdk.training.settings",
@@ -72,9 +83,9 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load PyTorch, OpenCV and the training stack only when a name that needs them is asked for.
+    """Load a name's module when it is asked for: errors need no PyTorch or OpenCV, a predictor no training stack.
 
-    Errors can thus be imported, and the command line can answer, where one of these cannot be loaded.
+    The command line takes care of signals before anything that takes time is loaded.
     """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -82,6 +93,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
         extra = "[train]" if _MODULES[name] == "condseg_sdk.training.finetune" else ""
+        from condseg_sdk.errors import InstallationError
+
         raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error
     globals()[name] = value
     return value

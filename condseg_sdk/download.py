@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PLAIN_PATH = re.compile(r"[\w-][\w.+-]*(/[\w-][\w.+-]*)*")  # no part begins with a dot: no "..", nothing hidden
 
 PROXY_LOGIN, TOO_MANY_REQUESTS = 407, 429  # of HTTP
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 logger = logging.getLogger("condseg_sdk")
 
@@ -273,12 +275,14 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it has not what condseg_sdk needs")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        cause = error.__cause__
-        remedy = _remedy(cause) or f"check the path, or where there is a network, run `{fetch}`"
+        cause, known = error.__cause__, _remedy(error.__cause__)
+        remedy = (
+            f"{known}, then run `{fetch}`" if known else f"check the path, or where there is a network, run `{fetch}`"
+        )
         return ModelNotFoundError(
             f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(cause)}; {remedy}"
         )
-    remedy = _remedy(error) or f"try again later, or run `{fetch}`"
+    remedy = f"{_remedy(error) or 'try again later'}, or run `{fetch}`"
     return ModelNotFoundError(f"{source} could not be fetched{_reason(error)}; {remedy}")
 
 
@@ -286,27 +290,29 @@ def _remedy(error: BaseException | None) -> str | None:
     """What to do about a failure that is not the repository's; None where nothing better is known than to try again."""
     kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
     text = " ".join(str(link) for link in _chain(error)).lower()
-    number = next((link.errno for link in _chain(error) if isinstance(link, OSError) and link.errno), None)
     status = next((link.response.status_code for link in _chain(error) if isinstance(link, errors.HfHubHTTPError)), 0)
+    numbers = {link.errno for link in _chain(error) if isinstance(link, OSError) and "SSLError" not in kinds}
     proxy = "check the environment variables HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    if numbers & {errno.ENOSPC, errno.EDQUOT}:
         return "free some space, or choose another disk with cache_dir= or HF_HOME"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if numbers & {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
         return "choose a cache folder that can be written to with cache_dir= or HF_HOME"
     if "socks" in text:
         return "for a SOCKS proxy install socksio (pip install socksio), or unset ALL_PROXY"
-    if "ProxyError" in kinds or "proxy" in text or status == PROXY_LOGIN:
-        return f"{proxy}, with user and password where the proxy asks for them"
-    if kinds & {"InvalidURL", "UnsupportedProtocol"}:
-        return f"{proxy}, and HF_ENDPOINT, each of the form http://host:port"
-    if "certificate" in text or "SSLError" in kinds:
-        return "where your network has certificates of its own, name their file in SSL_CERT_FILE"
-    if "LocalProtocolError" in kinds or "UnicodeEncodeError" in kinds:
-        return "check the token (token=, HF_TOKEN, `hf auth login`): it must be plain letters and digits"
     if status == TOO_MANY_REQUESTS:
         return "the Hub limits how often it is asked: wait some minutes, or log in with `hf auth login`"
-    if kinds & {"JSONDecodeError", "FileMetadataError", "TooManyRedirects", "KeyError", "DecodingError"}:
+    if "certificate" in text:
+        return "where your network has certificates of its own, name their file in SSL_CERT_FILE"
+    if kinds & {"JSONDecodeError", "FileMetadataError", "TooManyRedirects", "RemoteProtocolError", "DecodingError"}:
         return "what answers is not the Hub: check HF_ENDPOINT, and whether this network wants you to log in first"
+    if kinds & {"InvalidURL", "UnsupportedProtocol", "SSLError"}:
+        return f"{proxy}, and HF_ENDPOINT, each of the form http://host:port"
+    if "LocalProtocolError" in kinds or "UnicodeEncodeError" in kinds:
+        return "check the token (token=, HF_TOKEN, `hf auth login`): it must be plain letters and digits"
+    has_proxy = any(name.upper() in PROXIES and value for name, value in os.environ.items())
+    unreachable = has_proxy and error is not None and _is_unreachable(error)
+    if "ProxyError" in kinds or "proxy url" in text or status == PROXY_LOGIN or unreachable:
+        return f"{proxy}, with user and password where the proxy asks for them"
     return None
 
 
@@ -321,4 +327,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _reason(error: BaseException | None) -> str:
     text = str(error).strip().splitlines()
-    return "" if error is None else f" ({text[0][:300] if text else type(error).__name__})"
+    return "" if error is None else f" ({text[0][:200] if text else type(error).__name__})"

@@ -52,6 +52,10 @@ MISSING_ROWS = 0.05
 """Share of an image's rows that may be missing at the end of a truncated file; viewers show it, and so do we."""
 
 _BUDGET = MemoryBudget(MAX_DECODE_BYTES)
+# Pillow's own blocks of 16 MB stay in the heap of each thread that decoded a large image; glibc gives blocks of more
+# than 32 MB back to the system. Small images take no more than they need.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+_MAX_RUN_LENGTH_PIXELS = 20_000_000  # Pillow decodes run-length BMP files in Python, byte by byte
 _HEAD = 132  # bytes; a DICOM file has its signature at the end of them
 _SEQUENTIAL = frozenset({"BMP", "JPEG", "PNG", "PPM", "TIFF"})  # formats that are stored row by row
 _PLAIN_TIFF = frozenset({1, 5, 8, 32773, 32946})  # compressions that OpenCV reads: none, LZW, deflate, PackBits
@@ -131,6 +135,14 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
     with image_errors(name), _opened_as_viewers_do(file, format, name) as image:
         cost = bytes_per_pixel(image, is_deep_color=is_deep_color(image))
         _check_size(image.size, cost, name)
+        if (
+            any(tile.codec_name == "bmp_rle" for tile in image.tile)
+            and image.width * image.height > _MAX_RUN_LENGTH_PIXELS
+        ):
+            remedy = "save it as PNG, or as BMP without compression"
+            raise ImageError(
+                f"{name} is a run-length BMP file of more than {_MAX_RUN_LENGTH_PIXELS:,} pixels; {remedy}"
+            )
         # Phones store a photo with a preview or a gain map as MPO: its first picture is the photo.
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if pages > 1:
@@ -148,8 +160,6 @@ def image_errors(name: str) -> Iterator[None]:
     except CondsegError:
         raise
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error, EOFError, ...
-        if "closed" in str(error):
-            raise ImageError(f"{name} was closed before it was read; use it inside its with block") from error
         raise ImageError(f"{name} is damaged or incomplete ({error}); copy or export it again") from error
 
 

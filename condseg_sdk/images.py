@@ -302,6 +302,9 @@ def source_name(source: object) -> str:
 def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
     if 0 in image.size:
         raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
+    file = getattr(image, "fp", None)
+    if getattr(image, "tile", None) and (file is None or file.closed):
+        raise ImageError(f"{name} was closed before it was decoded; use it inside its with block, or load() it there")
     with image_errors(name):  # an image that was opened lazily is decoded here
         if isinstance(image, ImageFile.ImageFile) and getattr(image, "fp", None) and is_deep_color(image):
             loaded = _from_array(read_deep_color(image, name), name, bits, stored=stored_bits(image))

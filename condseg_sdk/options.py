@@ -5,6 +5,7 @@ A bool is no number here: `batch_size=True` is a slip, not 1.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -90,7 +91,7 @@ def check_text(name: str, value: object) -> str:
 
 
 def check_path(name: str, value: object) -> Path:
-    """Refuse what is no path: of another type, empty, or with a null character in it.
+    """Refuse what is no path: of another type, empty, with a null character in it, or too long for the system.
 
     Raises:
         OptionError: `value` is no path.
@@ -102,6 +103,13 @@ def check_path(name: str, value: object) -> Path:
     text: Any = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise OptionError(f"{name}={value!r} must be a path, such as 'folder/file'")
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise OptionError(
+                f"{name}={text[:60]!r}... is too long for a name: it has {len(text)} characters"
+            ) from error
     return Path(text)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from condseg_sdk.ahead import Gate, map_ahead, worker_threads
 from condseg_sdk.bit_depth import BitDepth
 from condseg_sdk.errors import CheckpointError, CondsegError, check_choice
+from condseg_sdk.field_of_view import Box, crop
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images import ColorOrder, read_image
 from condseg_sdk.options import check_flags, check_integer, check_number
@@ -82,6 +83,7 @@ class Named:
         source: what `load_image` takes.
         name: of the answer.
         error: why there is nothing to load, such as a video that ends early.
+        field_of_view: What the network sees of it, where that is known, as in a video.
         bits: Number of bits in use, if the image has 16-bit values; None to find it from the image.
         frame: Number of the frame in its video.
     """
@@ -89,6 +91,7 @@ class Named:
     source: Any
     name: str
     error: CondsegError | None = None
+    field_of_view: Box | None = None
     bits: int | None = None
     frame: int | None = None
 
@@ -98,7 +101,8 @@ class _Decoded:
     named: Named
     size: tuple[int, int]
     bits: int | None
-    pixels: NDArray[Any]  # network input (3, h, w), or with tiles the image (H, W, 3)
+    field_of_view: Box | None  # None for all of it
+    pixels: NDArray[Any]  # network input (3, h, w), or with tiles the field of view (H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -180,8 +184,16 @@ class Pipeline:
             if image.depth is not None and image.depth.is_guess:
                 self._warn_of_bits(named, image.depth)
             height, width = image.pixels.shape[:2]
-            pixels = image.pixels if self.request.tile is not None else self.preprocessing(image.pixels)
-            return _Decoded(named, (height, width), image.depth.bits if image.depth else None, pixels)
+            box = named.field_of_view or self.preprocessing.find_field_of_view(image.pixels)
+            if box == (0, 0, width, height):
+                box = None
+            inside = crop(image.pixels, box)
+            pixels = inside if self.request.tile is not None else self._network_input(inside)
+            return _Decoded(named, (height, width), image.depth.bits if image.depth else None, box, pixels)
+
+    def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Of a field of view or a tile, in which there is nothing more to cut."""
+        return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
     def _warn_of_bits(self, named: Named, depth: BitDepth) -> None:
         """Say which bits were assumed for an image: once for each number of bits."""
@@ -238,17 +250,18 @@ class Pipeline:
 
     def _run_tiled(self, item: _Decoded, mapper: Mapper) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         assert self.request.tile is not None
-        tiles = plan_tiles(item.size, tile=self.request.tile)
+        size = (item.pixels.shape[0], item.pixels.shape[1])
+        tiles = plan_tiles(size, tile=self.request.tile)
         groups = mapper(
-            lambda group: np.stack([self.preprocessing(tile.crop(item.pixels)) for tile in group]),
+            lambda group: np.stack([self._network_input(tile.crop(item.pixels)) for tile in group]),
             _batched(tiles, self.request.batch_size),
         )
         answers = [self._run(group) for group in groups]
-        mask = merge(tiles, (x for maps in answers for x in maps.mask), size=item.size)
+        mask = merge(tiles, (x for maps in answers for x in maps.mask), size=size)
         if not self.request.uncertainty:
             return mask, None
         parts = (x for maps in answers if maps.uncertainty is not None for x in maps.uncertainty)
-        return mask, merge(tiles, parts, size=item.size)
+        return mask, merge(tiles, parts, size=size)
 
     def _segmentations(self, answered: _Answered) -> Iterator[Segmentation]:
         maps = zip(answered.masks, answered.uncertainties, strict=True)
@@ -274,6 +287,7 @@ class Pipeline:
             name=item.named.name,
             color_order=self.request.color_order,
             uncertainty_logits=uncertainty,
+            field_of_view=item.field_of_view,
             bits=item.bits,
             frame=item.named.frame,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import CondsegError, ImageError, OptionError
+from condseg_sdk.field_of_view import FieldOfViewTracker
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images import (
     VIDEO_SUFFIXES,
@@ -233,9 +234,10 @@ class Predictor:
         Args:
             source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video
                 each answer's `source` is its frame, RGB, and `frame` its number; if the video is damaged, a line in the
-                log tells what is missing (`condseg_sdk.video.Video` has it, too, and may be given itself). Some
-                `batch_size` images more are taken from it than were answered: for a camera, whose next frame waits for
-                the answer to this one, call the predictor itself.
+                log tells what is missing (`condseg_sdk.video.Video` has it, too, and may be given itself). The field
+                of view of a video, where the checkpoint wants one, stays steady from frame to frame. Some `batch_size`
+                images more are taken from it than were answered: for a camera, whose next frame waits for the answer
+                to this one, call the predictor itself.
             threshold, batch_size, tta, tile, uncertainty, color_order, bits, on_error: as in a call; the images of an
                 iterable are not known beforehand, so that the bits of each one are found by itself.
 
@@ -252,9 +254,9 @@ class Predictor:
         request = self._request(threshold, batch_size, tta, tile, uncertainty, color_order, bits)
         if color_order == "bgr" and _is_video(source):
             raise OptionError(f"{source}: color_order='bgr' is for NumPy arrays; a video's frames are RGB already")
-        return self._pipeline(request, on_error).answer(
-            _named(source, self.preprocessing.bits if bits is None else bits)
-        )
+        bits = self.preprocessing.bits if bits is None else bits
+        steady = self.preprocessing.field_of_view != "none"
+        return self._pipeline(request, on_error).answer(_named(source, bits, steady=steady))
 
     @fork_safe
     def export_onnx(
@@ -448,10 +450,13 @@ def _is_video(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
-def _named(source: Any, bits: int | None, *, expand_videos: bool = True) -> Iterator[Named]:
-    """The images that a source means, and the frames of its videos, each with the bits in use."""
+def _named(source: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Named]:
+    """The images that a source means, and the frames of its videos, each with the bits in use.
+
+    With `steady` the frames of a video have their field of view, which stays where it is while it can.
+    """
     if isinstance(source, Video):
-        yield from _frames(source)
+        yield from _frames(source, steady)
         return
     if _is_stream(source):
         items = source
@@ -461,7 +466,7 @@ def _named(source: Any, bits: int | None, *, expand_videos: bool = True) -> Iter
             bits = _bits_of_set(items, source)
     for item in items:
         if expand_videos and (isinstance(item, Video) or (_is_video(item) and not Path(item).is_dir())):
-            yield from _frames(item if isinstance(item, Video) else Video(item))
+            yield from _frames(item if isinstance(item, Video) else Video(item), steady)
         else:
             yield _named_image(item, bits)
 
@@ -486,10 +491,14 @@ def _bits_of_set(images: list[Any], source: Any) -> int | None:
     return depth.bits
 
 
-def _frames(video: Video) -> Iterator[Named]:
+def _frames(video: Video, steady: bool) -> Iterator[Named]:
+    tracker = FieldOfViewTracker() if steady else None
     try:
         for frame in video:
-            yield Named(frame.pixels, f"{video.path} frame {frame.number}", frame=frame.number)
+            height, width = frame.pixels.shape[:2]
+            box = None if tracker is None else tracker(frame.pixels) or (0, 0, width, height)
+            name = f"{video.path} frame {frame.number}"
+            yield Named(frame.pixels, name, frame=frame.number, field_of_view=box)
     except ImageError as error:
         yield Named(video.path, str(video.path), error)
 

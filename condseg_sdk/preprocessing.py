@@ -1,11 +1,13 @@
 """What a checkpoint expects of its input, and the way back from the network's size to the image's.
 
-An image is squashed to the checkpoint's size, whatever its aspect ratio, as the paper does in training and in
-measuring; `restore` undoes the squash. Reading files is `images.py`.
+An image is cut to its field of view where the checkpoint wants that, and squashed to the checkpoint's size, whatever
+its aspect ratio, as the paper does in training and in measuring; `restore` undoes both. Reading files is `images.py`,
+finding the field of view `field_of_view.py`.
 """
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields
@@ -17,15 +19,19 @@ from PIL import Image
 
 from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import CheckpointError, OptionError, check_choice
+from condseg_sdk.field_of_view import Box, FieldOfView, FloatBox, crop, find_field_of_view
 from condseg_sdk.images import ColorOrder
 from condseg_sdk.opencv import cv2
 
-__all__ = ["MAX_SIDE", "Interpolation", "Preprocessing", "restore"]
+__all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "restore"]
 
 Interpolation = Literal["antialias", "linear", "area"]
 
 MAX_SIDE = 2048  # the network's maps of one larger image take gigabytes
 LEAST_NUMBER, GREATEST_NUMBER = 1e-9, 1e9  # of scale, mean and std: float32 stays far from its limits
+
+OUTSIDE = -math.inf
+"""Logit outside of the field of view: a probability of 0."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Preprocessing:
         interpolation: "antialias", bilinear with its support widened when shrinking (Pillow's, and
             `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
+        field_of_view: "endoscopy" cuts margins, text and small pictures beside the endoscope's picture before
+            anything else (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
         bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if it was not trained
             on any. Images of 16-bit values are read with it.
 
@@ -65,11 +73,13 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     interpolation: Interpolation = "antialias"
+    field_of_view: FieldOfView = "none"
     bits: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("color_order", self.color_order, ColorOrder)
         check_choice("interpolation", self.interpolation, Interpolation)
+        check_choice("field_of_view", self.field_of_view, FieldOfView)
         check_bits(self.bits)
         values = {name: reprlib.repr(getattr(self, name)) for name in ("size", "scale", "mean", "std")}
         if not (_are_numbers(self.size, 2, 1, MAX_SIDE) and all(type(side) is int for side in self.size)):
@@ -85,10 +95,14 @@ class Preprocessing:
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Make one image network input: uint8 (H, W, 3) RGB to float32 (3, h, w), contiguous."""
-        return self.normalize(self.resize(image))
+        return self.normalize(self.resize(crop(image, self.find_field_of_view(image))))
+
+    def find_field_of_view(self, image: NDArray[np.uint8]) -> Box | None:
+        """The rectangle x0, y0, x1, y1 of an image (H, W, 3) that the network sees, or None for all of it."""
+        return find_field_of_view(image) if self.field_of_view == "endoscopy" else None
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Squash an image to `size`: uint8 (H, W, 3) to uint8 (h, w, 3), in [0, 255], still RGB."""
+        """Squash an image, or its field of view, to `size`: uint8 (H, W, 3) to uint8 (h, w, 3), still RGB."""
         height, width = self.size
         if image.shape[:2] == self.size:
             return image
@@ -117,9 +131,11 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types; `Preprocessing.from_dict` reads them back.
 
-        Without bits there is no key of that name, so that releases that know of none read it, too.
+        Without a field of view or bits there is no key of that name, so that releases that know of none read it, too.
         """
         values = asdict(self)
+        if self.field_of_view == "none":
+            del values["field_of_view"]
         if self.bits is None:
             del values["bits"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
@@ -128,7 +144,8 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Read what `to_dict` wrote. Every key must be there and no other, since a default would be a guess.
 
-        Only "bits" may be missing: what was trained on images of 8 bits has none.
+        Only "field_of_view" and "bits" may be missing: "none", as before there was a field of view, and no bits, as in
+        what was trained on images of 8 bits.
 
         Args:
             values: The "preprocessing" part of a checkpoint's config.json.
@@ -138,7 +155,7 @@ class Preprocessing:
         """
         expected = {field.name for field in fields(cls)}
         if isinstance(values, Mapping):
-            values = {"bits": None, **values}
+            values = {"field_of_view": "none", "bits": None, **values}
         if not isinstance(values, Mapping) or set(values) != expected:
             given = reprlib.repr(sorted(map(str, values)) if isinstance(values, Mapping) else values)
             raise CheckpointError(f"preprocessing must have exactly the keys {sorted(expected)}, not {given}")
@@ -148,22 +165,58 @@ class Preprocessing:
             raise CheckpointError(f"preprocessing: {error}") from error
 
 
-def restore(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def restore(
+    logits: NDArray[np.float32],
+    size: tuple[int, int],
+    field_of_view: FloatBox | None = None,
+) -> NDArray[np.float32]:
     """Resize a map of logits to an image's size: bilinear, pixel centres at half-integers, antialiased when
     shrinking.
 
     Args:
         logits: float32 (h, w), finite, any range.
         size: The image's (height, width).
+        field_of_view: The rectangle x0, y0, x1, y1 of the image that the map covers, in pixels or parts of them;
+            default: all of it.
 
     Returns:
-        float32 (height, width), in the range of `logits`; `logits` itself where it has that size already.
+        float32 (height, width), in the range of `logits`, and `OUTSIDE` for pixels whose centres lie outside of the
+        field of view; `logits` itself where nothing is to be done.
 
     Example:
         >>> import numpy as np
         >>> restore(np.float32([[0, 4]]), (1, 4)).tolist()
         [[0.0, 1.0, 3.0, 4.0]]
+        >>> restore(np.float32([[0, 4]]), (1, 6), (1, 0, 5, 1)).tolist()
+        [[-inf, 0.0, 1.0, 3.0, 4.0, -inf]]
     """
+    if field_of_view is None:
+        return _resize(logits, size)
+    x0, y0, x1, y1 = field_of_view
+    left, top, right, bottom = (math.ceil(edge - 0.5) for edge in field_of_view)
+    result = np.full(size, OUTSIDE, np.float32)
+    if right > left and bottom > top:
+        inner = (bottom - top, right - left)
+        if (left, top, right, bottom) == (x0, y0, x1, y1):
+            result[top:bottom, left:right] = _resize(logits, inner)
+        else:
+            height, width = logits.shape
+            across, down = width / (x1 - x0), height / (y1 - y0)  # steps of the map from pixel to pixel
+            pad = math.ceil(max(across, down))  # the outermost pixels may reach beyond the map by half of one
+            source = (
+                (left - x0) * across + pad,
+                (top - y0) * down + pad,
+                (right - x0) * across + pad,
+                (bottom - y0) * down + pad,
+            )
+            padded = Image.fromarray(np.pad(logits, pad, mode="edge"))
+            result[top:bottom, left:right] = np.asarray(
+                padded.resize(inner[::-1], Image.Resampling.BILINEAR, box=source)
+            )
+    return result
+
+
+def _resize(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     height, width = size
     if logits.shape == size:
         return logits

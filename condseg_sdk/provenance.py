@@ -138,7 +138,10 @@ def _png_chunks(data: bytes) -> Iterable[tuple[bytes, bytes]]:
     place = len(_PNG_SIGNATURE)
     while place < len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
-        yield kind, data[place + 8 : place + 8 + length]
+        content = data[place + 8 : place + 8 + length]
+        if struct.unpack_from(">I", data, place + 8 + length)[0] != zlib.crc32(kind + content):
+            raise ValueError("a damaged PNG file")
+        yield kind, content
         place += length + 12
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from condseg_sdk.errors import ImageError, OptionError, check_choice
+from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import atomic_write
 from condseg_sdk.images import ColorOrder, ImageSource, load_image
 from condseg_sdk.opencv import cv2
@@ -75,11 +76,14 @@ class Segmentation:
         name: The image's name, for people.
         color_order: Channel order of `source` where that is a NumPy array.
         uncertainty_logits: Like `logits`, where uncertainty was asked for.
+        field_of_view: The rectangle x0, y0, x1, y1 of the image that the network saw and the maps cover, in pixels,
+            x1 and y1 exclusive; None for all of it. Outside of it every probability is 0.
         bits: Number of bits with which the source was read, where it has 16-bit values.
         frame: Number of the frame in its video, from 0, where the source is one; missing frames keep their numbers.
 
     Raises:
-        OptionError: The threshold is not between 0 and 1, or a map is not of finite float32 numbers (h, w).
+        OptionError: The threshold is not between 0 and 1, a map is not of finite float32 numbers (h, w), or the field
+            of view does not lie in the image.
 
     Example:
         >>> import numpy as np
@@ -97,12 +101,19 @@ class Segmentation:
     name: str
     color_order: ColorOrder = field(default="rgb", repr=False)
     uncertainty_logits: NDArray[np.float32] | None = field(default=None, repr=False)
+    field_of_view: FloatBox | None = field(default=None, repr=False)
     bits: int | None = field(default=None, repr=False)
     frame: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.threshold, (int, float, np.floating)) and 0 < self.threshold < 1):
             raise OptionError(f"threshold={self.threshold!r} must lie between 0 and 1, both excluded")
+        if self.field_of_view is not None:
+            (x0, y0, x1, y1), (height, width) = self.field_of_view, self.size
+            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+                raise OptionError(
+                    f"{self.name}: field_of_view={self.field_of_view} must lie in {width}x{height} pixels"
+                )
         for logits in (self.logits, self.uncertainty_logits):
             if logits is None:
                 continue
@@ -118,7 +129,7 @@ class Segmentation:
     @property
     def probability(self) -> NDArray[np.float32]:
         """How likely each pixel belongs to the region: float32 (H, W) in [0, 1], at the image's size."""
-        return _sigmoid(restore(self.logits, self.size))
+        return _sigmoid(self._restore(self.logits))
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -126,7 +137,20 @@ class Segmentation:
 
         Compared as logits: the same as `probability >= threshold`, but for the rounding of float32.
         """
-        return restore(self.logits, self.size) >= math.log(self.threshold / (1 - self.threshold))
+        return self._restore(self.logits) >= math.log(self.threshold / (1 - self.threshold))
+
+    def _restore(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        return restore(logits, self.size, self.field_of_view)
+
+    def resized(self, size: tuple[int, int]) -> Segmentation:
+        """The same prediction for the image at another (height, width), from the network's logits.
+
+        Example:
+            >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 6), threshold=0.5, source=b"", name="a")
+            >>> seg.resized((256, 256)).mask.shape
+            (256, 256)
+        """
+        return replace(self, size=size, field_of_view=scale_box(self.field_of_view, self.size, size))
 
     @property
     def doubt(self) -> NDArray[np.float32]:
@@ -155,7 +179,7 @@ class Segmentation:
         if self.uncertainty_logits is None:
             remedy = "call predictor(..., uncertainty=True)"
             raise OptionError(f"{self.name}: uncertainty was not computed; {remedy}")
-        return _sigmoid(restore(self.uncertainty_logits, self.size))
+        return _sigmoid(self._restore(self.uncertainty_logits))
 
     @property
     def area(self) -> int:
@@ -268,13 +292,15 @@ class Segmentation:
         """The answer as plain JSON types.
 
         Returns:
-            name, size [height, width], threshold, area in pixels, mean_probability over the mask (None where
-            that is empty), and regions: each with area, box [x0, y0, x1, y1], polygon [[x, y], ...], holes.
+            name, size [height, width], field_of_view [x0, y0, x1, y1] (None for all of the image), threshold, area in
+            pixels, mean_probability over the mask (None where that is empty), and regions: each with area, box
+            [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
         return {
             "name": self.name,
             "size": list(self.size),
+            "field_of_view": None if self.field_of_view is None else list(self.field_of_view),
             "threshold": float(self.threshold),
             "area": int(np.count_nonzero(mask)),
             "mean_probability": float(self.probability[mask].mean()) if mask.any() else None,
@@ -363,8 +389,8 @@ class Segmentation:
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    odds_against = np.exp(-np.clip(logits, -80, 80))  # exp(80) is still a float32
-    return np.reciprocal(1 + odds_against, dtype=np.float32)
+    with np.errstate(over="ignore"):  # infinite odds against are a probability of 0, as outside of the field of view
+        return np.reciprocal(1 + np.exp(-logits), dtype=np.float32)
 
 
 def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:

@@ -181,7 +181,7 @@ def truncate(folder: Path) -> None:
 
 
 def from_the_future(values: dict[str, Any]) -> None:
-    values.update(format_version=2, ensemble=3)
+    values.update(format_version=99, ensemble=3)
     values["provenance"]["package_version"] = "7.1.0"
 
 
@@ -194,7 +194,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "config is a list": (overwrite("config.json", b"[]"), "holds no JSON object"),
     "config lacks a key": (edit_config(lambda v: v.pop("threshold")), "the keys must be"),
     "config has another key": (edit_config(lambda v: v.update(extra=1)), "the keys must be .*extra"),
-    "newer format": (edit_config(from_the_future), r"format version 2 is newer .* install condseg_sdk 7.1.0 or later"),
+    "newer format": (edit_config(from_the_future), r"format version 99 is newer .* install condseg_sdk 7.1.0 or later"),
+    "a field of view in format 1": (
+        edit_config(lambda v: v["preprocessing"].update(field_of_view="endoscopy")),
+        "format_version 1 does not go with preprocessing that has a field_of_view",
+    ),
+    "no field of view in format 2": (
+        edit_config(lambda v: v.update(format_version=2)),
+        "format_version 2 does not go with preprocessing that has no field_of_view",
+    ),
     "format is text": (edit_config(lambda v: v.update(format_version="1")), "with '1'"),
     "bad threshold": (edit_config(lambda v: v.update(threshold=2)), "threshold=2"),
     "bad preprocessing": (edit_config(lambda v: v["preprocessing"].pop("mean")), "preprocessing must have exactly"),

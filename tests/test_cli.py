@@ -9,6 +9,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -209,3 +210,37 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(
     source = image(tmp_path / "frame.png")
     assert predict(checkpoint, source, "--out", source) == 2
     assert "cannot be made a folder" in capsys.readouterr().err
+
+
+def film(path: Path, count: int = 30) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(count):
+        writer.write(np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_damaged_video_keeps_its_numbers_and_changes_the_exit_code(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(film(tmp_path / "film.avi").read_bytes())
+    assert predict(checkpoint, tmp_path / "*.avi", "--out", tmp_path / "whole", "--save", "mask") == 0
+    data[len(data) // 2 : len(data) // 2 + len(data) // 8] = bytes(len(data) // 8)
+    (tmp_path / "hole.avi").write_bytes(data)
+    assert predict(checkpoint, tmp_path / "hole.avi", "--out", tmp_path / "out", "--save", "mask") == 1
+    whole, left = ({p.name[-15:] for p in (tmp_path / name).glob("*_mask.png")} for name in ("whole", "out"))
+    assert len(whole) == 30
+    assert left < whole
+    assert "000029_mask.png" in left
+    assert f"{30 - len(left)} of 30 frames are missing" in caplog.text
+
+
+def test_bits_of_16_bit_images_can_be_said(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.full((20, 30), 3000, np.uint16)).save(tmp_path / "a.png")
+    arguments = [tmp_path / "a.png", "--save", "mask", "--out"]
+    assert predict(checkpoint, *arguments, tmp_path / "12", "--bits", "12") == 0
+    assert predict(checkpoint, *arguments, tmp_path / "10", "--bits", "10") == 2
+    assert "more than bits=10 can hold; give bits=12" in capsys.readouterr().err
+    assert predict(checkpoint, *arguments, tmp_path / "20", "--bits", "20") == 2

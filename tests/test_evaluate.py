@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,26 @@ def known(tmp_path: Path) -> tuple[Answers, list[Pair]]:
         save(tmp_path / "masks" / f"{name}.png", mask)
     logits = {name: np.where(mask > 0, HARD, -HARD).astype(np.float32) for name, mask in answers.items()}
     return Answers(logits), choose_pairs(tmp_path, names=list(masks))
+
+
+def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> None:
+    """Half of the region lies outside; inside of it the network is right everywhere."""
+    truth = np.zeros((100, 200), np.uint8)
+    truth[20:60, 60:140] = 255
+    save(tmp_path / "images" / "a.png", np.zeros((100, 200, 3), np.uint8))
+    save(tmp_path / "masks" / "a.png", truth)
+    logits = np.where(truth[:, 100:] > 0, HARD, -HARD).astype(np.float32)
+
+    class Cut(Answers):
+        def stream(self, *args: Any, **options: Any) -> Iterator[Segmentation]:
+            for seg in super().stream(*args, **options):
+                yield replace(seg, uncertainty_logits=None, field_of_view=(100, 0, 200, 100))
+
+    (image,) = evaluate(Cut({"a": logits}), choose_pairs(tmp_path)).images
+    assert (image.own.recall, image.own.precision, image.own.iou) == (0.5, 1, 0.5)
+    assert image.small.recall == pytest.approx(0.5, abs=0.02)
+    assert image.small.precision == pytest.approx(1, abs=0.02)
+    assert image.foreground == pytest.approx(40 * 80 / (100 * 200))
 
 
 def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:

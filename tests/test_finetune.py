@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
 
 from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
-from condseg_sdk.errors import DatasetError, ModelNotFoundError, OptionError
+from condseg_sdk.errors import DatasetError, ImageError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
@@ -109,6 +109,29 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     ImageOps.invert(Image.open(mask)).save(mask)
     with pytest.raises(OptionError, match="on other data: images or masks of the same names have changed"):
         finetune(copy, output_dir=run, resume=True)
+
+
+def test_training_evaluation_and_prediction_read_16_bit_images_alike(dataset: Path, tmp_path: Path) -> None:
+    deep = Path(shutil.copytree(dataset, tmp_path / "deep"))
+    for path in (deep / "images").iterdir():
+        gray = np.asarray(Image.open(path))[..., 0]
+        Image.fromarray(np.rint(gray / 255 * 4095).astype(np.uint16)).save(path)
+    options = {**SMALL, "stage1_epochs": 0, "epochs": 1}
+    result = finetune(deep, output_dir=tmp_path / "run", **options)
+    saved = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert saved["settings"]["bits"] == 12
+    assert "greatest value" in saved["reasons"]["bits"]
+    config = json.loads((result.checkpoint_dir / "config.json").read_text())
+    assert config["preprocessing"]["bits"] == result.predictor.preprocessing.bits == 12
+    dark = np.full((70, 90), 200, np.uint16)  # alone it would pass for an image of 8 bits
+    assert result.predictor(dark).bits == 12
+    with pytest.raises(ImageError, match="give bits=16"):
+        result.predictor(np.full((70, 90), 50_000, np.uint16))
+    assert result.predictor(np.full((70, 90), 50_000, np.uint16), bits=16).bits == 16
+    with pytest.raises(DatasetError, match="more than bits=8 can hold"):
+        finetune(deep, output_dir=tmp_path / "other", bits=8, **options)
+    plain = finetune(dataset, output_dir=tmp_path / "plain", **options)
+    assert "bits" not in json.loads((plain.checkpoint_dir / "config.json").read_text())["preprocessing"]
 
 
 def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -256,11 +279,11 @@ def test_the_card_names_the_data(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
-    from condseg_sdk.cli import _parser
+    from condseg_sdk.cli.command import make_parser
 
     arguments = inspect.signature(finetune).parameters
     line = ["finetune", "data", "--out", "run"]
-    parsed = vars(_parser(line).parse_args(line))
+    parsed = vars(make_parser(line).parse_args(line))
     for field in fields(FinetuneSettings):
         assert arguments[field.name].default == field.default, field.name
         assert parsed[field.name] == field.default, field.name
@@ -484,3 +507,16 @@ def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
     assert polyp.attribution is not None
     assert re.search(r"Kvasir-SEG .*\(cc-by-4.0\)$", polyp.attribution)
     assert polyp.preprocessing == Predictor.from_pretrained("condseg-lite-polyp").preprocessing
+
+
+def test_the_field_of_view_is_the_one_asked_for_or_that_of_a_base_that_is_named() -> None:
+    def view(**settings: Any) -> str:
+        return open_base(FinetuneSettings(**settings)).preprocessing.field_of_view
+
+    assert view(base="condseg-lite-polyp") == "endoscopy"
+    assert view() == "none"  # the same weights, and perhaps glands on white glass
+    assert view(base="condseg-lite-polyp", field_of_view="none") == "none"
+    assert view(field_of_view="endoscopy") == "endoscopy"
+    assert view(base="random") == "none"
+    with pytest.raises(OptionError, match="field_of_view='ultrasound'"):
+        FinetuneSettings(field_of_view="ultrasound")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,71 @@ def test_what_is_no_model_says_what_would_be(checkpoint: Path, tmp_path: Path) -
             resolve(revision_less, revision="main")
     with pytest.raises(OptionError, match="leave it out"):
         resolve(checkpoint, revision="main")
+
+
+def test_a_folder_without_a_checkpoint_hides_no_model(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as one with an earlier call's masks, made by `--out condseg-lite-polyp`."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "condseg_sdk")
+    bundled = resolve("condseg-lite-polyp")
+    here = tmp_path / "condseg-lite-polyp"
+    here.mkdir()
+    (here / "frame_mask.png").touch()
+    assert resolve("condseg-lite-polyp") == bundled
+    assert "is no checkpoint, so the known model is meant" in caplog.text
+    assert Predictor.from_pretrained("condseg-lite-polyp", device="cpu").model == "condseg-lite-polyp"
+    with pytest.raises(CheckpointError, match=r"has no config.json"):
+        resolve("./condseg-lite-polyp"), resolve(here)
+    shutil.copytree(checkpoint, here, dirs_exist_ok=True)
+    assert resolve("condseg-lite-polyp").samefile(here)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="for the repository of that name on the Hub give hf://org/name"):
+        resolve("org/name")
+
+
+def test_links_are_taken_by_their_own_names(checkpoint: Path, tmp_path: Path) -> None:
+    """As the Hub's cache has them, whose files have no ending; and links to these links."""
+    snapshot, blobs = tmp_path / "snapshot", tmp_path / "blobs"
+    snapshot.mkdir()
+    blobs.mkdir()
+    for path in checkpoint.iterdir():
+        (blobs / sha256(path.read_bytes())).write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(Path("..", "blobs", sha256(path.read_bytes())))
+    (tmp_path / "polyps.safetensors").symlink_to(snapshot / "model.safetensors")
+    (tmp_path / "polyps").symlink_to("polyps.safetensors")
+    for name in ("snapshot", "snapshot/model.safetensors", "polyps.safetensors", "polyps"):
+        predictor = Predictor.from_pretrained(tmp_path / name, device="cpu")
+        assert predictor.threshold == 0.4
+        assert predictor.model == str(tmp_path / name)
+
+
+def test_what_cannot_be_a_model_says_what_to_give_instead(checkpoint: Path, tmp_path: Path) -> None:
+    run, begun, alone = tmp_path / "run", tmp_path / "begun", tmp_path / "alone"
+    for folder in (run / "stage2", begun / "stage2", alone, tmp_path / "images"):
+        folder.mkdir(parents=True)
+    shutil.copytree(checkpoint, run / "checkpoint")
+    shutil.copy(checkpoint / "model.safetensors", alone / "w.safetensors")
+    (alone / "model.onnx").write_bytes(b"\x08\x0a")
+    for name in ("run/settings.json", "begun/settings.json", "run/stage2/last.ckpt", "begun/stage2/best.ckpt", "a.pth"):
+        (tmp_path / name).write_bytes(b"\x80\x04.")
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    for name, message in {
+        "run": f"give its checkpoint, {run / 'checkpoint'}$",
+        "run/stage2/last.ckpt": f"give its checkpoint {run / 'checkpoint'}$",
+        "begun": "has not finished: go on with it by `condseg finetune ... --resume`",
+        "begun/stage2/best.ckpt": f"finish the run by `condseg finetune ... --resume`, then give {begun / 'checkpoint'}",
+        "alone": f"give its model.onnx itself, {alone / 'model.onnx'}$",
+        "alone/w.safetensors": "put the config.json of its checkpoint there",
+        "images": "has no config.json: give a folder with config.json and model.safetensors",
+        "a.pth": f"`condseg convert {tmp_path / 'a.pth'} FOLDER --network r50 --color-order rgb`",
+        "a.zip": "is an archive: unpack it",
+    }.items():
+        with pytest.raises(CheckpointError, match=message) as caught:
+            resolve(tmp_path / name)
+        assert one_line(caught.value).startswith(str(tmp_path / name))
+    assert resolve(run / "checkpoint") == run / "checkpoint"
 
 
 def entry(content: bytes, **place: Any) -> ManifestEntry:

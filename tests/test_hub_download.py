@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
+import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -299,8 +302,107 @@ def test_without_links_the_hash_is_kept_for_the_next_time_without_a_network(
     with pytest.raises(CheckpointError, match="has sha256"):
         resolve(REPO, local_files_only=True, **options)
     (folder / ".model.safetensors.sha256").unlink()
-    with pytest.raises(CheckpointError, match="pin the commit"):
-        resolve(REPO, local_files_only=True, **options)
+    assert resolve(REPO, local_files_only=True, **options) == folder, "as a folder of the user's own"
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        Predictor.from_pretrained(REPO, local_files_only=True, **options)
+
+
+@pytest.mark.parametrize("kept", ["links resolved", "blobs, too", "snapshots alone"])
+@pytest.mark.parametrize("offline", ["by setting", "by argument", "nobody answers"])
+def test_a_copied_cache_without_links_is_used_without_a_network(
+    kept: str,
+    offline: str,
+    repository: Repository,
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `cp -rL`, a USB stick, an archive or Windows leave it."""
+    commit = resolve(REPO, **options).name
+    copy = shutil.copytree(options["cache_dir"], tmp_path / "stick")  # follows links
+    (stored,) = copy.glob("models--*")
+    if kept == "snapshots alone":
+        shutil.rmtree(stored / "blobs")
+    options = {**options, "cache_dir": copy}
+    if offline == "by setting":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    elif offline == "by argument":
+        options["local_files_only"] = True
+    else:
+        nowhere = "http://127.0.0.1:9"
+        monkeypatch.setattr(constants, "ENDPOINT", nowhere)
+        template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("condseg_sdk.download._sha256_on_the_hub", unreachable)
+    for name in (f"{REPO}@{commit}", *([] if offline == "nobody answers" else [REPO])):
+        assert Predictor.from_pretrained(name, device="cpu", **options).threshold == 0.4
+    if kept == "snapshots alone":
+        return
+    weights = stored / "snapshots" / commit / "model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with pytest.raises(CheckpointError, match="the download is damaged; delete"):
+        resolve(f"{REPO}@{commit}", **options)
+
+
+def unreachable(*_: object) -> str:
+    raise ConnectionError("[Errno 111] Connection refused")
+
+
+def test_the_cache_may_be_read_only(
+    repository: Repository, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without links there is a note to write, which is no reason to fail."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+
+    def refuse(path: Path, write: object) -> None:
+        raise OptionError(f"{path} cannot be written")
+
+    monkeypatch.setattr("condseg_sdk.download.atomic_write", refuse)
+    assert resolve(REPO, **options).is_dir()
+
+
+class InvalidURL(Exception):  # noqa: N818
+    """As httpx names it; the client's httpx may be another copy than the tests' own."""
+
+
+class ProxyError(OSError):
+    """Likewise."""
+
+
+class LocalProtocolError(OSError):
+    """Likewise."""
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(28, "No space left on device"), "free some space, or choose another disk with cache_dir= or HF_HOME"),
+        (PermissionError(13, "Permission denied"), "choose a cache folder that can be written to"),
+        (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), "pip install socksio"),
+        (InvalidURL("Invalid port: 'port'"), "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, and HF_ENDPOINT"),
+        (ProxyError("407 Proxy Authentication Required"), "with user and password where the proxy asks"),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "name their file in SSL_CERT_FILE"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "and HF_ENDPOINT, each of the form http://host:port"),
+        (LocalProtocolError("Illegal header value"), "check the token"),
+        (UnicodeEncodeError("ascii", "hf_\xe4", 3, 4, "ordinal not in range"), "check the token"),
+        (json.JSONDecodeError("Expecting value", "<html>", 0), "what answers is not the Hub: check HF_ENDPOINT"),
+        (socket.gaierror(-2, "Name or service not known"), "try again later"),
+        (RuntimeError("client has been closed"), "try again later"),
+        (KeyError("commit_hash"), "try again later"),
+        (RecursionError("maximum recursion depth exceeded"), "try again later"),
+    ],
+)
+def test_whatever_the_network_stack_raises_is_one_line_with_a_remedy(
+    error: Exception, remedy: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr("condseg_sdk.download.hf_hub_download", fail)
+    with pytest.raises(ModelNotFoundError, match="^org/tiny could not be fetched") as caught:
+        resolve(REPO, **options)
+    assert remedy in one_line(caught.value)
+    assert caught.value.__cause__ is error
 
 
 # Tricks
@@ -501,7 +603,7 @@ def test_a_download_is_checked_before_anything_in_it_is_read(
     repository: Repository, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository.served = {"model.safetensors": bytes(len(repository.files["model.safetensors"]))}
-    monkeypatch.setattr("condseg_sdk.models.pretrained.read_tensors", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr("condseg_sdk.models.pretrained.load_weights", lambda *_: pytest.fail("it was read"))
     with pytest.raises(CheckpointError, match="has sha256"):
         Predictor.from_pretrained(REPO, device="cpu", **options)
     with pytest.raises(CheckpointError, match="has sha256"):

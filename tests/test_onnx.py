@@ -7,10 +7,12 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -250,6 +252,142 @@ def test_metadata_that_is_damaged_is_one_line() -> None:
         read_metadata({CONFIG_KEY: "{}", EXPORT_KEY: "[1]"}, source=SimpleNamespace())
 
 
+def change_graph(change: Any) -> Any:
+    def write(model: onnx.ModelProto, path: Path) -> None:
+        change(model.graph)
+        path.write_bytes(model.SerializeToString())
+
+    return write
+
+
+def change_metadata(key: str, value: Any) -> Any:
+    def write(model: onnx.ModelProto, path: Path) -> None:
+        (entry,) = (entry for entry in model.metadata_props if entry.key == key)
+        entry.value = value(entry.value) if callable(value) else value
+        path.write_bytes(model.SerializeToString())
+
+    return write
+
+
+def edit_json(**changes: Any) -> Any:
+    return lambda text: json.dumps({**json.loads(text), **changes})
+
+
+def add_constant(op: str, inputs: dict[str, np.ndarray[Any, Any]], **attributes: Any) -> Any:
+    """Operations that make gigabytes of a few numbers when ONNX Runtime opens the file."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in inputs.items())
+        graph.node.insert(0, onnx.helper.make_node(op, list(inputs), ["huge"], **attributes))
+        graph.node.insert(1, onnx.helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0))
+        graph.node.append(onnx.helper.make_node("Add", [graph.output[0].name, "most"], ["sum"]))
+
+    return change_graph(change)
+
+
+def widen_initializer(graph: onnx.GraphProto) -> None:
+    graph.initializer[0].dims[0] = 2**31
+
+
+def move_initializer(graph: onnx.GraphProto) -> None:
+    tensor = graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+
+
+def break_convolution(graph: onnx.GraphProto) -> None:
+    node = next(node for node in graph.node if node.op_type == "Conv")
+    next(attribute for attribute in node.attribute if attribute.name == "group").i = 7
+
+
+DAMAGED_FILES: dict[str, tuple[Any, str]] = {
+    "empty": (lambda _, path: path.write_bytes(b""), "is not an export of condseg_sdk"),
+    "no protobuf": (lambda _, path: path.write_bytes(b"\xff" * 100), "is not an ONNX file"),
+    "truncated": (lambda m, path: path.write_bytes(m.SerializeToString()[:-20_000]), "cannot be opened|not an export"),
+    "nested metadata": (change_metadata(CONFIG_KEY, "[" * 100_000), "condseg_config is not JSON of ours .nested too"),
+    "metadata of 5,000 digits": (change_metadata(EXPORT_KEY, "1" * 5000), "of 5000 digits is too large"),
+    "metadata in a list": (change_metadata(CONFIG_KEY, "[1]"), "must be a JSON object"),
+    "opset in text": (change_metadata(EXPORT_KEY, edit_json(opset="18")), "condseg_export must have the keys"),
+    "unknown precision": (change_metadata(EXPORT_KEY, edit_json(precision="int2")), "precision='int2' is unknown"),
+    "newer": (
+        change_metadata(EXPORT_KEY, edit_json(format_version=9, package_version="7.1")),
+        "install condseg_sdk 7.1",
+    ),
+    "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata promise"),
+    "promised output": (
+        change_metadata(EXPORT_KEY, edit_json(uncertainty=True)),
+        "'uncertainty', which its graph lacks",
+    ),
+    "no output": (change_graph(lambda graph: graph.output.pop()), "the output 'mask', which its graph lacks"),
+    "another input": (
+        change_graph(lambda graph: setattr(graph.input[0], "name", "pixels")),
+        "its inputs are .'pixels'",
+    ),
+    "a name in Latin-1": (
+        lambda m, path: path.write_bytes(m.SerializeToString().replace(b"Conv", b"Con\xe4")),
+        "in it is not UTF-8 text",
+    ),
+    "layers that do not fit": (change_graph(break_convolution), "cannot be opened|cannot be run"),
+    "initializer without data": (change_graph(widen_initializer), "is incomplete"),
+    "data in another file": (change_graph(move_initializer), "is in another file"),
+    "gigabytes of a constant": (
+        add_constant("ConstantOfShape", {"shape": np.array([40_000, 40_000], np.int64)}),
+        "'ConstantOfShape' would need more than 1024 MiB",
+    ),
+    "gigabytes of a tile": (
+        add_constant("Tile", {"one": np.ones(8, np.float32), "times": np.array([2**28], np.int64)}),
+        "'Tile' would need more than 1024 MiB",
+    ),
+    "gigabytes of unknown size": (
+        add_constant("NonZero", {"ones": np.ones((8, 8), np.float32)}),
+        "the size of the constant 'huge' is unknown",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_FILES)
+def test_a_damaged_file_is_refused_when_it_is_opened(damage: str, files: dict[str, Path], tmp_path: Path) -> None:
+    write, message = DAMAGED_FILES[damage]
+    path = tmp_path / "model.onnx"
+    write(onnx.load(files["static"]), path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Predictor.from_pretrained(path, device="cpu", threads=1)
+    text = str(caught.value)
+    assert text.startswith(str(path))
+    assert len(text.splitlines()) == 1
+    assert len(text) < 700
+
+
+def test_what_onnxruntime_raises_in_a_prediction_names_the_file(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Predictor.from_pretrained(files["static"], device="cpu", threads=1)
+    reasons = {
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code": (CheckpointError, r"cannot be run \(1 : FAIL"),
+        "BFCArena::AllocateRawInternal Available memory": (OptionError, "lower batch_size"),
+    }
+    for text, (kind, message) in reasons.items():
+
+        def fail(*_: object, text: str = text) -> None:
+            raise RuntimeError(text)
+
+        monkeypatch.setattr(opened._runtime, "_run", fail)
+        with pytest.raises(kind, match=message) as caught:
+            opened(IMAGES[0])
+        assert str(files["static"]) in str(caught.value)
+
+
+def test_a_file_is_found_under_any_name(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(files["static"].read_bytes())
+    (tmp_path / "model.onnx").symlink_to("blob")
+    (tmp_path / "polyps").symlink_to("model.onnx")
+    for name in ("model.onnx", "polyps", "blob"):
+        opened = Predictor.from_pretrained(tmp_path / name, device="cpu", threads=1)
+        assert opened.model == str(tmp_path / name)
+        assert pickle.loads(pickle.dumps(opened)).providers == opened.providers
+
+
 def test_preprocessing_inside_answers_as_the_predictor_does(files: dict[str, Path], predictor: Predictor) -> None:
     session = onnxruntime.InferenceSession(files["preprocessing"], providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
@@ -292,6 +430,32 @@ def test_preprocessing_nodes_do_what_preprocessing_does(color_order: Any, interp
         expected = 1 / (1 + np.exp(-restore(wanted(image)[0], size).astype(np.float64)))
         level = wanted.scale / min(wanted.std)  # of a pixel, in the network's input; a sigmoid's slope is at most 1/4
         assert np.abs(got - expected).max() <= level / 4 + 1e-6
+
+
+def test_the_field_of_view_is_an_input_of_a_graph_with_preprocessing(checkpoint: Path, tmp_path: Path) -> None:
+    own = Predictor.from_pretrained(checkpoint, device="cpu")
+    wanted = replace(own.preprocessing, field_of_view="endoscopy")
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu", preprocessing=wanted)
+    frame = np.zeros((90, 160, 3), np.uint8)
+    coarse = np.random.default_rng(0).integers(90, 255, (6, 6, 3), np.uint8)
+    frame[10:80, 60:150] = cv2.resize(coarse, (90, 70), interpolation=cv2.INTER_CUBIC)
+    predictor.export_onnx(tmp_path / "box.onnx", preprocessing=True, uncertainty=True, images=[frame])
+    session = onnxruntime.InferenceSession(tmp_path / "box.onnx", providers=["CPUExecutionProvider"])
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()][1] == ("field_of_view", "tensor(int64)", [4])
+    assert "x0, y0, x1, y1" in session.get_modelmeta().custom_metadata_map["condseg_field_of_view"]
+    seg = predictor(frame, uncertainty=True)
+    assert seg.field_of_view is not None
+    boxes = {"found": (seg, seg.field_of_view), "whole": (own(frame, uncertainty=True), (0, 0, 160, 90))}
+    for expected, box in boxes.values():
+        maps = session.run(None, {"image": frame, "field_of_view": np.array(box, np.int64)})
+        for got, values in zip(maps, (expected.probability, expected.uncertainty), strict=True):
+            np.testing.assert_allclose(got, values, atol=0.03)
+            assert (got[values == 0] == 0).all()
+
+    predictor.export_onnx(tmp_path / "plain.onnx")  # here this package cuts and fills up
+    again = Predictor.from_pretrained(tmp_path / "plain.onnx", device="cpu")
+    assert again.preprocessing == wanted
+    np.testing.assert_allclose(again(frame).probability, seg.probability, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from condseg_sdk import CondsegError, ImageError, Preprocessing, Segmentation
+from condseg_sdk import CheckpointError, CondsegError, ImageError, Preprocessing, Segmentation
 from condseg_sdk.images import read_image
 from condseg_sdk.pipeline import Named, Pipeline, Request
 from condseg_sdk.runtimes.base import Maps
@@ -94,6 +94,18 @@ def test_one_image_is_answered_in_the_callers_thread() -> None:
     seg = pipeline(runtime).answer_one(next(frames(1, start=7)))
     assert round(float(seg.logits.mean())) == 7
     assert runtime.threads == {threading.get_ident()}
+
+
+def test_numbers_that_are_none_name_the_model_and_the_image() -> None:
+    class Damaged(Watched):
+        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+            return Maps(np.full((len(batch), SIZE, SIZE), np.nan, np.float32), None)
+
+    named = Named(np.zeros((40, 50, 3), np.uint8), "frame.png")
+    with pytest.raises(
+        CheckpointError, match=r"the model answered NaN or infinity for frame\.png; its weights are damaged"
+    ):
+        pipeline(Damaged()).answer_one(named)
 
 
 def test_an_error_comes_after_the_answers_before_it() -> None:

@@ -7,7 +7,9 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -252,3 +254,121 @@ def test_import_loads_no_training_stack() -> None:
         "print([m for m in ('lightning', 'kornia', 'matplotlib', 'torchmetrics', 'onnxruntime') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def deep(folder: Path, bits: int) -> Path:
+    """Images of so many bits in 16: a dark one, and one whose brightest pixel is white."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name, top in (("dark", 60), ("bright", 255)):
+        coarse = Image.fromarray(rng.integers(0, top, (6, 8, 3), np.uint8)).resize((70, 50))
+        pixels = np.asarray(coarse).copy()
+        pixels[0, 0] = top
+        values = np.rint(pixels / 255 * (2**bits - 1)).astype(np.uint16)
+        cv2.imwrite(str(folder / f"{name}.png"), values[..., ::-1])
+        Image.fromarray(pixels).save(folder / f"{name}.bmp")
+    return folder
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_a_set_of_16_bit_images_is_read_with_the_bits_of_its_brightest(
+    predictor: Predictor, tmp_path: Path, bits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = deep(tmp_path / "deep", bits)
+    with caplog.at_level(logging.WARNING, "condseg_sdk"):
+        together = predictor(f"{folder}/*.png")
+    assert [seg.bits for seg in together] == [bits, bits]
+    assert (f"{bits} bits (white is {2**bits - 1})" in caplog.text) == (bits < 16)
+    for seg in together:
+        path = folder / Path(seg.name).name
+        eight = predictor(path.with_suffix(".bmp"))
+        assert difference(seg, eight) < 0.05
+        assert difference(predictor(path, bits=bits), seg) < TOLERANCE
+        drawn = np.asarray(seg.overlay(alpha=0.0)).astype(int) - np.asarray(eight.overlay(alpha=0.0))
+        assert np.median(np.abs(drawn)) <= 1  # the overlay is as bright as the image
+    assert [seg.bits for seg in predictor.stream(iter([folder / "bright.png"]), bits=16)] == [16]
+    for wrong in (7, "12", True):
+        with pytest.raises(OptionError, match="bits="):
+            predictor(folder, bits=wrong)  # type: ignore[arg-type]
+
+
+def test_frames_of_a_video_have_numbers_and_a_pattern_means_several_videos(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        writer = cv2.VideoWriter(str(tmp_path / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+        for level in range(3):
+            writer.write(np.full((48, 64, 3), 50 * level, np.uint8))
+        writer.release()
+    segs = list(predictor.stream(str(tmp_path / "*.avi")))
+    assert [seg.frame for seg in segs] == [0, 1, 2, 0, 1, 2]
+    assert segs[3].name == f"{tmp_path / 'b.avi'} frame 0"
+    assert predictor(np.zeros((8, 8), np.uint8)).frame is None
+
+
+class TestFieldOfView:
+    """A checkpoint that looks for the endoscope's picture, on frames with a margin and a guide box."""
+
+    BOX = (100, 20, 220, 140)
+
+    @pytest.fixture
+    def looking(self, checkpoint: Path) -> Predictor:
+        own = Predictor.from_pretrained(checkpoint, device="cpu").preprocessing
+        wanted = replace(own, field_of_view="endoscopy")
+        return Predictor.from_pretrained(checkpoint, device="cpu", preprocessing=wanted)
+
+    @staticmethod
+    def frame(seed: int = 0, light: float = 1.0) -> NDArray[np.uint8]:
+        frame = np.zeros((160, 240, 3), np.uint8)
+        coarse = np.random.default_rng(seed).integers(90, 255, (6, 6, 3), np.uint8)
+        frame[20:140, 100:220] = np.asarray(Image.fromarray(coarse).resize((120, 120))) * light
+        frame[110:150, 10:60] = (45, 183, 142)
+        return frame
+
+    def inside(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        left, top, right, bottom = self.BOX
+        return np.ascontiguousarray(frame[top:bottom, left:right])
+
+    @pytest.mark.parametrize("options", [{}, {"tta": True}, {"tile": 64}, {"tile": 64, "tta": True}])
+    def test_the_prediction_is_that_of_the_picture_alone(
+        self, looking: Predictor, predictor: Predictor, options: dict[str, Any]
+    ) -> None:
+        frame = self.frame()
+        seg = looking(frame, uncertainty=True, **options)
+        alone = predictor(self.inside(frame), uncertainty=True, **options)
+        assert seg.field_of_view == self.BOX
+        assert seg.mask.shape == (160, 240)
+        assert 0 < seg.area == alone.area
+        for name in ("probability", "doubt", "uncertainty"):
+            wanted = np.zeros((160, 240), np.float32)
+            wanted[20:140, 100:220] = getattr(alone, name)
+            np.testing.assert_allclose(getattr(seg, name), wanted, atol=TOLERANCE)
+
+    def test_images_without_a_margin_are_predicted_as_ever(
+        self, looking: Predictor, predictor: Predictor, folder: Path
+    ) -> None:
+        for one, other in zip(looking(folder), predictor(folder), strict=True):
+            assert one.field_of_view is None
+            assert difference(one, other) == 0
+
+    def test_it_travels_in_a_pickle(self, looking: Predictor) -> None:
+        copy = pickle.loads(pickle.dumps(looking))
+        assert difference(copy(self.frame()), looking(self.frame())) < TOLERANCE
+
+    def test_a_video_keeps_it_where_frames_are_dark(self, looking: Predictor, tmp_path: Path) -> None:
+        path = tmp_path / "clip.avi"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (240, 160))
+        for light in (1.0, 0.9, 0.0, 0.0, 1.0):
+            writer.write(self.frame(light=light)[..., ::-1])
+        writer.release()
+        segs = list(looking.stream(path))
+        assert len({seg.field_of_view for seg in segs}) == 1
+        assert difference(segs[0], looking(segs[0].source)) < TOLERANCE
+        as_images = [looking(segs[number].source).field_of_view for number in (1, 4)]
+        assert all(box is not None and np.abs(np.subtract(box, self.BOX)).max() <= 4 for box in as_images)
+        assert looking(segs[2].source).field_of_view is None
+
+    def test_images_of_a_stream_are_no_video(self, looking: Predictor) -> None:
+        full = np.full((160, 240, 3), 120, np.uint8)
+        boxes = [seg.field_of_view for seg in looking.stream([self.frame(), full, self.frame()])]
+        assert boxes == [self.BOX, None, self.BOX]

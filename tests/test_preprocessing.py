@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condseg_sdk.errors import CheckpointError, OptionError
-from condseg_sdk.preprocessing import Preprocessing, restore
+from condseg_sdk.preprocessing import OUTSIDE, Preprocessing, restore
 
 SIDES = st.one_of(st.integers(1, 60), st.sampled_from([1, 7, 500]))
 SIZES = st.tuples(SIDES, SIDES)
@@ -24,6 +24,7 @@ UNUSUAL = Preprocessing(
     mean=(1.0, 2.0, 3.0),
     std=(4.0, 5.0, 6.0),
     interpolation="area",
+    field_of_view="endoscopy",
 )
 
 
@@ -102,17 +103,42 @@ class TestResize:
         assert Preprocessing(size=(8, 9)).resize(image) is image
 
 
+class TestFieldOfView:
+    FRAME = np.zeros((120, 200, 3), np.uint8)
+    FRAME[10:110, 60:180] = np.random.default_rng(0).integers(60, 255, (100, 120, 3), np.uint8)
+
+    def test_the_network_sees_what_lies_in_it(self) -> None:
+        preprocessing = Preprocessing((32, 32), field_of_view="endoscopy")
+        box = preprocessing.find_field_of_view(self.FRAME)
+        assert box == (60, 10, 180, 110)
+        inside = np.ascontiguousarray(self.FRAME[10:110, 60:180])
+        np.testing.assert_array_equal(preprocessing(self.FRAME), Preprocessing((32, 32))(inside))
+
+    def test_without_one_the_network_sees_everything(self) -> None:
+        preprocessing = Preprocessing((32, 32))
+        assert preprocessing.find_field_of_view(self.FRAME) is None
+        np.testing.assert_array_equal(
+            preprocessing(self.FRAME), preprocessing.normalize(preprocessing.resize(self.FRAME))
+        )
+
+
 class TestConfig:
     @pytest.mark.parametrize("preprocessing", [Preprocessing(size=(256, 256)), UNUSUAL])
     def test_round_trip_through_json(self, preprocessing: Preprocessing) -> None:
         assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
 
-    @pytest.mark.parametrize("key", UNUSUAL.to_dict())
+    @pytest.mark.parametrize("key", set(UNUSUAL.to_dict()) - {"field_of_view"})
     def test_no_key_may_be_missing(self, key: str) -> None:
         values = UNUSUAL.to_dict()
         del values[key]
         with pytest.raises(CheckpointError, match=key):
             Preprocessing.from_dict(values)
+
+    def test_without_a_field_of_view_it_is_written_as_before_there_was_one(self) -> None:
+        values = Preprocessing((8, 8)).to_dict()
+        assert "field_of_view" not in values
+        assert Preprocessing.from_dict(values).field_of_view == "none"
+        assert UNUSUAL.to_dict()["field_of_view"] == "endoscopy"
 
     @pytest.mark.parametrize("values", [{**UNUSUAL.to_dict(), "letterbox": True}, None, "rgb", {}])
     def test_no_key_may_be_unknown(self, values: object) -> None:
@@ -139,6 +165,8 @@ class TestConfig:
             ("std", (1, 1, 0)),
             ("std", (1, 1, -1)),
             ("interpolation", "cubic"),
+            ("field_of_view", "ultrasound"),
+            ("field_of_view", None),
         ],
     )
     def test_values_that_are_not_allowed(self, key: str, value: object) -> None:
@@ -167,3 +195,28 @@ class TestRestore:
         answer = restore(np.ones((64, 64), np.float32), (3, 40_000))
         assert answer.shape == (3, 40_000)
         assert answer.min() == answer.max() == 1
+
+    def test_outside_of_the_field_of_view_there_is_nothing(self) -> None:
+        answer = restore(np.array([[0, 4]], np.float32), (3, 7), (2, 1, 6, 2))
+        assert answer[1, 2:6].tolist() == [0, 1, 3, 4]
+        answer[1, 2:6] = OUTSIDE
+        assert (answer == OUTSIDE).all()
+
+    @given(size=SIZES, target=SIZES, box=st.tuples(*[st.floats(0, 1)] * 4))
+    @settings(deadline=None, max_examples=80)
+    def test_the_field_of_view_is_where_it_was_at_another_size(
+        self, size: tuple[int, int], target: tuple[int, int], box: tuple[float, ...]
+    ) -> None:
+        left, right = sorted(edge * target[1] for edge in box[:2])
+        top, bottom = sorted(edge * target[0] for edge in box[2:])
+        answer = restore(np.full(size, 3, np.float32), target, (left, top, right, bottom))
+        x, y = np.arange(target[1]) + 0.5, np.arange(target[0]) + 0.5
+        inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))[None]
+        assert (answer.shape, answer.dtype) == (target, np.float32)
+        np.testing.assert_allclose(answer, np.where(inside, 3, OUTSIDE), atol=1e-4)
+
+    def test_edges_between_pixels_by_hand(self) -> None:
+        # Steps of one from pixel to pixel; the field of view begins a quarter of a pixel further right.
+        ramp = np.arange(8, dtype=np.float32)[None]
+        assert restore(ramp, (1, 12), (2, 0, 10, 1))[0, 2:10].tolist() == list(range(8))
+        np.testing.assert_allclose(restore(ramp, (1, 12), (2.25, 0, 10.25, 1))[0, 3:10], np.arange(7) + 0.75, atol=1e-5)

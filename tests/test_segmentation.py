@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -305,3 +306,44 @@ def test_pickled_with_any_source(tmp_path: Path) -> None:
 def test_repr_is_short() -> None:
     text = repr(from_mask(np.zeros((300, 400), bool), name="frame.jpg"))
     assert text == "Segmentation(size=(300, 400), threshold=0.5, name='frame.jpg')"
+
+
+class TestFieldOfView:
+    SEG = Segmentation(
+        np.array([[-4, 4]], np.float32),
+        (4, 8),
+        threshold=0.5,
+        source=np.zeros((4, 8), np.uint8),
+        name="frame",
+        uncertainty_logits=np.ones((1, 2), np.float32),
+        field_of_view=(2, 1, 6, 3),
+    )
+
+    def test_outside_of_it_every_map_is_zero(self) -> None:
+        outside = np.ones((4, 8), bool)
+        outside[1:3, 2:6] = False
+        for values in (self.SEG.probability, self.SEG.doubt, self.SEG.uncertainty):
+            assert (values[outside] == 0).all()
+            assert (values[~outside] > 0).all()
+        assert not self.SEG.mask[outside].any()
+
+    def test_outlines_lie_in_the_image(self) -> None:
+        assert self.SEG.area == 4
+        assert self.SEG.boxes().tolist() == [[4, 1, 6, 3]]
+        assert self.SEG.to_dict()["field_of_view"] == [2, 1, 6, 3]
+        assert self.SEG.to_dict()["regions"][0]["polygon"] == [[4, 1], [4, 3], [6, 3], [6, 1]]
+
+    def test_it_survives_a_pickle(self) -> None:
+        copy = pickle.loads(pickle.dumps(self.SEG))
+        np.testing.assert_array_equal(copy.probability, self.SEG.probability)
+
+    def test_at_another_size_it_is_the_same_part_of_the_image(self) -> None:
+        other = self.SEG.resized((12, 16))
+        assert other.field_of_view == (4, 3, 12, 9)
+        assert other.boxes().tolist() == [[8, 3, 12, 9]]
+        assert replace(self.SEG, field_of_view=None).resized((12, 16)).field_of_view is None
+
+    @pytest.mark.parametrize("box", [(0, 0, 9, 4), (-1, 0, 8, 4), (3, 0, 3, 4), (0, 3, 8, 2)])
+    def test_it_must_lie_in_the_image(self, box: tuple[int, int, int, int]) -> None:
+        with pytest.raises(OptionError, match="frame: field_of_view"):
+            replace(self.SEG, field_of_view=box)

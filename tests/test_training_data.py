@@ -87,3 +87,41 @@ def test_sixteen_bit_masks_of_zero_and_one_reach_the_network(tmp_path: Path) -> 
     image = save(tmp_path / "a.png", picture("a"))
     mask = save(tmp_path / "a_mask.png", (region() > 0).astype(np.uint16))
     assert CachedPairs([Pair("a", image, mask)], Preprocessing((20, 30)))[0][1].sum() == 96
+
+
+class TestFieldOfView:
+    """Two recorded frames; the region of the second one lies in the second picture."""
+
+    @pytest.fixture
+    def pairs(self, tmp_path: Path) -> list[Pair]:
+        frame, mask = np.zeros((120, 200, 3), np.uint8), np.zeros((120, 200), np.uint8)
+        frame[10:110, 60:180] = np.random.default_rng(0).integers(60, 255, (100, 120, 3), np.uint8)
+        for name, columns in (("inside", slice(60, 120)), ("outside", slice(10, 40))):
+            truth = mask.copy()
+            truth[10:60, columns] = 255
+            save(tmp_path / "images" / f"{name}.png", frame)
+            save(tmp_path / "masks" / f"{name}.png", truth)
+        return find_pairs(tmp_path)
+
+    def test_images_and_masks_are_cut_alike(self, pairs: list[Pair]) -> None:
+        preprocessing = Preprocessing((20, 24), field_of_view="endoscopy")
+        image, mask = CachedPairs(pairs, preprocessing)[0]
+        pixels, truth = load_pair(pairs[0])
+        np.testing.assert_array_equal(
+            image.permute(1, 2, 0).numpy(), preprocessing.resize(np.ascontiguousarray(pixels[10:110, 60:180]))
+        )
+        wanted = np.zeros((20, 24), np.uint8)
+        wanted[:10, :12] = 1
+        np.testing.assert_array_equal(mask[0].numpy(), wanted)
+        assert truth.sum() == 50 * 60
+
+    def test_foreground_that_is_cut_is_named(self, pairs: list[Pair], caplog: pytest.LogCaptureFixture) -> None:
+        items = CachedPairs(pairs, Preprocessing((20, 24), field_of_view="endoscopy"))
+        assert items[1][1].sum() == 0
+        assert [record.message for record in caplog.records] == [
+            "in 1 of 2 images part of the foreground lies outside of the field of view that was found and is not seen, "
+            "first in outside: look at them, and train with field_of_view='none' if they are many"
+        ]
+        caplog.clear()
+        CachedPairs(pairs, Preprocessing((20, 24)))
+        assert not caplog.records

@@ -811,3 +811,10 @@ def test_unique_names_take_only_as_much_of_the_path_as_they_need() -> None:
     assert unique_names([Path("/d/a/1.png"), Path("/d/b/1.png")]) == ["a/1", "b/1"]
     assert unique_names([Path("/d/1.png"), Path("/d/1.jpg")]) == ["1.png", "1.jpg"]
     assert unique_names([Path("1.png")]) == ["1"]
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "a\0b.json", "x" * 300 + ".csv", "\udce9.json", ""])
+def test_any_text_is_a_path_that_does_not_exist(path: str) -> None:
+    for masks in (None, path):
+        with pytest.raises((DatasetError, OptionError)):
+            open_dataset(path or "nowhere", masks=masks)

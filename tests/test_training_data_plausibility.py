@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from test_training_data_annotations import write
 from training_sets import make_set, picture, region, save
 
@@ -127,3 +130,28 @@ def test_a_huge_mask_is_one_error_of_the_check(tmp_path: Path, size: tuple[int, 
     (tmp_path / "masks" / "b.pgm").write_bytes(header)
     (problem,) = check_dataset(open_dataset(tmp_path)).errors
     assert "b.pgm" in problem.line()
+
+
+MEASURED = """
+import resource, sys
+from condseg_sdk.training.data import check_dataset, open_dataset
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+report = check_dataset(open_dataset(sys.argv[1]))
+assert sum(report.mask_kinds.values()) == 4, report
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss")
+def test_large_pairs_are_read_one_after_the_other_and_leave_nothing_behind(tmp_path: Path) -> None:
+    side = 6000  # 36 megapixels, of which Pillow keeps four bytes each
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    mask = Image.new("L", (side, side))
+    mask.paste(255, (2000, 2000, 4000, 3000))
+    for name in "abcd":
+        Image.new("RGB", (side, side), "red").save(tmp_path / "images" / f"{name}.png", compress_level=1)
+        mask.save(tmp_path / "masks" / f"{name}.png", compress_level=1)
+    ran = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < 600

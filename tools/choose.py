@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from condseg_sdk.field_of_view import scale_box
 from condseg_sdk.images import load_image
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import Preprocessing, restore
@@ -38,7 +39,8 @@ def mean_ious(
         with torch.inference_mode():
             logits = network(torch.from_numpy(preprocessing(image))[None]).mask[0, 0].numpy()
         levels = np.log(THRESHOLDS / (1 - THRESHOLDS))
-        at_paper_size = restore(logits, PAPER_SIZE)
+        box = scale_box(preprocessing.find_field_of_view(image), image.shape[:2], PAPER_SIZE)
+        at_paper_size = restore(logits, PAPER_SIZE, box)
         totals += [score(at_paper_size >= level, mask).iou for level in levels]
     return totals / len(images)
 

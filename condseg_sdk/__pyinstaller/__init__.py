@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from condseg_sdk.cli import COMMANDS
+from condseg_sdk.cli.command import COMMANDS
 
 __all__ = ["get_data_files", "get_hidden_imports", "get_hook_dirs"]
 
@@ -38,5 +38,5 @@ def get_data_files() -> list[tuple[str, str]]:
 
 
 def get_hidden_imports() -> list[str]:
-    """The modules of the command line, which `condseg_sdk.cli` imports by name."""
+    """The modules of the command line, which `condseg_sdk.cli.command` imports by name."""
     return [f"condseg_sdk.cli.{command}" for command in COMMANDS]

@@ -1,31 +1,14 @@
 """The `condseg` command: one module a subcommand, each with `configure` (its arguments) and `run`.
 
-Nothing is computed here; what the commands do is in the modules they call.
+This module loads nothing, so that Ctrl-C is taken care of before anything is loaded. Nothing is computed here; what the
+commands do is in the modules they call.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-import sys
-from collections.abc import Sequence
-from importlib import import_module
-
-from condseg_sdk.cli import interrupts
-from condseg_sdk.cli.console import prepare_console, write_error
-from condseg_sdk.errors import CondsegError
-
-COMMANDS = {
-    "predict": "segment images, folders or videos",
-    "models": "list the checkpoints and encoders that have names",
-    "export": "write a checkpoint as ONNX",
-    "benchmark": "measure speed, memory and agreement on this machine",
-    "finetune": "train on images and masks of your own",
-    "evaluate": "measure a checkpoint on images with masks",
-    "convert": "make a checkpoint of the authors' .pth file",
-    "push": "publish a checkpoint on the Hugging Face Hub",
-}
+TYPE_CHECKING = False  # typing takes a while to load
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,60 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         2 an error, told in one line on stderr, 130 and 143 ended by Ctrl-C and SIGTERM.
     """
     if arguments is None:
-        prepare_console()
+        from condseg_sdk.cli import interrupts
+
         interrupts.install()
-    code = _run(sys.argv[1:] if arguments is None else list(arguments))
-    if arguments is None and (reason := write_error()) is not None:
-        print(f"condseg: the output above is incomplete: it could not be printed ({reason})", file=sys.stderr)
-        return code or 1
-    return code
+    from condseg_sdk.cli.command import run
 
-
-def _run(arguments: list[str]) -> int:
-    try:
-        _check_working_folder()
-        options = _parser(arguments).parse_args(arguments)
-        logging.basicConfig(format="condseg: %(message)s", level=logging.WARNING)
-        code: int = options.run(options)
-        return code
-    except CondsegError as error:
-        print(f"condseg: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # of the machine, not of what was asked for: no memory for a process, no temporary folder
-        print(f"condseg: error: {_reason(error)}; free space or memory, or check permissions", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("condseg: error: out of memory; lower --batch-size, or use smaller images", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print(f"{interrupts.STOPPED}; {error}" if str(error) else interrupts.STOPPED, file=sys.stderr)
-        return interrupts.exit_code()
-
-
-def _reason(error: OSError) -> str:
-    if error.filename is None:
-        return " ".join((error.strerror or str(error)).splitlines())
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"
-
-
-def _check_working_folder() -> None:
-    """Libraries ask for the current folder while they load, and fail without one."""
-    try:
-        os.getcwd()  # noqa: PTH109 - cheaper than pathlib here
-    except OSError as error:
-        raise CondsegError("the current folder does not exist any more; change to another one (cd)") from error
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser, with the arguments of only those commands that are named: their modules take time to load."""
-    parser = argparse.ArgumentParser(
-        prog="condseg", description="Segment medical images with ConDSeg. Not a medical device: for research only."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
-        if name in arguments:
-            module = import_module(f"condseg_sdk.cli.{name}")
-            module.configure(command)
-            command.set_defaults(run=module.run)
-    return parser
+    return run(arguments)

@@ -21,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "at 256x256 as in the paper and at the images' own size (docs/evaluation.md)."
     )
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
-    parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
-    parser.add_argument("--masks", help="folder of masks, or COCO file, that stands apart from the images")
+    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
+    parser.add_argument("--masks", help="folder of masks, or annotation file, that stands apart from the images")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
     which.add_argument("--part", choices=PARTS, help="only this part, as the data or the checkpoint's run names it")

@@ -11,12 +11,13 @@ from typing import Any, get_args
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import check_output_folder
 from condseg_sdk.errors import OptionError
+from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.settings import HELP as SETTINGS_HELP
 from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
 
 DATA = {
-    "masks": "folder of masks, or COCO file, that stands apart from the images",
+    "masks": "folder of masks, or annotation file, that stands apart from the images",
     "train_list": "text file with the names to train on, one a line",
     "val_list": "the same for the validation part",
     "groups": "CSV column, or regular expression whose first bracket finds the group (patient) in a name",
@@ -25,7 +26,12 @@ CARD = {
     "license": "of the weights, for the model card: a name of the Hub's, such as cc-by-4.0",
     "attribution": "whom the model card names for the data",
 }
-CHOICES: dict[str, Any] = {"schedule": Schedule, "precision": Precision, "augmentation": Augmentation}
+CHOICES: dict[str, Any] = {
+    "schedule": Schedule,
+    "precision": Precision,
+    "augmentation": Augmentation,
+    "field_of_view": FieldOfView,
+}
 KINDS = {"int | None": int, "int": int, "float | None": float, "float": float}
 
 
@@ -34,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Check a set of images and masks, then train on it: stage 2 of the paper, after stage 1 with --stage1-epochs. "
         "What is not said is chosen from data and machine, and printed with its reason."
     )
-    parser.add_argument("data", help="folder, CSV or COCO file with images and masks (docs/data.md)")
+    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", help="folder of the run; the checkpoint appears in OUT/checkpoint")
     target.add_argument("--check", action="store_true", help="stop after the check of the data, exit code 2 on errors")

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import Literal
 
-from condseg_sdk.files import remove_parts
+TYPE_CHECKING = False  # typing takes a while to load
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Literal
 
 __all__ = ["STOPPED", "Stop", "deferred", "exit_code", "install", "raising"]
 
@@ -88,7 +90,8 @@ def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - wha
             raise KeyboardInterrupt
         os._exit(128 + number)
     if _received is not None or _mode == "end":
-        remove_parts()
+        if (files := sys.modules.get("condseg_sdk.files")) is not None:
+            files.remove_parts()
         _say(STOPPED)
         os._exit(128 + number)
     _received = number

@@ -71,7 +71,7 @@ class _Work:
         request: Arguments of `Predictor.stream`.
         skip: Whether an image that fails costs only itself.
         done: For each image that is on the disk its output and whether it has a region.
-        skipped: What failed.
+        skipped: What failed, each with the source or the output it concerns.
         damaged: Videos of which frames are missing, which the log has told.
     """
 
@@ -81,7 +81,7 @@ class _Work:
     request: dict[str, Any]
     skip: bool
     done: list[tuple[Path, bool]] = field(default_factory=list)
-    skipped: list[CondsegError] = field(default_factory=list)
+    skipped: list[tuple[Any, CondsegError]] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
 
     def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
@@ -102,8 +102,8 @@ class _Work:
                 self.damaged.append(path)
 
     def _stream(self, source: Any) -> Iterator[Segmentation]:
-        def skip(_: Any, error: CondsegError) -> None:
-            self.skipped.append(error)
+        def skip(failed: Any, error: CondsegError) -> None:
+            self.skipped.append((failed, error))
 
         return self.predictor.stream(source, **self.request, on_error=skip if self.skip else "raise")
 
@@ -117,7 +117,7 @@ class _Work:
         except CondsegError as error:
             if not self.skip:
                 raise
-            self.skipped.append(error)
+            self.skipped.append((base, error))
         else:
             self.done.append((base, not seg.is_empty))
 
@@ -125,12 +125,12 @@ class _Work:
         """Say what was done and what was not; the exit code."""
         found = sum(has_region for _, has_region in self.done)
         print(f"{len(self.done)} segmented on {self.predictor.device}, {found} with a region; files in {out}")
-        for error in self.skipped:
+        for _, error in self.skipped:
             print(f"skipped: {error}", file=sys.stderr)
         if not stopped:
             return 1 if self.skipped or self.damaged else 0
-        done = {base for base, _ in self.done}
-        left = [image for image, base in self.outputs.images.items() if base not in done]
+        over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped if isinstance(failed, Path)}
+        left = [image for image, base in self.outputs.images.items() if not {image, base} & over]
         parts = [f"{len(left)} of {len(self.outputs.images)} images, such as {left[0]}"] if left else []
         parts += [f"the rest of {video}" for video in self.outputs.videos]
         print(f"{interrupts.STOPPED}; not segmented: {', '.join(parts) or 'nothing'}", file=sys.stderr)

@@ -111,6 +111,9 @@ def _facts(config: CheckpointConfig) -> str:
         "Network": f"ConDSeg, encoder {config.network.get('encoder', 'resnet50')}; one kind of region, binary",
         "Data seen in training": provenance.get("data", "not recorded"),
         "Input": f"{width}x{height} pixels, {preprocessing.color_order.upper()}; images are squashed to it",
+        "Field of view": "the endoscope's picture: margins, text and small pictures beside it are cut off first"
+        if preprocessing.field_of_view == "endoscopy"
+        else None,
         "Threshold": f"{config.threshold:g}",
         "License": provenance.get("license", "not recorded"),
         "Attribution": provenance.get("attribution"),

@@ -14,7 +14,7 @@ from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: the preprocessing has no field of view. Written where it has none, for older releases
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
 
 
@@ -56,8 +56,9 @@ class CheckpointConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json; `from_dict` reads it back."""
-        values = {"format_version": FORMAT_VERSION, **asdict(self)}
-        return {**values, "preprocessing": self.preprocessing.to_dict()}
+        preprocessing = self.preprocessing.to_dict()
+        version = FORMAT_VERSION if "field_of_view" in preprocessing else 1
+        return {"format_version": version, **asdict(self), "preprocessing": preprocessing}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CheckpointConfig:
@@ -74,10 +75,16 @@ class CheckpointConfig:
                 f"format version {version} is newer than this release reads ({FORMAT_VERSION}): "
                 f"install condseg_sdk {_writer(values)} or later"
             )
-        if version != FORMAT_VERSION or set(values) != set(KEYS):
+        if type(version) is not int or version not in (1, FORMAT_VERSION) or set(values) != set(KEYS):
             raise CheckpointError(
-                f"the keys must be {', '.join(KEYS)} with format_version {FORMAT_VERSION}, "
+                f"the keys must be {', '.join(KEYS)} with format_version 1 or {FORMAT_VERSION}, "
                 f"not {reprlib.repr(list(values))} with {reprlib.repr(version)}"
+            )
+        preprocessing = values["preprocessing"]
+        if isinstance(preprocessing, Mapping) and ("field_of_view" in preprocessing) != (version > 1):
+            raise CheckpointError(
+                f"format_version {version} does not go with preprocessing that has {'no' if version > 1 else 'a'} "
+                "field_of_view: save the checkpoint again"
             )
         try:
             return cls(

@@ -18,7 +18,7 @@ from condseg_sdk.models.config import CheckpointConfig
 from condseg_sdk.options import check_flags, check_integer, check_path
 from condseg_sdk.provenance import seal_onnx
 from condseg_sdk.runtimes.metadata import ExportInfo, OnnxPrecision, write_metadata
-from condseg_sdk.runtimes.onnx_preprocessing import add_preprocessing
+from condseg_sdk.runtimes.onnx_preprocessing import BOX_HELP, BOX_KEY, add_preprocessing
 from condseg_sdk.runtimes.quantize import to_float16, to_int8
 from condseg_sdk.runtimes.trace import trace
 from condseg_sdk.runtimes.verify import Agreement, verify_export
@@ -70,8 +70,9 @@ def export_onnx(
 
     The graph takes "images", float32 (N, 3, H, W), normalised as the config's preprocessing says, and gives "mask" and,
     if asked for, "uncertainty": logits, float32 (N, 1, H, W). With `preprocessing=True` it takes "image", uint8 RGB
-    (height, width, 3), and gives "probability", float32 (height, width). The checkpoint's config travels in the
-    metadata.
+    (height, width, 3), and gives "probability", float32 (height, width); where the checkpoint cuts images to their
+    field of view it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config travels
+    in the metadata.
 
     Args:
         network: trained, float32; not changed.
@@ -167,7 +168,8 @@ def _model(
         model = to_int8(model, [config.preprocessing(image) for image in calibration])
     if info.preprocessing:
         add_preprocessing(model, config.preprocessing)
-    onnx.helper.set_model_props(model, write_metadata(config, info))
+    asks = info.preprocessing and config.preprocessing.field_of_view != "none"
+    onnx.helper.set_model_props(model, write_metadata(config, info) | ({BOX_KEY: BOX_HELP} if asks else {}))
     model.producer_name, model.producer_version = "condseg_sdk", info.package_version
     model.doc_string = "ConDSeg segmentation. Not a medical device: for research and development only."
     try:

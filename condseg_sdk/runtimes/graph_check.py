@@ -56,6 +56,7 @@ def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
             "with preprocessing=False to use it here"
         )
     try:
+        _check_texts(model.graph)
         _check_interface(model.graph, config, info)
         _check_constants(model)
         _check_memory(model, config)
@@ -76,6 +77,19 @@ def _read(path: Path) -> onnx.ModelProto:
         raise CheckpointError(f"{path} cannot be opened ({error.strerror}): check that the file is there") from error
     except (DecodeError, ValueError, RecursionError, MemoryError) as error:  # UnicodeDecodeError is a ValueError
         raise CheckpointError(f"{path} cannot be opened (it is not an ONNX file): {REMEDY}") from error
+
+
+def _check_texts(graph: onnx.GraphProto) -> None:
+    """Names are UTF-8: what ONNX Runtime says about others is a UnicodeDecodeError, and lines on standard output."""
+    for node in graph.node:
+        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
+        values = ((a.name, a.s, *a.strings) for a in node.attribute)
+        for text in chain(names, *values):
+            if isinstance(text, bytes):
+                try:
+                    text.decode()
+                except UnicodeDecodeError as error:
+                    raise CheckpointError(f"{reprlib.repr(text)} in it is not UTF-8 text") from error
 
 
 def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: ExportInfo) -> None:

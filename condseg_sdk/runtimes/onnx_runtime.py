@@ -175,6 +175,7 @@ class OnnxRuntime:
         except Exception as error:
             remedy = "the file is damaged or not for this onnxruntime; export it again"
             raise CheckpointError(f"{self._path} cannot be opened ({_reason(error)}): {remedy}") from error
+        self._session.disable_fallback()  # to other providers, should one fail in a prediction
         wanted, settings = providers[0]
         if self.providers[0] != wanted and device == "auto":
             logger.warning("onnxruntime cannot use CUDA, although there is a driver: running on the CPU")

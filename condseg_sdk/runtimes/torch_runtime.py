@@ -81,6 +81,25 @@ def _check_precision(precision: Precision, device: torch.device) -> None:
         )
 
 
+NEEDS_COMPILER = "install a C++ compiler (Debian: apt install g++), or use execution='eager'"
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Find out what torch.compile would find out after minutes of work.
+
+    Raises:
+        DeviceError: There is no compiler for its code.
+    """
+    if device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except (RuntimeError, OSError) as error:
+        raise DeviceError(f"execution='compiled' has no compiler here: {NEEDS_COMPILER}") from error
+
+
 class TorchRuntime:
     """A `ConDSeg` in PyTorch, in its inference form.
 
@@ -120,6 +139,7 @@ class TorchRuntime:
         self._form: Callable[..., tuple[Tensor, ...]] = form
         if execution == "compiled":
             ensure_user_name()
+            _check_compiler(self._device)
             self._form = _Compiled(form)
         elif execution == "cuda-graph":
             self._form = _Graphs(form, self._numerics)
@@ -177,9 +197,8 @@ class _Compiled:
         except (RuntimeError, OSError) as error:  # what dynamo and inductor raise is a RuntimeError
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise DeviceError(
-                f"execution='compiled': torch.compile failed ({reason}); install a C++ compiler (Debian: apt install "
-                "g++) and a folder for its files that can be written to (TORCHINDUCTOR_CACHE_DIR), or use "
-                "execution='eager'"
+                f"execution='compiled': torch.compile failed ({reason}); use execution='eager', or look whether the "
+                "folder for its files can be written to (TORCHINDUCTOR_CACHE_DIR)"
             ) from error
 
 

@@ -15,7 +15,7 @@ from condseg_sdk.models import ConDSeg
 from condseg_sdk.models.config import CheckpointConfig
 from condseg_sdk.preprocessing import restore
 from condseg_sdk.runtimes.metadata import ExportInfo
-from condseg_sdk.runtimes.onnx_preprocessing import IMAGE
+from condseg_sdk.runtimes.onnx_preprocessing import BOX, IMAGE, whole_image
 from condseg_sdk.runtimes.trace import IMAGES
 
 __all__ = ["Agreement", "verify_export"]
@@ -90,7 +90,8 @@ def _wanted(
     maps = [output.mask, output.uncertainty] if info.uncertainty else [output.mask]
     logits = [x[0, 0].cpu().numpy() for x in maps if x is not None]
     if info.preprocessing:
-        logits = [restore(x, (image.shape[0], image.shape[1])) for x in logits]
+        box = config.preprocessing.find_field_of_view(image)
+        logits = [restore(x, (image.shape[0], image.shape[1]), box) for x in logits]
     return [_sigmoid(x) for x in logits]
 
 
@@ -98,7 +99,11 @@ def _answers(
     session: Any, config: CheckpointConfig, info: ExportInfo, image: NDArray[np.uint8]
 ) -> list[NDArray[np.float32]]:
     if info.preprocessing:
-        return list(session.run(None, {IMAGE: image}))
+        inputs: dict[str, Any] = {IMAGE: image}
+        if config.preprocessing.field_of_view != "none":
+            box = config.preprocessing.find_field_of_view(image) or whole_image((image.shape[0], image.shape[1]))
+            inputs[BOX] = np.array(box, np.int64)
+        return list(session.run(None, inputs))
     return [_sigmoid(x[0, 0]) for x in session.run(None, {IMAGES: config.preprocessing(image)[None]})]
 
 

@@ -33,7 +33,7 @@ class Base:
 
     Attributes:
         network: on the CPU, float32, eval mode.
-        preprocessing: what its weights expect; a run changes nothing of it but the size.
+        preprocessing: what its weights expect; a run changes nothing of it but the size and the field of view.
         name: of where the weights come from, for people.
         is_checkpoint: whether all of the network is trained, and not its encoder alone.
         data: what a checkpoint was trained on, in words.
@@ -55,6 +55,14 @@ def open_base(settings: FinetuneSettings) -> Base:
         OptionError: the two do not go together.
         ModelNotFoundError, CheckpointError: no such weights, or damaged ones.
     """
+    start = _open(settings)
+    # The default base comes from endoscopy, whoever starts from it: only a base that is named decides.
+    default = start.preprocessing.field_of_view if settings.base else "none"
+    preprocessing = replace(start.preprocessing, field_of_view=settings.field_of_view or default)
+    return replace(start, preprocessing=preprocessing)
+
+
+def _open(settings: FinetuneSettings) -> Base:
     arguments = _arguments(settings.network)
     base = settings.base or _default(arguments)
     if base == "random":

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def evaluate(
     Args:
         predictor: with any runtime; for `uncertainty` one that has the map.
         data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
-        masks: a folder of masks, or a COCO file, that stands apart from a folder of images.
+        masks: a folder of masks, or an annotation file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
         part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
             the run of `finetune` in whose folder the checkpoint lies.
@@ -218,7 +218,7 @@ def _spacing(spacing: float | Sequence[float] | None) -> Spacing | None:
 
 def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
     truth, answer = _truth(pair, seg.size), seg.mask
-    small, small_truth = replace(seg, size=PAPER_SIZE), resize_mask(truth, PAPER_SIZE)
+    small, small_truth = seg.resized(PAPER_SIZE), resize_mask(truth, PAPER_SIZE)
     small_answer, probability = small.mask, small.probability
     wrong = small_answer != small_truth
     return ImageResult(

@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.errors import OptionError
+from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
@@ -120,6 +121,7 @@ def finetune(
     base: PathLike | None = None,
     network: str | Mapping[str, Any] | None = None,
     image_size: int | None = None,
+    field_of_view: FieldOfView | None = None,
     # how long
     epochs: int | None = None,
     stage1_epochs: int | None = None,
@@ -163,7 +165,7 @@ def finetune(
     reason is printed and stands in `output_dir`/settings.json. `docs/training.md` says more about each argument.
 
     Args:
-        data: a folder, a CSV or COCO file, or a list of pairs; see `docs/data.md`.
+        data: a folder, a CSV or annotation file, or a list of pairs; see `docs/data.md`.
         output_dir: folder of the run; the checkpoint appears in its subfolder "checkpoint".
         masks, train_list, val_list, groups, validation: as in `open_dataset`; a fifth of less than 200 pairs is held
             out, a tenth of more, where the data names no validation part.
@@ -173,6 +175,9 @@ def finetune(
             here, its size.
         network: a name in `NETWORKS` or arguments of `ConDSeg`; default: the base's.
         image_size: side of the checkpoint's input in pixels.
+        field_of_view: What images are cut to, in training and by the checkpoint ever after: "endoscopy", the
+            endoscope's picture without margins, text and small pictures beside it, or "none"; default: that of
+            a base that is named.
         epochs, stage1_epochs: of stage 2 and of stage 1; 0 leaves stage 1 out.
         patience: end stage 2 after so many epochs without a better validation IoU. The best epoch is kept in any case.
         train_size, finish_epochs: train at a smaller size but for the last epochs of stage 2.
@@ -213,6 +218,7 @@ def finetune(
         base=None if base is None else os.fspath(base),
         network=network,
         image_size=image_size,
+        field_of_view=field_of_view,
         epochs=epochs,
         stage1_epochs=stage1_epochs,
         patience=patience,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import OptionError, check_choice, check_seed
+from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.models.config import as_json
 from condseg_sdk.options import check_flags, check_text
@@ -37,6 +38,7 @@ class FinetuneSettings:
     base: str | None = None
     network: str | Mapping[str, Any] | None = None
     image_size: int | None = None
+    field_of_view: FieldOfView | None = None
     # How long
     epochs: int | None = None
     stage1_epochs: int | None = None
@@ -76,6 +78,8 @@ class FinetuneSettings:
             raise OptionError(f"unknown network {self.network!r}: choose one of {', '.join(NETWORKS)}")
         for name, choices in (("schedule", Schedule), ("precision", Precision), ("augmentation", Augmentation)):
             check_choice(name, getattr(self, name), choices)
+        if self.field_of_view is not None:
+            check_choice("field_of_view", self.field_of_view, FieldOfView)
         check_seed(self.seed)
         check_flags(**{name: getattr(self, name) for name in _FLAGS})
         for name in ("accelerator", "strategy", *(["base"] if self.base is not None else [])):
@@ -132,6 +136,8 @@ HELP: dict[str, str] = {
     "condseg-lite-polyp, for other networks than condseg-lite imagenet: with their encoder",
     "network": f"one of {', '.join(NETWORKS)}; default: the base's",
     "image_size": f"side of the checkpoint's input in pixels; default: {AUTO}",
+    "field_of_view": "what images are cut to in training and ever after: endoscopy: the endoscope's picture, without "
+    "margins, text and small pictures beside it; none; default: that of the base named with --base",
     "epochs": f"epochs of stage 2; default: {AUTO}",
     "stage1_epochs": "epochs of stage 1, 0 leaves it out",
     "patience": "stop stage 2 after so many epochs without a better validation IoU; default: never",

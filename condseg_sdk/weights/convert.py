@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,7 +103,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     if _unpacked_size(path) > MAX_FILE:
         raise CheckpointError(f"it holds more than {MAX_FILE // 2**20} MiB, too much for the authors' network")
     try:
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's version, in several lines
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)|(?:instruction|class|type) (\S+)", str(error))

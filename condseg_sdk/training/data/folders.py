@@ -6,6 +6,7 @@ its name, or in those of the folders above it. What is left of the path is part 
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -81,13 +82,13 @@ def read_folder(folder: Path, masks: Path | None = None) -> Found:
 
     Args:
         folder: holds images and masks, or just images.
-        masks: a folder of masks, or a COCO file, that stands elsewhere.
+        masks: a folder of masks or annotation files, or an annotation file, that stands elsewhere.
 
     Raises:
         DatasetError: a folder is missing, holds no images or no masks, or no image has a mask.
     """
     for path in (folder, masks):
-        if path is not None and not path.exists():
+        if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike pathlib, it answers for any string
             raise DatasetError(f"{path} does not exist; check the path (we are in {Path.cwd()})")
     if masks is not None and masks.is_file():
         return read_annotation_file(masks, folder=masks.parent, images=folder)

@@ -1,4 +1,4 @@
-"""From what people have (a folder, a CSV or COCO file, a list in Python) to a divided set of pairs.
+"""From what people have (a folder, a CSV or annotation file, a list in Python) to a divided set of pairs.
 
 Only names are looked at here; what is in the files is the business of `check.py`.
 """
@@ -44,11 +44,11 @@ def open_dataset(
 
             - a folder: images/ and masks/ (or labels/, GT/, annotations/, ...), with train/, val/ and test/ above or
               below them, or with lists train.txt, val.txt, test.txt beside them; masks beside their images with
-              a word in their names (`1_mask.png`, `train_1_anno.bmp`); COCO files with their images;
+              a word in their names (`1_mask.png`, `train_1_anno.bmp`); annotation files with their images;
             - a CSV file with the columns image, mask and, if wanted, group and split;
-            - a COCO JSON file (polygons or run lengths);
+            - an annotation file: COCO (polygons or run lengths), LabelMe or VIA;
             - in Python, a list of (image, mask) paths or of `Pair` objects.
-        masks: A folder of masks, or a COCO file, that stands apart from a folder of images.
+        masks: A folder of masks or annotation files, or an annotation file, that stands apart from a folder of images.
         train_list: A text file with the names to train on, one a line.
         val_list: The same for the validation part.
         groups: A CSV file's column, or a regular expression whose first bracket finds the group in an image's name
@@ -128,13 +128,16 @@ def data_name(data: DataSource) -> str:
 def _read(data: Any, masks: PathLike | None, groups: str | None) -> Found:
     """The layout's pairs, with their groups."""
     is_path = isinstance(data, (str, os.PathLike))
-    if masks is not None and not (is_path and Path(data).is_dir()):
+    # os.path, unlike pathlib, answers for any string.
+    if masks is not None and not (is_path and os.path.isdir(data)):  # noqa: PTH112
         raise OptionError(f"masks={os.fspath(masks)!r} goes with a folder of images; data={str(data)[:80]!r} is none")
     if not is_path:
         if not isinstance(data, Sequence):
-            raise OptionError(f"data is {type(data).__name__}; give a folder, a CSV or COCO file, or a list of pairs")
+            raise OptionError(
+                f"data is {type(data).__name__}; give a folder, a CSV or annotation file, or a list of pairs"
+            )
         found = read_pairs(data)
-    elif os.path.isdir(data):  # noqa: PTH112 - unlike pathlib's, it answers for any string
+    elif os.path.isdir(data):  # noqa: PTH112
         found = read_folder(Path(data), None if masks is None else Path(masks))
     elif Path(data).suffix.lower() in (".csv", ".tsv"):
         if groups in read_csv_columns(Path(data)):
@@ -142,7 +145,7 @@ def _read(data: Any, masks: PathLike | None, groups: str | None) -> Found:
         found = read_csv(Path(data))
     elif Path(data).suffix.lower() == ".json":
         found = read_annotation_file(Path(data), folder=Path(data).parent)
-    elif Path(data).is_file():
+    elif os.path.isfile(data):  # noqa: PTH113
         raise DatasetError(f"{data} is neither a folder nor a .csv or .json file; give one of these")
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))

@@ -1,0 +1,123 @@
+"""Options are checked where they come in, whatever path follows, and a bool is no number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from condseg_sdk import Predictor
+from condseg_sdk.errors import DeviceError, OptionError
+from condseg_sdk.options import check_integer, check_number
+from condseg_sdk.runtimes import torch_runtime
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint: Path) -> Predictor:
+    return Predictor.from_pretrained(checkpoint, device="cpu")
+
+
+CALL: list[dict[str, Any]] = [
+    {"batch_size": "8"}, {"batch_size": True}, {"batch_size": 2.0}, {"batch_size": 0}, {"batch_size": None},
+    {"batch_size": 10**9}, {"threshold": "0.5"}, {"threshold": float("nan")}, {"threshold": 1}, {"threshold": True},
+    {"threshold": np.array([0.1, 0.2])}, {"tile": True}, {"tile": "256"}, {"tile": 256.0}, {"tile": 5}, {"tta": 1},
+    {"tta": "yes"}, {"uncertainty": None}, {"color_order": "grb"}, {"color_order": []}, {"on_error": "ignore"},
+    {"on_error": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CALL, ids=str)
+def test_of_a_prediction(options: dict[str, Any], predictor: Predictor) -> None:
+    name = next(iter(options))
+    for call in (predictor, predictor.stream):
+        for source in (IMAGE, [IMAGE]):
+            with pytest.raises(OptionError, match=name):
+                call(source, **options)
+
+
+OPEN: list[dict[str, Any]] = [
+    {"device": 0}, {"device": None}, {"device": ""}, {"runtime": "tf"}, {"precision": 16}, {"execution": True},
+    {"precision": "half"}, {"session_options": {"a": 1}}, {"session_options": "fast"}, {"revision": 3},
+    {"cache_dir": 5}, {"token": 7}, {"local_files_only": "yes"}, {"preprocessing": {}}, {"manifest": 1},
+    {"threads": 4},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPEN, ids=str)
+def test_of_opening_a_model(options: dict[str, Any], checkpoint: Path) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        Predictor.from_pretrained(checkpoint, **options)
+
+
+@pytest.mark.parametrize("model", [None, 5, "", "a\0b", True, b"name"])
+def test_of_a_models_name(model: Any) -> None:
+    with pytest.raises(OptionError, match="model="):
+        Predictor.from_pretrained(model)
+
+
+def test_a_name_too_long_for_a_file_system_is_said_in_a_short_line() -> None:
+    with pytest.raises(OptionError, match="too long"):
+        Predictor.from_pretrained("x" * 5000)
+
+
+EXPORT: list[dict[str, Any]] = [
+    {"opset": "18"}, {"opset": True}, {"opset": 5}, {"dynamic": 1}, {"verify": "no"}, {"uncertainty": None},
+    {"preprocessing": "yes"}, {"precision": "int4"}, {"path": 5}, {"path": ""}, {"path": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", EXPORT, ids=str)
+def test_of_an_export(options: dict[str, Any], predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        predictor.export_onnx(**{"path": tmp_path / "a.onnx", **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+PUSH: list[dict[str, Any]] = [
+    {"repo_id": None}, {"onnx": 1}, {"private": "yes"}, {"create_pr": 0}, {"branch": 5}, {"commit_message": ""},
+    {"token": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", PUSH, ids=str)
+def test_of_a_push(options: dict[str, Any], predictor: Predictor) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        predictor.push_to_hub(**{"repo_id": "org/name", **options})
+
+
+def test_numpys_numbers_are_numbers(predictor: Predictor) -> None:
+    assert check_integer("n", np.int64(8), least=1) == 8
+    assert check_number("t", np.float32(0.5), above=0, below=1) == 0.5
+    segs = predictor([IMAGE], batch_size=np.int32(2), threshold=np.float64(0.25))
+    assert segs[0].threshold == 0.25
+
+
+def test_a_missing_device_is_said_in_a_short_line(checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match="has cpu") as caught:
+        Predictor.from_pretrained(checkpoint, device="xpu:7")
+    assert len(str(caught.value)) < 200
+
+
+def test_a_missing_compiler_is_said_at_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpp_builder
+
+    def none() -> str:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(DeviceError, match="apt install g"):
+        Predictor.from_pretrained(checkpoint, device="cpu", execution="compiled")
+    assert Predictor.from_pretrained(checkpoint, device="cpu", execution="eager").device == "cpu"
+
+
+def test_what_the_compiler_raises_at_the_first_call_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CppCompileError: C++ compile error\nand forty lines more")
+
+    monkeypatch.setattr(torch_runtime.torch, "compile", lambda _: broken)
+    with pytest.raises(DeviceError, match=r"torch\.compile failed .*use execution='eager'"):
+        torch_runtime._Compiled(lambda x: (x,))(None, uncertainty=False)  # type: ignore[arg-type]
