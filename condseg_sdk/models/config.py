@@ -14,7 +14,8 @@ from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
-FORMAT_VERSION = 2  # 1: the preprocessing has no field of view. Written where it has none, for older releases
+FORMAT_VERSION = 2  # 1: the preprocessing has none of VERSION_2_KEYS. Written where it has none, for older releases
+VERSION_2_KEYS = ("field_of_view", "bits")
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
 
 
@@ -57,7 +58,7 @@ class CheckpointConfig:
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json; `from_dict` reads it back."""
         preprocessing = self.preprocessing.to_dict()
-        version = FORMAT_VERSION if "field_of_view" in preprocessing else 1
+        version = FORMAT_VERSION if any(key in preprocessing for key in VERSION_2_KEYS) else 1
         return {"format_version": version, **asdict(self), "preprocessing": preprocessing}
 
     @classmethod
@@ -81,10 +82,10 @@ class CheckpointConfig:
                 f"not {reprlib.repr(list(values))} with {reprlib.repr(version)}"
             )
         preprocessing = values["preprocessing"]
-        if isinstance(preprocessing, Mapping) and ("field_of_view" in preprocessing) != (version > 1):
+        newer = [key for key in VERSION_2_KEYS if isinstance(preprocessing, Mapping) and key in preprocessing]
+        if version == 1 and newer:
             raise CheckpointError(
-                f"format_version {version} does not go with preprocessing that has {'no' if version > 1 else 'a'} "
-                "field_of_view: save the checkpoint again"
+                f"format_version 1 does not go with preprocessing that has {newer[0]}: save the checkpoint again"
             )
         try:
             return cls(
