@@ -12,12 +12,13 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from condseg_sdk.field_of_view import scale_box
+from condseg_sdk.field_of_view import FieldOfView, scale_box
 from condseg_sdk.images import load_image
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import Preprocessing, restore
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("data", help="what it was trained on")
     parser.add_argument("--sizes", type=int, nargs="+", required=True, help="sides of the input in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--field-of-view", choices=get_args(FieldOfView), help="of the checkpoint (default: the run's)")
     parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to print the same figures of")
     options = parser.parse_args()
     names = json.loads((options.run / "settings.json").read_text(encoding="utf-8"))["split"]["validation"]
@@ -77,6 +79,9 @@ def main() -> None:
     images = [load_image(pair.image) for pair in pairs]
     masks = [resize_mask(load_mask(pair.mask), PAPER_SIZE) for pair in pairs]
     network, config = load_checkpoint(options.run / "checkpoint")
+    run = config.preprocessing
+    if options.field_of_view:
+        run = replace(run, field_of_view=options.field_of_view)
     found = []
     for epoch in ("best", "last"):
         state = torch.load(options.run / "stage2" / f"{epoch}.ckpt", map_location="cpu", weights_only=True)[
@@ -84,7 +89,7 @@ def main() -> None:
         ]
         weights = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
         network.load_state_dict(weights)
-        figures = by_size(epoch, network.eval(), config.preprocessing, options.sizes, images, masks)
+        figures = by_size(epoch, network.eval(), run, options.sizes, images, masks)
         found += [(*of_size, epoch, weights) for of_size in figures]
     for other in options.beside:
         beside, its = load_checkpoint(Path(other))
