@@ -60,22 +60,23 @@ def run_watched(code: str, *arguments: str | Path, home: Path) -> subprocess.Com
 
 
 @pytest.fixture(scope="module")
-def models(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    exported = tmp_path_factory.mktemp("exported") / "model.onnx"
-    Predictor.from_pretrained(checkpoint, device="cpu").export_onnx(exported)
-    return {"PyTorch": checkpoint, "ONNX Runtime": exported}
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    Predictor.from_pretrained(checkpoint, device="cpu").export_onnx(path)
+    return path
 
 
 @linux_only
-@pytest.mark.parametrize("runtime", ["PyTorch", "ONNX Runtime"])
+@pytest.mark.parametrize("model", ["checkpoint", "exported"])
 def test_a_prediction_opens_no_connection_and_writes_only_its_output(
-    models: dict[str, Path], tmp_path: Path, runtime: str
+    request: pytest.FixtureRequest, tmp_path: Path, model: str
 ) -> None:
+    """In PyTorch and in ONNX Runtime."""
     home, images, out = (tmp_path / name for name in ("home", "images", "out"))
     for folder in (home, images):
         folder.mkdir()
     Image.fromarray(np.full((40, 30, 3), 90, np.uint8)).save(images / "a.png")
-    done = run_watched(PREDICT, images, "--model", models[runtime], "--out", out, home=home)
+    done = run_watched(PREDICT, images, "--model", request.getfixturevalue(model), "--out", out, home=home)
     assert done.returncode == 0, done.stderr
     assert any(out.iterdir())
     written = {line.split(" ", 1)[1] for line in done.stderr.splitlines() if line.startswith("written ")}
