@@ -64,9 +64,11 @@ def read_json(
     try:
         is_special = path.exists() and not path.is_file()  # a pipe or a device: reading it might never end
         content = b"" if is_special else _read_bytes(path, max_bytes + 1)
+    except FileNotFoundError as cause:
+        raise error(f"{path} does not exist; {remedy}") from cause
     except (OSError, ValueError) as cause:  # ValueError: a path with a null character
         reason = getattr(cause, "strerror", None) or cause
-        raise error(f"{path} cannot be read ({reason}); check that the file is there") from cause
+        raise error(f"{path} cannot be read ({reason}); check its name and permissions") from cause
     if is_special:
         raise error(f"{path} is not a regular file; give the JSON file itself")
     if len(content) > max_bytes:

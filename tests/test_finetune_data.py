@@ -200,7 +200,7 @@ def other_size(folder: Path) -> list[str]:
 def unreadable(kind: str, content: bytes) -> Callable[[Path], list[str]]:
     def spoil(folder: Path) -> list[str]:
         (folder / kind / "n2.png").write_bytes(content)
-        return ["1 pair with a file that cannot be read; repair it or take the pair out", f"{kind}/n2.png"]
+        return ["1 pair with a file that cannot be used; repair it or take the pair out", f"{kind}/n2.png"]
 
     return spoil
 

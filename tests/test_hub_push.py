@@ -333,4 +333,4 @@ def test_the_command_tells_errors_in_one_line(
     assert main(["push", str(described), REPO, "--token", "hf_reader"]) == 2
     assert capsys.readouterr().err.startswith("condseg: error: org/circles cannot be written to (403)")
     assert main(["push", str(described.parent), REPO]) == 2
-    assert "has no config.json" in capsys.readouterr().err
+    assert f"give its checkpoint, {described}" in capsys.readouterr().err
