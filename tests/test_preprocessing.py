@@ -127,7 +127,7 @@ class TestConfig:
     def test_round_trip_through_json(self, preprocessing: Preprocessing) -> None:
         assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
 
-    @pytest.mark.parametrize("key", set(UNUSUAL.to_dict()) - {"field_of_view"})
+    @pytest.mark.parametrize("key", sorted(UNUSUAL.to_dict().keys() - {"field_of_view"}))
     def test_no_key_may_be_missing(self, key: str) -> None:
         values = UNUSUAL.to_dict()
         del values[key]
