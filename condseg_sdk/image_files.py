@@ -159,6 +159,8 @@ def image_errors(name: str) -> Iterator[None]:
         yield
     except CondsegError:
         raise
+    except MemoryError as error:
+        raise ImageError(f"{name} needs more memory than is free; make it smaller, or free memory") from error
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error, EOFError, ...
         raise ImageError(f"{name} is damaged or incomplete ({error}); copy or export it again") from error
 

@@ -152,11 +152,12 @@ def read_image(
 def find_bits(sources: Iterable[Any]) -> BitDepth | None:
     """Find the bits in use in a set of images, so that all of them are read alike.
 
-    Files of 8 bits are only looked at by their first bytes. Those of 16 bits are decoded, in turn, until one of them
-    uses all 16 bits.
+    Of files of 8 bits only the header is read. Those of 16 bits are decoded, in turn, until one of them uses all 16
+    bits.
 
     Args:
-        sources: What `load_image` takes. Those that cannot be read do not count: reading them tells why.
+        sources: What `load_image` takes. Those that cannot be read do not count: reading them tells why. Nor do file
+            objects that can be read only once.
 
     Returns:
         The smallest of 8, 10, 12, 14 and 16 bits that holds all 16-bit values of the set; None if it has none, or none
@@ -181,18 +182,36 @@ def find_bits(sources: Iterable[Any]) -> BitDepth | None:
 
 def _depth_of(source: Any) -> BitDepth | None:
     try:
-        if isinstance(source, np.ndarray):
-            return _depth(source, None, None) if source.dtype.kind == "u" and source.dtype.itemsize == 2 else None
-        if isinstance(source, (str, os.PathLike)):
-            with Path(source).open("rb") as file:
-                head = file.read(26)
-            is_deep_png = head.startswith(b"\x89PNG") and head[24:25] == b"\x10"
-            if not is_deep_png and head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                return None
+        if isinstance(source, np.ndarray) or _is_tensor(source):
+            values = source if isinstance(source, np.ndarray) else _tensor_values(source, source_name(source))
+            return _depth(values, None, None) if values.dtype.kind == "u" and values.dtype.itemsize == 2 else None
         with ExitStack() as reservations:
+            if not isinstance(source, Image.Image):
+                if hasattr(source, "read") and not isinstance(source, os.PathLike):
+                    if not source.seekable():  # what is read of it now would be missing later
+                        return None
+                    source = read_file_object(source)
+                with _encoded(source, source_name(source)) as file:
+                    if not _may_have_16_bits(file):
+                        return None
             return _read(source, "rgb", None, reservations).depth
-    except (ImageError, OSError, ValueError):
+    except (ImageError, OSError, ValueError, AttributeError):  # AttributeError: an object that only looks like a file
         return None
+
+
+def _may_have_16_bits(file: IO[bytes]) -> bool:
+    """Look at an encoded image's header; nothing is decoded."""
+    head = file.read(26)
+    if head.startswith(b"\x89PNG"):
+        return head[24:25] == b"\x10"
+    if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return False
+    file.seek(0)
+    try:
+        with ExitStack() as reservations, open_encoded(file, "image", reservations) as image:
+            return image.mode.startswith("I") or is_deep_color(image)
+    except ImageError:  # also a TIFF file that Pillow has no mode for
+        return True
 
 
 def _read(source: Any, color_order: ColorOrder, bits: int | None, reservations: ExitStack) -> LoadedImage:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import CondsegError, ImageError, OptionError
 from condseg_sdk.field_of_view import FieldOfViewTracker
@@ -308,8 +311,7 @@ class Predictor:
         folder = resolve(self._reopen["model"], **{key: self._reopen[key] for key in keys})
         network, config = load_checkpoint(folder, preprocessing=self._reopen["preprocessing"])
         samples, calibrating = (
-            [] if sources is None else [load_image(source) for source in find_images(sources)]
-            for sources in (images, calibration)
+            [] if sources is None else _load_all(sources, self.preprocessing.bits) for sources in (images, calibration)
         )
         return export_onnx(
             network,
@@ -469,6 +471,16 @@ def _named(source: Any, bits: int | None, *, expand_videos: bool = True, steady:
             yield from _frames(item if isinstance(item, Video) else Video(item), steady)
         else:
             yield _named_image(item, bits)
+
+
+def _load_all(sources: Any, bits: int | None) -> list[NDArray[np.uint8]]:
+    """The images that a source means, read as a call reads them."""
+    loaded = []
+    for named in _named(sources, bits, expand_videos=False):
+        if named.error is not None:
+            raise named.error
+        loaded.append(load_image(named.source, bits=named.bits))
+    return loaded
 
 
 def _named_image(item: Any, bits: int | None) -> Named:

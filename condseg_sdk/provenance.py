@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from condseg_sdk import __version__
 from condseg_sdk.errors import OptionError
 
 __all__ = ["check_replaced", "is_ours", "seal_json", "seal_onnx", "seal_png", "seal_text"]
@@ -109,8 +110,6 @@ def seal_onnx(data: bytes) -> bytes:
 
 
 def _seal(digest: Any) -> bytes:
-    from condseg_sdk import __version__  # not at the top: the package may be just being imported
-
     return f"condseg_sdk {__version__} sha256={digest.hexdigest()}".encode()
 
 

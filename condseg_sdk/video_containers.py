@@ -97,7 +97,7 @@ def _inspect_mp4(file: BinaryIO, size: int) -> Container:
         if length == 0 and kind == b"mdat":  # to the end of the file
             break
         if kind == b"moov":
-            is_edited = b"elst" in file.read(min(length, size - position) - header)
+            is_edited = b"elst" in file.read(max(min(length, size - position) - header, 0))
         is_fragmented |= kind == b"moof"
         is_damaged = (
             length < header or position + length > size or not kind.isascii() or not kind.decode().isprintable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -157,3 +158,28 @@ def test_scaling_rounds_to_the_nearest(bits: int) -> None:
     values = np.arange(0, white + 1, 7, dtype=np.uint16)[None]
     np.testing.assert_array_equal(scale_to_uint8(values, bits, "x"), np.floor(values / white * 255 + 0.5))
     assert bits_needed(white) == next(common for common in BITS if common >= bits)
+
+
+def test_finding_bits_decodes_nothing_of_eight_bits_and_consumes_no_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.zeros((4, 5, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    files = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("an image was decoded"))
+    assert find_bits([*files, *(path.read_bytes() for path in files)]) is None
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    pipe = Pipe(files[0].read_bytes())
+    assert find_bits([pipe]) is None
+    assert pipe.tell() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_finding_bits_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert find_bits([tmp_path / "pipe.png"]) is None

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,14 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and names of by
 
 COMMAND = [sys.executable, "-c", "import sys; from condseg_sdk.cli import main; sys.exit(main())"]
 KINDS = ("--save", "mask,json,overlay")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def interrupts() -> Iterator[None]:
+    """A shell lets what it starts in the background ignore SIGINT, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def images(folder: Path, count: int, *, name: bytes = b"%03d.png") -> Path:

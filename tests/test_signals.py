@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ pytestmark = [
 TRIALS = int(os.environ.get("CONDSEG_SIGNALS", "8"))
 IMAGES = 200
 KINDS = {"_mask.png", "_overlay.png", ".json"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def interrupts() -> Iterator[None]:
+    """A shell lets what it starts in the background ignore SIGINT, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +82,9 @@ def test_a_signal_at_a_random_moment_leaves_whole_files_and_a_summary(
     else:
         assert process.returncode == code, errors
     if complete:
-        assert re.search(rf"\b{complete}\b", printed + errors), f"the summary names not the {complete} images: {errors}"
+        assert re.search(rf"\b{complete}\b", printed + errors), (
+            f"the summary does not name the {complete} images: {errors}"
+        )
 
 
 def check_files(out: Path) -> int:

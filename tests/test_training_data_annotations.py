@@ -17,7 +17,7 @@ from training_sets import make_set, picture, region, save
 from condseg_sdk.cli import main
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.training.data import Dataset, check_dataset, find_pairs, load_mask, open_dataset
-from condseg_sdk.training.data.image_finder import ImageFinder
+from condseg_sdk.training.data.image_finder import ImageFinder, index_files
 
 TRIANGLE = [[3, 2], [20, 4], [12, 17]]
 
@@ -129,7 +129,7 @@ def test_images_that_a_coco_file_does_not_list_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "/", "..", "a\0b", "x" * 4000, "?d=", "C:\\", "\ud800", "http://[", "%zz%", "//"])
 def test_any_text_is_a_name_that_is_not_there(tmp_path: Path, name: str) -> None:
     pictures(tmp_path, "a.png")
-    finder = ImageFinder([tmp_path], lambda: [tmp_path / "a.png"])
+    finder = ImageFinder([tmp_path], lambda: index_files([tmp_path / "a.png"]))
     finder.prefer([name])
     assert finder.find(name) is None
 

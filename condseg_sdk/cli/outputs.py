@@ -144,11 +144,11 @@ def _video_of(name: str) -> str | None:
 def _check_distinct(planned: Outputs, out: Path) -> None:
     fold = str if _distinguishes_names(out) else _fold
     owners: dict[str, Path] = {}
+    videos = {fold(base): path for path, base in planned.videos.items()}
     for source, target in (*planned.images.items(), *planned.videos.items()):
         other = owners.setdefault(fold(target), source)
         if other is source and source in planned.images:
-            video = _video_of(fold(target))
-            other = next((path for path, base in planned.videos.items() if fold(base) == video), source)
+            other = videos.get(_video_of(fold(target)) or "", source)
         if other is not source:
             raise OptionError(
                 f"{source} and {other} would write the same files, {target}...; give their common folder instead, or "

@@ -73,6 +73,7 @@ class _Work:
         done: For each image that is on the disk its output and whether it has a region.
         skipped: What failed, each with the source or the output it concerns.
         damaged: Videos of which frames are missing, which the log has told.
+        finished: Videos that were read to their end.
     """
 
     predictor: Predictor
@@ -83,6 +84,7 @@ class _Work:
     done: list[tuple[Path, bool]] = field(default_factory=list)
     skipped: list[tuple[Any, CondsegError]] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
+    finished: list[Path] = field(default_factory=list)
 
     def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
         """Predictions with where they go, until `stop` is requested."""
@@ -98,6 +100,7 @@ class _Work:
                 if stop.requested:
                     return
                 yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
+            self.finished.append(path)
             if video.damage is not None:
                 self.damaged.append(path)
 
@@ -132,7 +135,7 @@ class _Work:
         over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped if isinstance(failed, Path)}
         left = [image for image, base in self.outputs.images.items() if not {image, base} & over]
         parts = [f"{len(left)} of {len(self.outputs.images)} images, such as {left[0]}"] if left else []
-        parts += [f"the rest of {video}" for video in self.outputs.videos]
+        parts += [f"the rest of {video}" for video in self.outputs.videos if video not in self.finished]
         print(f"{interrupts.STOPPED}; not segmented: {', '.join(parts) or 'nothing'}", file=sys.stderr)
         return interrupts.exit_code()
 

@@ -15,7 +15,7 @@ from condseg_sdk.errors import DatasetError
 from condseg_sdk.images import IMAGE_SUFFIXES
 from condseg_sdk.json_files import read_json
 from condseg_sdk.training.data import coco, labelme, via
-from condseg_sdk.training.data.image_finder import FoundImage, ImageFinder
+from condseg_sdk.training.data.image_finder import FoundImage, ImageFinder, Indices, index_files
 from condseg_sdk.training.data.names import split_word, twins, unique_names
 from condseg_sdk.training.data.pairs import Found, Pair, Part, Problem, RegionMask, one_line, problems_of
 from condseg_sdk.training.data.shapes import AnnotatedImage
@@ -25,6 +25,7 @@ __all__ = ["read_annotation_file", "read_annotations"]
 
 MAX_BYTES = 2**30  # of an annotation file; COCO's own have 450 MB
 FORMATS_READ = "COCO, LabelMe or VIA"
+LOOKED_SHOWN = 10  # folders named in an error
 
 
 @dataclass(frozen=True)
@@ -144,14 +145,15 @@ class _Search:
         self.looked: list[Path] = []
         self.example = ""
         self._listed: dict[tuple[Path, ...], list[Path]] = {}
+        self._indices: dict[tuple[Path, ...], Indices] = {}
 
     def locate(self, entries: Sequence[AnnotatedImage]) -> list[Described]:
         """The entries of one file with their images."""
         file = entries[0].file
         roots = list(dict.fromkeys([self.images] if self.images else _candidates(file)))
-        finder = ImageFinder(roots, lambda: self.files(self._places(file)))
+        finder = ImageFinder(roots, lambda: self._index(self._places(file)))
         finder.prefer([entry.name for entry in entries])
-        self.looked += [root for root in roots if root not in self.looked]
+        self.looked = list(dict.fromkeys((*self.looked, *roots)))[:LOOKED_SHOWN]
         located = []
         for entry in entries:
             shown = one_line(entry.name, 150)
@@ -177,6 +179,13 @@ class _Search:
             self._listed[key] = walk_folders(key, suffixes=IMAGE_SUFFIXES).files
         return self._listed[key]
 
+    def _index(self, places: Sequence[Path]) -> Indices:
+        """The same files by name, made once: LabelMe has an annotation file for each image."""
+        key = tuple(places)
+        if key not in self._indices:
+            self._indices[key] = index_files(self.files(key))
+        return self._indices[key]
+
     def _places(self, file: Path) -> list[Path]:
         """Folders that are searched to their depths: what was given, else what usually holds a file's images."""
         if self.images is not None:
@@ -190,7 +199,7 @@ class _Search:
         return self.count > 0 and len(self.missing) == self.count
 
     def describe_failure(self) -> str:
-        looked = ", ".join(str(folder) for folder in self.looked[:10])
+        looked = ", ".join(str(folder) for folder in self.looked)
         remedy = "give the folder of images as data and this file as masks"
         if self.images is not None:
             remedy = "give the folder that holds them"

@@ -176,7 +176,8 @@ def _apart(root: Path, folders: Sequence[Folder], masks: Sequence[Folder], layou
     images = [item for item in images if item.part != "test" or masked_parts & {"test", None}]
     if not images:
         raise DatasetError(f"{root} holds masks in {masks[0]} but no images; put them into a folder named images/")
-    unused = [str(item) for item in candidates if item not in images]
+    chosen = set(images)
+    unused = [str(item) for item in candidates if item not in chosen]
     message = "not used, since nothing says that it holds images with masks"
     problems = problems_of("warning", "folder", message, unused)
     arrays = [str(path) for item in folders if item.role != "masks" for path in item.files if _is_array(path)]
@@ -202,7 +203,7 @@ def _side_by_side(folders: Sequence[Folder]) -> Found | None:
     """Masks beside their images, told by a word in their names: train_1.bmp and train_1_anno.bmp."""
     images, masks = [], []
     for item in folders:
-        marked = _marked(item.files)
+        marked = dict.fromkeys(_marked(item.files))
         if marked:
             masks.append(replace(item, files=tuple(marked)))
         images.append(replace(item, files=tuple(path for path in item.files if path not in marked)))
@@ -219,10 +220,11 @@ def _marked(files: Sequence[Path]) -> list[Path]:
         return words_alone
     stems = {fold(change(path.stem)) for path in files for change in (_plain, without_image_word)}
     bases = {path: base for path in files if (base := _base(path.stem, stems)) != fold(path.stem)}
-    if not stems & {*bases.values()}:
+    found = {*bases.values()}
+    if not stems & found:
         return []
     # "a_mask" beside "a_mask_gt", without "a", is an image.
-    return [path for path, base in bases.items() if base in stems or fold(path.stem) not in bases.values()]
+    return [path for path, base in bases.items() if base in stems or fold(path.stem) not in found]
 
 
 def _base(stem: str, stems: Collection[str]) -> str:
@@ -340,7 +342,8 @@ def _match(images: Files, masks: Files) -> tuple[dict[str, list[str]], list[str]
                 del left[mask]
     for name, several in _numbered(images, matched, left).items():
         matched.setdefault(name, []).extend(several)
-        left = {mask: None for mask in left if mask not in several}
+        for mask in several:
+            del left[mask]
     placed = _of_one_place(images, matched, left)
     return {**matched, **placed}, sorted(placed)
 
@@ -359,7 +362,7 @@ def _numbered(images: Files, matched: Collection[str], left: Collection[str]) ->
             continue
         # scan_mask_1 is no mask of scan, if there is a scan_1 without a mask.
         rivals = {fold(str(place.parent / f"{found[0]}{between}{found[1]}")) for between in ("", *"_- .")}
-        if rivals & waiting - {fold(image)}:
+        if (rivals - {fold(image)}) & waiting:
             continue
         if numbered(place.name):
             sure[image].append(mask)

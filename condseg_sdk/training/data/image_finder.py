@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -17,9 +17,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from condseg_sdk.training.data.names import fold
 
-__all__ = ["FoundImage", "ImageFinder"]
+__all__ = ["FoundImage", "ImageFinder", "Indices", "index_files"]
 
 Parts: TypeAlias = tuple[str, ...]
+Indices: TypeAlias = Sequence[Mapping[str, Sequence[Path]]]
+"""Files by their names, once for each way in which names are compared."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,13 @@ class ImageFinder:
 
     Args:
         roots: Folders that names may be relative to, the likeliest first.
-        below: Lists the image files among which a name is looked for when it is in none of the roots. It is called once
-            if at all.
+        index: Gives the image files among which a name is looked for when it is in none of the roots, as `index_files`
+            does. It is called only when it is needed.
     """
 
-    def __init__(self, roots: Sequence[Path], below: Callable[[], Iterable[Path]]) -> None:
+    def __init__(self, roots: Sequence[Path], index: Callable[[], Indices]) -> None:
         self.roots = list(roots)
-        self._below = below
-        self._indices: list[dict[str, list[Path]]] | None = None
+        self._index = index
 
     def prefer(self, names: Sequence[str]) -> None:
         """Put the root first in which most of these names are."""
@@ -74,13 +75,14 @@ class ImageFinder:
                     return _nearest(files, parts)
         return None
 
-    def _index(self) -> list[dict[str, list[Path]]]:
-        if self._indices is None:
-            self._indices = [defaultdict(list) for _ in CHANGES]
-            for path in self._below():
-                for index, change in zip(self._indices, CHANGES, strict=True):
-                    index[change(path.name)].append(path)
-        return self._indices
+
+def index_files(files: Iterable[Path]) -> Indices:
+    """Index files by their names, for `ImageFinder`."""
+    indices: list[dict[str, list[Path]]] = [defaultdict(list) for _ in CHANGES]
+    for path in files:
+        for index, change in zip(indices, CHANGES, strict=True):
+            index[change(path.name)].append(path)
+    return indices
 
 
 def _in_root(root: Path, name: str) -> Path | None:
@@ -92,9 +94,10 @@ def _in_root(root: Path, name: str) -> Path | None:
 def _nearest(files: Sequence[Path], parts: Parts) -> FoundImage:
     """Of files of one name the one whose folders are most like those of the name."""
     shared = [_shared_end(file.parts, parts) for file in files]
-    best = [file for file, count in zip(files, shared, strict=True) if count == max(shared)]
+    most = max(shared)
+    best = [file for file, count in zip(files, shared, strict=True) if count == most]
     several = tuple(best) if len(best) > 1 else ()
-    return FoundImage(best[0], is_guess=max(shared) < len(parts), several=several)
+    return FoundImage(best[0], is_guess=most < len(parts), several=several)
 
 
 def _shared_end(path: Sequence[str], parts: Sequence[str]) -> int:

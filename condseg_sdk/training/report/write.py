@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_folder, atomic_write, check_replaceable, make_folder
+from condseg_sdk.images import find_bits
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
 from condseg_sdk.training.card import extend_card
@@ -144,8 +145,9 @@ def _write(
     folder: Path, evaluation: Evaluation, predictor: Predictor, *, training: Sequence[Chart], **content: Any
 ) -> Path:
     charts = evaluation_charts(evaluation)
+    bits = _bits(predictor, evaluation)
     pictures = {
-        f"{group.lower()}_{rank}": Picture(group, result, _overlay(predictor, evaluation, result))
+        f"{group.lower()}_{rank}": Picture(group, result, _overlay(predictor, evaluation, result, bits))
         for group, results in _examples(evaluation).items()
         for rank, result in enumerate(results, 1)
     }
@@ -174,9 +176,17 @@ def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
     return {"Best": ranked[: -each - 1 : -1], "Median": ranked[middle : middle + each], "Worst": ranked[:each]}
 
 
-def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult) -> Any:
+def _bits(predictor: Predictor, evaluation: Evaluation) -> int | None:
+    """The bits with which the evaluation read images of 16-bit values, so that the pictures show what was measured."""
+    bits: int | None = evaluation.options.get("bits") or predictor.preprocessing.bits
+    if bits is None and (depth := find_bits(image.pair.image for image in evaluation.images)) is not None:
+        bits = depth.bits
+    return bits
+
+
+def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult, bits: int | None) -> Any:
     options = {name: evaluation.options[name] for name in ("tta", "tile")}
-    image, truth = load_pair(result.pair)
+    image, truth = load_pair(result.pair, bits=bits)
     return error_overlay(image, predictor(image, threshold=evaluation.threshold, **options).mask, truth)
 
 
