@@ -273,7 +273,7 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
         if isinstance(error, kind):
             return ModelNotFoundError(message)
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it has not what condseg_sdk needs")
+        return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it cannot be loaded without")
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause, known = error.__cause__, _remedy(error.__cause__)
         remedy = (

@@ -20,6 +20,7 @@ __all__ = [
     "check_replaceable",
     "is_utf8",
     "make_folder",
+    "relative_to",
     "remove_parts",
 ]
 
@@ -215,3 +216,18 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise OptionError(
             f"{path} cannot be made a folder or written to ({error.strerror or error}); {remedy}"
         ) from error
+
+
+def relative_to(path: Path) -> str:
+    """What a relative path is relative to, for the message that it does not exist; nothing for others.
+
+    Example:
+        >>> relative_to(Path("/data/frame.jpg"))
+        ''
+    """
+    if path.is_absolute():
+        return ""
+    try:
+        return f" (relative to {Path.cwd()})"
+    except OSError:
+        return " (the current folder does not exist any more)"

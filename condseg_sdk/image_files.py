@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from condseg_sdk.errors import CondsegError, ImageError
+from condseg_sdk.files import relative_to
 from condseg_sdk.image_formats import (
     HEIF_REMEDY,
     VIDEO_SUFFIXES,
@@ -72,7 +73,7 @@ def require_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{path} does not exist; check the path (we are in {Path.cwd()})") from error
+        raise ImageError(f"{path} does not exist; check the path{relative_to(path)}") from error
     except (OSError, ValueError) as error:  # no permission, name too long, a null byte in it
         raise ImageError(f"{path} cannot be opened ({error}); check its name and permissions") from error
     if stat.S_ISDIR(status.st_mode):

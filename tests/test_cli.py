@@ -77,7 +77,7 @@ def test_a_second_call_does_not_segment_what_the_first_one_wrote(
         assert main(["predict", source, "--model", str(checkpoint)]) == (2 if "*" in source else 0)
     printed = capsys.readouterr()
     assert printed.out.count("1 segmented on") == 2
-    assert "holds nothing but what stands in condseg-out" in printed.err
+    assert "holds only files in condseg-out" in printed.err
     assert sorted(path.name for path in (tmp_path / "condseg-out").iterdir()) == ["a_mask.png", "a_overlay.png"]
     command[1] = "condseg-out"
     assert main([*command, "--out", "again"]) == 0

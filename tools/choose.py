@@ -17,6 +17,7 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from condseg_sdk.field_of_view import FieldOfView, scale_box
 from condseg_sdk.images import load_image
@@ -65,6 +66,11 @@ def by_size(
     return found
 
 
+def mean_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of two networks of one architecture, BatchNorm's statistics included."""
+    return {name: (value + second[name]) / 2 if value.is_floating_point() else value for name, value in first.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output_dir of finetune")
@@ -72,6 +78,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", required=True, help="sides of the input in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--field-of-view", choices=get_args(FieldOfView), help="of the checkpoint (default: the run's)")
+    parser.add_argument("--average-with", type=Path, help="take the mean of each epoch's weights and this checkpoint's")
     parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to print the same figures of")
     options = parser.parse_args()
     names = json.loads((options.run / "settings.json").read_text(encoding="utf-8"))["split"]["validation"]
@@ -88,6 +95,8 @@ def main() -> None:
             "state_dict"
         ]
         weights = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
+        if options.average_with:
+            weights = mean_weights(weights, load_checkpoint(options.average_with)[0].state_dict())
         network.load_state_dict(weights)
         figures = by_size(epoch, network.eval(), run, options.sizes, images, masks)
         found += [(*of_size, epoch, weights) for of_size in figures]

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         names = [*FILES.values(), CARD, *(["report.html"] if options.report else [])]
         check_replaced([options.out / name for name in names], overwrite=options.overwrite)
     if options.report:
-        check_report_folder(options.out)
+        check_report_folder(options.out, overwrite=options.overwrite)
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     with (
         interrupts.deferred() as stop,
@@ -95,7 +95,11 @@ def run(options: argparse.Namespace) -> int:
             evaluation.save(options.out)
             card = seal_text(evaluation_card(evaluation))
             atomic_write(options.out / CARD, lambda part: part.write_bytes(card))
-        report = write_evaluation_report(options.out, evaluation, predictor=predictor) if options.report else None
+        report = (
+            write_evaluation_report(options.out, evaluation, predictor=predictor, overwrite=options.overwrite)
+            if options.report
+            else None
+        )
     print(evaluation)
     if report is not None:
         print(report)

@@ -118,9 +118,7 @@ def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
         return [path for path in found if not (path in written and is_ours(path))]
     images = [path for path in found if not path.resolve().is_relative_to(folder)]
     if not images:
-        raise OptionError(
-            f"{source} holds nothing but what stands in {out}, where the output goes; choose another --out"
-        )
+        raise OptionError(f"{source} holds only files in {out}, the folder of the output; choose another --out")
     return images
 
 

@@ -175,7 +175,7 @@ def finetune(
             here, its size.
         network: a name in `NETWORKS` or arguments of `ConDSeg`; default: the base's.
         image_size: side of the checkpoint's input in pixels.
-        field_of_view: What images are cut to, in training and by the checkpoint ever after: "endoscopy", the
+        field_of_view: What images are cut to, in training and by the checkpoint from then on: "endoscopy", the
             endoscope's picture without margins, text and small pictures beside it, or "none"; default: that of
             a base that is named.
         epochs, stage1_epochs: of stage 2 and of stage 1; 0 leaves stage 1 out.

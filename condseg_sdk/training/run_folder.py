@@ -175,8 +175,9 @@ class RunFolder:
             "environment": describe_environment(),
             "provenance": provenance,
         }
-        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", "utf-8", "backslashreplace"))
+        # First, so that what follows is known as a run's.
         self._write(SETTINGS, {**values, DIGEST: _digest(values)})
+        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", "utf-8", "backslashreplace"))
 
     def provenance(self) -> dict[str, Any]:
         """What the call that began the run said of it."""

@@ -136,7 +136,7 @@ HELP: dict[str, str] = {
     "condseg-lite-polyp, for other networks than condseg-lite imagenet: with their encoder",
     "network": f"one of {', '.join(NETWORKS)}; default: the base's",
     "image_size": f"side of the checkpoint's input in pixels; default: {AUTO}",
-    "field_of_view": "what images are cut to in training and ever after: endoscopy: the endoscope's picture, without "
+    "field_of_view": "what images are cut to, from training on: endoscopy: the endoscope's picture, without "
     "margins, text and small pictures beside it; none; default: that of the base named with --base",
     "epochs": f"epochs of stage 2; default: {AUTO}",
     "stage1_epochs": "epochs of stage 1, 0 leaves it out",

@@ -213,7 +213,7 @@ def _orientations(facts: Sequence[Facts]) -> list[Problem]:
         and not fact.mask_turned
         and (fact.orientation < 5 or fact.size[0] == fact.size[1])
     ]
-    message = "turned by an EXIF tag that the mask has not; check that the mask fits the upright picture"
+    message = "turned by an EXIF tag that the mask does not have; check that the mask fits the upright picture"
     return problems_of("warning", "image", message, doubtful)
 
 

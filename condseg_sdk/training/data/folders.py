@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn, TypeAlias
 
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.files import relative_to
 from condseg_sdk.images import IMAGE_SUFFIXES
 from condseg_sdk.training.data.annotations import read_annotation_file, read_annotations
 from condseg_sdk.training.data.arrays import ARRAY_SUFFIXES
@@ -89,7 +90,7 @@ def read_folder(folder: Path, masks: Path | None = None) -> Found:
     """
     for path in (folder, masks):
         if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike pathlib, it answers for any string
-            raise DatasetError(f"{path} does not exist; check the path (we are in {Path.cwd()})")
+            raise DatasetError(f"{path} does not exist; check the path{relative_to(path)}")
     if masks is not None and masks.is_file():
         return read_annotation_file(masks, folder=masks.parent, images=folder)
     if masks is not None:

@@ -98,13 +98,16 @@ def write_report(
     return path
 
 
-def write_evaluation_report(folder: str | os.PathLike[str], evaluation: Evaluation, *, predictor: Predictor) -> Path:
+def write_evaluation_report(
+    folder: str | os.PathLike[str], evaluation: Evaluation, *, predictor: Predictor, overwrite: bool = False
+) -> Path:
     """Write report.html and report/ for an evaluation.
 
     Args:
         folder: where to; made where it is not there.
         evaluation: of `predictor`, whose images are still on disk.
         predictor: segments the few images that are shown once more.
+        overwrite: As in `check_report_folder`.
 
     Returns:
         The path of report.html.
@@ -124,25 +127,37 @@ def write_evaluation_report(folder: str | os.PathLike[str], evaluation: Evaluati
         selected_on=None,
         training=[],
         sections=[Section("Configuration", list(settings.items())), _environment(evaluation.environment)],
+        overwrite=overwrite,
     )
 
 
-def check_report_folder(folder: str | os.PathLike[str]) -> None:
+def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Refuse a folder whose report/ holds files that no report has made, before the work.
 
+    Args:
+        folder: Where report/ is, or will be.
+        overwrite: Replace other PNG files in it, too, such as those of an older release or edited ones.
+
     Raises:
-        OptionError: there is one.
+        OptionError: There is such a file.
     """
-    check_replaceable(Path(folder, PICTURES), _own(Path(folder, PICTURES)))
+    check_replaceable(Path(folder, PICTURES), _replaced(Path(folder, PICTURES), overwrite))
 
 
-def _own(pictures: Path) -> list[str]:
-    """What an earlier report has left: its images."""
-    return [entry.name for entry in pictures.iterdir() if is_ours(entry)] if pictures.is_dir() else []
+def _replaced(pictures: Path, overwrite: bool) -> list[str]:
+    """The names that a new report may replace: the images of an earlier one."""
+    entries = pictures.iterdir() if pictures.is_dir() else ()
+    return [entry.name for entry in entries if is_ours(entry) or (overwrite and entry.suffix == ".png")]
 
 
 def _write(
-    folder: Path, evaluation: Evaluation, predictor: Predictor, *, training: Sequence[Chart], **content: Any
+    folder: Path,
+    evaluation: Evaluation,
+    predictor: Predictor,
+    *,
+    training: Sequence[Chart],
+    overwrite: bool = False,
+    **content: Any,
 ) -> Path:
     charts = evaluation_charts(evaluation)
     bits = _bits(predictor, evaluation)
@@ -162,7 +177,7 @@ def _write(
             (part / f"{name}.png").write_bytes(seal_png(file.getvalue()))
 
     shown = folder / PICTURES
-    atomic_folder(shown, write_pictures, replaces=_own(shown))
+    atomic_folder(shown, write_pictures, replaces=_replaced(shown, overwrite))
     return atomic_write(folder / REPORT, lambda part: part.write_bytes(seal_text(html)))
 
 
