@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -467,6 +467,15 @@ def test_a_base_that_was_named_keeps_its_size_and_the_default_one_follows_the_da
     facts = Facts(20, 5, 100, 1.0)
     for settings, side in ((FinetuneSettings(), 128), (FinetuneSettings(base="condseg-lite-polyp"), 256)):
         assert make_plan(settings, open_base(settings), facts, CPU).settings.image_size == side
+
+
+def test_more_devices_than_pairs_are_refused_with_a_remedy_that_helps(lite: Base) -> None:
+    seven = Machine("cpu", 7, 0.0, bfloat16=False, cores=8)
+    with pytest.raises(OptionError, match="6 training pairs are fewer than the 7 devices: use fewer devices"):
+        make_plan(FinetuneSettings(), lite, Facts(6, 2, 300, 1.0), seven)
+    assert (
+        make_plan(FinetuneSettings(), lite, Facts(6, 2, 300, 1.0), replace(seven, devices=2)).settings.batch_size == 2
+    )
 
 
 def test_what_is_given_is_not_chosen(lite: Base) -> None:

@@ -146,6 +146,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**ENTRY, "date": 2026}, "date=2026 must be text"),
     ({**ENTRY, "metrics": [0.5]}, "metrics=.* must be texts and numbers"),
     ({**ENTRY, "metrics": {"mIoU": [0.5]}}, "metrics=.* must be texts and numbers"),
+    ({**ENTRY, "metrics": {"mIoU": "0.5"}}, "mIoU='0.5' must be a number"),
+    ({**ENTRY, "file": "x" * 256}, "at most 255 characters"),
     ({**ENTRY, "sha256": 5}, "string"),
     ({**ENTRY, "file": 5}, "string"),
     ({**ENTRY, "hub": 5}, "mapping"),
@@ -251,7 +253,7 @@ def test_an_own_manifest_adds_names_by_the_environment(
     assert "our-tiny" in capsys.readouterr().out
     monkeypatch.setenv("CONDSEG_MANIFEST", str(tmp_path / "missing.json"))
     assert main(["models"]) == 2
-    assert "missing.json cannot be read" in capsys.readouterr().err
+    assert "missing.json does not exist" in capsys.readouterr().err
 
 
 def test_own_entries_are_checked_and_never_replace_others(own: Path) -> None:

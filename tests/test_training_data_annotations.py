@@ -79,6 +79,7 @@ def lines(dataset: Dataset, severity: str) -> list[str]:
         ("https://host.example/set/images/{}.png?v=1", True),
         ("3f2a9b1c-{}.png", True),
         ("upload/7/3f2a9b1c-{}.png", True),
+        ("{}.tif", True),  # converted after it was annotated
     ],
 )
 def test_names_of_other_machines_are_found(tmp_path: Path, written: str, is_guess: bool) -> None:

@@ -35,7 +35,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _row(entry: ManifestEntry) -> tuple[str, ...]:
-    figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in ("mIoU", "mDSC")]
+    from condseg_sdk.weights.entry import SHOWN_METRICS
+
+    figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in SHOWN_METRICS]
     size = "-" if entry.bytes is None else f"{entry.bytes / 1e6:.1f}"
     return (entry.name, entry.network, size, _place(entry), entry.data, *figures, entry.license)
 

@@ -144,6 +144,10 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
     image_size = choose("image_size", size, reason)
     batch, reason = _batch_size(facts, machine, light="lite" in arguments["encoder"])
     batch_size = choose("batch_size", batch, reason)
+    if machine.devices > facts.train:
+        raise OptionError(
+            f"{facts.train} training pairs are fewer than the {machine.devices} devices: use fewer devices"
+        )
     if batch_size > facts.train:
         raise DatasetError(f"{facts.train} training pairs are less than one batch of {batch_size}: lower batch_size")
     if batch_size % machine.devices:

@@ -59,6 +59,11 @@ class PackageFile:
     path: str
 
 
+MAX_NAME = 255  # characters, as in file systems
+SHOWN_METRICS = ("mIoU", "mDSC")
+"""The metrics that the list of models shows."""
+
+
 @dataclass(frozen=True)
 class ManifestEntry:
     """One line of the manifest.
@@ -106,11 +111,16 @@ class ManifestEntry:
         for name in ("name", "network", "license", "attribution", "data"):
             if not isinstance(getattr(self, name), str):
                 raise OptionError(f"{name}={getattr(self, name)!r} must be text")
+        if any(isinstance(text, str) and len(text) > MAX_NAME for text in (self.name, self.file)):
+            raise OptionError(f"name and file must have at most {MAX_NAME} characters")
         if self.date is not None and not isinstance(self.date, str):
             raise OptionError(f"date={self.date!r} must be text")
         figures = self.metrics.values() if isinstance(self.metrics, Mapping) else [None]
         if any(type(value) not in (str, int, float) for value in figures):
             raise OptionError(f"metrics={self.metrics!r} must be texts and numbers by name")
+        for name in SHOWN_METRICS:
+            if type(self.metrics.get(name, 0)) not in (int, float):
+                raise OptionError(f"metrics: {name}={self.metrics[name]!r} must be a number")
         if self.sha256 is not None and not SHA256.fullmatch(self.sha256):
             raise OptionError(f"sha256={self.sha256!r} must be 64 lower-case hexadecimal digits")
         if self.bytes is not None and (type(self.bytes) is not int or self.bytes < 1):

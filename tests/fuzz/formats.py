@@ -392,7 +392,7 @@ def _change_signature(rng: Random, model: onnx.ModelProto) -> None:
             value.name = rng.choice(("mask", "images", "other", ""))
         case 3:
             value.type.tensor_type.elem_type = rng.choice((1, 2, 7, 8, 10, 11, 99))
-        case 4:
+        case 4 if model.graph.output:
             model.graph.output.remove(rng.choice(model.graph.output))
         case _:
             model.graph.input.append(onnx.helper.make_tensor_value_info("more", 1, [1]))

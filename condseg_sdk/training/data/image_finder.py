@@ -149,5 +149,10 @@ def _as_upload(name: str) -> str:
     return re.sub(r"[^-\w.]", "", _without_upload_prefix(name).strip().replace(" ", "_"))
 
 
+def _without_suffix(name: str) -> str:
+    """The name of an image that was converted after it was annotated."""
+    return fold(PurePosixPath(name).stem)
+
+
 # How file names are compared, the strictest first.
-CHANGES: tuple[Callable[[str], str], ...] = (fold, _without_upload_prefix, _as_upload)
+CHANGES: tuple[Callable[[str], str], ...] = (fold, _without_upload_prefix, _as_upload, _without_suffix)
