@@ -474,7 +474,7 @@ def test_more_devices_than_pairs_are_refused_with_a_remedy_that_helps(lite: Base
     with pytest.raises(OptionError, match="6 training pairs are fewer than the 7 devices: use fewer devices"):
         make_plan(FinetuneSettings(), lite, Facts(6, 2, 300, 1.0), seven)
     assert (
-        make_plan(FinetuneSettings(), lite, Facts(6, 2, 300, 1.0), replace(seven, devices=2)).settings.batch_size == 2
+        make_plan(FinetuneSettings(), lite, Facts(6, 2, 300, 1.0), replace(seven, devices=2)).settings.batch_size == 6
     )
 
 
