@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -73,6 +74,9 @@ def require_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
+        address = re.match(r"(https?|ftp|file):/", str(path))  # of which a path keeps one slash
+        if address:
+            raise ImageError(f"{path} is an address, not a path; download the file and give its path") from error
         raise ImageError(f"{path} does not exist; check the path{relative_to(path)}") from error
     except (OSError, ValueError) as error:  # no permission, name too long, a null byte in it
         raise ImageError(f"{path} cannot be opened ({error}); check its name and permissions") from error

@@ -478,6 +478,14 @@ def test_more_devices_than_pairs_are_refused_with_a_remedy_that_helps(lite: Base
     )
 
 
+def test_an_accelerator_that_is_not_there_is_refused_with_its_remedy() -> None:
+    with pytest.raises(
+        OptionError, match=r"^accelerator='tpu' cannot be used on this machine \(.*--accelerator cpu\)$"
+    ):
+        this_machine(FinetuneSettings(accelerator="tpu"))
+    assert this_machine(FinetuneSettings(accelerator="cpu")).kind == "cpu"
+
+
 def test_what_is_given_is_not_chosen(lite: Base) -> None:
     settings = FinetuneSettings(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
     plan = make_plan(settings, lite, Facts(100, 10, 300, 1.0), Machine("gpu", 1, 11.0, bfloat16=False, cores=8))

@@ -596,3 +596,9 @@ class TestWhichImagesAreMeant:
 )
 def test_names_for_messages(source: object, name: str) -> None:
     assert source_name(source) == name
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.png", "file:///data/a.png"])
+def test_an_address_is_told_from_a_path(address: str) -> None:
+    with pytest.raises(ImageError, match="is an address, not a path; download the file and give its path"):
+        load_image(address)

@@ -102,7 +102,10 @@ def this_machine(settings: FinetuneSettings) -> Machine:
         with quiet():
             trainer = L.Trainer(**choice, barebones=True)
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
-        raise OptionError(f"{', '.join(f'{name}={value!r}' for name, value in choice.items())}: {error}") from error
+        asked = ", ".join(f"{name}={value!r}" for name, value in choice.items() if value not in ("auto", 1))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        remedy = "leave it out, or train with accelerator='cpu' (--accelerator cpu)"
+        raise OptionError(f"{asked} cannot be used on this machine ({reason}); {remedy}") from error
     if isinstance(trainer.accelerator, CUDAAccelerator):
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
