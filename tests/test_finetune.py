@@ -28,7 +28,7 @@ from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
 from condseg_sdk.training.history import read_history
-from condseg_sdk.training.plan import Facts, Machine, check_precision, make_plan
+from condseg_sdk.training.plan import Facts, Machine, check_precision, make_plan, this_machine
 from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.threshold import blind_iou
 from condseg_sdk.weights.checkpoint import load_checkpoint
