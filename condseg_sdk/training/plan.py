@@ -101,7 +101,7 @@ def this_machine(settings: FinetuneSettings) -> Machine:
     try:
         with quiet():
             trainer = L.Trainer(**choice, barebones=True)
-    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
         asked = ", ".join(f"{name}={value!r}" for name, value in choice.items() if value not in ("auto", 1))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         remedy = "leave it out, or train with accelerator='cpu' (--accelerator cpu)"
