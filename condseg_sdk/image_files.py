@@ -134,7 +134,8 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
     if format == "WEBP" and (size := webp_size(head)) is not None:
         _check_size(size, 17, name)  # Pillow allocates its pixels at opening
     with image_errors(name), _opened_as_viewers_do(file, format, name) as image:
-        cost = bytes_per_pixel(image, is_deep_color=is_deep_color(image))
+        is_deep = image._condseg_is_deep = is_deep_color(image)  # type: ignore[attr-defined]
+        cost = bytes_per_pixel(image, is_deep_color=is_deep)
         _check_size(image.size, cost, name)
         if (
             any(tile.codec_name == "bmp_rle" for tile in image.tile)
@@ -248,7 +249,13 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def is_deep_color(image: Image.Image) -> bool:
-    """Whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8."""
+    """Whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8.
+
+    `open_encoded` decides it at opening: nothing tells any more once Pillow has decoded a PNG file.
+    """
+    known: bool | None = getattr(image, "_condseg_is_deep", None)
+    if known is not None:
+        return known
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
