@@ -35,6 +35,7 @@ from condseg_sdk.image_files import (
     read_deep_color,
     read_rare_tiff,
     require_file,
+    states_range,
     stored_bits,
 )
 from condseg_sdk.image_formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -74,7 +75,6 @@ ALPHA_BACKGROUND = (0, 0, 0)
 """RGB color that shows through transparent pixels: black, like the frame around an endoscope's image."""
 
 STRIP_PIXELS = 4_000_000  # what is converted at a time, so that a large image is in memory once and not three times
-KNOWN_RANGE = frozenset({"JPEG2000", "PPM"})  # their files say what white is, and Pillow scales 16-bit values by it
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb", bits: in
             - a torch tensor (3, H, W) or (1, H, W), RGB or gray, of the same types.
         color_order: Channel order of a NumPy array; "bgr" for those OpenCV reads. Others know their own.
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
-            say it themselves exactly (PNM, JPEG 2000, TIFF of packed bits). Default: what the file says (TIFF's
+            say it themselves exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: what the file says (TIFF's
             MaxSampleValue, PNG's sBIT), else the smallest of 8, 10, 12, 14 and 16 bits that holds the image's greatest
             value, and a warning in the log if that is not 16.
 
@@ -199,12 +199,19 @@ def _depth_of(source: Any) -> BitDepth | None:
         return None
 
 
+_MAY_HAVE_16_BITS = (
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF
+    *(b"P2", b"P3", b"P5", b"P6"),  # PNM
+    *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),  # JPEG 2000
+)
+
+
 def _may_have_16_bits(file: IO[bytes]) -> bool:
     """Look at an encoded image's header; nothing is decoded."""
     head = file.read(26)
     if head.startswith(b"\x89PNG"):
         return head[24:25] == b"\x10"
-    if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if not head.startswith(_MAY_HAVE_16_BITS):
         return False
     file.seek(0)
     try:
@@ -330,9 +337,10 @@ def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
             pixels, depth = loaded.pixels, loaded.depth
         elif image.mode[0] in "IF":  # 16-bit, 32-bit and float gray, which Pillow would clip at 255
             stored, white_zero = stored_bits(image), is_white_zero(image)
+            is_scaled = image.format in ("JPEG2000", "PPM") and states_range(image)
             load_pixels(image, name)
             values = _narrow(np.asarray(image), name)
-            if image.format in KNOWN_RANGE and values.dtype == np.uint16:
+            if is_scaled and values.dtype == np.uint16:
                 bits = 16
             elif _packed_bits(image) is not None:
                 bits = _packed_bits(image)

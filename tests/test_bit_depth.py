@@ -183,3 +183,36 @@ def test_finding_bits_decodes_nothing_of_eight_bits_and_consumes_no_stream(
 def test_finding_bits_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert find_bits([tmp_path / "pipe.png"]) is None
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".jp2"])
+def test_a_file_that_declares_all_sixteen_bits_says_nothing_of_those_in_use(suffix: str, tmp_path: Path) -> None:
+    values = np.zeros((64, 64) if suffix == ".pgm" else (64, 64, 3), np.uint16)
+    values[:, 20:40], values[:, 40:] = 2000, 4095
+    shapes = [values] if suffix != ".jp2" else [values, values[..., 0]]
+    for index, shown in enumerate(shapes):
+        path = tmp_path / f"{index}{suffix}"
+        assert cv2.imwrite(str(path), shown, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if suffix == ".jp2" else [])
+        for bits, white in ((None, 255), (12, 255), (14, 64), (16, 16)):
+            for source in (path, path.read_bytes(), Image.open(path)):
+                read = load_image(source, bits=bits)
+                assert read[0, [0, -1], 0].tolist() == [0, white]
+        depth = find_bits([path])
+        assert depth is not None
+        assert (depth.bits, depth.greatest, depth.is_guess) == (12, 4095, True)
+
+
+def test_a_color_file_of_text_that_declares_all_bits_is_read_as_of_those_in_use() -> None:
+    ppm = b"P3 2 1 65535\n0 2048 4095 4095 4095 4095"
+    assert load_image(ppm)[0].tolist() == [[0, 128, 255], [255, 255, 255]]
+    assert load_image(ppm, bits=16)[0].tolist() == [[0, 8, 16], [16, 16, 16]]
+
+
+@pytest.mark.parametrize("magic", [b"P5", b"P6", b"P2", b"P3"])
+def test_a_smaller_greatest_value_of_a_pnm_file_is_white(magic: bytes) -> None:
+    channels = 3 if magic in (b"P3", b"P6") else 1
+    values = np.repeat([0, 500, 1000], channels).astype(">u2")
+    data = values.tobytes() if magic in (b"P5", b"P6") else " ".join(map(str, values)).encode()
+    for bits in (None, 12, 16):
+        read = load_image(magic + b" 3 1 4095\n" + data, bits=bits)
+        assert read[0, :, 0].tolist() == [0, 31, 62]
