@@ -6,6 +6,7 @@ almost black.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,32 +16,55 @@ from numpy.typing import NDArray
 from condseg_sdk.errors import ImageError
 from condseg_sdk.options import check_integer
 
-__all__ = ["COMMON_BITS", "BitDepth", "bits_needed", "check_bits", "scale_to_uint8"]
+__all__ = [
+    "COMMON_BITS",
+    "BitDepth",
+    "bits_in_use",
+    "bits_needed",
+    "check_bits",
+    "common_depth",
+    "scale_to_uint8",
+    "share_above",
+]
 
 COMMON_BITS = (8, 10, 12, 14, 16)
 """The numbers of bits that cameras and scanners have; only these are chosen without being told."""
 
+FEW = 0.01
+"""Share of an image's pixels that may be brighter than the bits in use: a text or a mark drawn at 65535."""
+
 
 @dataclass(frozen=True)
 class BitDepth:
-    """Which bits of 16-bit values an image was read with.
+    """Which bits of 16-bit values an image or a set was read with.
 
     Attributes:
         bits: Number of bits: `2**bits - 1` is white.
         greatest: The greatest value of the image or the set.
-        is_guess: Whether nothing but the values themselves tells the bits, and these leave bits unused.
+        is_guess: Whether nothing but the values themselves tells the bits, and these leave bits unused, all of them
+            or nearly all.
+        clipped: Share of the pixels that are brighter than white, of the image of the set that has the most.
+        needed: Number of bits that all pixels but a few need.
     """
 
     bits: int
     greatest: int
     is_guess: bool
+    clipped: float = 0.0
+    needed: int = 16
 
     def describe(self) -> str:
-        """Say which bits were assumed and how to choose others."""
-        return (
-            f"16-bit values up to {self.greatest} were read as {self.bits} bits (white is {2**self.bits - 1}); "
-            "give bits= (--bits) if that is wrong, such as bits=16 for the whole range"
-        )
+        """Say which bits were assumed and how to choose others, or how many pixels were clipped."""
+        white = 2**self.bits - 1
+        above = f"{self.clipped:.2%} of the pixels are above {white}, up to {self.greatest}, and were read as white"
+        if not self.is_guess:
+            return f"{above}; give a greater bits= (--bits) if they are not a text or a mark in the image"
+        read = f"16-bit values up to {self.greatest} were read as {self.bits} bits (white is {white})"
+        if self.bits == 16:
+            dark = "nearly all pixels are below 4096"
+            return f"{read}, and {dark}; give bits= (--bits) if that is almost black, such as bits=12"
+        remedy = "give bits= (--bits) if that is wrong, such as bits=16 for the whole range"
+        return f"{read}; {above}; {remedy}" if self.clipped else f"{read}; {remedy}"
 
 
 def check_bits(bits: int | None) -> None:
@@ -66,8 +90,52 @@ def bits_needed(greatest: int) -> int:
     return next(bits for bits in COMMON_BITS if greatest < 2**bits)
 
 
+def share_above(values: NDArray[np.uint16], bits: int) -> float:
+    """Return the share of an image's pixels with a value, in any channel, that needs more bits.
+
+    Example:
+        >>> share_above(np.array([[0, 100, 4095, 65535]], np.uint16), 12)
+        0.25
+    """
+    above = values >= 2**bits
+    return float((above.any(axis=2) if above.ndim == 3 else above).mean())
+
+
+def bits_in_use(values: NDArray[np.uint16]) -> int:
+    """Return the smallest of `COMMON_BITS` that holds an image's values but for a few pixels, such as a small text.
+
+    A few are one in a thousand, or 16 in a small image, and never more than `FEW`.
+
+    Example:
+        >>> scan = np.full((64, 64), 4000, np.uint16)
+        >>> scan[:3, :3] = 65535
+        >>> bits_in_use(scan)
+        12
+    """
+    pixels = values.shape[0] * values.shape[1]
+    few = min(max(0.001, 16 / pixels), FEW)
+    return next(bits for bits in COMMON_BITS if bits == 16 or share_above(values, bits) <= few)
+
+
+def common_depth(depths: Iterable[BitDepth]) -> BitDepth | None:
+    """Return the bits that hold the values of all images of a set; None for none.
+
+    All 16 are a guess only if no image of the set has use for them.
+    """
+    known = list(depths)
+    if not known:
+        return None
+    bits = max(depth.bits for depth in known)
+    guesses = [depth.is_guess for depth in known if depth.greatest > 0]
+    clipped = max(depth.clipped for depth in known if depth.bits == bits)
+    is_guess = any(guesses) if bits < 16 else bool(guesses) and all(guesses)
+    return BitDepth(
+        bits, max(depth.greatest for depth in known), is_guess, clipped, max(depth.needed for depth in known)
+    )
+
+
 def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[np.uint8]:
-    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, rounded.
+    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, rounded, and so do greater values of few pixels.
 
     Args:
         values: uint16 (H, W) or (H, W, C), in any byte order. In an image of two or four channels the last one, alpha,
@@ -76,7 +144,7 @@ def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[
         name: What an error calls the image.
 
     Raises:
-        ImageError: A value needs more bits.
+        ImageError: More of the pixels than `FEW` need more bits.
 
     Example:
         >>> import numpy as np
@@ -89,9 +157,11 @@ def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[
         color = scale_to_uint8(values[..., :-1], bits, name)
         return np.concatenate((color, _table(alpha_bits)[alpha]), axis=2)
     greatest = int(values.max())
-    if greatest >= 2**bits:
-        needed = bits_needed(greatest)
-        raise ImageError(f"{name} has values up to {greatest}, more than bits={bits} can hold; give bits={needed}")
+    if greatest >= 2**bits and (share := share_above(values, bits)) > FEW:
+        needed = bits_in_use(values)
+        held = f"values up to {greatest} in {share:.1%} of its pixels, more than bits={bits} can hold"
+        remedy = f"give bits={needed}, or an array with these pixels set to {2**bits - 1}"
+        raise ImageError(f"{name} has {held}; {remedy}")
     return _table(bits)[values]
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "read_deep_color",
     "read_rare_tiff",
     "require_file",
+    "states_range",
     "stored_bits",
 ]
 
@@ -58,6 +59,7 @@ _BUDGET = MemoryBudget(MAX_DECODE_BYTES)
 # than 32 MB back to the system. Small images take no more than they need.
 Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 _MAX_RUN_LENGTH_PIXELS = 20_000_000  # Pillow decodes run-length BMP files in Python, byte by byte
+_JPEG2000_HEAD = 2**20  # bytes in which a JPEG 2000 file's codestream begins, after color profiles and the like
 _HEAD = 132  # bytes; a DICOM file has its signature at the end of them
 _SEQUENTIAL = frozenset({"BMP", "JPEG", "PNG", "PPM", "TIFF"})  # formats that are stored row by row
 _PLAIN_TIFF = frozenset({1, 5, 8, 32773, 32946})  # compressions that OpenCV reads: none, LZW, deflate, PackBits
@@ -138,7 +140,8 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
     if format == "WEBP" and (size := webp_size(head)) is not None:
         _check_size(size, 17, name)  # Pillow allocates its pixels at opening
     with image_errors(name), _opened_as_viewers_do(file, format, name) as image:
-        cost = bytes_per_pixel(image, is_deep_color=is_deep_color(image))
+        is_deep = image._condseg_is_deep = is_deep_color(image)  # type: ignore[attr-defined]
+        cost = bytes_per_pixel(image, is_deep_color=is_deep)
         _check_size(image.size, cost, name)
         if (
             any(tile.codec_name == "bmp_rle" for tile in image.tile)
@@ -252,12 +255,52 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def is_deep_color(image: Image.Image) -> bool:
-    """Whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8."""
+    """Whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8.
+
+    `open_encoded` decides it at opening: nothing tells any more once Pillow has decoded a PNG file.
+    """
+    known: bool | None = getattr(image, "_condseg_is_deep", None)
+    if known is not None:
+        return known
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) == 16
-    return isinstance(image, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in image.tile)
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        return any("16" in str(tile.args) for tile in image.tile)
+    return image.format in ("PPM", "JPEG2000") and not states_range(image)
+
+
+def states_range(image: Image.Image) -> bool:
+    """Whether an opened PNM or JPEG 2000 file says that white is less than 65535; Pillow scales its values by that.
+
+    All 16 bits say nothing: OpenCV and others declare them whatever the values are. Nor does a file that was decoded.
+    """
+    if image.format == "JPEG2000":
+        bits = _jpeg2000_bits(image)
+        return bits is not None and bits < 16
+    for tile in getattr(image, "tile", ()):
+        white = tile.args[1] if isinstance(tile.args, tuple) and len(tile.args) == 2 else None
+        if white is None:  # values that Pillow takes as they are: of 16 bits in mode I only
+            return bool(image.mode != "I")
+        return bool(white < 65535)
+    return False
+
+
+def _jpeg2000_bits(image: Image.Image) -> int | None:
+    """Return the bits that a JPEG 2000 file declares for its channels, at most."""
+    file: IO[bytes] | None = getattr(image, "fp", None)
+    if file is None or file.closed:
+        return None
+    position = file.tell()
+    file.seek(0)
+    head = file.read(_JPEG2000_HEAD)
+    file.seek(position)
+    start = head.find(b"\xff\x4f\xff\x51")  # start of the codestream, and its SIZ segment
+    if start < 0 or len(head) < start + 42:
+        return None
+    channels = int.from_bytes(head[start + 40 : start + 42], "big")
+    return max(((value & 127) + 1 for value in head[start + 42 : start + 42 + 3 * channels : 3]), default=None)
 
 
 @dataclass(frozen=True)
@@ -319,7 +362,8 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
         raise ImageError(f"{name} stores its 16-bit channels in separate planes, which is not supported; {remedy}")
     if tags.get(_COMPRESSION, 1) in _PLAIN_TIFF and image.fp is not None:
         image.fp.seek(0)
-        values = cv2.imdecode(np.frombuffer(image.fp.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        data = image.fp.read() + b"\n"  # which OpenCV wants after the last number of a PNM file of text
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if values is not None and values.dtype == np.uint16 and values.shape[:2] == image.size[::-1]:
             return _as_rgb(values.astype(np.uint16, copy=False))
     # The upper 8 bits, as Pillow has them: enough where all 16 are in use.

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from condseg_sdk.bit_depth import BitDepth, bits_needed, check_bits, scale_to_uint8
+from condseg_sdk.bit_depth import FEW, BitDepth, bits_in_use, check_bits, common_depth, scale_to_uint8, share_above
 from condseg_sdk.errors import ImageError, OptionError, check_choice
 from condseg_sdk.image_files import (
     MAX_PIXELS,
@@ -35,6 +35,7 @@ from condseg_sdk.image_files import (
     read_deep_color,
     read_rare_tiff,
     require_file,
+    states_range,
     stored_bits,
 )
 from condseg_sdk.image_formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -74,7 +75,6 @@ ALPHA_BACKGROUND = (0, 0, 0)
 """RGB color that shows through transparent pixels: black, like the frame around an endoscope's image."""
 
 STRIP_PIXELS = 4_000_000  # what is converted at a time, so that a large image is in memory once and not three times
-KNOWN_RANGE = frozenset({"JPEG2000", "PPM"})  # their files say what white is, and Pillow scales 16-bit values by it
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb", bits: in
             - a torch tensor (3, H, W) or (1, H, W), RGB or gray, of the same types.
         color_order: Channel order of a NumPy array; "bgr" for those OpenCV reads. Others know their own.
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
-            say it themselves exactly (PNM, JPEG 2000, TIFF of packed bits). Default: what the file says (TIFF's
+            say it themselves exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: what the file says (TIFF's
             MaxSampleValue, PNG's sBIT), else the smallest of 8, 10, 12, 14 and 16 bits that holds the image's greatest
-            value, and a warning in the log if that is not 16.
+            value but for a few pixels, such as a small text, and a warning in the log if that is not 16.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous, at the size a viewer displays. It may share memory with `source`.
@@ -126,7 +126,7 @@ def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb", bits: in
         (480, 640, 3)
     """
     with read_image(source, color_order=color_order, bits=bits) as image:
-        if image.depth is not None and image.depth.is_guess:
+        if image.depth is not None and (image.depth.is_guess or image.depth.clipped):
             logger.warning("%s: %s", source_name(source), image.depth.describe())
         return image.pixels
 
@@ -160,7 +160,7 @@ def find_bits(sources: Iterable[Any]) -> BitDepth | None:
             objects that can be read only once.
 
     Returns:
-        The smallest of 8, 10, 12, 14 and 16 bits that holds all 16-bit values of the set; None if it has none, or none
+        The smallest of 8, 10, 12, 14 and 16 bits that holds the 16-bit values of all images, but for a few pixels each; None if it has none, or none
         that does not say its range itself.
 
     Example:
@@ -168,16 +168,15 @@ def find_bits(sources: Iterable[Any]) -> BitDepth | None:
         >>> find_bits([np.full((2, 2), 1000, np.uint16), np.full((2, 2), 4095, np.uint16)]).bits
         12
     """
-    greatest, bits, is_guess = 0, 0, False
+    depths = []
     for source in sources:
         depth = _depth_of(source)
         if depth is None:
             continue
-        greatest, bits = max(greatest, depth.greatest), max(bits, depth.bits)
-        is_guess |= depth.is_guess
-        if bits == 16:
+        depths.append(depth)
+        if depth.bits == 16 and not depth.is_guess:
             break
-    return BitDepth(bits, greatest, is_guess and bits < 16) if bits else None
+    return common_depth(depths)
 
 
 def _depth_of(source: Any) -> BitDepth | None:
@@ -199,12 +198,19 @@ def _depth_of(source: Any) -> BitDepth | None:
         return None
 
 
+_MAY_HAVE_16_BITS = (
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF
+    *(b"P2", b"P3", b"P5", b"P6"),  # PNM
+    *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),  # JPEG 2000
+)
+
+
 def _may_have_16_bits(file: IO[bytes]) -> bool:
     """Look at an encoded image's header; nothing is decoded."""
     head = file.read(26)
     if head.startswith(b"\x89PNG"):
         return head[24:25] == b"\x10"
-    if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if not head.startswith(_MAY_HAVE_16_BITS):
         return False
     file.seek(0)
     try:
@@ -330,9 +336,10 @@ def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
             pixels, depth = loaded.pixels, loaded.depth
         elif image.mode[0] in "IF":  # 16-bit, 32-bit and float gray, which Pillow would clip at 255
             stored, white_zero = stored_bits(image), is_white_zero(image)
+            is_scaled = image.format in ("JPEG2000", "PPM") and states_range(image)
             load_pixels(image, name)
             values = _narrow(np.asarray(image), name)
-            if image.format in KNOWN_RANGE and values.dtype == np.uint16:
+            if is_scaled and values.dtype == np.uint16:
                 bits = 16
             elif _packed_bits(image) is not None:
                 bits = _packed_bits(image)
@@ -452,17 +459,22 @@ def _to_uint8(
 def _depth(values: NDArray[Any], bits: int | None, stored: StoredBits | None) -> BitDepth:
     """Decide on the bits of 16-bit values: those given, those that the file says, or those that the values need."""
     color = values[..., :3] if values.ndim == 3 and values.shape[2] == 4 else values
-    greatest = int(color.max(initial=0))
+    greatest, needed = int(color.max(initial=0)), bits_in_use(color)
     if bits is not None:
-        return BitDepth(bits, greatest, is_guess=False)
+        return _clipping(color, bits, greatest, needed, is_guess=False)
     if stored is not None and stored.may_be_shifted:
         unused = np.asarray((1 << 16 - stored.bits) - 1, color.dtype)  # lower bits, if the upper ones are in use
         is_shifted = greatest >= 2**stored.bits or not np.any(color & unused)
-        return BitDepth(16 if is_shifted else stored.bits, greatest, is_guess=False)
-    if stored is not None and greatest < 2**stored.bits:
-        return BitDepth(stored.bits, greatest, is_guess=False)
-    needed = bits_needed(greatest)
-    return BitDepth(needed, greatest, is_guess=greatest > 0 and needed < 16)
+        return BitDepth(16 if is_shifted else stored.bits, greatest, is_guess=False, needed=needed)
+    if stored is not None and share_above(color, stored.bits) <= FEW:
+        return _clipping(color, stored.bits, greatest, needed, is_guess=False)
+    is_dark = needed < 16 or share_above(color, 12) <= FEW
+    return _clipping(color, needed, greatest, needed, is_guess=greatest > 0 and is_dark)
+
+
+def _clipping(color: NDArray[Any], bits: int, greatest: int, needed: int, *, is_guess: bool) -> BitDepth:
+    clipped = share_above(color, bits) if greatest >= 2**bits else 0.0
+    return BitDepth(bits, greatest, is_guess, clipped, needed)
 
 
 def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:

@@ -181,7 +181,7 @@ class Pipeline:
         if named.error is not None:
             raise named.error
         with read_image(named.source, color_order=self.request.color_order, bits=named.bits) as image:
-            if image.depth is not None and image.depth.is_guess:
+            if image.depth is not None and (image.depth.is_guess or image.depth.clipped):
                 self._warn_of_bits(named, image.depth)
             height, width = image.pixels.shape[:2]
             box = named.field_of_view or self.preprocessing.find_field_of_view(image.pixels)
@@ -196,7 +196,7 @@ class Pipeline:
         return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
     def _warn_of_bits(self, named: Named, depth: BitDepth) -> None:
-        """Say which bits were assumed for an image: once for each number of bits."""
+        """Say which bits were assumed for an image, or how much they clip: once for each number of bits."""
         if depth.bits not in self._assumed_bits:
             self._assumed_bits.add(depth.bits)
             logger.warning("%s: %s", named.name, depth.describe())

@@ -183,3 +183,74 @@ def test_finding_bits_decodes_nothing_of_eight_bits_and_consumes_no_stream(
 def test_finding_bits_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert find_bits([tmp_path / "pipe.png"]) is None
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".jp2"])
+def test_a_file_that_declares_all_sixteen_bits_says_nothing_of_those_in_use(suffix: str, tmp_path: Path) -> None:
+    values = np.zeros((64, 64) if suffix == ".pgm" else (64, 64, 3), np.uint16)
+    values[:, 20:40], values[:, 40:] = 2000, 4095
+    shapes = [values] if suffix != ".jp2" else [values, values[..., 0]]
+    for index, shown in enumerate(shapes):
+        path = tmp_path / f"{index}{suffix}"
+        assert cv2.imwrite(str(path), shown, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if suffix == ".jp2" else [])
+        for bits, white in ((None, 255), (12, 255), (14, 64), (16, 16)):
+            for source in (path, path.read_bytes(), Image.open(path)):
+                read = load_image(source, bits=bits)
+                assert read[0, [0, -1], 0].tolist() == [0, white]
+        depth = find_bits([path])
+        assert depth is not None
+        assert (depth.bits, depth.greatest, depth.is_guess) == (12, 4095, True)
+
+
+def test_a_color_file_of_text_that_declares_all_bits_is_read_as_of_those_in_use() -> None:
+    ppm = b"P3 2 1 65535\n0 2048 4095 4095 4095 4095"
+    assert load_image(ppm)[0].tolist() == [[0, 128, 255], [255, 255, 255]]
+    assert load_image(ppm, bits=16)[0].tolist() == [[0, 8, 16], [16, 16, 16]]
+
+
+@pytest.mark.parametrize("magic", [b"P5", b"P6", b"P2", b"P3"])
+def test_a_smaller_greatest_value_of_a_pnm_file_is_white(magic: bytes) -> None:
+    channels = 3 if magic in (b"P3", b"P6") else 1
+    values = np.repeat([0, 500, 1000], channels).astype(">u2")
+    data = values.tobytes() if magic in (b"P5", b"P6") else " ".join(map(str, values)).encode()
+    for bits in (None, 12, 16):
+        read = load_image(magic + b" 3 1 4095\n" + data, bits=bits)
+        assert read[0, :, 0].tolist() == [0, 31, 62]
+
+
+def marked(spot: int, size: int = 128) -> NDArray[np.uint16]:
+    """An image of 12 bits with a square burnt in at 65535."""
+    values = np.full((size, size), 2048, np.uint16)
+    values[-8:] = 4095
+    values[:spot, :spot] = 65535
+    return values
+
+
+def test_a_small_text_burnt_in_does_not_change_the_bits(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    path = tmp_path / "scan.png"
+    path.write_bytes(encoded(marked(3), ".png"))
+    for bits in (None, 12):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "condseg_sdk"):
+            pixels = load_image(path, bits=bits)
+        assert pixels[[0, 64, -1], [0, 64, -1], 0].tolist() == [255, 128, 255]
+        assert len(caplog.records) == 1
+        assert "scan.png: " in caplog.text
+        assert "0.05% of the pixels are above 4095, up to 65535" in caplog.text
+    depth = find_bits([path, marked(0)])
+    assert depth is not None
+    assert (depth.bits, depth.greatest, depth.is_guess) == (12, 65535, True)
+
+
+def test_more_pixels_above_the_bits_are_told_and_refused() -> None:
+    with read_image(marked(10)) as image:  # 0.6 %: too much to be passed over unasked, and little enough to be clipped
+        assert image.depth is not None
+        assert (image.depth.bits, image.depth.is_guess) == (16, True)
+        assert "nearly all pixels are below 4096" in image.depth.describe()
+        assert "such as bits=12" in image.depth.describe()
+    assert load_image(marked(10), bits=12)[64, 64, 0] == 128
+    with pytest.raises(ImageError, match=r"65535 in 2.4% of its pixels.*bits=12 can hold.*give bits=16, or .* 4095"):
+        load_image(marked(20), bits=12)
+    depth = find_bits([marked(10), np.full((8, 8), 60_000, np.uint16)])
+    assert depth is not None
+    assert (depth.bits, depth.is_guess) == (16, False)

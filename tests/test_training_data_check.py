@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance
 from training_sets import add_pair, make_set, picture, region, save
 
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.images import find_bits
 from condseg_sdk.training.data import Dataset, DatasetReport, Pair, check_dataset, find_pairs, open_dataset
 from condseg_sdk.training.data.duplicates import fingerprint, near_duplicates
 
@@ -347,3 +348,20 @@ def test_palette_images_with_transparency_warn_of_nothing(tmp_path: Path, recwar
     pairs = [Pair("a", image, mask)]
     check_dataset(Dataset(pairs, pairs, [], "two lists"))
     assert not [str(w.message) for w in recwarn if "transparency" in str(w.message).lower()]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_twelve_bits_are_found_in_gray_and_color_files(channels: int, suffix: str, tmp_path: Path) -> None:
+    pairs = []
+    for name in NAMES:
+        deep = picture(name).astype(np.uint16) << 4
+        path = tmp_path / f"{name}{suffix}"
+        assert cv2.imwrite(str(path), deep if channels == 3 else deep[..., 0])
+        pairs.append((path, save(tmp_path / f"{name}_m.png", region())))
+    report = check_dataset(open_dataset(pairs, validation=0.2))
+    assert report.bits == 12
+    assert ["read as 12 bits" in problem.message for problem in report.problems] == [True]
+    depth = find_bits(path for path, _ in pairs)
+    assert depth is not None
+    assert depth.bits == 12

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 from tqdm import tqdm
 
-from condseg_sdk.bit_depth import BitDepth
+from condseg_sdk.bit_depth import BitDepth, common_depth
 from condseg_sdk.errors import CondsegError, ImageError
 from condseg_sdk.image_files import is_deep_color, orientation_of
 from condseg_sdk.images import open_image, read_image
@@ -225,21 +225,21 @@ def _brightness(facts: Sequence[Facts]) -> list[Problem]:
     dim = [
         str(fact.pair.image)
         for fact in facts
-        if fact.depth is not None and fact.depth.greatest < 2 ** (depth.bits - DIM) and depth.bits - DIM >= 8
+        if fact.depth is not None and fact.depth.needed <= depth.bits - DIM and depth.bits - DIM >= 8
     ]
     message = f"almost black: of the {depth.bits} bits of the set few are used; bring all images to the same bits"
     problems = problems_of("warning", "image", message, dim)
+    clipped = [
+        f"{fact.pair.image} ({fact.depth.clipped:.2%} of it)" for fact in facts if fact.depth and fact.depth.clipped
+    ]
+    message = "with a few pixels above the bits in use, read as white; right if they are a text or a mark"
+    problems += problems_of("warning", "image", message, clipped)
     return [Problem("warning", depth.describe()), *problems] if depth.is_guess else problems
 
 
 def _common_depth(facts: Sequence[Facts]) -> BitDepth | None:
     """The bits that hold the values of all images."""
-    depths = [fact.depth for fact in facts if fact.depth is not None]
-    if not depths:
-        return None
-    bits = max(depth.bits for depth in depths)
-    is_guess = bits < 16 and any(depth.is_guess for depth in depths)
-    return BitDepth(bits, max(depth.greatest for depth in depths), is_guess)
+    return common_depth(fact.depth for fact in facts if fact.depth is not None)
 
 
 def _regions(facts: Sequence[Facts]) -> list[Problem]:
