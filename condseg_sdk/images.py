@@ -107,9 +107,9 @@ def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb", bits: in
             - a torch tensor (3, H, W) or (1, H, W), RGB or gray, of the same types.
         color_order: Channel order of a NumPy array; "bgr" for those OpenCV reads. Others know their own.
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
-            say it themselves exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: what the file says (TIFF's
-            MaxSampleValue, PNG's sBIT), else the smallest of 8, 10, 12, 14 and 16 bits that holds the image's greatest
-            value but for a few pixels, such as a small text, and a warning in the log if that is not 16.
+            say it themselves exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: what the
+            file says (TIFF's MaxSampleValue, PNG's sBIT), else the smallest of 8, 10, 12, 14 and 16 bits that holds the
+            image's values but for a few pixels, such as a small text, and a warning in the log if that is not 16.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous, at the size a viewer displays. It may share memory with `source`.
@@ -160,8 +160,8 @@ def find_bits(sources: Iterable[Any]) -> BitDepth | None:
             objects that can be read only once.
 
     Returns:
-        The smallest of 8, 10, 12, 14 and 16 bits that holds the 16-bit values of all images, but for a few pixels each; None if it has none, or none
-        that does not say its range itself.
+        The smallest of 8, 10, 12, 14 and 16 bits that holds the 16-bit values of all images, but for a few pixels each;
+        None if the set has none, or none that does not say its range itself.
 
     Example:
         >>> import numpy as np
@@ -183,7 +183,8 @@ def _depth_of(source: Any) -> BitDepth | None:
     try:
         if isinstance(source, np.ndarray) or _is_tensor(source):
             values = source if isinstance(source, np.ndarray) else _tensor_values(source, source_name(source))
-            return _depth(values, None, None) if values.dtype.kind == "u" and values.dtype.itemsize == 2 else None
+            is_deep = values.dtype.kind == "u" and values.dtype.itemsize == 2
+            return _depth(values, None, None) if is_deep and values.ndim in (2, 3) and values.size else None
         with ExitStack() as reservations:
             if not isinstance(source, Image.Image):
                 if hasattr(source, "read") and not isinstance(source, os.PathLike):
