@@ -150,6 +150,8 @@ class _Numbers:
     def damage(self) -> str | None:
         """Say which frames are missing, after the last one; None if the video is whole."""
         container, count = self.container, self._count
+        if self.decoded == container.frames and not self.missing and not self.has_hole:
+            return None  # whatever is cut off holds no frame
         is_short = count is not None and self.current + 1 < count
         has_gap = self._is_timed and bool(self.missing) and count is not None and self.decoded < count
         is_known_short = container.counts_frames and is_short

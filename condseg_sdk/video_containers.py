@@ -22,7 +22,7 @@ class Container:
 
     Attributes:
         is_damaged: Whether the file ends too early or its structure is broken somewhere.
-        frames: Number of frames that were written, if the container's index tells it.
+        frames: Number of frames that were written, if the container's index or, without one, its header tells it.
         lost: Numbers of the frames whose place in the file holds something else.
         counts_frames: Whether the format stores the number of frames; others give a duration only.
     """
@@ -34,7 +34,9 @@ class Container:
 
 
 def inspect_container(path: Path) -> Container:
-    """Read a video file's structure: AVI, MP4 and MOV, Matroska and WebM; others tell nothing.
+    """Read a video file's structure: AVI, MP4 and MOV, Matroska and WebM, ASF (WMV), MPEG; others tell nothing.
+
+    What stands behind a complete file, such as zero bytes of a recorder that reserves space, is no damage.
 
     Example:
         >>> inspect_container(Path("film.avi")).lost  # doctest: +SKIP
@@ -51,19 +53,29 @@ def inspect_container(path: Path) -> Container:
             look = _inspect_mp4
         elif head[:4] == b"\x1aE\xdf\xa3":
             look = _inspect_matroska
+        elif head == _ASF_HEADER[:12]:
+            look = _inspect_asf
+        elif head[:4] == _PACK:
+            look = _inspect_program_stream
+        elif head[:1] == b"G" or head[4:5] == b"G":
+            look = _inspect_transport_stream
         return Container() if look is None else look(file, size)
 
 
 def _inspect_avi(file: BinaryIO, size: int) -> Container:
-    movi, index, is_cut = 0, b"", False
+    movi, index, is_cut, is_index_cut, written = 0, b"", False, False, 0
     position = 12
     while position + 8 <= size:
         file.seek(position)
         kind, length = struct.unpack("<4sI", file.read(8))
-        if kind == b"LIST" and file.read(4) == b"movi":
-            movi = position + 8
+        if kind == b"LIST" and (what := file.read(4)) in (b"movi", b"hdrl"):
+            if what == b"movi":
+                movi = position + 8
+            else:
+                written = written or _avi_length(file.read(min(length, size)))
         elif kind == b"idx1":
             index = file.read(min(length, size))
+            is_index_cut = len(index) < length
         is_cut |= position + 8 + length > size
         if kind == b"RIFF":  # the next part of a file of more than a gigabyte
             length = 4
@@ -73,7 +85,7 @@ def _inspect_avi(file: BinaryIO, size: int) -> Container:
     # Entries without bytes stand for frames that were dropped while recording: nothing is missing there.
     frames = [(kind, offset, length) for kind, _, offset, length in entries if kind[:2] == stream and length]
     if not frames:
-        return Container(is_damaged=is_cut, counts_frames=True)
+        return Container(is_damaged=is_cut, frames=written or None if is_cut else None, counts_frames=True)
 
     def lost(base: int) -> frozenset[int]:
         return frozenset(
@@ -83,11 +95,20 @@ def _inspect_avi(file: BinaryIO, size: int) -> Container:
         )
 
     missing = min((lost(movi), lost(0)), key=len)  # offsets count from the list of frames or from the file's beginning
-    return Container(bool(missing) or is_cut, len(frames), missing, counts_frames=True)
+    count = max(written, len(frames)) if is_index_cut else len(frames)
+    return Container(bool(missing) or is_cut, count, missing, counts_frames=True)
+
+
+def _avi_length(header: bytes) -> int:
+    """Return the number of frames that the header of an AVI file tells of its video stream; 0 if it tells none."""
+    position = header.find(b"vids")
+    while position >= 8 and header[position - 8 : position - 4] != b"strh":
+        position = header.find(b"vids", position + 1)
+    return int.from_bytes(header[position + 32 : position + 36], "little") if position >= 8 else 0
 
 
 def _inspect_mp4(file: BinaryIO, size: int) -> Container:
-    position, is_damaged, is_edited, is_fragmented = 0, False, False, False
+    position, is_damaged, is_edited, is_fragmented, has_index = 0, False, False, False, False
     while position + 8 <= size and not is_damaged:
         file.seek(position)
         length, kind = struct.unpack(">I4s", file.read(8))
@@ -99,9 +120,13 @@ def _inspect_mp4(file: BinaryIO, size: int) -> Container:
         if kind == b"moov":
             is_edited = b"elst" in file.read(max(min(length, size - position) - header, 0))
         is_fragmented |= kind == b"moof"
-        is_damaged = (
-            length < header or position + length > size or not kind.isascii() or not kind.decode().isprintable()
-        )
+        is_box = length >= header and kind.isascii() and kind.decode().isprintable()
+        if not is_box or (position + length > size and kind not in (b"moov", b"moof", b"mdat")):
+            # Of files that are not in fragments, all frames are known once the index is, wherever they are stored.
+            is_damaged = not has_index or (is_fragmented and kind != b"mfra" and not _is_zero(file, position))
+            break
+        is_damaged = position + length > size
+        has_index |= kind == b"moov"
         position += length
     # An edit list may leave out frames that are in the file.
     return Container(is_damaged=is_damaged, counts_frames=is_damaged or not (is_edited or is_fragmented))
@@ -110,26 +135,34 @@ def _inspect_mp4(file: BinaryIO, size: int) -> Container:
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _IN_SEGMENT = frozenset({0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1043A770, 0x1254C367, 0x1941A469})
 _IN_CLUSTER = frozenset({0xE7, 0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xAF})
+_AFTER_CLUSTERS = frozenset({0x1C53BB6B, 0x1254C367})  # cues and tags
 _ANYWHERE = frozenset({0xEC, 0xBF})  # padding and checksums
 _UNKNOWN_SIZE = -1  # of what was written to a pipe
 
 
 def _inspect_matroska(file: BinaryIO, size: int) -> Container:
     """Go from element to element: segments and clusters are entered, all others are passed over."""
-    for identity, length, begin in _elements(file, size):
-        if identity in (_SEGMENT, _CLUSTER):
-            is_damaged = identity == _SEGMENT and length != _UNKNOWN_SIZE and begin + length > size
-        else:
-            is_damaged = length == _UNKNOWN_SIZE or begin + length > size
+    end, has_cluster, is_cut = 0, False, False
+    for identity, length, begin, position in _elements(file, size):
+        if 0 < end <= position:  # behind the segment
+            break
+        if identity == _SEGMENT and length != _UNKNOWN_SIZE:
+            end = begin + length
+            is_cut = end > size
+            continue
+        has_cluster |= identity == _CLUSTER
+        if has_cluster and identity in _AFTER_CLUSTERS and begin + length > size:
+            return Container()  # only the index or the tags at the end of the file are cut
+        is_damaged = identity not in (_SEGMENT, _CLUSTER) and (length == _UNKNOWN_SIZE or begin + length > size)
         if identity != 0x1A45DFA3 and identity not in _IN_SEGMENT | _IN_CLUSTER | _ANYWHERE | {_SEGMENT}:
             is_damaged = True
         if is_damaged:
             return Container(is_damaged=True)
-    return Container()
+    return Container(is_damaged=is_cut)
 
 
-def _elements(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield identity, length and position of content of each element that is in a segment or in a cluster."""
+def _elements(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield identity, length, position of content and position of each element that is in a segment or in a cluster."""
     position = 0
     while position < size:
         head = _bytes_at(file, position, 12)
@@ -137,9 +170,9 @@ def _elements(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
         length, more = _number(head[width:], keep_marker=False)
         begin = position + width + more
         if not width or not more:
-            yield 0, 0, position
+            yield 0, 0, position, position
             return
-        yield identity, length, begin
+        yield identity, length, begin, position
         position = begin if identity in (_SEGMENT, _CLUSTER) else begin + max(length, 0)
 
 
@@ -160,3 +193,139 @@ def _number(data: bytes, *, keep_marker: bool) -> tuple[int, int]:
 def _bytes_at(file: BinaryIO, position: int, count: int) -> bytes:
     file.seek(position)
     return file.read(count)
+
+
+def _is_zero(file: BinaryIO, position: int) -> bool:
+    """Whether a file holds nothing but zero bytes from a position on."""
+    file.seek(position)
+    while block := file.read(2**20):
+        if block.strip(b"\0"):
+            return False
+    return True
+
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+
+def _inspect_asf(file: BinaryIO, size: int) -> Container:
+    """Look through the packets, which are of one size and counted in the header, for the pieces of frames."""
+    position, header = 0, b""
+    while position + 24 <= size:
+        kind, length = struct.unpack("<16sQ", _bytes_at(file, position, 24))
+        if kind == _ASF_DATA:
+            break
+        if kind == _ASF_HEADER:
+            header = file.read(min(length, size))
+        if length < 24:
+            return Container(is_damaged=True)
+        position += length
+    else:
+        return Container(is_damaged=True)
+    begin = header.find(_ASF_FILE)
+    properties = header[begin : begin + 104]
+    if begin < 0 or len(properties) < 104:
+        return Container(is_damaged=True)
+    flags, least, most = struct.unpack("<III", properties[88:100])
+    if least != most or not least:
+        return Container()
+    position += 50
+    count = (size - position) // least
+    is_cut = False
+    if not flags & 1:  # of broadcasts the lengths are not known
+        written = int.from_bytes(properties[56:64], "little")
+        is_cut = written > count
+        count = min(count, written)
+    if is_cut:
+        return Container(is_damaged=True)
+    pieces = _AsfPieces()
+    packets = (_bytes_at(file, position + number * least, least) for number in range(count))
+    return Container(is_damaged=not all(map(pieces.take, packets)))
+
+
+class _AsfPieces:
+    """Checks that the pieces of each frame follow each other through the packets of an ASF file."""
+
+    def __init__(self) -> None:
+        self._rest: dict[int, int] = {}  # bytes that the frame of a stream still lacks
+
+    def take(self, packet: bytes) -> bool:
+        """Read one packet; False if it is none or a piece is missing before it."""
+        try:
+            return self._take(packet)
+        except IndexError:
+            return False
+
+    def _take(self, packet: bytes) -> bool:
+        position = 1 + (packet[0] & 15) if packet[0] & 0x80 else 0  # error correction
+        flags, form = packet[position], packet[position + 1]
+        position += 2
+        lengths = []
+        for shift in (5, 1, 3):  # of the packet, sequence, padding
+            value, position = _asf_number(packet, position, flags >> shift)
+            lengths.append(value)
+        end = (lengths[0] or len(packet)) - lengths[2]
+        position += 6  # times
+        has_several = flags & 1
+        several = packet[position] if has_several else 1
+        position += has_several
+        for _ in range(several & 63):
+            stream = packet[position] & 127
+            _, position = _asf_number(packet, position + 1, form >> 4)
+            offset, position = _asf_number(packet, position, form >> 2)
+            extra, position = _asf_number(packet, position, form)
+            size = int.from_bytes(packet[position : position + 4], "little") if extra >= 8 else 0
+            position += extra
+            length = end - position
+            if has_several:
+                length, position = _asf_number(packet, position, several >> 6)
+            position += length
+            if not stream or length < 0 or position > end:
+                return False
+            if size and not self._follows(stream, size, offset, length):
+                return False
+        return True
+
+    def _follows(self, stream: int, size: int, offset: int, length: int) -> bool:
+        rest = self._rest.get(stream, 0)
+        self._rest[stream] = size - offset - length
+        return (rest == 0 if offset == 0 else rest == size - offset) and self._rest[stream] >= 0
+
+
+def _asf_number(packet: bytes, position: int, kind: int) -> tuple[int, int]:
+    """Read a number of 0, 1, 2 or 4 bytes; return it and the position behind it."""
+    width = (0, 1, 2, 4)[kind & 3]
+    return int.from_bytes(packet[position : position + width], "little"), position + width
+
+
+_PACK = b"\0\0\1\xba"
+_TAIL = 2**20
+
+
+def _inspect_program_stream(file: BinaryIO, size: int) -> Container:
+    """Look whether the last packet of an MPEG file is complete; time stamps tell what is missing before it."""
+    start = max(size - _TAIL, 0)
+    data = _bytes_at(file, start, size - start)
+    position = data.rfind(_PACK)
+    if position < 0:
+        return Container()
+    if len(data) < position + 14:
+        return Container(is_damaged=True)
+    is_mpeg2 = data[position + 4] >> 6 == 1
+    position += 14 + (data[position + 13] & 7) if is_mpeg2 else 12
+    while data[position : position + 3] == b"\0\0\1" and data[position + 3 : position + 4] > b"\xba":
+        position += 6 + int.from_bytes(data[position + 4 : position + 6], "big")
+    return Container(is_damaged=position > len(data))
+
+
+def _inspect_transport_stream(file: BinaryIO, size: int) -> Container:
+    """Look whether the last packet of an MPEG transport stream is complete; time stamps tell what is missing before."""
+    for length, sync in ((188, 0), (192, 4), (204, 0)):
+        places = range(sync, min(size - sync, 5 * length), length)
+        if size >= 2 * length and all(_bytes_at(file, place, 1) == b"G" for place in places):
+            rest = size % length
+            last = _bytes_at(file, size - rest + sync, 1)
+            before = _bytes_at(file, size - rest - length + sync, 1)
+            return Container(is_damaged=rest > sync and last == before == b"G")
+    return Container()

@@ -12,11 +12,25 @@ import pytest
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import ImageError
+from condseg_sdk.image_formats import VIDEO_SUFFIXES
 from condseg_sdk.images import find_images
 from condseg_sdk.video import Video, video_frames
 
 FRAMES = 40
-CODECS = {".avi": "MJPG", ".mp4": "mp4v", ".mkv": "mp4v", ".webm": "VP80"}
+CODECS = {
+    ".avi": "MJPG",
+    ".m2ts": "mpg2",
+    ".m4v": "mp4v",
+    ".mkv": "mp4v",
+    ".mov": "mp4v",
+    ".mp4": "mp4v",
+    ".mpeg": "mpg2",
+    ".mpg": "mpg2",
+    ".mts": "mpg2",
+    ".ts": "mpg2",
+    ".webm": "VP80",
+    ".wmv": "WMV2",
+}
 
 
 def frame(number: int) -> NDArray[np.uint8]:
@@ -49,11 +63,25 @@ def hole(data: bytes) -> bytes:
     return data[:middle] + bytes(size) + data[middle + size :]
 
 
+def noise_behind(data: bytes) -> bytes:
+    return data + np.random.default_rng(0).bytes(999)
+
+
+def zeros_behind(data: bytes) -> bytes:
+    return data + bytes(999)
+
+
+def test_every_suffix_has_a_codec() -> None:
+    assert CODECS.keys() == VIDEO_SUFFIXES
+
+
 @pytest.mark.parametrize("suffix", CODECS)
 @pytest.mark.parametrize("count", [1, 2, FRAMES])
 def test_a_whole_video_raises_no_alarm(
     suffix: str, count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if count == 2 and suffix in (".m2ts", ".mts", ".ts"):
+        pytest.skip("FFmpeg tells a wrong frame rate of two frames in a transport stream")
     video = Video(write(tmp_path / f"film{suffix}", count))
     with caplog.at_level(logging.WARNING, "condseg_sdk"):
         frames = list(video)
@@ -64,19 +92,64 @@ def test_a_whole_video_raises_no_alarm(
 
 
 @pytest.mark.parametrize("damaging", [half, hole])
-@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".webm"])
+@pytest.mark.parametrize("suffix", CODECS)
 def test_what_is_missing_of_a_damaged_video_is_said(
     suffix: str, damaging: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write(tmp_path / f"film{suffix}")
     path.write_bytes(damaging(path.read_bytes()))
     video = Video(path)
+    if damaging is half and suffix in (".m4v", ".mov", ".mp4"):  # their index, at the end, is gone
+        with pytest.raises(ImageError, match="damaged"):
+            list(video)
+        return
     with caplog.at_level(logging.WARNING, "condseg_sdk"):
-        numbers = [item.number for item in video]
-    assert 0 < len(numbers) < FRAMES
+        frames = [(item.number, number_of(item.pixels)) for item in video]
+    assert 0 < len(frames) < FRAMES
+    # Frames beside the damage may be decoded in part, or on the base of a frame that is missing.
+    assert sum(abs(said - seen) > 1 for said, seen in frames) <= 2
+    if damaging is hole:
+        assert frames[-1] == (FRAMES - 1, FRAMES - 1)
     assert video.damage is not None
     assert f"{path} is damaged: " in caplog.records[-1].message
-    assert "frames are missing" in caplog.records[-1].message
+    assert "missing" in video.damage
+
+
+@pytest.mark.parametrize("change", [noise_behind, zeros_behind])
+@pytest.mark.parametrize("suffix", CODECS)
+def test_what_stands_behind_a_whole_video_is_no_damage(
+    suffix: str, change: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = write(tmp_path / f"film{suffix}")
+    path.write_bytes(change(path.read_bytes()))
+    video = Video(path)
+    assert [item.number for item in video] == list(range(FRAMES))
+    assert video.damage is None
+
+
+@pytest.mark.parametrize("cut", [200, 16 * FRAMES + 8])
+def test_an_avi_file_that_lacks_nothing_but_its_index_is_whole(cut: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "film.avi")
+    data = path.read_bytes()
+    path.write_bytes(data[:-cut])
+    video = Video(path)
+    assert [item.number for item in video] == list(range(FRAMES))
+    assert video.damage is None
+    path.write_bytes(data[: data.index(b"idx1") - 4000])
+    assert 0 < len(list(video)) < FRAMES
+    assert video.damage is not None
+
+
+@pytest.mark.parametrize("size", [50, 300, 1500, 3000])
+def test_small_holes_in_a_wmv_file_shift_no_numbers(size: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "film.wmv")
+    data = path.read_bytes()
+    for begin in range(10_000, len(data) - 8000, 9001):
+        path.write_bytes(data[:begin] + bytes(size) + data[begin + size :])
+        video = Video(path)
+        numbers = [item.number for item in video]
+        assert numbers[-1] == FRAMES - 1
+        assert len(numbers) == FRAMES or video.damage is not None
 
 
 def test_frames_after_a_hole_keep_their_numbers(tmp_path: Path) -> None:
