@@ -23,6 +23,7 @@ from condseg_sdk.image_formats import (
     VIDEO_SUFFIXES,
     bytes_per_pixel,
     identify,
+    identify_video,
     register_heif,
     webp_size,
 )
@@ -133,6 +134,8 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
         raise ImageError(f"{name} is a DICOM file, which is not supported; {remedy}")
     format = identify(head)
     if format is None:
+        if (suffix := identify_video(head)) is not None:
+            raise ImageError(f"{name} is a video, not an image; {_video_remedy(file, suffix)}")
         remedy = "save it as PNG, JPEG, TIFF, BMP or WebP"
         raise ImageError(f"{name} is no image we can read, whatever its name; {remedy}")
     if format == "HEIF" and not register_heif():
@@ -158,6 +161,17 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
             raise ImageError(f"{name} has {pages} pages or frames; {remedy}")
         reservations.enter_context(_BUDGET.reserve(cost * image.width * image.height))
         yield image
+
+
+def _video_remedy(file: IO[bytes], suffix: str) -> str:
+    """Say what to do with a video whose name is that of an image, or that has none."""
+    path = getattr(file, "name", None)
+    if not isinstance(path, str):
+        return f"write it to a {suffix} file and give its path to predictor.stream"
+    renamed = Path(path).with_suffix(suffix)
+    while renamed.exists():
+        renamed = renamed.with_stem(f"{renamed.stem}-video")
+    return f"rename it to {renamed.name}"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "bytes_per_pixel",
     "identify",
+    "identify_video",
     "register_heif",
     "webp_size",
 ]
@@ -72,6 +73,38 @@ def identify(head: bytes) -> str | None:
         if accept is not None and accept(head[:16]) is True:
             return name
     return None
+
+
+_MP4_BRANDS = frozenset({b"avc1", b"dash", b"f4v ", b"M4V ", b"M4VH", b"M4VP", b"mmp4", b"mp41", b"mp42", b"MSNV"})
+
+
+def identify_video(head: bytes) -> str | None:
+    """Tell a video file's usual suffix by its first bytes.
+
+    Args:
+        head: The first bytes of a file, at least 64 if it has as many.
+
+    Returns:
+        One of `VIDEO_SUFFIXES`, or None for what is no video, or a transport stream.
+
+    Example:
+        >>> identify_video(b"RIFF" + bytes(4) + b"AVI LIST")
+        '.avi'
+    """
+    brand = head[8:12]
+    if head[:4] == b"RIFF" and brand == b"AVI ":
+        return ".avi"
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return ".webm" if b"webm" in head[:64] else ".mkv"
+    if head[:16] == bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"):
+        return ".wmv"
+    if head[:4] == b"\0\0\1\xba":
+        return ".mpg"
+    if head[4:8] == b"ftyp":  # which sound and the raw images of cameras have, too
+        if brand == b"qt  ":
+            return ".mov"
+        return ".mp4" if brand in _MP4_BRANDS or brand[:3] in (b"iso", b"3gp", b"3g2") else None
+    return ".mov" if head[4:8] in (b"moov", b"mdat", b"wide") else None
 
 
 def register_heif() -> bool:

@@ -249,6 +249,17 @@ def test_a_damaged_wmv_video_changes_the_exit_code(checkpoint: Path, tmp_path: P
     assert (tmp_path / "hole" / "film_000029_mask.png").is_file()
 
 
+@pytest.mark.parametrize("name", ["clip.jpg", "clip"])
+def test_a_video_under_another_name(
+    name: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = film(tmp_path / "film.mp4", 3).rename(tmp_path / name)
+    assert predict(checkpoint, path, "--out", tmp_path / "out", "--save", "mask") != 0
+    assert f"{path} is a video, not an image; rename it to clip.mp4" in capsys.readouterr().err + caplog.text
+    path = path.rename(tmp_path / "clip.mp4")
+    assert predict(checkpoint, path, "--out", tmp_path / "renamed", "--save", "mask") == 0
+
+
 def test_bits_of_16_bit_images_can_be_said(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

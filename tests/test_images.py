@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from condseg_sdk.errors import CondsegError, ImageError, OptionError
 from condseg_sdk.image_files import open_encoded
 from condseg_sdk.images import find_images, is_single, load_image, source_name
+from condseg_sdk.video import Video
 
 FORMATS = {
     "1": ["PNG", "TIFF", "BMP"],
@@ -455,6 +456,40 @@ class TestWhatIsRefused:
             message = refused(path)
             assert path.name.replace("\0", " ") in message
             assert reason in message
+
+    @pytest.mark.parametrize(
+        ("suffix", "codec"),
+        [
+            (".avi", "MJPG"),
+            (".mkv", "mp4v"),
+            (".mov", "mp4v"),
+            (".mp4", "mp4v"),
+            (".mpg", "mpg2"),
+            (".webm", "VP80"),
+            (".wmv", "WMV2"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["clip.jpg", "clip"])
+    def test_a_video_under_another_name(self, suffix: str, codec: str, name: str, tmp_path: Path) -> None:
+        made = tmp_path / f"made{suffix}"
+        writer = cv2.VideoWriter(str(made), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+        if not writer.isOpened():
+            pytest.skip(f"this OpenCV writes no {suffix}")
+        for _ in range(5):
+            writer.write(np.full((48, 64, 3), 90, np.uint8))
+        writer.release()
+        path = made.rename(tmp_path / name)
+        assert refused(path) == f"{path} is a video, not an image; rename it to clip{suffix}"
+        assert f"write it to a {suffix} file and give its path to predictor.stream" in refused(path.read_bytes())
+        (tmp_path / f"clip{suffix}").write_text("another file, which keeps its name")
+        renamed = f"clip-video{suffix}"
+        assert refused(path).endswith(f"; rename it to {renamed}")
+        assert len(list(Video(path.rename(tmp_path / renamed)))) == 5
+
+    def test_what_begins_like_a_video(self, tmp_path: Path) -> None:
+        for brand in (b"crx ", b"M4A "):  # a camera's raw image, and sound
+            (tmp_path / "file.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
+            assert "no image we can read" in refused(tmp_path / "file.jpg")
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
     def test_a_file_without_permission(self, tmp_path: Path) -> None:
