@@ -177,7 +177,9 @@ def test_an_orientation_that_sizes_cannot_check_is_a_warning(
 ) -> None:
     turned(folder / "images" / "n01.png", orientation, size)
     save(folder / "masks" / "n01.png", region(size))
-    assert only(check(folder)).startswith("warning: 1 image turned by an EXIF tag that the mask does not have; check that")
+    assert only(check(folder)).startswith(
+        "warning: 1 image turned by an EXIF tag that the mask does not have; check that"
+    )
 
 
 # Regions and values
