@@ -139,6 +139,7 @@ class _Search:
     def __init__(self, folder: Path, images: Path | None) -> None:
         self.folder, self.images = folder, images
         self.missing: list[str] = []
+        self.incomplete: list[Path] = []
         self.guessed: list[str] = []
         self.doubtful: list[str] = []
         self.count = 0
@@ -162,6 +163,8 @@ class _Search:
                 found = FoundImage(beside, is_guess=True)
             if found is None:
                 self.missing.append(str(finder.roots[0] / shown))
+                if file not in self.incomplete[-1:]:
+                    self.incomplete.append(file)
             elif found.several:
                 self.doubtful.append(f"{shown} ({' or '.join(map(str, found.several[:3]))})")
             else:
@@ -208,7 +211,8 @@ class _Search:
     def problems(self) -> list[Problem]:
         several = "whose name several files have; give the folders in its name"
         guessed = "found by the file's name, since its folder is another; check that it is the same image"
-        missing = "of the annotations that does not exist; add it or take it out"
+        files = self.incomplete[0].name if len(self.incomplete) == 1 else "the annotation files"
+        missing = f"of the annotations that does not exist; add it or take it out of {files}"
         return [
             *problems_of("error", "image", several, self.doubtful),
             *problems_of("error", "image", missing, self.missing),

@@ -65,7 +65,7 @@ def read_csv(path: Path, *, group_column: str | None = None) -> Found:
     by_part: dict[Part | None, list[Pair]] = defaultdict(list)
     for (line, row), pair in zip(rows, pairs, strict=True):
         by_part[_part(path, line, row[chosen["split"]]) if chosen["split"] else None].append(pair)
-    return _found(dict(by_part), f"CSV {path.name} with the columns {', '.join(map(repr, used))}")
+    return _found(dict(by_part), path.name, f"CSV {path.name} with the columns {', '.join(map(repr, used))}")
 
 
 def names_pairs(path: Path) -> bool:
@@ -96,7 +96,7 @@ def read_pairs(items: Sequence[Any]) -> Found:
     pairs = [item if isinstance(item, Pair) else _pair(item) for item in items]
     if not all(isinstance(item, Pair) for item in items):
         pairs = _named(pairs)
-    found = _found({None: pairs}, f"a list of {amount(len(pairs), 'pair')}")
+    found = _found({None: pairs}, "the list", f"a list of {amount(len(pairs), 'pair')}")
     if again := twins(pair.name for pair in pairs):
         raise DatasetError(f"two pairs are named {again[0][0]!r}; names must differ")
     return found
@@ -173,7 +173,7 @@ def _part(path: Path, line: int, value: str) -> Part:
     return part
 
 
-def _found(pairs: dict[Part | None, list[Pair]], layout: str) -> Found:
+def _found(pairs: dict[Part | None, list[Pair]], source: str, layout: str) -> Found:
     """What all tables share: no image twice, files that exist."""
     every = [pair for items in pairs.values() for pair in items]
     again = twins(os.path.normpath(pair.image) for pair in every)
@@ -183,7 +183,7 @@ def _found(pairs: dict[Part | None, list[Pair]], layout: str) -> Found:
     missing = [str(path) for path in files if not os.path.isfile(path)]  # noqa: PTH113
     if len(missing) == len(files):
         raise DatasetError(f"{layout}: none of its files exists, such as {missing[0]}; check the paths")
-    problems = problems_of("error", "file", "that does not exist; correct its path", missing)
+    problems = problems_of("error", "file", f"that does not exist; correct its path in {source}", missing)
     return Found(pairs, layout, (*problems, *_shared_masks(every)))
 
 
