@@ -57,8 +57,8 @@ test-all: $(VENV)/.installed-dev
 # one and two threads. On Arm the variables mean nothing.
 NUMERIC := $(addprefix tests/test_,$(addsuffix .py,augmentation cdfa early_conv evaluate inference_form losses metrics \
 	models onnx parity predictor preprocessing recording segmentation tiling training_data))
-SSE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENCV_CPU_DISABLE=AVX2,FP16,FMA3,AVX
-AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENCV_CPU_DISABLE=AVX512_SKX,AVX512_ICL
+SSE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENCV_CPU_DISABLE=AVX512-ICL,AVX512-SKX,AVX2,FP16,FMA3,AVX
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENCV_CPU_DISABLE=AVX512-ICL,AVX512-SKX
 AVX512 := ONEDNN_MAX_CPU_ISA=AVX512_CORE
 
 test-isa: $(VENV)/.installed-dev
