@@ -91,6 +91,21 @@ def require_file(path: Path) -> None:
         raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
 
 
+def open_file(path: Path) -> IO[bytes]:
+    """Open a file that may hold an encoded image.
+
+    Raises:
+        ImageError: The file is missing, empty, a folder or a video, or cannot be read.
+    """
+    require_file(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise ImageError(f"{path} is a video, not an image; use predictor.stream({str(path)!r})")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ImageError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file for whoever needs more than its colors (a mask's own values, orientation, size).
@@ -105,14 +120,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         >>> with open_image(Path("mask.png")) as image:  # doctest: +SKIP
         ...     print(image.mode, image.size)
     """
-    require_file(path)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise ImageError(f"{path} is a video, not an image; use predictor.stream({str(path)!r})")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ImageError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
-    with ExitStack() as reservations, file, open_encoded(file, str(path), reservations) as image:
+    with ExitStack() as reservations, open_file(path) as file, open_encoded(file, str(path), reservations) as image:
         yield image
 
 

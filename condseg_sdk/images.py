@@ -30,11 +30,11 @@ from condseg_sdk.image_files import (
     is_white_zero,
     load_pixels,
     open_encoded,
+    open_file,
     open_image,
     orientation_of,
     read_deep_color,
     read_rare_tiff,
-    require_file,
     states_range,
     stored_bits,
 )
@@ -262,15 +262,7 @@ def _undecoded(image: Image.Image) -> bytes | None:
 def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
     """Open what holds an encoded image: a path, bytes, or a file object, whose position is kept."""
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        require_file(path)
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            raise ImageError(f"{path} is a video, not an image; use predictor.stream({str(path)!r})")
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise ImageError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
-        with file:
+        with open_file(Path(source)) as file:
             yield file
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)
