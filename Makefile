@@ -55,8 +55,9 @@ test-all: $(VENV)/.installed-dev
 
 # The tests that compute, as other processors would: with fewer vector instructions, which round differently, and with
 # one and two threads. On Arm the variables mean nothing.
-NUMERIC := $(addprefix tests/test_,$(addsuffix .py,augmentation cdfa early_conv evaluate inference_form losses metrics \
-	models onnx parity predictor preprocessing recording segmentation tiling training_data))
+NUMERIC := tests/models tests/export tests/evaluation tests/metrics tests/training/test_augmentation.py \
+	tests/training/test_degradation.py tests/training/test_losses.py tests/data/test_cache.py tests/test_field_of_view.py \
+	$(addprefix tests/test_,$(addsuffix .py,predictor preprocessing segmentation tiling))
 SSE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENCV_CPU_DISABLE=AVX512-ICL,AVX512-SKX,AVX2,FP16,FMA3,AVX
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENCV_CPU_DISABLE=AVX512-ICL,AVX512-SKX
 AVX512 := ONEDNN_MAX_CPU_ISA=AVX512_CORE

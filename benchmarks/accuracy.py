@@ -16,8 +16,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from condseg_sdk import CondsegError, Predictor
-from condseg_sdk.training.evaluate import evaluate
-from condseg_sdk.training.evaluation import SIZES, Evaluation
+from condseg_sdk.evaluation.evaluate import evaluate
+from condseg_sdk.evaluation.result import SIZES, Evaluation
 
 
 def figures(evaluation: Evaluation) -> dict[str, dict[str, float]]:

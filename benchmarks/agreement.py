@@ -16,10 +16,10 @@ from typing import get_args
 import numpy as np
 
 from condseg_sdk import CondsegError, Predictor
+from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import OptionError
-from condseg_sdk.images import find_images
-from condseg_sdk.runtimes.metadata import OnnxPrecision
-from condseg_sdk.training.metrics import score
+from condseg_sdk.images.load import find_images
+from condseg_sdk.metrics import score
 
 
 def main() -> int:

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from travel import grouping
 
 from condseg_sdk import CondsegError
+from condseg_sdk.data import load_pair
+from condseg_sdk.evaluation.evaluate import choose_pairs
 from condseg_sdk.field_of_view import Box, find_field_of_view
-from condseg_sdk.training.data import load_pair
-from condseg_sdk.training.evaluate import choose_pairs
 
 WRONG = 0.005
 CELL, COLUMNS = 200, 10

@@ -24,7 +24,7 @@ from torch import nn
 
 from condseg_sdk.benchmarking.machine import machine_lines
 from condseg_sdk.benchmarking.measure import Row
-from condseg_sdk.benchmarking.run import Plan, benchmark, network_inputs
+from condseg_sdk.benchmarking.run import BenchmarkConfig, benchmark, network_inputs
 from condseg_sdk.benchmarking.subjects import Subject
 from condseg_sdk.benchmarking.table import include, markdown
 from condseg_sdk.cli.benchmark import add_plan_options, check_outputs, make_plan, save_outputs
@@ -38,7 +38,7 @@ BUNDLED = {"condseg-lite": "condseg-lite-polyp"}
 IMAGENET = Preprocessing((256, 256), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def checkpoint_of(name: str, plan: Plan, folder: Path) -> Path:
+def checkpoint_of(name: str, plan: BenchmarkConfig, folder: Path) -> Path:
     """The network's bundled checkpoint, or a random one made here."""
     if name in BUNDLED:
         return resolve(BUNDLED[name])
@@ -55,7 +55,7 @@ def checkpoint_of(name: str, plan: Plan, folder: Path) -> Path:
     return save_checkpoint(folder / name, network, CheckpointConfig(NETWORKS[name], IMAGENET, threshold, {}))
 
 
-def measure(options: argparse.Namespace, plan: Plan) -> list[Row]:
+def measure(options: argparse.Namespace, plan: BenchmarkConfig) -> list[Row]:
     """The rows of all networks."""
     rows: list[Row] = []
     for name in options.network:

@@ -58,7 +58,7 @@ class PublishedForm(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         # The published form keeps for the backward pass whatever it computes.
-        places = [patch(f"condseg_sdk.models.{module}.recomputed", _kept) for module in ("layers", "cdfa")]
+        places = [patch(f"condseg_sdk.models.{module}.checkpointed", _kept) for module in ("layers", "cdfa")]
         with places[0], places[1]:
             return tuple(x for x in self.network(images, aux=True) if x is not None)
 

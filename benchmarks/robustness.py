@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from condseg_sdk import CondsegError, Predictor
-from condseg_sdk.images import load_image
-from condseg_sdk.training.data import load_mask, resize_mask
-from condseg_sdk.training.evaluate import choose_pairs
-from condseg_sdk.training.metrics import score
+from condseg_sdk.data import load_mask, resize_mask
+from condseg_sdk.evaluation.evaluate import choose_pairs
+from condseg_sdk.images.load import load_image
+from condseg_sdk.metrics import score
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]

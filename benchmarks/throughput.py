@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from condseg_sdk import Predictor
-from condseg_sdk.images import find_images, load_image
+from condseg_sdk.images.load import find_images, load_image
 from condseg_sdk.runtimes.base import Runtime
 
 

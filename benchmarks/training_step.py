@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from condseg_sdk.models import NETWORKS, ConDSeg, ConDSegOutput
 from condseg_sdk.training.augmentation import TrainingAugmentation
-from condseg_sdk.training.loaders import _as_it_is, _Batches
+from condseg_sdk.training.loaders import _Batches, _identity_collate
 from condseg_sdk.training.losses import segmentation_loss
 from condseg_sdk.training.randomness import uniforms
 
@@ -116,7 +116,7 @@ def parts(options: argparse.Namespace) -> None:
     network = ConDSeg(**NETWORKS[options.network]).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters())
     pairs: Any = _Values(options.batch * (options.repetitions + 2), options.size)
-    loader = DataLoader(_Batches(pairs), batch_size=options.batch, shuffle=True, collate_fn=_as_it_is)
+    loader = DataLoader(_Batches(pairs), batch_size=options.batch, shuffle=True, collate_fn=_identity_collate)
     ours, chain = TrainingAugmentation((options.size, options.size)), kornia_chain()
     times: dict[str, list[float]] = {}
     now = time.perf_counter()

@@ -22,12 +22,12 @@ import numpy as np
 from tqdm import tqdm
 
 from condseg_sdk import CondsegError, Predictor
+from condseg_sdk.data import Pair, load_mask, resize_mask
+from condseg_sdk.evaluation.evaluate import choose_pairs
+from condseg_sdk.evaluation.result import PAPER_SIZE
 from condseg_sdk.field_of_view import FieldOfView
-from condseg_sdk.training.data import Pair, load_mask, resize_mask
-from condseg_sdk.training.evaluate import choose_pairs
-from condseg_sdk.training.evaluation import PAPER_SIZE
-from condseg_sdk.training.metrics import score
-from condseg_sdk.training.metrics.intervals import estimate_mean
+from condseg_sdk.metrics import score
+from condseg_sdk.metrics.intervals import estimate_mean
 
 COLUMNS = ("group", "images", "mIoU", "mDSC", "mIoU, own size", "missed", "without a region", "of these marked")
 

@@ -29,7 +29,7 @@ __all__ = [
     "download_checkpoint",
     "download_file",
     "is_plain_path",
-    "told_in_one_line",
+    "translate_hub_errors",
 ]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -120,7 +120,7 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
         CheckpointError: it has not both files, or the weights are not those the Hub names.
     """
     config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
-    with told_in_one_line(source, config, filename):
+    with translate_hub_errors(source, config, filename):
         _, commit = source.fetch(config)
     return download_file(replace(source, revision=commit), filename, sha256=sha256, asked=source, also=(config,))
 
@@ -151,7 +151,7 @@ def download_file(
     asked = asked or source
     if not is_plain_path(filename):
         raise ModelNotFoundError(f"{source} can have no file {filename!r}: give a plain path inside the repository")
-    with told_in_one_line(asked, *also, filename):
+    with translate_hub_errors(asked, *also, filename):
         path, commit = source.fetch(filename)
         expected = sha256 or _known_sha256(path, filename)
         if expected is None and not path.is_symlink():
@@ -234,7 +234,7 @@ def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | No
 
 
 @contextmanager
-def told_in_one_line(source: HubSource, *filenames: str) -> Iterator[None]:
+def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
     """Turn what huggingface_hub raises into errors of ours.
 
     Args:

@@ -38,7 +38,7 @@ class CondsegError(Exception):
 
     Example:
         >>> from condseg_sdk.errors import CondsegError
-        >>> from condseg_sdk.images import load_image
+        >>> from condseg_sdk.images.load import load_image
         >>> try:
         ...     load_image("missing.jpg")
         ... except CondsegError as error:

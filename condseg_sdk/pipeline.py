@@ -19,15 +19,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.ahead import Gate, map_ahead, worker_threads
-from condseg_sdk.bit_depth import BitDepth
 from condseg_sdk.errors import CheckpointError, CondsegError, check_choice
 from condseg_sdk.field_of_view import Box, crop
 from condseg_sdk.forking import fork_safe
-from condseg_sdk.images import ColorOrder, read_image
+from condseg_sdk.images.bit_depth import BitDepth
+from condseg_sdk.images.load import ColorOrder, read_image
 from condseg_sdk.options import check_flags, check_integer, check_number
+from condseg_sdk.prefetch import PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.runtimes.base import Maps, Runtime, run_flipped
+from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.tiling import merge, plan_tiles
 
@@ -76,7 +76,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Named:
+class Source:
     """A source with the name its answer shall carry.
 
     Attributes:
@@ -98,7 +98,7 @@ class Named:
 
 @dataclass(frozen=True)
 class _Decoded:
-    named: Named
+    named: Source
     size: tuple[int, int]
     bits: int | None
     field_of_view: Box | None  # None for all of it
@@ -109,12 +109,12 @@ class _Decoded:
 class _Failed:
     """Stands in the place of a source that cannot be read, so that its error comes in order."""
 
-    named: Named
+    named: Source
     error: CondsegError
 
 
 @dataclass(frozen=True)
-class _Answered:
+class BatchResult:
     """A batch, failures in their places, and the maps of what was decoded, one each."""
 
     items: list[_Decoded | _Failed]
@@ -151,14 +151,14 @@ class Pipeline:
         self.model = model
         # On a CPU the network takes every core, and each of its steps waits for the slowest: a decoder beside it costs
         # more than it gains. There the two take turns, decoders using all cores between two batches.
-        self._cores = Gate() if runtime.device == "cpu" else None
+        self._cores = PauseGate() if runtime.device == "cpu" else None
         self._assumed_bits = set() if assumed_bits is None else assumed_bits
 
-    def answer_one(self, named: Named) -> Segmentation:
+    def predict_one(self, named: Source) -> Segmentation:
         """The answer for one source, in the caller's thread; an error is raised."""
         return next(self._segmentations(self._answered([fork_safe(self._decode)(named)], map)))
 
-    def answer(self, sources: Iterable[Named]) -> Iterator[Segmentation]:
+    def predict_all(self, sources: Iterable[Source]) -> Iterator[Segmentation]:
         """One Segmentation for each source that can be read, in order.
 
         An error is raised, or given to `on_error`, after the answers before it; one of the iterator `sources` itself is
@@ -167,17 +167,19 @@ class Pipeline:
         with worker_threads(DECODERS) as decoders, worker_threads(1) as network:
             # With tiles an image is a batch of its own, and may be a large one.
             ahead = BATCHES_AHEAD if self.request.tile is not None else self.request.batch_size + DECODERS
-            decoded = map_ahead(self._try_decode, sources, pool=decoders, ahead=ahead)
+            decoded = prefetch_map(self._try_decode, sources, pool=decoders, ahead=ahead)
             batches = self._batches(decoded)
-            answer = partial(self._answered, mapper=partial(map_ahead, pool=decoders, ahead=BATCHES_AHEAD))
+            answer = partial(self._answered, mapper=partial(prefetch_map, pool=decoders, ahead=BATCHES_AHEAD))
             # In the caller's thread on a CPU: a second thread there would have a second team of OpenMP threads, and
             # more threads than cores make each of the network's steps sleep and wake.
             beside = self._cores is None
-            results = map_ahead(answer, batches, pool=network, ahead=BATCHES_AHEAD) if beside else map(answer, batches)
+            results = (
+                prefetch_map(answer, batches, pool=network, ahead=BATCHES_AHEAD) if beside else map(answer, batches)
+            )
             for answered in results:
                 yield from self._segmentations(answered)
 
-    def _decode(self, named: Named) -> _Decoded:
+    def _decode(self, named: Source) -> _Decoded:
         if named.error is not None:
             raise named.error
         with read_image(named.source, color_order=self.request.color_order, bits=named.bits) as image:
@@ -195,13 +197,13 @@ class Pipeline:
         """Of a field of view or a tile, in which there is nothing more to cut."""
         return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
-    def _warn_of_bits(self, named: Named, depth: BitDepth) -> None:
+    def _warn_of_bits(self, named: Source, depth: BitDepth) -> None:
         """Say which bits were assumed for an image, or how much they clip: once for each number of bits."""
         if depth.bits not in self._assumed_bits:
             self._assumed_bits.add(depth.bits)
             logger.warning("%s: %s", named.name, depth.describe())
 
-    def _try_decode(self, named: Named) -> _Decoded | _Failed:
+    def _try_decode(self, named: Source) -> _Decoded | _Failed:
         if self._cores is not None:
             self._cores.wait()
         try:
@@ -228,22 +230,22 @@ class Pipeline:
         if batch:
             yield batch
 
-    def _answered(self, items: list[_Decoded | _Failed], mapper: Mapper) -> _Answered:
+    def _answered(self, items: list[_Decoded | _Failed], mapper: Mapper) -> BatchResult:
         decoded = [item for item in items if isinstance(item, _Decoded)]
         if not decoded:
-            return _Answered(items, [], [])
+            return BatchResult(items, [], [])
         if self.request.tile is not None:
             maps = [self._run_tiled(item, mapper) for item in decoded]
-            return _Answered(items, [m for m, _ in maps], [u for _, u in maps])
+            return BatchResult(items, [m for m, _ in maps], [u for _, u in maps])
         masks, uncertainties = self._run(np.stack([item.pixels for item in decoded]))
         # Copies: one answer that is kept must not keep its whole batch.
-        return _Answered(
+        return BatchResult(
             items,
             [mask.copy() for mask in masks],
             [None] * len(masks) if uncertainties is None else [u.copy() for u in uncertainties],
         )
 
-    def _run(self, batch: NDArray[np.float32]) -> Maps:
+    def _run(self, batch: NDArray[np.float32]) -> Logits:
         run = partial(run_flipped, self.runtime) if self.request.tta else self.runtime.run
         with self._cores.closed() if self._cores is not None else nullcontext():
             return run(batch, uncertainty=self.request.uncertainty)
@@ -263,7 +265,7 @@ class Pipeline:
         parts = (x for maps in answers if maps.uncertainty is not None for x in maps.uncertainty)
         return mask, merge(tiles, parts, size=size)
 
-    def _segmentations(self, answered: _Answered) -> Iterator[Segmentation]:
+    def _segmentations(self, answered: BatchResult) -> Iterator[Segmentation]:
         maps = zip(answered.masks, answered.uncertainties, strict=True)
         for item in answered.items:
             if isinstance(item, _Decoded):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.bit_depth import check_bits
+from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import CondsegError, ImageError, OptionError
 from condseg_sdk.field_of_view import FieldOfViewTracker
 from condseg_sdk.forking import fork_safe
-from condseg_sdk.images import (
+from condseg_sdk.images.bit_depth import check_bits
+from condseg_sdk.images.load import (
     VIDEO_SUFFIXES,
     ColorOrder,
     find_bits,
@@ -25,20 +26,19 @@ from condseg_sdk.images import (
     read_file_object,
     source_name,
 )
+from condseg_sdk.images.video import Video
 from condseg_sdk.options import check_flags, check_path, check_text
-from condseg_sdk.pipeline import ErrorHandler, Named, Pipeline, Request
+from condseg_sdk.pipeline import ErrorHandler, Pipeline, Request, Source
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
-from condseg_sdk.runtimes.metadata import OnnxPrecision
 from condseg_sdk.runtimes.open import Execution, Precision, RuntimeName, open_runtime
 from condseg_sdk.segmentation import Segmentation
-from condseg_sdk.video import Video
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint
 from condseg_sdk.weights.hub import local_path, resolve
 
 if TYPE_CHECKING:
-    from condseg_sdk.runtimes.export import ExportReport
-    from condseg_sdk.weights.push import PushResult
+    from condseg_sdk.export.onnx import ExportReport
+    from condseg_sdk.publish import PushResult
 
 __all__ = ["Predictor"]
 
@@ -216,8 +216,8 @@ class Predictor:
         bits = self.preprocessing.bits if bits is None else bits
         sources = list(_named(source, bits, expand_videos=False))
         if is_single(source):
-            return pipeline.answer_one(sources[0])
-        return list(pipeline.answer(sources))
+            return pipeline.predict_one(sources[0])
+        return list(pipeline.predict_all(sources))
 
     def stream(
         self,
@@ -237,9 +237,10 @@ class Predictor:
         Args:
             source: as in a call, a path to a video, or any iterable of images, endless ones included. In a video
                 each answer's `source` is its frame, RGB, and `frame` its number; if the video is damaged, a line in the
-                log tells what is missing (`condseg_sdk.video.Video` has it, too, and may be given itself). The field
-                of view of a video, where the checkpoint wants one, stays steady from frame to frame. Some `batch_size`
-                images more are taken from it than were answered: for a camera, whose next frame waits for the answer
+                log tells what is missing (`condseg_sdk.images.video.Video` has it, too, and may be given itself). The
+                field of view of a video, where the checkpoint wants one, stays steady from frame to frame. Some
+                `batch_size` images more are taken from it than were answered:
+                for a camera, whose next frame waits for the answer
                 to this one, call the predictor itself.
             threshold, batch_size, tta, tile, uncertainty, color_order, bits, on_error: as in a call; the images of an
                 iterable are not known beforehand, so that the bits of each one are found by itself.
@@ -259,7 +260,7 @@ class Predictor:
             raise OptionError(f"{source}: color_order='bgr' is for NumPy arrays; a video's frames are RGB already")
         bits = self.preprocessing.bits if bits is None else bits
         steady = self.preprocessing.field_of_view != "none"
-        return self._pipeline(request, on_error).answer(_named(source, bits, steady=steady))
+        return self._pipeline(request, on_error).predict_all(_named(source, bits, steady=steady))
 
     @fork_safe
     def export_onnx(
@@ -300,7 +301,7 @@ class Predictor:
             >>> predictor.export_onnx("model.onnx")  # doctest: +SKIP
             >>> fast = Predictor.from_pretrained("model.onnx")  # doctest: +SKIP
         """
-        from condseg_sdk.runtimes.export import check_export_options, export_onnx
+        from condseg_sdk.export.onnx import check_export_options, export_onnx
 
         check_export_options(
             path, precision, opset, dynamic=dynamic, uncertainty=uncertainty, preprocessing=preprocessing, verify=verify
@@ -361,7 +362,7 @@ class Predictor:
         Example:
             >>> predictor.push_to_hub("org/polyps", private=True).entry.to_dict()  # doctest: +SKIP
         """
-        from condseg_sdk.weights.push import push_checkpoint
+        from condseg_sdk.publish import push_checkpoint
 
         for name, text in (("repo_id", repo_id), ("commit_message", commit_message)):
             check_text(name, text)
@@ -452,7 +453,7 @@ def _is_video(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
-def _named(source: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Named]:
+def _named(source: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Source]:
     """The images that a source means, and the frames of its videos, each with the bits in use.
 
     With `steady` the frames of a video have their field of view, which stays where it is while it can.
@@ -483,14 +484,14 @@ def _load_all(sources: Any, bits: int | None) -> list[NDArray[np.uint8]]:
     return loaded
 
 
-def _named_image(item: Any, bits: int | None) -> Named:
+def _named_image(item: Any, bits: int | None) -> Source:
     name = source_name(item)
     if not hasattr(item, "read") or isinstance(item, (str, os.PathLike)):
-        return Named(item, name, bits=bits)
+        return Source(item, name, bits=bits)
     try:  # a file object may be gone when the prediction wants its image again
-        return Named(read_file_object(item), name, bits=bits)
+        return Source(read_file_object(item), name, bits=bits)
     except ImageError as error:
-        return Named(item, name, error)
+        return Source(item, name, error)
 
 
 def _bits_of_set(images: list[Any], source: Any) -> int | None:
@@ -503,16 +504,16 @@ def _bits_of_set(images: list[Any], source: Any) -> int | None:
     return depth.bits
 
 
-def _frames(video: Video, steady: bool) -> Iterator[Named]:
+def _frames(video: Video, steady: bool) -> Iterator[Source]:
     tracker = FieldOfViewTracker() if steady else None
     try:
         for frame in video:
             height, width = frame.pixels.shape[:2]
             box = None if tracker is None else tracker(frame.pixels) or (0, 0, width, height)
             name = f"{video.path} frame {frame.number}"
-            yield Named(frame.pixels, name, frame=frame.number, field_of_view=box)
+            yield Source(frame.pixels, name, frame=frame.number, field_of_view=box)
     except ImageError as error:
-        yield Named(video.path, str(video.path), error)
+        yield Source(video.path, str(video.path), error)
 
 
 def _is_stream(source: Any) -> bool:

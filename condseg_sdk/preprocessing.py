@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from condseg_sdk.bit_depth import check_bits
 from condseg_sdk.errors import CheckpointError, OptionError, check_choice
 from condseg_sdk.field_of_view import Box, FieldOfView, FloatBox, crop, find_field_of_view
-from condseg_sdk.images import ColorOrder
+from condseg_sdk.images.bit_depth import check_bits
+from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.opencv import cv2
 
-__all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "restore"]
+__all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "resize_logits"]
 
 Interpolation = Literal["antialias", "linear", "area"]
 
@@ -165,7 +165,7 @@ class Preprocessing:
             raise CheckpointError(f"preprocessing: {error}") from error
 
 
-def restore(
+def resize_logits(
     logits: NDArray[np.float32],
     size: tuple[int, int],
     field_of_view: FloatBox | None = None,

@@ -21,10 +21,10 @@ from PIL import Image
 from condseg_sdk.errors import ImageError, OptionError, check_choice
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import atomic_write
-from condseg_sdk.images import ColorOrder, ImageSource, load_image
+from condseg_sdk.images.load import ColorOrder, ImageSource, load_image
 from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_path
-from condseg_sdk.preprocessing import restore
+from condseg_sdk.preprocessing import resize_logits
 from condseg_sdk.provenance import seal_json, seal_png
 
 __all__ = ["Region", "SaveKind", "Segmentation"]
@@ -140,7 +140,7 @@ class Segmentation:
         return self._restore(self.logits) >= math.log(self.threshold / (1 - self.threshold))
 
     def _restore(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        return restore(logits, self.size, self.field_of_view)
+        return resize_logits(logits, self.size, self.field_of_view)
 
     def resized(self, size: tuple[int, int]) -> Segmentation:
         """The same prediction for the image at another (height, width), from the network's logits.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import OptionError
-from condseg_sdk.preprocessing import restore
+from condseg_sdk.preprocessing import resize_logits
 
 __all__ = ["Tile", "merge", "plan_tiles"]
 
@@ -93,7 +93,7 @@ def merge(
     for tile, answer in zip(tiles, logits, strict=True):
         weight = np.outer(_gaussian(tile.height), _gaussian(tile.width))
         window = np.s_[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-        total[window] += weight * restore(answer, (tile.height, tile.width))
+        total[window] += weight * resize_logits(answer, (tile.height, tile.width))
         weights[window] += weight
     return total / weights
 

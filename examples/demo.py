@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from condseg_sdk import CondsegError, Predictor, Segmentation
-from condseg_sdk.images import load_image
+from condseg_sdk.images.load import load_image
 
 MODEL = "condseg-lite-polyp"
 EXAMPLES = Path(__file__).parent / "images"

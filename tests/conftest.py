@@ -8,21 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from hub_server import HubServer
 from huggingface_hub import constants
 
 from condseg_sdk import ConDSeg, Preprocessing
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
-
-TINY = {
-    "encoder": "efficientnet_lite0",
-    "channels": 8,
-    "heads": 2,
-    "sid_channels": 8,
-    "aux_channels": (8,),
-    "output_channels": (8, 8),
-    "full_resolution": False,
-}
+from tests.helpers.hub_server import HubServer
+from tests.helpers.networks import TINY
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from condseg_sdk.errors import CondsegError, OptionError, check_choice
 from condseg_sdk.files import atomic_write, check_folder
-from condseg_sdk.images import ColorOrder
+from condseg_sdk.images.load import ColorOrder
 
 
 def names(folder: Path) -> list[str]:

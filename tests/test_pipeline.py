@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from condseg_sdk import CheckpointError, CondsegError, ImageError, Preprocessing, Segmentation
-from condseg_sdk.images import read_image
-from condseg_sdk.pipeline import Named, Pipeline, Request
-from condseg_sdk.runtimes.base import Maps
+from condseg_sdk.images.load import read_image
+from condseg_sdk.pipeline import Pipeline, Request, Source
+from condseg_sdk.runtimes.base import Logits
 
 SIZE = 32
 
@@ -35,12 +35,12 @@ class Watched:
 
     def check_uncertainty(self) -> None: ...
 
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
         self.batches.append(len(batch))
         self.threads.add(threading.get_ident())
         time.sleep(self.seconds)
         maps = np.repeat(batch.mean((1, 2, 3)), SIZE * SIZE).reshape(-1, SIZE, SIZE).astype(np.float32)
-        return Maps(maps, maps if uncertainty else None)
+        return Logits(maps, maps if uncertainty else None)
 
 
 def pipeline(runtime: Watched, on_error: Any = None, batch_size: int = 4, tile: int | None = None) -> Pipeline:
@@ -48,9 +48,9 @@ def pipeline(runtime: Watched, on_error: Any = None, batch_size: int = 4, tile: 
     return Pipeline(runtime, Preprocessing((SIZE, SIZE), scale=1.0), request, on_error=on_error)
 
 
-def frames(count: int, start: int = 0) -> Iterator[Named]:
+def frames(count: int, start: int = 0) -> Iterator[Source]:
     for value in range(start, start + count):
-        yield Named(np.full((40, 50, 3), value, np.uint8), str(value))
+        yield Source(np.full((40, 50, 3), value, np.uint8), str(value))
 
 
 def values(answers: Iterator[Segmentation]) -> list[int]:
@@ -61,7 +61,7 @@ def values(answers: Iterator[Segmentation]) -> list[int]:
 @pytest.mark.parametrize("tile", [None, 32])
 def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None, device: str) -> None:
     runtime = Watched(device=device)
-    assert values(pipeline(runtime, tile=tile).answer(frames(10))) == list(range(10))
+    assert values(pipeline(runtime, tile=tile).predict_all(frames(10))) == list(range(10))
     assert len(runtime.threads) == 1
     assert (runtime.threads == {threading.get_ident()}) == (device == "cpu")
     if tile is None:
@@ -73,7 +73,7 @@ def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.M
     begun: list[bool] = []
 
     class Exclusive(Watched):
-        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
             running.set()
             time.sleep(0.05)  # time enough for a decoder that does not wait
             running.clear()
@@ -84,34 +84,34 @@ def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.M
         return read_image(*arguments, **options)
 
     monkeypatch.setattr("condseg_sdk.pipeline.read_image", watched)
-    assert values(pipeline(Exclusive(device="cpu")).answer(frames(40))) == list(range(40))
+    assert values(pipeline(Exclusive(device="cpu")).predict_all(frames(40))) == list(range(40))
     # One that had just passed the gate when it closed may be counted for each batch.
     assert sum(begun) <= 10 < len(begun)
 
 
 def test_one_image_is_answered_in_the_callers_thread() -> None:
     runtime = Watched()
-    seg = pipeline(runtime).answer_one(next(frames(1, start=7)))
+    seg = pipeline(runtime).predict_one(next(frames(1, start=7)))
     assert round(float(seg.logits.mean())) == 7
     assert runtime.threads == {threading.get_ident()}
 
 
 def test_numbers_that_are_none_name_the_model_and_the_image() -> None:
     class Damaged(Watched):
-        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
-            return Maps(np.full((len(batch), SIZE, SIZE), np.nan, np.float32), None)
+        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
+            return Logits(np.full((len(batch), SIZE, SIZE), np.nan, np.float32), None)
 
-    named = Named(np.zeros((40, 50, 3), np.uint8), "frame.png")
+    named = Source(np.zeros((40, 50, 3), np.uint8), "frame.png")
     with pytest.raises(
         CheckpointError, match=r"the model answered NaN or infinity for frame\.png; its weights are damaged"
     ):
-        pipeline(Damaged()).answer_one(named)
+        pipeline(Damaged()).predict_one(named)
 
 
 def test_an_error_comes_after_the_answers_before_it() -> None:
-    sources = [*frames(6), Named(b"no image", "bad"), *frames(3, start=6)]
+    sources = [*frames(6), Source(b"no image", "bad"), *frames(3, start=6)]
     runtime = Watched()
-    answers = pipeline(runtime).answer(iter(sources))
+    answers = pipeline(runtime).predict_all(iter(sources))
     assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
     with pytest.raises(ImageError):
         next(answers)
@@ -122,17 +122,17 @@ def test_an_error_comes_after_the_answers_before_it() -> None:
     def note(source: object, error: CondsegError) -> None:
         seen.append((source, type(error)))
 
-    for seg in pipeline(Watched(), on_error=note).answer(iter(sources)):
+    for seg in pipeline(Watched(), on_error=note).predict_all(iter(sources)):
         seen.append(seg.name)  # noqa: PERF401 - `note` appends in between
     assert seen == [*"012345", (b"no image", ImageError), *"678"]
 
 
 def test_an_error_of_the_sources_themselves_comes_after_their_answers() -> None:
-    def broken() -> Iterator[Named]:
+    def broken() -> Iterator[Source]:
         yield from frames(6)
         raise ImageError("the video ends here")
 
-    answers = pipeline(Watched(), on_error=lambda *_: None).answer(broken())
+    answers = pipeline(Watched(), on_error=lambda *_: None).predict_all(broken())
     assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
     with pytest.raises(ImageError, match="the video ends here"):
         next(answers)
@@ -140,19 +140,19 @@ def test_an_error_of_the_sources_themselves_comes_after_their_answers() -> None:
 
 def test_nothing_but_bad_images() -> None:
     errors: list[CondsegError] = []
-    bad = (Named(b"no", str(n)) for n in range(9))
-    assert list(pipeline(Watched(), on_error=lambda _, error: errors.append(error)).answer(bad)) == []
+    bad = (Source(b"no", str(n)) for n in range(9))
+    assert list(pipeline(Watched(), on_error=lambda _, error: errors.append(error)).predict_all(bad)) == []
     assert len(errors) == 9
 
 
 def test_stopping_early_ends_the_threads_and_an_endless_source() -> None:
-    def endless() -> Iterator[Named]:
+    def endless() -> Iterator[Source]:
         while True:
             yield from frames(100)
 
     before = threading.active_count()
     runtime = Watched()
-    answers = pipeline(runtime).answer(endless())
+    answers = pipeline(runtime).predict_all(endless())
     assert values(next(answers) for _ in range(5)) == [0, 1, 2, 3, 4]
     assert threading.active_count() > before
     answers.close()  # type: ignore[attr-defined]
@@ -164,11 +164,11 @@ def test_the_network_goes_on_while_the_caller_works() -> None:
     started = [threading.Event() for _ in range(5)]
 
     class Announcing(Watched):
-        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
             started[len(self.batches)].set()
             return super().run(batch, uncertainty=uncertainty)
 
-    for number, _ in enumerate(pipeline(Announcing()).answer(frames(20))):
+    for number, _ in enumerate(pipeline(Announcing()).predict_all(frames(20))):
         following = min(number // 4 + 1, 4)
         assert started[following].wait(timeout=30)  # begins although the caller holds on to this answer
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condseg_sdk.errors import CheckpointError, OptionError
-from condseg_sdk.preprocessing import OUTSIDE, Preprocessing, restore
+from condseg_sdk.preprocessing import OUTSIDE, Preprocessing, resize_logits
 
 SIDES = st.one_of(st.integers(1, 60), st.sampled_from([1, 7, 500]))
 SIZES = st.tuples(SIDES, SIDES)
@@ -180,24 +180,24 @@ class TestConfig:
 class TestRestore:
     def test_by_hand(self) -> None:
         # New centres at -0.25, 0.25, 0.75, 1.25 of the old pixels; it is flat beyond the outermost centres.
-        assert restore(np.array([[0, 4]], np.float32), (1, 4)).tolist() == [[0, 1, 3, 4]]
-        assert restore(np.array([[-3]], np.float32), (2, 3)).tolist() == [[-3] * 3] * 2
+        assert resize_logits(np.array([[0, 4]], np.float32), (1, 4)).tolist() == [[0, 1, 3, 4]]
+        assert resize_logits(np.array([[-3]], np.float32), (2, 3)).tolist() == [[-3] * 3] * 2
 
     @given(size=SIZES, target=SIZES)
     @settings(deadline=None, max_examples=80)
     def test_is_pytorchs_antialiased_resize(self, size: tuple[int, int], target: tuple[int, int]) -> None:
         logits = np.random.default_rng(0).normal(0, 8, size).astype(np.float32)
-        answer = restore(logits, target)
+        answer = resize_logits(logits, target)
         assert (answer.shape, answer.dtype) == (target, np.float32)
         np.testing.assert_allclose(answer, pytorch_resize(logits, target), atol=2e-4)
 
     def test_very_long_images(self) -> None:
-        answer = restore(np.ones((64, 64), np.float32), (3, 40_000))
+        answer = resize_logits(np.ones((64, 64), np.float32), (3, 40_000))
         assert answer.shape == (3, 40_000)
         assert answer.min() == answer.max() == 1
 
     def test_outside_of_the_field_of_view_there_is_nothing(self) -> None:
-        answer = restore(np.array([[0, 4]], np.float32), (3, 7), (2, 1, 6, 2))
+        answer = resize_logits(np.array([[0, 4]], np.float32), (3, 7), (2, 1, 6, 2))
         assert answer[1, 2:6].tolist() == [0, 1, 3, 4]
         answer[1, 2:6] = OUTSIDE
         assert (answer == OUTSIDE).all()
@@ -209,7 +209,7 @@ class TestRestore:
     ) -> None:
         left, right = sorted(edge * target[1] for edge in box[:2])
         top, bottom = sorted(edge * target[0] for edge in box[2:])
-        answer = restore(np.full(size, 3, np.float32), target, (left, top, right, bottom))
+        answer = resize_logits(np.full(size, 3, np.float32), target, (left, top, right, bottom))
         x, y = np.arange(target[1]) + 0.5, np.arange(target[0]) + 0.5
         inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))[None]
         assert (answer.shape, answer.dtype) == (target, np.float32)
@@ -218,5 +218,7 @@ class TestRestore:
     def test_edges_between_pixels_by_hand(self) -> None:
         # Steps of one from pixel to pixel; the field of view begins a quarter of a pixel further right.
         ramp = np.arange(8, dtype=np.float32)[None]
-        assert restore(ramp, (1, 12), (2, 0, 10, 1))[0, 2:10].tolist() == list(range(8))
-        np.testing.assert_allclose(restore(ramp, (1, 12), (2.25, 0, 10.25, 1))[0, 3:10], np.arange(7) + 0.75, atol=1e-5)
+        assert resize_logits(ramp, (1, 12), (2, 0, 10, 1))[0, 2:10].tolist() == list(range(8))
+        np.testing.assert_allclose(
+            resize_logits(ramp, (1, 12), (2.25, 0, 10.25, 1))[0, 3:10], np.arange(7) + 0.75, atol=1e-5
+        )

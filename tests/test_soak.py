@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz.small_models import make_onnx
 from PIL import Image
 
 from condseg_sdk import Predictor
+from tests.fuzz.small_models import make_onnx
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from condseg_sdk.images import find_images
+from condseg_sdk.images.load import find_images
 from condseg_sdk.walk import walk_folder, walk_folders
 
 

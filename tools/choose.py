@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from condseg_sdk.data import load_mask, resize_mask
+from condseg_sdk.evaluation.evaluate import choose_pairs
 from condseg_sdk.field_of_view import FieldOfView, scale_box
-from condseg_sdk.images import load_image
+from condseg_sdk.images.load import load_image
+from condseg_sdk.metrics import score
 from condseg_sdk.models import ConDSeg
-from condseg_sdk.preprocessing import Preprocessing, restore
-from condseg_sdk.training.data import load_mask, resize_mask
-from condseg_sdk.training.evaluate import choose_pairs
-from condseg_sdk.training.metrics import score
+from condseg_sdk.preprocessing import Preprocessing, resize_logits
 from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
 
 THRESHOLDS = np.linspace(0.2, 0.8, 13)
@@ -42,7 +42,7 @@ def mean_ious(
             logits = network(torch.from_numpy(preprocessing(image))[None]).mask[0, 0].numpy()
         levels = np.log(THRESHOLDS / (1 - THRESHOLDS))
         box = scale_box(preprocessing.find_field_of_view(image), image.shape[:2], PAPER_SIZE)
-        at_paper_size = restore(logits, PAPER_SIZE, box)
+        at_paper_size = resize_logits(logits, PAPER_SIZE, box)
         totals += [score(at_paper_size >= level, mask).iou for level in levels]
     return totals / len(images)
 

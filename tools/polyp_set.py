@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from condseg_sdk.images import load_image
-from condseg_sdk.training.data import load_mask, open_dataset
+from condseg_sdk.data import load_mask, open_dataset
+from condseg_sdk.images.load import load_image
 
 HELD_OUT_KVASIR, HELD_OUT_CENTER = 0.05, 0.06
 LARGEST_REGION = 0.2  # share of an image that is cropped; beside a larger polyp there is little to see

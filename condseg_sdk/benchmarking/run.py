@@ -14,11 +14,11 @@ from condseg_sdk.benchmarking.builders import trained_form
 from condseg_sdk.benchmarking.flops import matmul_subject
 from condseg_sdk.benchmarking.measure import Row, Setting, measure
 from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, torch_subjects
+from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.opencv import cv2
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.runtimes.metadata import OnnxPrecision
 
 COMPARED = 8  # images
 Baselines = Callable[[int, int], Sequence[Subject]]
@@ -26,7 +26,7 @@ Baselines = Callable[[int, int], Sequence[Subject]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkConfig:
     """What to measure a checkpoint with.
 
     Args:
@@ -67,7 +67,7 @@ class Plan:
 def benchmark(
     name: str,
     checkpoint: Path,
-    plan: Plan,
+    plan: BenchmarkConfig,
     *,
     work: Path,
     baselines: Baselines | None = None,
@@ -112,7 +112,7 @@ def benchmark(
 
 
 def export_all(
-    predictor: Predictor, plan: Plan, *, work: Path, progress: Callable[[str], object]
+    predictor: Predictor, plan: BenchmarkConfig, *, work: Path, progress: Callable[[str], object]
 ) -> dict[str, Path | str]:
     """A file for each precision, or why there is none."""
     files: dict[str, Path | str] = {}

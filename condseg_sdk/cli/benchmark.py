@@ -17,7 +17,7 @@ from condseg_sdk.provenance import check_replaced, seal_text
 
 if TYPE_CHECKING:
     from condseg_sdk.benchmarking.measure import Row
-    from condseg_sdk.benchmarking.run import Plan
+    from condseg_sdk.benchmarking.run import BenchmarkConfig
 
 CSV, TABLE, PLOT = "benchmark.csv", "benchmark.md", "benchmark.png"
 DEFAULT_MODEL = "condseg-lite-polyp"
@@ -93,15 +93,15 @@ def check_outputs(options: argparse.Namespace) -> None:
         check_replaced([options.out / name for name in (CSV, TABLE, PLOT)], overwrite=options.overwrite)
 
 
-def make_plan(options: argparse.Namespace) -> Plan:
+def make_plan(options: argparse.Namespace) -> BenchmarkConfig:
     """The options as a `Plan`, images loaded."""
-    from condseg_sdk.benchmarking.run import Plan
-    from condseg_sdk.images import find_images, load_image
+    from condseg_sdk.benchmarking.run import BenchmarkConfig
+    from condseg_sdk.images.load import find_images, load_image
 
     if options.calibration < 1:
         raise OptionError(f"--calibration {options.calibration} must be at least 1")
     paths = find_images(options.images)[: options.calibration] if options.images else []
-    return Plan(
+    return BenchmarkConfig(
         batches=tuple(options.batch),
         sizes=tuple(options.size),
         images=[load_image(path) for path in paths],

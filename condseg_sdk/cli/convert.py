@@ -9,7 +9,7 @@ from typing import get_args
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
 from condseg_sdk.errors import CheckpointError, CondsegError, OptionError
-from condseg_sdk.images import ColorOrder
+from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.provenance import is_ours
 
 
@@ -60,9 +60,9 @@ def _check_own(folder: Path, source: str) -> None:
     Raises:
         OptionError: There is such a checkpoint.
     """
+    from condseg_sdk.checkpoints.card import model_card
+    from condseg_sdk.checkpoints.config import CheckpointConfig
     from condseg_sdk.json_files import read_json_object
-    from condseg_sdk.models.card import model_card
-    from condseg_sdk.models.config import CheckpointConfig
 
     if not folder.is_dir() or not any(folder.iterdir()):
         return

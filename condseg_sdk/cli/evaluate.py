@@ -46,10 +46,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        from condseg_sdk.training.card import evaluation_card
-        from condseg_sdk.training.evaluate import evaluate
-        from condseg_sdk.training.evaluation import FILES
-        from condseg_sdk.training.report import check_report_folder, write_evaluation_report
+        from condseg_sdk.evaluation.card_section import evaluation_card
+        from condseg_sdk.evaluation.evaluate import evaluate
+        from condseg_sdk.evaluation.result import FILES
+        from condseg_sdk.report import check_report_folder, write_evaluation_report
     except ModuleNotFoundError as error:
         raise CondsegError(f"evaluate needs {error.name}: pip install 'condseg_sdk[train]'") from error
     from tqdm import tqdm

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
 from condseg_sdk.provenance import check_replaced
-from condseg_sdk.runtimes.metadata import OnnxPrecision
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,8 @@ from condseg_sdk.cli.outputs import check_output_folder
 from condseg_sdk.errors import OptionError
 from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.json_files import read_json_object
-from condseg_sdk.training.settings import HELP as SETTINGS_HELP
-from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
+from condseg_sdk.training.config import HELP as SETTINGS_HELP
+from condseg_sdk.training.config import Augmentation, FinetuneSettings, Precision, Schedule
 
 DATA = {
     "masks": "folder of masks, or annotation file, that stands apart from the images",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import check_folder
-from condseg_sdk.images import VIDEO_SUFFIXES, find_images, is_single
+from condseg_sdk.images.load import VIDEO_SUFFIXES, find_images, is_single
 from condseg_sdk.provenance import check_replaced, is_ours
 
 __all__ = ["Outputs", "add_overwrite", "check_output_folder", "plan_outputs"]

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from condseg_sdk.ahead import map_ahead, worker_threads
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, plan_outputs
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.files import atomic_write_all, make_folder
-from condseg_sdk.video import Video
+from condseg_sdk.images.video import Video
+from condseg_sdk.prefetch import prefetch_map, worker_threads
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -157,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
     make_folder(options.out)
     try:
         with interrupts.deferred() as stop, worker_threads(SAVERS) as savers:  # encoding must not delay the network
-            saved = map_ahead(work.save, work.segment(stop), pool=savers, ahead=2 * SAVERS)
+            saved = prefetch_map(work.save, work.segment(stop), pool=savers, ahead=2 * SAVERS)
             for _ in tqdm(saved, total=total, unit="image", disable=total == 1):
                 pass
         stopped = stop.requested

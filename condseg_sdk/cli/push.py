@@ -25,8 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from condseg_sdk.publish import push_checkpoint
     from condseg_sdk.weights.hub import resolve
-    from condseg_sdk.weights.push import push_checkpoint
 
     folder = resolve(options.model)
     with interrupts.raising("look at the repository on the Hub: the commit may have been made"):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condseg_sdk.models.layers import ConvBN, recomputed
+from condseg_sdk.models.layers import ConvBN, checkpointed
 
 WINDOW = 3  # K of the paper
 TAPS = WINDOW * WINDOW
@@ -148,7 +148,7 @@ class ContrastDrivenFeatureAggregation(nn.Module):
     def forward(self, features: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
         values = self.values(self.inputs(features))
         # 81 weights a head and pixel are more than all else here: they are made again for the backward pass.
-        values = recomputed(self._foreground, foreground, values)
-        values = recomputed(self._background, background, values)
+        values = checkpointed(self._foreground, foreground, values)
+        values = checkpointed(self._background, background, values)
         result: Tensor = self.outputs(values)
         return result

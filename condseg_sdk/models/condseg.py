@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from condseg_sdk.checkpoints.mixin import PretrainedNetwork
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models.cdfa import ContrastDrivenFeatureAggregation
 from condseg_sdk.models.decoder import OutputBlock, SizeAwareDecoder
 from condseg_sdk.models.encoders import build_encoder
 from condseg_sdk.models.layers import DilatedConvBlock, upsample
-from condseg_sdk.models.pretrained import PretrainedNetwork
 from condseg_sdk.models.sid import AuxiliaryHead, FeatureGuide, SemanticInformationDecoupling
 
 LEVELS = 4

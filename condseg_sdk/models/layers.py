@@ -28,7 +28,7 @@ def upsample(x: Tensor, scale: int) -> Tensor:
     return F.interpolate(x, scale_factor=float(scale), mode="bilinear", align_corners=True)
 
 
-def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def checkpointed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """function(*inputs), keeping of its intermediate results none: the backward pass computes them again.
 
     For steps that are cheap and make large maps of small ones. There must be no BatchNorm among them, which would count
@@ -63,7 +63,7 @@ def convolved(conv: nn.Module, prepare: Callable[..., Tensor], *inputs: Tensor) 
         result: Tensor = conv(prepare(*inputs))
         return result
     first, *rest = conv
-    x = recomputed(lambda *values: first(prepare(*values)), *inputs)
+    x = checkpointed(lambda *values: first(prepare(*values)), *inputs)
     for layer in rest:
         x = layer(x)
     return x

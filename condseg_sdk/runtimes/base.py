@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 logger = logging.getLogger("condseg_sdk")
 
 
-class Maps(NamedTuple):
+class Logits(NamedTuple):
     """Logits of a batch at the network's size, float32 (B, h, w); `uncertainty` is None unless asked for."""
 
     mask: NDArray[np.float32]
@@ -33,7 +33,7 @@ class Runtime(Protocol):
     def check_uncertainty(self) -> None:
         """Raise OptionError if there is no uncertainty map to be had."""
 
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
         """Logits for a batch of normalised images, float32 (B, 3, h, w)."""
 
 
@@ -43,7 +43,7 @@ def say_cpu() -> None:
     logger.info("no GPU can be used: running on the CPU")
 
 
-def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
     """Test-time augmentation: the mean of the logits over the four mirror images, each mirrored back.
 
     Takes four times as long as `runtime.run`, whose arguments and result these are.
@@ -54,4 +54,4 @@ def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, uncertainty: bo
         answers = [np.flip(x, axes) for x in maps if x is not None]
         totals = [a + b for a, b in zip(totals, answers, strict=True)] if totals else answers
     means = [total / np.float32(4) for total in totals]
-    return Maps(means[0], means[1] if uncertainty else None)
+    return Logits(means[0], means[1] if uncertainty else None)

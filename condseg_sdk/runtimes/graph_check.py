@@ -13,9 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.checkpoints.onnx_metadata import ExportInfo, read_metadata
 from condseg_sdk.errors import CheckpointError
-from condseg_sdk.models.config import CheckpointConfig
-from condseg_sdk.runtimes.metadata import ExportInfo, read_metadata
 
 if TYPE_CHECKING:
     import onnx

@@ -23,7 +23,7 @@ from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
 from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import check_gpu_process
 from condseg_sdk.options import check_integer
-from condseg_sdk.runtimes.base import Maps, say_cpu
+from condseg_sdk.runtimes.base import Logits, say_cpu
 from condseg_sdk.runtimes.graph_check import INPUT, check_graph, output_names
 
 __all__ = ["OnnxRuntime"]
@@ -230,7 +230,7 @@ class OnnxRuntime:
         if not self.info.uncertainty:
             raise OptionError(f"{self._path} was exported without the uncertainty map: export with uncertainty=True")
 
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
         """Logits for a batch of normalised images, float32 (B, 3, h, w). A file for one image gets them one by one."""
         check_gpu_process(self._owner, self._device)
         if uncertainty:
@@ -239,7 +239,7 @@ class OnnxRuntime:
         groups = [batch] if self.info.dynamic else np.split(batch, len(batch))
         answers = [self._checked_run(names, group) for group in groups]
         maps = [np.concatenate(parts)[:, 0] for parts in zip(*answers, strict=True)]
-        return Maps(maps[0], maps[1] if uncertainty else None)
+        return Logits(maps[0], maps[1] if uncertainty else None)
 
     def _checked_run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """`_run`, and what ONNX Runtime raises as an error of ours."""

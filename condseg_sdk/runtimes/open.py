@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.errors import OptionError, check_choice
 from condseg_sdk.forking import fork_safe
-from condseg_sdk.models.config import CheckpointConfig
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condseg_sdk.errors import DeviceError, OptionError, check_choice
+from condseg_sdk.export.inference_form import inference_form
 from condseg_sdk.forking import REMEDY, check_gpu_process, fork_safe
 from condseg_sdk.models import ConDSeg
-from condseg_sdk.runtimes.base import Maps, say_cpu
-from condseg_sdk.runtimes.inference_form import inference_form
+from condseg_sdk.runtimes.base import Logits, say_cpu
 from condseg_sdk.user import ensure_user_name
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -142,7 +142,7 @@ class TorchRuntime:
             _check_compiler(self._device)
             self._form = _Compiled(form)
         elif execution == "cuda-graph":
-            self._form = _Graphs(form, self._numerics)
+            self._form = CudaGraphCache(form, self._numerics)
 
     @property
     def device(self) -> str:
@@ -162,13 +162,13 @@ class TorchRuntime:
         return nullcontext()
 
     @fork_safe
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Maps:
+    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
         """Logits for a batch of normalised images, float32 (B, 3, h, w)."""
         check_gpu_process(self._owner, self.device)
         with torch.inference_mode(), self._numerics():
             images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
             maps = [x[:, 0].float().cpu().numpy() for x in self._form(images, uncertainty=uncertainty)]
-        return Maps(maps[0], maps[1] if uncertainty else None)
+        return Logits(maps[0], maps[1] if uncertainty else None)
 
 
 @contextmanager
@@ -202,7 +202,7 @@ class _Compiled:
             ) from error
 
 
-class _Graphs:
+class CudaGraphCache:
     """A module recorded as a CUDA graph for each shape it meets.
 
     Args:

@@ -1,3 +1,1 @@
-from condseg_sdk.user import ensure_user_name
-
-ensure_user_name()  # before MONAI is imported
+"""Fine-tuning: the two stages of the paper, from a dataset to a checkpoint. Start reading at `finetune.py`."""

@@ -16,9 +16,9 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condseg_sdk.training.artefacts import Artefacts
-from condseg_sdk.training.recording import Recording
-from condseg_sdk.training.settings import Augmentation
+from condseg_sdk.training.artifacts import RandomArtifacts
+from condseg_sdk.training.config import Augmentation
+from condseg_sdk.training.degradation import RandomDegradation
 
 __all__ = ["StrongPhotometric", "TrainingAugmentation"]
 
@@ -111,14 +111,14 @@ class TrainingAugmentation(nn.Module):
         images (B, 3, h, w) float32 in [0, 1], masks (B, 1, h, w) in {0, 1}, numbers (B, 48) -> both at `size`.
     """
 
-    numbers = GEOMETRY_NUMBERS + COLOR_NUMBERS + 1 + Artefacts.numbers + Recording.numbers
+    numbers = GEOMETRY_NUMBERS + COLOR_NUMBERS + 1 + RandomArtifacts.numbers + RandomDegradation.numbers
 
     def __init__(self, size: tuple[int, int], kind: Augmentation = "full") -> None:
         super().__init__()
         self.size = size
         self.kind = kind
-        self.artefacts = Artefacts()
-        self.recording = Recording()
+        self.artefacts = RandomArtifacts()
+        self.recording = RandomDegradation()
 
     def forward(self, images: Tensor, masks: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         if images.shape[-2:] != self.size:
@@ -127,7 +127,7 @@ class TrainingAugmentation(nn.Module):
         if self.kind == "none":
             return images, masks
         geometry, color, blur, artefacts, recording = u.split(
-            [GEOMETRY_NUMBERS, COLOR_NUMBERS, 1, Artefacts.numbers, Recording.numbers], 1
+            [GEOMETRY_NUMBERS, COLOR_NUMBERS, 1, RandomArtifacts.numbers, RandomDegradation.numbers], 1
         )
         matrices = affine(geometry, upright=self.kind == "upright").to(images.device)
         grid = F.affine_grid(matrices, list(masks.shape), align_corners=False)

@@ -11,7 +11,7 @@ import torch
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.training.config import FinetuneSettings
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.imagenet import load_imagenet_encoder

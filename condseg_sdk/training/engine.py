@@ -27,10 +27,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.distributed import is_rank_zero, quiet_lightning
 from condseg_sdk.training.history import History
 from condseg_sdk.training.loaders import PairBatches
-from condseg_sdk.training.processes import is_first, quiet
-from condseg_sdk.training.settings import FinetuneSettings
 from condseg_sdk.training.stages import Stage
 
 __all__ = ["fit"]
@@ -61,13 +61,13 @@ def fit(
     """
     make_folder(folder)
     if not (folder / FINISHED).exists():
-        if is_first():
+        if is_rank_zero():
             _remove_leftovers(folder)
         last = folder / LAST
         if last.exists():
             _check_continuable(last, stage)
         stage.train()
-        with quiet(), _deterministic(settings.deterministic), _memory_errors(settings):
+        with quiet_lightning(), _deterministic(settings.deterministic), _memory_errors(settings):
             trainer = _trainer(stage, folder, epochs, settings, loggers, progress)
             with _keyboard_interrupt(trainer):
                 trainer.fit(
@@ -89,7 +89,7 @@ def _trainer(
     callbacks: list[Callback] = [
         History(folder, stage=stage.number),
         LearningRateMonitor("epoch"),
-        _Checkpoint(
+        RelocatableCheckpoint(
             folder,
             Path(BEST).stem,
             monitor=monitor,
@@ -98,12 +98,14 @@ def _trainer(
             save_on_train_epoch_end=True,
         ),
         # Not `save_last`: that one is written only when the best improves, and a continued run would train twice.
-        _Checkpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
+        RelocatableCheckpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.patience is not None and stage.number == 2:
-        callbacks.append(_Patience(monitor, mode="max", patience=settings.patience, check_on_train_epoch_end=True))
+        callbacks.append(
+            ResumableEarlyStopping(monitor, mode="max", patience=settings.patience, check_on_train_epoch_end=True)
+        )
     if progress:
         callbacks.append(TQDMProgressBar(10))
     return L.Trainer(
@@ -118,7 +120,7 @@ def _trainer(
         use_distributed_sampler=False,  # `EpochSampler` knows its share
         callbacks=callbacks,
         logger=[board, *loggers],
-        plugins=[_WholeFiles()],
+        plugins=[AtomicCheckpointIO()],
         enable_progress_bar=progress,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -127,8 +129,13 @@ def _trainer(
     )
 
 
-class _Checkpoint(ModelCheckpoint):
-    """Lightning's, which also remembers the best epoch where the run's folder has been moved."""
+class RelocatableCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which also finds the best epoch again after the run's folder has been moved."""
+
+    @property
+    def state_key(self) -> str:
+        """The key of the state in last.ckpt: runs have saved it under this name since version 0.1.0."""
+        return super().state_key.replace(type(self).__qualname__, "_Checkpoint", 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         folder = str(self.dirpath)
@@ -141,7 +148,7 @@ class _Checkpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": folder})
 
 
-class _WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that appear whole: written beside, brought to the disk, renamed.
 
     Lightning writes to the system's folder for temporary files; if that is another disk, files are copied from there.
@@ -218,8 +225,13 @@ def _remove_leftovers(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-class _Patience(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Early stopping that also stops a run which was interrupted after its last epoch."""
+
+    @property
+    def state_key(self) -> str:
+        """The key of the state in last.ckpt: runs have saved it under this name since version 0.1.0."""
+        return super().state_key.replace(type(self).__qualname__, "_Patience", 1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         if self.wait_count >= self.patience:

@@ -17,15 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.loggers import Logger
 
-from condseg_sdk.errors import OptionError
-from condseg_sdk.field_of_view import FieldOfView
-from condseg_sdk.files import is_utf8
-from condseg_sdk.forking import fork_safe
-from condseg_sdk.models import ConDSeg, ConsistencyNetwork
-from condseg_sdk.models.config import as_json
-from condseg_sdk.options import check_flags, check_path
-from condseg_sdk.training.base import Base, at_size, open_base
-from condseg_sdk.training.data import (
+from condseg_sdk.checkpoints.config import as_json
+from condseg_sdk.data import (
     CachedPairs,
     Dataset,
     DatasetReport,
@@ -34,17 +27,24 @@ from condseg_sdk.training.data import (
     data_name,
     open_dataset,
 )
+from condseg_sdk.errors import OptionError
+from condseg_sdk.field_of_view import FieldOfView
+from condseg_sdk.files import is_utf8
+from condseg_sdk.forking import fork_safe
+from condseg_sdk.models import ConDSeg, ConsistencyNetwork
+from condseg_sdk.options import check_flags, check_path
+from condseg_sdk.report import check_report_folder, write_report
+from condseg_sdk.training.base import Base, at_size, open_base
+from condseg_sdk.training.config import Augmentation, FinetuneSettings, Precision, Schedule
+from condseg_sdk.training.distributed import barrier, is_rank_zero, rank_zero_info
 from condseg_sdk.training.engine import fit
 from condseg_sdk.training.history import read_history
 from condseg_sdk.training.loaders import PairBatches
-from condseg_sdk.training.optimisation import Optimisation
-from condseg_sdk.training.plan import Plan, check_precision, facts_of, make_plan, this_machine
-from condseg_sdk.training.processes import is_first, say, wait_for_the_others
-from condseg_sdk.training.report import check_report_folder, write_report
+from condseg_sdk.training.optimizer import Optimisation
+from condseg_sdk.training.plan import TrainingPlan, check_precision, dataset_stats, make_plan, this_machine
 from condseg_sdk.training.run_folder import RunFolder
-from condseg_sdk.training.settings import Augmentation, FinetuneSettings, Precision, Schedule
+from condseg_sdk.training.select_threshold import choose_threshold, trivial_baseline_iou
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
-from condseg_sdk.training.threshold import blind_iou, choose_threshold
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def finetune(
     _check_outside(run.path, data)
     if report:
         check_report_folder(run.path)
-    first = is_first()
+    first = is_rank_zero()
     settings = run.resumed(settings, resume=resume, first=first)
     dataset, checked = check(
         data, masks=masks, train_list=train_list, val_list=val_list, groups=groups,
@@ -268,7 +268,7 @@ def finetune(
     checked.raise_if_wrong()
     start = open_base(settings)
     machine = this_machine(settings)
-    plan = make_plan(settings, start, facts_of(checked), machine)
+    plan = make_plan(settings, start, dataset_stats(checked), machine)
     if not run.is_finished:
         check_precision(plan.settings, machine)
     with run.alone(first=first):
@@ -277,7 +277,7 @@ def finetune(
             provenance = run.provenance() if provenance is None else provenance
         elif first:
             run.begin(plan, dataset, checked, dict(provenance or {}))
-        say("\n".join([str(checked), "", *plan.lines()]))
+        rank_zero_info("\n".join([str(checked), "", *plan.lines()]))
         if not run.is_finished:
             _train(
                 run,
@@ -294,7 +294,7 @@ def finetune(
                 },
                 data=str((provenance or {}).get("data", data_name(data))),
             )
-    wait_for_the_others()
+    barrier()
     result = run.result()
     return FinetuneResult(
         run.checkpoint, result["metrics"], result["history"], run.report if run.report.exists() else None
@@ -323,7 +323,7 @@ def _check_outside(output_dir: Path, data: Any) -> None:
 
 def _train(
     run: RunFolder,
-    plan: Plan,
+    plan: TrainingPlan,
     start: Base,
     dataset: Dataset,
     *,
@@ -361,9 +361,9 @@ def _train(
     if settings.train_size not in (None, settings.image_size):
         finish = (settings.epochs - settings.finish_epochs, preprocessing.size)
     run_stage(SegmentationStage(network, recipe, finish=finish), settings.epochs)
-    if is_first():
+    if is_rank_zero():
         metrics = choose_threshold(network, held_out, preprocessing)
-        if metrics["mIoU"] <= blind_iou(held_out):
+        if metrics["mIoU"] <= trivial_baseline_iou(held_out):
             logging.getLogger("condseg_sdk").warning(
                 "the network has not learned: its mIoU of %.3f on the validation part is no better than that of masks "
                 "that are all full or all empty; train longer, or look at pictures and masks",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from condseg_sdk.training.data import CachedPairs
+from condseg_sdk.data import CachedPairs
 from condseg_sdk.training.randomness import permutation
 
 __all__ = ["Batch", "EpochSampler", "PairBatches", "epoch_order"]
@@ -97,7 +97,7 @@ class _Batches(Dataset[Batch]):
         return planes[:, :3], planes[:, 3:], samples
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity_collate(batch: Any) -> Any:
     return batch
 
 
@@ -152,6 +152,6 @@ class PairBatches(L.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity_collate,
             pin_memory=torch.cuda.is_available(),
         )

@@ -13,14 +13,14 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
+from condseg_sdk.data import DatasetReport
+from condseg_sdk.data.cache import MEMORY_LIMIT
 from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.training.base import Base
-from condseg_sdk.training.data import DatasetReport
-from condseg_sdk.training.data.cache import MEMORY_LIMIT
-from condseg_sdk.training.processes import quiet
-from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.distributed import quiet_lightning
 
-__all__ = ["Facts", "Machine", "Plan", "check_precision", "facts_of", "make_plan", "this_machine"]
+__all__ = ["DatasetStats", "Machine", "TrainingPlan", "check_precision", "dataset_stats", "make_plan", "this_machine"]
 
 SIZES = (64, 256)  # the paper trains at 256; smaller pictures gain nothing by being blown up
 EMA_SHARE = 0.1  # of a stage's steps: how far back the average of the weights reaches
@@ -52,7 +52,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetStats:
     """What matters about the data.
 
     Attributes:
@@ -70,7 +70,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Settings without a None where something had to be chosen, and why each was chosen."""
 
     settings: FinetuneSettings
@@ -99,7 +99,7 @@ def this_machine(settings: FinetuneSettings) -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     choice = {name: getattr(settings, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
     try:
-        with quiet():
+        with quiet_lightning():
             trainer = L.Trainer(**choice, barebones=True)
     except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
         asked = ", ".join(f"{name}={value!r}" for name, value in choice.items() if value not in ("auto", 1))
@@ -114,15 +114,15 @@ def this_machine(settings: FinetuneSettings) -> Machine:
     return Machine(kind, trainer.world_size, 0, bfloat16=False, cores=cores)
 
 
-def facts_of(report: DatasetReport) -> Facts:
+def dataset_stats(report: DatasetReport) -> DatasetStats:
     """What a checked set's report says."""
     train = report.parts["train"]
     largest = report.image_sizes[1] if report.image_sizes else (SIZES[1], SIZES[1])
     shown = 1 - train.empty_masks / train.pairs
-    return Facts(train.pairs, report.parts["validation"].pairs, max(largest), shown, report.bits)
+    return DatasetStats(train.pairs, report.parts["validation"].pairs, max(largest), shown, report.bits)
 
 
-def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Machine) -> Plan:
+def make_plan(settings: FinetuneSettings, base: Base, facts: DatasetStats, machine: Machine) -> TrainingPlan:
     """Choose what was left open.
 
     Raises:
@@ -180,7 +180,7 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: Facts, machine: Mac
     reason = "the set is in memory" if in_memory else f"the set is read from a file; {machine.cores} cores"
     choose("workers", 0 if in_memory else min(4, max(machine.cores // max(machine.devices, 1) - 1, 0)), reason)
     complete = replace(settings, **chosen)
-    return Plan(complete, {"network": reasons.pop("network"), **reasons})
+    return TrainingPlan(complete, {"network": reasons.pop("network"), **reasons})
 
 
 def check_precision(settings: FinetuneSettings, machine: Machine) -> None:
@@ -198,7 +198,7 @@ def check_precision(settings: FinetuneSettings, machine: Machine) -> None:
         )
 
 
-def _image_size(base: Base, facts: Facts, *, keep: bool) -> tuple[int, str]:
+def _image_size(base: Base, facts: DatasetStats, *, keep: bool) -> tuple[int, str]:
     if keep:
         return max(base.preprocessing.size), "the base's"
     low, high = SIZES
@@ -206,7 +206,7 @@ def _image_size(base: Base, facts: Facts, *, keep: bool) -> tuple[int, str]:
     return size, "the paper's" if size == high else f"the largest image has {facts.side} pixels on its longer side"
 
 
-def _batch_size(facts: Facts, machine: Machine, *, light: bool) -> tuple[int, str]:
+def _batch_size(facts: DatasetStats, machine: Machine, *, light: bool) -> tuple[int, str]:
     if machine.kind == "gpu":
         wanted = (32 if machine.memory > 20 else 16) if light else (16 if machine.memory > 40 else 4)
         reason = f"{machine.memory:.0f} GB on the GPU"

@@ -16,15 +16,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from condseg_sdk.data import Dataset, DatasetReport
+from condseg_sdk.data.pairs import SPLITS
+from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.provenance import is_ours
-from condseg_sdk.training.data import Dataset, DatasetReport
-from condseg_sdk.training.data.pairs import PARTS
-from condseg_sdk.training.environment import describe_environment
-from condseg_sdk.training.plan import Plan
-from condseg_sdk.training.settings import FinetuneSettings
+from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.plan import TrainingPlan
 from condseg_sdk.weights.hub import local_path
 
 __all__ = ["RunFolder", "split_behind", "split_of"]
@@ -164,7 +164,7 @@ class RunFolder:
             with suppress(OSError):
                 (self.path / LOCK).unlink()
 
-    def begin(self, plan: Plan, dataset: Dataset, report: DatasetReport, provenance: dict[str, Any]) -> None:
+    def begin(self, plan: TrainingPlan, dataset: Dataset, report: DatasetReport, provenance: dict[str, Any]) -> None:
         """Write what the run is, before its first step."""
         make_folder(self.path)
         values = {
@@ -219,7 +219,7 @@ class RunFolder:
         if digest not in (None, _digest(values)):
             raise OptionError(f"{path} has been changed or is damaged; {self._remedy()}")
         if not all(isinstance(values.get(name), kind) for name, kind in kinds.items()) or not all(
-            isinstance(values["split"].get(part), list) for part in PARTS
+            isinstance(values["split"].get(part), list) for part in SPLITS
         ):
             raise OptionError(f"{path} is not readable as a run's; {self._remedy()}")
         return values
@@ -257,6 +257,6 @@ def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
     folder = path if path.is_dir() else path.parent
     try:
         run = read_json_object(folder.parent / SETTINGS, error=OptionError, remedy="")
-        return {part: [str(name) for name in run["split"][part]] for part in PARTS}
+        return {part: [str(name) for name in run["split"][part]] for part in SPLITS}
     except (OptionError, LookupError, TypeError):  # not there, or a file of another program
         return {}

@@ -13,11 +13,11 @@ from torchmetrics import MeanMetric
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.augmentation import StrongPhotometric, TrainingAugmentation
+from condseg_sdk.training.config import Augmentation
 from condseg_sdk.training.loaders import Batch
 from condseg_sdk.training.losses import bce_dice, consistency_loss, segmentation_loss
-from condseg_sdk.training.optimisation import Optimisation
+from condseg_sdk.training.optimizer import Optimisation
 from condseg_sdk.training.randomness import epoch_seed, uniforms
-from condseg_sdk.training.settings import Augmentation
 
 __all__ = ["ConsistencyStage", "Recipe", "SegmentationStage", "Stage"]
 

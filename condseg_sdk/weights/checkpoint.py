@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from condseg_sdk.checkpoints.card import model_card
+from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.checkpoints.mixin import write_checkpoint
+from condseg_sdk.checkpoints.tensors import WeightsDtype
 from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models import ConDSeg
-from condseg_sdk.models.card import model_card
-from condseg_sdk.models.config import CheckpointConfig
-from condseg_sdk.models.pretrained import write_checkpoint
-from condseg_sdk.models.tensors import WeightsDtype
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]

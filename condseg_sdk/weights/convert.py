@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from condseg_sdk.checkpoints.tensors import read_tensors
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, check_choice
-from condseg_sdk.images import ColorOrder
+from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.models import NETWORKS, ConDSeg
-from condseg_sdk.models.tensors import read_tensors
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.weights.checkpoint import DEFAULT_THRESHOLD, CheckpointConfig, save_checkpoint
 from condseg_sdk.weights.upstream import UpstreamNetwork, convert_state_dict

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from condseg_sdk.checkpoints.tensors import read_tensors
 from condseg_sdk.checksums import check_sha256
 from condseg_sdk.download import HubSource, download_file
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
 from condseg_sdk.models.encoders import ENCODERS, Encoder
 from condseg_sdk.models.encoders.efficientnet_lite import STAGES
-from condseg_sdk.models.tensors import read_tensors
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.weights.manifest import ManifestEntry, ManifestPath, find_entry, list_models
 from condseg_sdk.weights.timm import encoder_state

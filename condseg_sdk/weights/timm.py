@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from condseg_sdk.checkpoints.tensors import list_names
 from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models.encoders import build_encoder
 from condseg_sdk.models.encoders.efficientnet_lite import STAGES
-from condseg_sdk.models.tensors import list_names
 
 __all__ = ["encoder_state"]
 

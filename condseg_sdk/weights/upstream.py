@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from condseg_sdk.checkpoints.tensors import list_names
 from condseg_sdk.errors import CheckpointError, check_choice
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
-from condseg_sdk.models.tensors import list_names
 
 __all__ = ["UpstreamNetwork", "convert_state_dict"]
 

@@ -23,7 +23,7 @@ __all__ = ["Limits", "Log", "make_corpora", "plan", "run_cases", "summary"]
 POLL = 0.05  # seconds between two looks at a worker's memory
 RECYCLED_AFTER = 2000  # cases, so that what one leaves behind does not add up
 # Loaded once; workers are forked from there. Whatever starts threads on import must not be in it.
-PRELOADED = ["condseg_sdk.predictor", "condseg_sdk.training.data", "condseg_sdk.weights.convert", "onnx"]
+PRELOADED = ["condseg_sdk.predictor", "condseg_sdk.data", "condseg_sdk.weights.convert", "onnx"]
 
 
 @dataclass(frozen=True)

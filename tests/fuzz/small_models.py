@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from condseg_sdk import ConDSeg, Predictor, Preprocessing
-from condseg_sdk.runtimes.metadata import ExportInfo, write_metadata
+from condseg_sdk.checkpoints.onnx_metadata import ExportInfo, write_metadata
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 
 __all__ = [

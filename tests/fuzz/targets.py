@@ -23,10 +23,10 @@ from pycocotools import mask as coco_mask
 from safetensors.torch import save_file
 
 from condseg_sdk import Predictor
+from condseg_sdk.checkpoints.onnx_metadata import CONFIG_KEY, EXPORT_KEY
 from condseg_sdk.cli.models import run as list_models_command
-from condseg_sdk.images import load_image
-from condseg_sdk.runtimes.metadata import CONFIG_KEY, EXPORT_KEY
-from condseg_sdk.training.data import CachedPairs, check_dataset, open_dataset
+from condseg_sdk.data import CachedPairs, check_dataset, open_dataset
+from condseg_sdk.images.load import load_image
 from condseg_sdk.weights.convert import convert_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.manifest import list_models

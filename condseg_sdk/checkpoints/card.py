@@ -1,0 +1,157 @@
+"""The model card: README.md of a checkpoint, for people and, in its head, for the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from condseg_sdk.checkpoints.config import CheckpointConfig
+
+__all__ = ["evaluation_in", "model_card", "with_evaluation"]
+
+EVALUATION = re.compile(r"^## Evaluation\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+DISCLAIMER = (
+    "**Not a medical device**: for research and development only, not for diagnosis or treatment; "
+    "the weights know nothing beyond the data named below."
+)
+CITATION = """\
+@inproceedings{lei2025condseg,
+  title     = {ConDSeg: A General Medical Image Segmentation Framework via Contrast-Driven Feature Enhancement},
+  author    = {Lei, Mengqi and Wu, Haochen and Lv, Xinhua and Wang, Xin},
+  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+  year      = {2025}
+}"""
+
+
+def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: bool = False) -> str:
+    """Write the card of a checkpoint from what its config says.
+
+    Args:
+        config: of the checkpoint; None for a network that has only its arguments.
+        name: title of the card and what `from_pretrained` is called with in its example.
+        onnx: the repository `name` on the Hub also holds model.onnx.
+
+    Returns:
+        Markdown with the Hub's YAML head.
+
+    Example:
+        >>> "Not a medical device" in model_card(None)
+        True
+    """
+    sections = [f"---\n{_metadata(config, name)}\n---", f"# {name}", DISCLAIMER]
+    if config is None:
+        sections += [
+            "A network without preprocessing or threshold; load it with `condseg_sdk.ConDSeg.from_pretrained`."
+        ]
+    else:
+        sections += [_facts(config), _figures(config.provenance), _usage(name, onnx)]
+    sections += [f"## Citation\n\n```bibtex\n{CITATION}\n```"]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def evaluation_in(card: str) -> str:
+    """The section "Evaluation" of a card, which measuring adds to it; empty where there is none."""
+    found = EVALUATION.search(card)
+    return found[0] if found else ""
+
+
+def with_evaluation(card: str, section: str) -> str:
+    """The card with this section "Evaluation", before "Citation" where that is there; an older one is replaced."""
+    before, heading, after = EVALUATION.sub("", card).partition("## Citation")
+    parts = [before.rstrip(), section.rstrip(), (heading + after).rstrip()]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _metadata(config: CheckpointConfig | None, name: str) -> str:
+    provenance = config.provenance if config else {}
+    results = _results(provenance)
+    data = ModelCardData(
+        license=provenance.get("license", "unknown"),
+        library_name="condseg_sdk",
+        pipeline_tag="image-segmentation",
+        tags=["medical", "image-segmentation", "condseg"],
+        datasets=provenance.get("datasets"),
+        model_name=name.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+    return data.to_yaml()
+
+
+def _results(provenance: Mapping[str, Any]) -> list[EvalResult]:
+    """The measured figures; without any, those of the held-out part, which training chose epoch and threshold by."""
+    metrics: Mapping[str, Any] = provenance.get("metrics") or {}
+    if not _numbers(metrics):
+        held_out = provenance.get("validation")
+        scores = {key: value for key, value in _numbers(held_out).items() if key != "threshold"}
+        known = provenance.get("data", "unknown")
+        dataset = held_out.get("dataset", known) if isinstance(held_out, Mapping) else known
+        metrics = {"dataset": dataset, "split": "validation", **scores}
+    name = str(metrics.get("dataset", "unknown"))
+    return [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_name=name,
+            dataset_type="-".join(name.lower().split()),
+            dataset_split=metrics.get("split"),
+            metric_type=metric,
+            metric_value=value,
+        )
+        for metric, value in _numbers(metrics).items()
+    ]
+
+
+def _facts(config: CheckpointConfig) -> str:
+    provenance, preprocessing = config.provenance, config.preprocessing
+    height, width = preprocessing.size
+    facts = {
+        "Network": f"ConDSeg, encoder {config.network.get('encoder', 'resnet50')}; one kind of region, binary",
+        "Data seen in training": provenance.get("data", "not recorded"),
+        "Input": f"{width}x{height} pixels, {preprocessing.color_order.upper()}; images are squashed to it",
+        "Field of view": "the endoscope's picture: margins, text and small pictures beside it are cut off first"
+        if preprocessing.field_of_view == "endoscopy"
+        else None,
+        "Threshold": f"{config.threshold:g}",
+        "License": provenance.get("license", "not recorded"),
+        "Attribution": provenance.get("attribution"),
+        "Date": provenance.get("date"),
+        "Made with": f"`{provenance['command']}`" if "command" in provenance else None,
+    }
+    return "## Facts\n\n" + "\n".join(f"- {key}: {value}" for key, value in facts.items() if value)
+
+
+def _figures(provenance: Mapping[str, Any]) -> str:
+    titles = {"metrics": "Measured", "validation": "On the held-out part of the training data"}
+    tables = [_table(title, provenance[key]) for key, title in titles.items() if _numbers(provenance.get(key))]
+    return "## Figures\n\n" + "\n\n".join(tables) if tables else ""
+
+
+def _table(title: str, metrics: Mapping[str, Any]) -> str:
+    place = ", ".join(str(metrics[key]) for key in ("dataset", "split") if key in metrics)
+    numbers = _numbers(metrics)
+    rows = [
+        " | ".join(numbers),
+        " | ".join("---" for _ in numbers),
+        " | ".join(f"{value:.4g}" for value in numbers.values()),
+    ]
+    text = f"{title}{f' ({place})' if place else ''}:\n\n" + "\n".join(f"| {row} |" for row in rows)
+    return text + (f"\n\nReproduce with `{metrics['command']}`." if "command" in metrics else "")
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    """The figures among a metrics' entries."""
+    if not isinstance(metrics, Mapping):
+        return {}
+    return {key: value for key, value in metrics.items() if type(value) in (int, float)}
+
+
+def _usage(name: str, onnx: bool) -> str:
+    fast = f'fast = Predictor.from_pretrained("hf://{name}/model.onnx")  # ONNX Runtime\n' if onnx else ""
+    return (
+        "## Use\n\n```python\nfrom condseg_sdk import Predictor  # pip install condseg_sdk\n\n"
+        f'seg = Predictor.from_pretrained("{name}")("frame.jpg")\n'
+        f'seg.mask, seg.area\nseg.overlay().save("overlay.png")\n{fast}```'
+    )

@@ -1,0 +1,98 @@
+"""What an exported file says about itself: the checkpoint's config and how it was exported, in the model's metadata."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.errors import CheckpointError
+from condseg_sdk.json_files import parse_json
+
+__all__ = ["CONFIG_KEY", "EXPORT_KEY", "ExportInfo", "OnnxPrecision", "read_metadata", "write_metadata"]
+
+CONFIG_KEY = "condseg_config"
+EXPORT_KEY = "condseg_export"
+FORMAT_VERSION = 1
+
+OnnxPrecision = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """How a file was exported.
+
+    Args:
+        precision: of weights and arithmetic; inputs and outputs are float32 always.
+        dynamic: whether batch, height and width are free; otherwise they are one image at the checkpoint's size.
+        uncertainty: whether there is a second output.
+        preprocessing: whether it takes an image as it is, for programs without this package.
+        opset: of the standard ONNX operators.
+        package_version: of the exporting condseg_sdk.
+    """
+
+    precision: OnnxPrecision
+    dynamic: bool
+    uncertainty: bool
+    preprocessing: bool
+    opset: int
+    package_version: str
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def from_dict(cls, values: Any) -> ExportInfo:
+        """Read what `write_metadata` wrote.
+
+        Raises:
+            CheckpointError: A key is missing or unknown, a value has another type, or the format is a newer one.
+        """
+        version = values.get("format_version") if isinstance(values, Mapping) else None
+        if type(version) is int and version > FORMAT_VERSION:
+            writer = reprlib.repr(values.get("package_version", "in a newer version")).strip("'")
+            raise CheckpointError(
+                f"export format {version} is newer than this release reads ({FORMAT_VERSION}): "
+                f"install condseg_sdk {writer} or later"
+            )
+        types = {"precision": str, "package_version": str, "opset": int, "format_version": int}
+        expected = {field.name: types.get(field.name, bool) for field in fields(cls)}
+        if version != FORMAT_VERSION or {key: type(value) for key, value in values.items()} != expected:
+            raise CheckpointError(f"{EXPORT_KEY} must have the keys {', '.join(expected)} and values of their types")
+        if values["precision"] not in get_args(OnnxPrecision):
+            raise CheckpointError(f"precision={reprlib.repr(values['precision'])} is unknown")
+        return cls(**values)
+
+
+def write_metadata(config: CheckpointConfig, info: ExportInfo) -> dict[str, str]:
+    """The metadata of an exported model; `read_metadata` reads it back."""
+    return {CONFIG_KEY: json.dumps(config.to_dict()), EXPORT_KEY: json.dumps(asdict(info))}
+
+
+def read_metadata(metadata: Mapping[str, str], *, source: object) -> tuple[CheckpointConfig, ExportInfo]:
+    """Config and export of a file.
+
+    Args:
+        metadata: the model's metadata.
+        source: the file, for messages.
+
+    Raises:
+        CheckpointError: the file was not exported by condseg_sdk, or by a release with a newer format.
+    """
+    if CONFIG_KEY not in metadata or EXPORT_KEY not in metadata:
+        raise CheckpointError(
+            f"{source} is not an export of condseg_sdk, so its preprocessing is unknown: make one with export_onnx"
+        )
+    remedy = "export it again"
+    config, values = (
+        parse_json(
+            metadata[key], name=f"{source} has damaged metadata: its {key}", error=CheckpointError, remedy=remedy
+        )
+        for key in (CONFIG_KEY, EXPORT_KEY)
+    )
+    try:
+        info = ExportInfo.from_dict(values)
+        return CheckpointConfig.from_dict(config), info
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} has damaged metadata ({error}): {remedy}") from error

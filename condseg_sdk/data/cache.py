@@ -1,0 +1,136 @@
+"""Pairs -> uint8 tensors at the network's size, decoded and resized once for all epochs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from condseg_sdk.data.budget import PAIRS_IN_WORK, pair_bytes
+from condseg_sdk.data.masks import load_mask, resize_mask, size_agreement
+from condseg_sdk.data.pairs import Pair
+from condseg_sdk.errors import DatasetError
+from condseg_sdk.field_of_view import crop
+from condseg_sdk.images.load import load_image
+from condseg_sdk.preprocessing import Preprocessing
+
+__all__ = ["MEMORY_LIMIT", "CachedPairs", "load_pair"]
+
+logger = logging.getLogger("condseg_sdk")
+
+MEMORY_LIMIT = 4 * 1024**3
+"""Bytes up to which a set is kept in memory: 16,000 pairs at 256x256. A larger one goes to a file that is mapped."""
+
+LOST_SHARE = 0.005
+"""Share of a mask's foreground outside of the field of view from which the image is named in a warning."""
+
+
+def load_pair(pair: Pair, *, bits: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Image uint8 (H, W, 3) and mask bool (H, W), both at the image's own size.
+
+    A mask of the same proportions at another scale is resized.
+
+    Args:
+        pair: The files.
+        bits: Number of bits in use if the image has 16-bit values, as for `load_image`.
+
+    Raises:
+        DatasetError: Image and mask have different proportions, or the mask is none.
+        ImageError: A file cannot be read.
+    """
+    image, mask = load_image(pair.image, bits=bits), load_mask(pair.mask)
+    size = (image.shape[0], image.shape[1])
+    if size_agreement(size, (mask.shape[0], mask.shape[1])) == "different":
+        raise DatasetError(
+            f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {mask.shape[1]}x{mask.shape[0]}: they must "
+            "be of one size"
+        )
+    return image, resize_mask(mask, size)
+
+
+class CachedPairs(Dataset[tuple[Tensor, Tensor]]):
+    """All pairs of a set at one size, as uint8 (0.26 MB a pair at 256x256).
+
+    Up to `MEMORY_LIMIT` bytes are kept in memory; a larger set is written to a temporary file and mapped, so that the
+    system keeps in memory what fits. The file has no name and is gone with the process.
+
+    Images and masks are cut to the images' field of view where the preprocessing wants that. Foreground outside of it
+    is seen neither in training nor in validation, while `evaluate` counts it as missed; a warning names the images.
+
+    Args:
+        pairs: At least one.
+        preprocessing: Says the size and how to get there.
+        folder: Where a large set's file goes; None for the system's folder for temporary files.
+
+    Items:
+        image uint8 (3, h, w) RGB, mask uint8 (1, h, w) in {0, 1}.
+
+    Raises:
+        DatasetError: A pair does not fit together, or the folder has no room for the file.
+        ImageError: A file cannot be read.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], preprocessing: Preprocessing, *, folder: Path | None = None) -> None:
+        def load(pair: Pair) -> NDArray[np.uint8]:
+            with PAIRS_IN_WORK.reserve(pair_bytes(pair)):
+                image, mask = load_pair(pair, bits=preprocessing.bits)
+                box = preprocessing.find_field_of_view(image)
+                image, inside = crop(image, box), crop(mask, box)
+                if np.count_nonzero(inside) < (1 - LOST_SHARE) * np.count_nonzero(mask):
+                    lost.append(pair.name)
+                planes = (*np.moveaxis(preprocessing.resize(image), 2, 0), resize_mask(inside, preprocessing.size))
+            return np.stack(planes, dtype=np.uint8, casting="unsafe")
+
+        lost: list[str] = []
+
+        shape = (len(pairs), 4, *preprocessing.size)
+        with ThreadPoolExecutor() as pool:
+            items = pool.map(load, pairs)
+            values = _mapped(items, shape, folder) if math.prod(shape) > MEMORY_LIMIT else _collected(items, shape)
+        self.values = torch.from_numpy(values)
+        if lost:
+            logger.warning(
+                "in %d of %d images part of the foreground lies outside of the field of view that was found and is not "
+                "seen, first in %s: look at them, and train with field_of_view='none' if they are many",
+                len(lost),
+                len(pairs),
+                min(lost),
+            )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        planes = self.values[index]
+        return planes[:3], planes[3:]
+
+
+def _collected(items: Iterator[NDArray[np.uint8]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    values = np.empty(shape, np.uint8)
+    for i, item in enumerate(items):
+        values[i] = item
+    return values
+
+
+def _mapped(items: Iterator[NDArray[np.uint8]], shape: tuple[int, ...], folder: Path | None) -> NDArray[np.uint8]:
+    # Written first and mapped then: a full disk is an error here, where writing to a map would kill the process.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            for item in items:
+                file.write(item.tobytes())
+            file.flush()
+        except OSError as error:
+            raise DatasetError(
+                f"{folder or tempfile.gettempdir()} has no room for {math.prod(shape) / 1e9:.0f} GB of resized images "
+                f"({error.strerror}); free it, choose another output_dir or a smaller image_size"
+            ) from error
+        return np.memmap(file, np.uint8, mode="c", shape=shape)

@@ -1,0 +1,107 @@
+"""JSON of the VGG Image Annotator (VIA 1 and 2), a project or an export: polygons, rectangles, circles and ellipses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from condseg_sdk.data.pairs import Problem, one_line, problems_of
+from condseg_sdk.data.shapes import AnnotatedImage, box, ellipse, is_number
+from condseg_sdk.errors import DatasetError
+
+__all__ = ["matches", "read"]
+
+KIND = "VIA shapes"
+NUMBERS = {
+    "rect": ("x", "y", "width", "height"),
+    "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+}
+NO_AREA = ("point", "polyline", "line")
+
+
+def matches(content: Any) -> bool:
+    """Whether JSON looks like VIA's: entries with "filename" and "regions", perhaps inside a project."""
+    if not isinstance(content, dict):
+        return False
+    if "_via_img_metadata" in content:
+        return True
+    return bool(content) and all(isinstance(v, dict) and {"filename", "regions"} <= v.keys() for v in content.values())
+
+
+def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], list[Problem]]:
+    """Read the images of a VIA file. A damaged entry costs that entry, and is reported.
+
+    Args:
+        content: What `matches` accepts.
+        file: Where it comes from.
+
+    Returns:
+        The images, whose sizes VIA does not write; and what is wrong with entries.
+
+    Raises:
+        DatasetError: It has no usable image.
+    """
+    entries = content.get("_via_img_metadata", content)
+    if not isinstance(entries, dict) or not entries:
+        raise DatasetError(f"{file} lists no images; export it again with images")
+    images, damaged, left_out = [], [], []
+    for key, entry in entries.items():
+        try:
+            name, shapes = _entry(entry)
+            drawn = [shape for shape in shapes if shape.get("name") not in NO_AREA]
+            left_out += [f"{shape['name']} in {one_line(name, 100)}" for shape in shapes if shape not in drawn]
+            images.append(AnnotatedImage(file, name, None, tuple([_polygon(shape)] for shape in drawn), KIND))
+        except ValueError as error:
+            damaged.append(f"{one_line(key, 100)} ({error})")
+    problems = [
+        *problems_of("error", "entry", f"of {file} that cannot be used; correct it in VIA and export again", damaged),
+        *problems_of("warning", "shape", f"of {file} without an area, left out; draw polygons", left_out),
+    ]
+    if not images:
+        raise DatasetError(problems[0].line())
+    return images, problems
+
+
+def _entry(entry: Any) -> tuple[str, list[dict[str, Any]]]:
+    """An image's name and its shapes.
+
+    Raises:
+        ValueError: The entry is none of VIA's.
+    """
+    name = entry.get("filename") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("no filename")
+    regions = entry.get("regions")
+    listed = list(regions.values()) if isinstance(regions, dict) else regions  # VIA 1 numbers them
+    if not isinstance(listed, list):
+        raise ValueError("no list of regions")
+    shapes = [region.get("shape_attributes") if isinstance(region, dict) else None for region in listed]
+    found = [shape for shape in shapes if isinstance(shape, dict)]
+    if len(found) < len(shapes):
+        raise ValueError("a region without shape_attributes")
+    return name, found
+
+
+def _polygon(shape: Mapping[str, Any]) -> list[float]:
+    kind = shape.get("name")
+    if kind == "polygon":
+        xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
+        if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys) >= 3):
+            raise ValueError("a polygon of fewer than three points")
+        if not all(map(is_number, [*xs, *ys])):
+            raise ValueError("a polygon with points that are no numbers")
+        return [float(value) for point in zip(xs, ys, strict=True) for value in point]
+    keys = NUMBERS.get(kind) if isinstance(kind, str) else None
+    if keys is None:
+        raise ValueError(f"a shape of the type {one_line(repr(kind), 40)}")
+    values: list[Any] = [shape.get(key) for key in keys]
+    if not all(map(is_number, values)):
+        raise ValueError(f"a {kind} without {', '.join(keys)} in numbers")
+    if kind == "rect":
+        x, y, width, height = values
+        return box(x, y, x + width, y + height)
+    x, y, across, along = values if kind == "ellipse" else (*values, values[2])
+    turned = shape.get("theta", 0.0)
+    return ellipse(x, y, across, along, turned if is_number(turned) else 0.0)

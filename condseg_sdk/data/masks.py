@@ -1,0 +1,256 @@
+"""Mask files as people store them -> bool (H, W), by one rule that can be explained.
+
+0 is background. A file whose values are 0 and one other holds that other as foreground, whatever its depth: {0, 1},
+{0, 255}, {0, 65535}. JPEG files, and gray levels that appear along edges alone, are thresholded; gray levels that fill
+areas are labels of instances or classes, and all of them are foreground. docs/data.md has the whole of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageOps
+
+from condseg_sdk.data import regions
+from condseg_sdk.data.arrays import ARRAY_SUFFIXES, read_array
+from condseg_sdk.data.pairs import MaskSource, MergedMask, RegionMask
+from condseg_sdk.data.sizes import size_agreement
+from condseg_sdk.errors import DatasetError
+from condseg_sdk.images.files import open_image, orientation_of
+from condseg_sdk.images.load import IMAGE_SUFFIXES
+from condseg_sdk.opencv import cv2
+
+__all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "read_mask", "resize_mask", "size_agreement"]
+
+MASK_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+MASK_THRESHOLD = 127
+"""JPEG masks hold gray levels around 0 and 255: what is above this is foreground."""
+
+STRAYING = "with outlines that reach over the image's edge; check that their coordinates are pixels of that image"
+
+COUNTED_AT_ONCE = 2**20  # pixels
+FEW_VALUES = 8  # labels come in a handful of values, noise and smooth edges in dozens
+CLEAR = 1 / 8  # share of the greatest value that still counts as black, or as white when taken from the top
+UNCLEAR_SHARE = 0.25  # of what is not black: more gray than this is not the edge of a region
+
+
+@dataclass(frozen=True)
+class MaskReading:
+    """A mask and how its file was understood.
+
+    Attributes:
+        mask: bool (H, W), upright, True for foreground.
+        kind: what its values were taken for.
+        remark: why somebody should look at the file, or None. It is the same text for all files of one kind.
+        turned: whether the file carries an EXIF orientation of its own.
+    """
+
+    mask: NDArray[np.bool_]
+    kind: str
+    remark: str | None = None
+    turned: bool = False
+
+
+def load_mask(source: MaskSource) -> NDArray[np.bool_]:
+    """The mask of a file, of several, or of drawn regions as bool (H, W), True for foreground.
+
+    Raises:
+        DatasetError: The values are no mask: negative, not finite, several masks in one file.
+        ImageError: The file cannot be read.
+    """
+    return read_mask(source).mask
+
+
+def read_mask(source: MaskSource) -> MaskReading:
+    """As `load_mask`, together with how the file was understood.
+
+    Raises:
+        DatasetError: The values are no mask: negative, not finite, several masks in one file.
+        ImageError: The file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mask.png"
+        >>> Image.fromarray(np.array([[0, 1]], np.uint16)).save(path)
+        >>> read_mask(path)
+        MaskReading(mask=array([[False,  True]]), kind='two values', remark=None, turned=False)
+    """
+    if isinstance(source, RegionMask):
+        drawn = regions.draw(source)
+        return MaskReading(drawn, source.kind, STRAYING if regions.strays(source) else None)
+    if isinstance(source, MergedMask):
+        return _merge(source)
+    if source.suffix.lower() in ARRAY_SUFFIXES:
+        return _read_values(_from_numpy(source), source)
+    with open_image(source) as image:
+        image.load()  # some formats have their orientation after the pixels
+        turned = orientation_of(image) != 1
+        values, remark = _from_image(ImageOps.exif_transpose(image) if turned else image)  # which copies in any case
+        is_jpeg = image.format in ("JPEG", "MPO")
+    reading = _threshold_jpeg(values) if is_jpeg else _read_values(values, source)
+    return MaskReading(reading.mask, reading.kind, remark or reading.remark, turned)
+
+
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize bool (H, W) to `size` (h, w): a pixel is set where at least half of its area was."""
+    if mask.shape == size:
+        return mask
+    return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.5
+
+
+def _from_numpy(path: Path) -> NDArray[Any]:
+    loaded = read_array(path)
+    values = loaded
+    while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):  # (1, H, W), (H, W, 1)
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim != 2 or values.size == 0:
+        raise DatasetError(
+            f"{path} is an array of shape {str(loaded.shape)[:80]} and type {loaded.dtype}: a mask is one (H, W) array "
+            "of numbers"
+        )
+    return values
+
+
+def _merge(source: MergedMask) -> MaskReading:
+    """The union of several files."""
+    first = read_mask(source.files[0])
+    merged, remark, turned = first.mask, first.remark, first.turned
+    for path in source.files[1:]:
+        reading = read_mask(path)
+        if merged.shape != reading.mask.shape:
+            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (merged.shape, reading.mask.shape))
+            raise DatasetError(f"{source} are {sizes}: masks of one image must be of one size")
+        merged = merged | reading.mask
+        remark, turned = remark or reading.remark, turned or reading.turned
+    return MaskReading(merged, "several files, merged", remark, turned)
+
+
+def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
+    """One value a pixel, as the file stores it, and what is odd about it."""
+    if image.mode == "P" and not image.has_transparency_data:
+        return _from_palette(image)
+    if image.has_transparency_data and image.mode not in ("L", "I", "F", "1"):
+        return _from_transparent(image.convert("RGBA")), None
+    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+        return np.asarray(image), None
+    return _brightness(image), None
+
+
+def _from_palette(image: Image.Image) -> tuple[NDArray[Any], str | None]:
+    """Brightness of the colors; the indices where colors cannot tell the background, since none is black."""
+    indices, colors = np.asarray(image), np.asarray(image.convert("RGB"))
+    used, first = np.unique(indices, return_index=True)
+    shown = colors.reshape(-1, 3)[first]
+    if len(np.unique(shown, axis=0)) < len(used):
+        return indices, "with one color for several indices of the palette: index 0 was taken for background"
+    is_gray = (shown == shown[:, :1]).all()
+    if is_gray or not shown.any(axis=1).all():
+        return _brightness(image), None
+    return indices, "with a palette without black: index 0 was taken for background"
+
+
+def _brightness(image: Image.Image) -> NDArray[np.uint8]:
+    """The greatest of red, green and blue, uint8 (H, W): any color is brighter than black."""
+    red, green, blue = image.convert("RGB").split()
+    return np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+
+
+def _from_transparent(rgba: Image.Image) -> NDArray[np.uint8]:
+    """Transparent is background. A black picture is a mask by its alpha alone."""
+    values, alpha = _brightness(rgba), np.asarray(rgba.getchannel("A"))
+    if alpha.min() == alpha.max() == 255:
+        return values
+    if values.max() == 0 and alpha.min() != alpha.max():
+        return alpha
+    return (values.astype(np.uint16) * alpha // 255).astype(np.uint8)
+
+
+def _threshold_jpeg(values: NDArray[Any]) -> MaskReading:
+    """JPEG keeps no exact values: a threshold, but for {0, 1}, which it would turn to black."""
+    remark = None
+    if values.max() <= 1:
+        if values.any():
+            remark = "of the values 0 and 1 as JPEG, which does not keep them; save masks as PNG"
+        return MaskReading(values > 0, "two values", remark)
+    if CLEAR * 255 < values.max() <= MASK_THRESHOLD:
+        remark = (
+            f"as JPEG with gray but nothing above {MASK_THRESHOLD}, read as empty; save masks as PNG with 0 and 255"
+        )
+    elif _unclear_share(values, 255) > UNCLEAR_SHARE:
+        remark = f"as JPEG with much gray, cut at {MASK_THRESHOLD}; save masks as PNG with 0 and 255"
+    return MaskReading(values > MASK_THRESHOLD, "gray levels", remark)
+
+
+def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
+    """The rule for files that keep their values."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DatasetError(f"{path} holds NaN or infinite values: a mask is finite, 0 for background")
+    if values.min() < 0:
+        raise DatasetError(f"{path} holds values below 0, such as {values.min()}: a mask has 0 for background")
+    different = _distinct(values)
+    top = float(different[-1])  # a number of Python's, which does not overflow as uint16 does
+    if len(different) == 1 or (len(different) == 2 and different[0] == 0):
+        return MaskReading(values > 0, "two values")
+    if values.dtype.kind == "f" and top <= 1:
+        return MaskReading(values >= 0.5, "probabilities")
+    remark = None
+    if len(different) == 2 and top > MASK_THRESHOLD and 2 * float(different[0]) <= top:
+        remark = "of two values that are both above 0: the lower was taken for background"
+        return MaskReading(values > different[0], "two values", remark)
+    if _are_labels(values, different):
+        if different[0] > 0:
+            remark = "without a pixel of 0, the background, read as full; subtract the background's value"
+        elif top >= 128 and len(different) <= FEW_VALUES and values.dtype.itemsize == 1:
+            remark = "of several gray levels in flat areas: all above 0 was taken for foreground"
+        return MaskReading(values > 0, "labels", remark)
+    if different[0] > CLEAR * top or _unclear_share(values, top) > UNCLEAR_SHARE:
+        remark = "with much gray, cut at half the greatest value; save masks with two values"
+    return MaskReading(values > top / 2, "gray levels", remark)
+
+
+def _distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """The values that occur, in order; for bytes without sorting, in blocks, since counting takes 8 bytes a pixel."""
+    if values.dtype == np.uint8:
+        flat, counts = values.reshape(-1), np.zeros(256, np.int64)
+        for start in range(0, flat.size, COUNTED_AT_ONCE):
+            counts += np.bincount(flat[start : start + COUNTED_AT_ONCE], minlength=256)
+        return np.flatnonzero(counts)
+    return np.unique(values)
+
+
+def _are_labels(values: NDArray[Any], different: NDArray[Any]) -> bool:
+    """Whether gray levels are labels, which fill areas, and not noise or the smooth edges of a region.
+
+    Whole numbers below 128 are labels: nobody stores a region that dark. Else what lies between black and white
+    decides: it belongs to areas of one value, or it does not.
+    """
+    top = float(different[-1])
+    if top < 128 and (different == np.floor(different)).all():
+        return True
+    if len(different) <= FEW_VALUES:
+        between = (values > 0) & (values < top)
+    else:
+        between = (values > CLEAR * top) & (values < (1 - CLEAR) * top)
+    return bool(2 * (between & _flat(values)).sum() > between.sum())
+
+
+def _flat(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels that lie in a square of 2x2 pixels of one value."""
+    corner = values[:-1, :-1]
+    square = (corner == values[:-1, 1:]) & (corner == values[1:, :-1]) & (corner == values[1:, 1:])
+    flat = np.zeros(values.shape, np.bool_)
+    for y in (slice(None, -1), slice(1, None)):
+        for x in (slice(None, -1), slice(1, None)):
+            flat[y, x] |= square
+    return flat
+
+
+def _unclear_share(values: NDArray[Any], top: float) -> float:
+    """Share of gray among what is not black."""
+    not_black = values > CLEAR * top
+    gray = not_black & (values < (1 - CLEAR) * top)
+    return float(gray.sum() / max(not_black.sum(), 1))

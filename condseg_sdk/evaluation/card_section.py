@@ -1,0 +1,79 @@
+"""What a model card says of an evaluation, in Markdown: data, figures with intervals, command, limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from condseg_sdk.checkpoints.card import with_evaluation
+from condseg_sdk.evaluation.result import Evaluation
+from condseg_sdk.files import atomic_write
+
+__all__ = ["evaluation_card", "extend_card"]
+
+
+def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
+    """The section "Evaluation" of a checkpoint's README.md.
+
+    Args:
+        evaluation: of the checkpoint.
+        note: what a reader must know about the images, in whole sentences.
+
+    Example:
+        >>> print(evaluation_card(evaluation))  # doctest: +SKIP
+        ## Evaluation
+        ...
+    """
+    parts = [
+        "## Evaluation",
+        f"Measured on {len(evaluation.images)} images of {evaluation.data} ({evaluation.date}), with a threshold of "
+        f"{evaluation.threshold:g}{_options(evaluation)}. Means over images with 95 % confidence intervals (percentile "
+        "bootstrap over images)." + (f" {note}" if note else ""),
+        _table(evaluation),
+        _limits(evaluation),
+    ]
+    if evaluation.command:
+        parts.insert(3, f"```bash\n{evaluation.command}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) -> None:
+    """Put the section into a model card, before "Citation" where that is there; an older one is replaced.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    text = with_evaluation(path.read_text(encoding="utf-8"), evaluation_card(evaluation, note=note))
+    atomic_write(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
+
+
+def _options(evaluation: Evaluation) -> str:
+    said = []
+    if evaluation.options["tta"]:
+        said.append("averaged over four mirror images")
+    if evaluation.options["tile"]:
+        said.append(f"in tiles of {evaluation.options['tile']} pixels")
+    return "".join(f", {words}" for words in said)
+
+
+def _table(evaluation: Evaluation) -> str:
+    rows = [("", "at 256x256", "at the image's own size"), ("---",) * 3, *evaluation.table()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _limits(evaluation: Evaluation) -> str:
+    sizes = sorted(image.size for image in evaluation.images)
+    shares = [image.foreground for image in evaluation.images]
+    (h0, w0), (h1, w1) = sizes[0], sizes[-1]
+    lines = [
+        "Limits:",
+        "",
+        f"- The figures hold for images like these: {w0}x{h0} to {w1}x{h1} pixels, the region between "
+        f"{min(shares):.1%} and {max(shares):.1%} of the image. Other devices, centres and patients were not measured.",
+        "- Intervals say how much the figures depend on which images of this kind were drawn, not how they change on "
+        "images of another kind. That of ECE lies high, the more so the fewer the images: the figure may stand at its "
+        "lower end, or below.",
+        "- Distances are in pixels; where only one of mask and answer is empty they count as the image's diagonal "
+        f"({evaluation.half_empty} of {len(evaluation.images)} images).",
+        "- Not a medical device: for research and development only, not for diagnosis or treatment.",
+    ]
+    return "\n".join(lines)

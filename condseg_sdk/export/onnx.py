@@ -1,0 +1,179 @@
+"""From a trained network to one self-contained ONNX file, verified before it takes its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.checkpoints.onnx_metadata import ExportInfo, OnnxPrecision, write_metadata
+from condseg_sdk.errors import ExportError, OptionError, check_choice
+from condseg_sdk.export.preprocessing import BOX_HELP, BOX_KEY, add_preprocessing
+from condseg_sdk.export.quantize import to_float16, to_int8
+from condseg_sdk.export.trace import trace
+from condseg_sdk.export.verify import Agreement, verify_export
+from condseg_sdk.files import atomic_write
+from condseg_sdk.models import ConDSeg
+from condseg_sdk.options import check_flags, check_integer, check_path
+from condseg_sdk.provenance import seal_onnx
+
+__all__ = ["OPSETS", "ExportReport", "check_export_options", "export_onnx"]
+
+OPSETS = range(18, 24)  # the exporter writes 18 and up; ONNX Runtime 1.24, the oldest that we allow, reads up to 23
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how far it is from PyTorch.
+
+    Attributes:
+        path: of the file.
+        bytes: its size.
+        info: how it was exported.
+        agreement: with float32 PyTorch; None without verification.
+    """
+
+    path: Path
+    bytes: int
+    info: ExportInfo
+    agreement: Agreement | None
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.info.precision}, opset {self.info.opset}"
+        if self.agreement is None:
+            return f"{text}, not verified"
+        largest, dice = self.agreement.max_difference, self.agreement.dice
+        return f"{text}, largest difference of a probability {largest:.1e}, Dice of masks {dice:.4f}"
+
+
+def export_onnx(
+    network: ConDSeg,
+    config: CheckpointConfig,
+    path: str | os.PathLike[str],
+    *,
+    precision: OnnxPrecision = "float32",
+    dynamic: bool = True,
+    uncertainty: bool = False,
+    preprocessing: bool = False,
+    opset: int = 18,
+    verify: bool = True,
+    images: Sequence[NDArray[np.uint8]] = (),
+    calibration: Sequence[NDArray[np.uint8]] = (),
+) -> ExportReport:
+    """Write a network as ONNX.
+
+    The graph takes "images", float32 (N, 3, H, W), normalised as the config's preprocessing says, and gives "mask" and,
+    if asked for, "uncertainty": logits, float32 (N, 1, H, W). With `preprocessing=True` it takes "image", uint8 RGB
+    (height, width, 3), and gives "probability", float32 (height, width); where the checkpoint cuts images to their
+    field of view it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config travels
+    in the metadata.
+
+    Args:
+        network: trained, float32; not changed.
+        config: of its checkpoint.
+        path: ends in .onnx; an existing file is replaced, once the new one is whole and verified.
+        precision: "float32"; "float16", half the file and for GPUs; "int8", a quarter and for CPUs.
+        dynamic: leave the number of images, height and width free; otherwise one image at the checkpoint's size, which
+            is a little faster and what some compilers want. With `preprocessing=True` the image's size is free and the
+            network's is not, whatever this says.
+        uncertainty: give the graph the uncertainty map, too.
+        preprocessing: put resizing, colour order, normalisation and the way back into the graph.
+        opset: of ONNX, in `OPSETS`.
+        verify: compare with PyTorch before the file takes its place.
+        images: RGB uint8 (H, W, 3), what the network is meant for, for verification, which otherwise uses the
+            calibration images, or noise and gradients.
+        calibration: RGB uint8 (H, W, 3), for int8: they decide the range of every activation. Some dozens will do.
+
+    Raises:
+        OptionError: an argument's value is not allowed, or the file cannot be written.
+        ExportError: the exporter failed, or the file answers differently than the network.
+    """
+    check_export_options(
+        path, precision, opset, dynamic=dynamic, uncertainty=uncertainty, preprocessing=preprocessing, verify=verify
+    )
+    _check_calibration(precision, calibration)
+    path = Path(path)
+    from condseg_sdk import __version__  # not at the top: the package imports this module
+
+    dynamic = dynamic and not preprocessing
+    info = ExportInfo(precision, dynamic, uncertainty, preprocessing, opset, __version__)
+    agreements: list[Agreement] = []
+
+    def write(part: Path) -> None:
+        model = _model(network, config, info, calibration)
+        if verify:
+            agreements.append(verify_export(network, config, model, info, list(images) or list(calibration)))
+        part.write_bytes(seal_onnx(model.SerializeToString()))
+
+    atomic_write(path, write)
+    return ExportReport(path, path.stat().st_size, info, agreements[0] if agreements else None)
+
+
+def check_export_options(path: object, precision: object, opset: object, **flags: object) -> None:
+    """Refuse what can be refused before minutes of work.
+
+    Args:
+        path: File to write.
+        precision: One of `OnnxPrecision`.
+        opset: One of `OPSETS`.
+        flags: Options that are True or False.
+
+    Raises:
+        OptionError: An argument's value is not allowed, or the file cannot be written there.
+    """
+    path = check_path("path", path)
+    check_flags(**flags)
+    check_choice("precision", precision, OnnxPrecision)
+    if path.suffix != ".onnx":
+        raise OptionError(f"{path} must end in .onnx")
+    check_integer("opset", opset, least=OPSETS.start, most=OPSETS.stop - 1)
+    if not path.parent.is_dir():
+        raise OptionError(f"{path} cannot be written: the folder {path.parent} does not exist")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OptionError(f"{path} cannot be written: choose a file in a folder that can be written to")
+
+
+def _check_calibration(precision: object, calibration: Sequence[NDArray[np.uint8]]) -> None:
+    if precision == "int8" and not calibration:
+        raise OptionError(
+            "precision='int8' needs calibration images: calibration=a folder, pattern or list of some dozens of images "
+            "like those to be segmented"
+        )
+    if precision != "int8" and calibration:
+        raise OptionError(f"calibration images are for precision='int8', not {precision!r}: leave them out")
+
+
+def _model(
+    network: ConDSeg, config: CheckpointConfig, info: ExportInfo, calibration: Sequence[NDArray[np.uint8]]
+) -> Any:
+    """The finished onnx.ModelProto."""
+    import onnx
+
+    model = trace(
+        network,
+        size=config.preprocessing.size,
+        dynamic=info.dynamic,
+        uncertainty=info.uncertainty,
+        opset=info.opset,
+    )
+    if info.precision == "float16":
+        model = to_float16(model)
+    elif info.precision == "int8":
+        model = to_int8(model, [config.preprocessing(image) for image in calibration])
+    if info.preprocessing:
+        add_preprocessing(model, config.preprocessing)
+    asks = info.preprocessing and config.preprocessing.field_of_view != "none"
+    onnx.helper.set_model_props(model, write_metadata(config, info) | ({BOX_KEY: BOX_HELP} if asks else {}))
+    model.producer_name, model.producer_version = "condseg_sdk", info.package_version
+    model.doc_string = "ConDSeg segmentation. Not a medical device: for research and development only."
+    try:
+        onnx.checker.check_model(model, full_check=info.precision == "float32")
+    except Exception as error:
+        raise ExportError(f"the graph does not pass ONNX's checker ({error})") from error
+    return model

@@ -1,0 +1,124 @@
+"""A float32 model in fewer bits: float16 for GPUs, int8 for CPUs. Both keep float32 inputs and outputs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condseg_sdk.errors import ExportError
+from condseg_sdk.export.trace import IMAGES
+
+__all__ = ["to_float16", "to_int8"]
+
+FIRST_LEVEL = "dilated.0."  # how the weights of the network's first block after the encoder are called
+
+
+def to_float16(model: Any) -> Any:
+    """Weights and arithmetic in float16, a new onnx.ModelProto.
+
+    Raises:
+        ExportError: a weight is not finite in float16.
+    """
+    import onnx
+    import onnx_ir.passes.common
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            raise ExportError(f"{tensor.name} has weights beyond float16's 65504: use precision='float32'")
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it lists every weight that it rounds to zero
+    try:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        converted = convert_float_to_float16(copy, keep_io_types=True, op_block_list=[])
+    finally:
+        logging.disable(before)
+    # The casts of inputs stand at the end, where ONNX does not allow them.
+    sorted_model = onnx_ir.from_proto(converted)
+    onnx_ir.passes.common.TopologicalSortPass()(sorted_model)
+    return onnx_ir.to_proto(sorted_model)
+
+
+def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
+    """Convolutions in int8 by static quantization, a new onnx.ModelProto.
+
+    Weights are int8 per output channel, activations uint8 in the range that they have on the samples (QDQ format).
+    What is not a convolution stays float32, and so do the convolutions that `_sensitive_convolutions` names.
+
+    Args:
+        model: float32, from `trace`.
+        samples: normalised images, each float32 (3, H, W), of the model's size.
+
+    Raises:
+        ExportError: the quantizer failed.
+    """
+    import onnx
+    import onnx_ir.passes.common
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left: Iterator[NDArray[np.float32]] = iter(samples)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            sample = next(self.left, None)
+            return None if sample is None else {IMAGES: sample[None]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, prepared, result = (Path(folder) / name for name in ("in.onnx", "prepared.onnx", "out.onnx"))
+        onnx.save(model, source)
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                result,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                # Activations too: otherwise the range would be the one before them, most of it never used.
+                op_types_to_quantize=["Conv", "Relu", "Clip"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=_sensitive_convolutions(onnx.load(prepared)),
+            )
+        except OSError:
+            raise
+        except Exception as error:
+            raise ExportError(f"the network cannot be quantized ({type(error).__name__}: {error})") from error
+        finally:
+            logging.disable(before)
+        quantized = onnx_ir.load(result)
+        onnx_ir.passes.common.RemoveUnusedOpsetsPass()(quantized)  # the optimizer's, of which none is left
+        return onnx_ir.to_proto(quantized)
+
+
+def _sensitive_convolutions(model: Any) -> list[str]:
+    """Names of the convolutions that stay float32: they cost little, and int8 there costs the most accuracy.
+
+    These are the ones with one output channel (logits, and the maps of spatial attention) and the encoder up to its
+    first feature map, where few channels carry everything.
+    """
+    import onnx
+
+    shapes = {tensor.name: onnx.numpy_helper.to_array(tensor).shape for tensor in model.graph.initializer}
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    makers = {output: node for node in model.graph.node for output in node.output}
+    pending = [node.input[0] for node in convs if node.input[1].startswith(FIRST_LEVEL)][:1]
+    early: set[str] = set()
+    while pending:
+        node = makers.get(pending.pop())
+        if node is not None and node.name not in early:
+            early.add(node.name)
+            pending.extend(node.input)
+    return [node.name for node in convs if node.name in early or shapes.get(node.input[1], (0,))[0] == 1]

@@ -1,0 +1,125 @@
+"""Whether an exported model answers as the network does: in probability, and in the masks that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.checkpoints.onnx_metadata import ExportInfo
+from condseg_sdk.errors import ExportError
+from condseg_sdk.export.preprocessing import BOX, IMAGE, whole_image
+from condseg_sdk.export.trace import IMAGES
+from condseg_sdk.models import ConDSeg
+from condseg_sdk.preprocessing import resize_logits
+
+__all__ = ["Agreement", "verify_export"]
+
+# Largest difference of a probability, and least mean Dice of the masks, by precision. Graphs with preprocessing may
+# differ more, since Pillow rounds to whole pixel values between the two passes of a resize.
+LARGEST = {"float32": 1e-4, "float16": 0.05, "int8": 1.0}
+LARGEST_WITH_PREPROCESSING = 0.05
+LEAST_DICE = {"float32": 0.99, "float16": 0.99, "int8": 0.9}
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a model is from float32 PyTorch on a few images.
+
+    Attributes:
+        max_difference: largest difference of a probability.
+        dice: mean Dice of the masks.
+        images: how many were compared.
+    """
+
+    max_difference: float
+    dice: float
+    images: int
+
+
+def verify_export(
+    network: ConDSeg, config: CheckpointConfig, model: Any, info: ExportInfo, images: Sequence[NDArray[np.uint8]]
+) -> Agreement:
+    """Compare a model with its network.
+
+    Args:
+        network, config: what was exported.
+        model: onnx.ModelProto.
+        info: how it was exported.
+        images: RGB uint8 (H, W, 3); the first `SAMPLES` are used. Without any, noise and gradients are.
+
+    Raises:
+        ExportError: the model cannot be run, or differs by more than its precision allows.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        pairs = [
+            (_wanted(network, config, info, image), _answers(session, config, info, image))
+            for image in (list(images) or _synthetic(config.preprocessing.size))[:SAMPLES]
+        ]
+    except Exception as error:
+        raise ExportError(f"the graph cannot be run ({type(error).__name__}: {str(error)[:300]})") from error
+    difference = max(float(np.abs(a - b).max()) for wanted, got in pairs for a, b in zip(wanted, got, strict=True))
+    dice = float(np.mean([_dice(wanted[0], got[0], config.threshold) for wanted, got in pairs]))
+    allowed = max(LARGEST[info.precision], LARGEST_WITH_PREPROCESSING if info.preprocessing else 0)
+    if not (difference <= allowed and (dice >= LEAST_DICE[info.precision] or not images)):
+        raise ExportError(
+            f"the {info.precision} graph differs from the network: by up to {difference:.1e} in probability, Dice of "
+            f"masks {dice:.3f}; verify=False writes it all the same"
+        )
+    return Agreement(difference, dice, len(pairs))
+
+
+def _wanted(
+    network: ConDSeg, config: CheckpointConfig, info: ExportInfo, image: NDArray[np.uint8]
+) -> list[NDArray[np.float32]]:
+    """The network's probabilities, mask first, at the size that the model answers in."""
+    batch = torch.from_numpy(config.preprocessing(image)[None]).to(next(network.parameters()).device)
+    with torch.inference_mode():
+        output = network.eval()(batch, aux=info.uncertainty)
+    maps = [output.mask, output.uncertainty] if info.uncertainty else [output.mask]
+    logits = [x[0, 0].cpu().numpy() for x in maps if x is not None]
+    if info.preprocessing:
+        box = config.preprocessing.find_field_of_view(image)
+        logits = [resize_logits(x, (image.shape[0], image.shape[1]), box) for x in logits]
+    return [_sigmoid(x) for x in logits]
+
+
+def _answers(
+    session: Any, config: CheckpointConfig, info: ExportInfo, image: NDArray[np.uint8]
+) -> list[NDArray[np.float32]]:
+    if info.preprocessing:
+        inputs: dict[str, Any] = {IMAGE: image}
+        if config.preprocessing.field_of_view != "none":
+            box = config.preprocessing.find_field_of_view(image) or whole_image((image.shape[0], image.shape[1]))
+            inputs[BOX] = np.array(box, np.int64)
+        return list(session.run(None, inputs))
+    return [_sigmoid(x[0, 0]) for x in session.run(None, {IMAGES: config.preprocessing(image)[None]})]
+
+
+def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(torch.from_numpy(x).double().sigmoid().float())
+
+
+def _dice(first: NDArray[np.float32], second: NDArray[np.float32], threshold: float) -> float:
+    a, b = first >= threshold, second >= threshold
+    total = int(a.sum() + b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+def _synthetic(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Images to compare on where the user gave none: noise, and smooth gradients as in a picture."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    smooth = np.stack([np.sin(rows / 17 + k) * np.cos(columns / 23 - k) for k in range(3)], -1)
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    return [noise, ((smooth + 1) * 127.5).astype(np.uint8)]

@@ -1,0 +1,142 @@
+"""Which images a path, folder, glob pattern or list means."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from condseg_sdk.errors import ImageError
+from condseg_sdk.images.formats import HEIF_REMEDY, HEIF_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from condseg_sdk.walk import Walk, is_hidden, is_system_folder, left_out_kind, walk_folder, walk_folders
+
+__all__ = ["find_images", "is_single"]
+
+logger = logging.getLogger("condseg_sdk")
+
+
+def find_images(source: Any) -> list[Any]:
+    """List the images that a source means, in a stable order.
+
+    Args:
+        source: A path, a folder (searched at any depth, each real folder once), a glob pattern ("scans/**/*.png"),
+            any source `load_image` takes, or a list or tuple of these. In folders and patterns only files with a
+            suffix in `IMAGE_SUFFIXES` count, hidden ones do not, and the order is that of their sorted paths. A
+            pattern whose suffix is a video's ("films/*.mp4") means videos. What is left out is counted by kind in one
+            line of the log.
+
+    Returns:
+        Paths for what was named by a path, the objects themselves for the rest. Files named one by one are
+        not checked here: `load_image` says what is wrong with each.
+
+    Raises:
+        ImageError: There is no image in a folder, a pattern or a list.
+
+    Example:
+        >>> find_images(["a.png", "b.png"]) == [Path("a.png"), Path("b.png")]
+        True
+    """
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise ImageError("an empty list holds no image; give at least one")
+        return [image for item in source for image in find_images(item)]
+    if not isinstance(source, (str, os.PathLike)):
+        return [source]
+    if is_single(source):
+        return [Path(source)]
+    name = os.fspath(source)
+    found = walk_folder(name, suffixes=IMAGE_SUFFIXES) if Path(name).is_dir() else _expand_pattern(name)
+    left_out = found.summary()
+    remedies = _remedies(name, found.left_out)
+    if not found.files:
+        detail = f" (left out: {left_out})" if left_out else ""
+        suffixes = f"images are files named {', '.join(sorted(IMAGE_SUFFIXES))}"
+        raise ImageError(f"{name} holds no image{detail}; {'; '.join(remedies) or suffixes}")
+    if left_out:
+        logger.warning("%s: left out %s", name, "; ".join([left_out, *remedies]))
+    return list(found.files)
+
+
+def _remedies(name: str, left_out: Counter[str]) -> list[str]:
+    """Say how to process what was left out and could be processed."""
+    suffixes = [kind.removesuffix(" file") for kind in left_out if kind.startswith(".")]
+    remedies = []
+    video = next((suffix for suffix in suffixes if suffix in VIDEO_SUFFIXES), None)
+    if video is not None:
+        folder = Path(name) if Path(name).is_dir() else Path(name).parent
+        remedies.append(f"for videos give them by name or pattern, such as {str(folder / f'*{video}')!r}")
+    if HEIF_SUFFIXES & {*suffixes}:
+        remedies.append(f"{HEIF_REMEDY} for HEIC files")
+    if ".dcm" in suffixes:
+        remedies.append("read DICOM files with pydicom and give arrays")
+    return remedies
+
+
+def _expand_pattern(pattern: str) -> Walk:
+    """List the images or videos that a glob pattern means; `**` is any number of folders, each visited once."""
+    parts = Path(pattern).parts
+    literal = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    literal = min(literal, len(parts) - 1)
+    wanted = list(parts[literal:])
+    left_out: Counter[str] = Counter()
+    if "**" in wanted:
+        # Every part before the first ** names folders one by one; from there on the folders are walked.
+        start = literal + wanted.index("**")
+        bases = [base for base in _globbed(parts[:start]) if base.is_dir()]
+        hidden = any(part.startswith(".") for part in parts[start:])
+        walked = walk_folders(bases, hidden=hidden)
+        files = [file for file in walked.files if _matches(file.parts[start:], parts[start:])]
+        left_out += walked.left_out
+    else:
+        files = [file for file in _globbed(parts) if file.is_file()]
+    suffix = Path(pattern).suffix.lower()
+    names_videos = any(map(str.isalnum, suffix)) and any(fnmatch(kind, suffix) for kind in VIDEO_SUFFIXES)
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES if names_videos else IMAGE_SUFFIXES
+    images = []
+    for file in files:
+        if any(is_system_folder(part) for part in file.parts[literal:-1]):
+            left_out["file in a folder of the system"] += 1
+        elif file.suffix.lower() in suffixes:
+            images.append(file)
+        else:
+            left_out[left_out_kind(file.name)] += 1
+    return Walk(sorted(images), left_out)
+
+
+def _globbed(parts: Sequence[str]) -> list[Path]:
+    pattern = os.path.join(*parts) if parts else os.curdir  # noqa: PTH118
+    return [Path(file) for file in glob.glob(pattern)]  # noqa: PTH207 - may be absolute
+
+
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a glob pattern, in which `**` is any number of folders."""
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        if len(pattern) == 1:
+            return bool(path)
+        return _matches(path, pattern[1:]) or (len(path) > 1 and _matches(path[1:], pattern))
+    if not path or (is_hidden(path[0]) and not is_hidden(pattern[0])):
+        return False
+    return fnmatch(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
+
+
+def is_single(source: Any) -> bool:
+    """Whether a source means one image, not a list, a folder or a glob pattern.
+
+    A path that exists is never read as a pattern, whatever brackets its name has.
+
+    Example:
+        >>> is_single("frame.jpg"), is_single("frames/*.jpg")
+        (True, False)
+    """
+    if isinstance(source, (str, os.PathLike)):
+        # Unlike pathlib's, these answer for any string, however long.
+        is_file, is_folder = os.path.isfile(source), os.path.isdir(source)  # noqa: PTH112, PTH113
+        return is_file or not (is_folder or glob.has_magic(os.fspath(source)))
+    return not isinstance(source, (list, tuple))

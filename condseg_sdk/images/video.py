@@ -1,0 +1,182 @@
+"""The frames of a video, with their true numbers, and what is missing of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condseg_sdk.errors import ImageError
+from condseg_sdk.files import is_utf8
+from condseg_sdk.images.files import require_file
+from condseg_sdk.images.video_containers import Container, inspect_container
+from condseg_sdk.opencv import cv2
+
+__all__ = ["Video", "VideoFrame", "video_frames"]
+
+logger = logging.getLogger("condseg_sdk")
+
+# FFmpeg's messages for each damaged block; `Video.damage` says it in one line.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+TRIES = 64  # reads that may fail in a row, at a place whose frames are damaged, where the number of frames is unknown
+MANY = 100_000_000  # OpenCV reports counts like this for streams that have none
+TIMED = frozenset({".m2ts", ".mpeg", ".mpg", ".mts", ".ts"})  # transmitted formats: time stamps tell of lost frames
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One frame of a video.
+
+    Attributes:
+        number: Its place in the video, from 0; frames that are missing keep theirs.
+        pixels: uint8 (H, W, 3), RGB, upright.
+    """
+
+    number: int
+    pixels: NDArray[np.uint8]
+
+
+class Video:
+    """A video file, read frame by frame as OpenCV's FFmpeg decodes it; one frame is in memory at a time.
+
+    The numbers of its frames stay true where some are missing, by the container's index (AVI) or by time stamps (all
+    others). What is missing is told by `damage` and one line in the log, after the last frame.
+
+    Args:
+        path: A video file; `VIDEO_SUFFIXES` lists the usual ones.
+
+    Raises:
+        ImageError: On the first frame: the file is missing or cannot be decoded.
+
+    Example:
+        >>> video = Video("colonoscopy.mp4")
+        >>> for frame in video:  # doctest: +SKIP
+        ...     print(frame.number, frame.pixels.shape)
+        >>> video.damage is None
+        True
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.damage: str | None = None
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        require_file(self.path)
+        if not is_utf8(self.path):  # OpenCV would end the process
+            raise ImageError(f"{self.path}: OpenCV reads videos whose names are UTF-8; rename it")
+        self.damage = None
+        try:
+            container = inspect_container(self.path)
+        except OSError as error:
+            raise ImageError(f"{self.path} cannot be read ({error}); check its permissions") from error
+        capture = cv2.VideoCapture(str(self.path))
+        try:
+            numbers = _Numbers(capture, container, is_timed=self.path.suffix.lower() in TIMED)
+            while (pixels := numbers.next_frame()) is not None:
+                yield VideoFrame(numbers.current, pixels)
+        finally:
+            capture.release()
+        if not numbers.decoded:
+            if container.is_damaged:
+                raise ImageError(f"{self.path} is damaged: no frame of it can be decoded; copy or record it again")
+            raise ImageError(f"{self.path} cannot be decoded as a video; convert it to H.264 in an .mp4 file")
+        self.damage = numbers.damage()
+        if self.damage is not None:
+            logger.warning("%s is damaged: %s; the others keep their numbers", self.path, self.damage)
+
+
+class _Numbers:
+    """Reads a capture and numbers its frames."""
+
+    def __init__(self, capture: cv2.VideoCapture, container: Container, *, is_timed: bool) -> None:
+        self.capture = capture
+        self.container = container
+        self.current = -1
+        self.decoded = 0
+        self.missing: list[range] = []
+        self.has_hole = False  # a frame was decoded after one that could not be
+        self._rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
+        self._count = int(count) if 0 < count < MANY else None
+        if container.frames is not None:
+            self._count = container.frames
+        self._is_timed = is_timed
+        self._follows_time = is_timed or (container.is_damaged and not container.counts_frames)
+        self._start: float | None = None
+
+    def next_frame(self) -> NDArray[np.uint8] | None:
+        """Decode the next frame that can be, and set `current` to its number; None at the end."""
+        failures = 0
+        while True:
+            is_read, frame = self.capture.read()
+            if is_read:
+                break
+            failures += 1
+            rest = TRIES if self._count is None else self._count - self.decoded
+            if failures > min(rest, TRIES) or not self.decoded:
+                return None
+        if failures:
+            self.has_hole = True
+            self._follows_time = True
+        number = self._number(failures)
+        if number > self.current + 1:
+            self.missing.append(range(self.current + 1, number))
+        self.current = number
+        self.decoded += 1
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+    def _number(self, failures: int) -> int:
+        number = self.current + 1
+        if self.container.lost:
+            number += failures
+            while number in self.container.lost:
+                number += 1
+            return number
+        milliseconds = self.capture.get(cv2.CAP_PROP_POS_MSEC)
+        if self._start is None:
+            self._start = milliseconds
+        if self._follows_time and self._rate > 0 and milliseconds > 0:
+            timed = round((milliseconds - self._start) * self._rate / 1000)
+            last = self._count - 1 if self._count is not None and self.container.counts_frames else MANY
+            number = max(number, min(timed, last))
+        return number
+
+    def damage(self) -> str | None:
+        """Say which frames are missing, after the last one; None if the video is whole."""
+        container, count = self.container, self._count
+        if self.decoded == container.frames and not self.missing and not self.has_hole:
+            return None  # whatever is cut off holds no frame
+        is_short = count is not None and self.current + 1 < count
+        has_gap = self._is_timed and bool(self.missing) and count is not None and self.decoded < count
+        is_known_short = container.counts_frames and is_short
+        if not (self.has_hole or container.is_damaged or has_gap or is_known_short):
+            return None
+        missing = list(self.missing)
+        if count is not None and is_short and (container.counts_frames or container.is_damaged):
+            missing.append(range(self.current + 1, count))
+        total = sum(map(len, missing))
+        if not total:
+            return f"its end or a part of it is missing after {self.decoded} frames were read"
+        places = ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in missing[:5])
+        more = ", ..." if len(missing) > 5 else ""
+        about = "" if container.counts_frames else "about "
+        return f"{about}{total} of {about}{max(count or 0, self.current + 1)} frames are missing ({places}{more})"
+
+
+def video_frames(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
+    """Read the frames of a video, without their numbers; `Video` has these, too.
+
+    Yields:
+        uint8 (H, W, 3), RGB, upright.
+
+    Raises:
+        ImageError: On the first frame: the file is missing or cannot be decoded.
+    """
+    for frame in Video(path):
+        yield frame.pixels

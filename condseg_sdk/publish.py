@@ -1,0 +1,173 @@
+"""A checkpoint onto the Hugging Face Hub, in one commit, and the manifest entry that pins it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, errors
+
+from condseg_sdk.checkpoints.card import evaluation_in, model_card, with_evaluation
+from condseg_sdk.checkpoints.config import CheckpointConfig, as_json
+from condseg_sdk.checksums import sha256_of
+from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, translate_hub_errors
+from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
+from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
+from condseg_sdk.weights.entry import HubFile, ManifestEntry
+from condseg_sdk.weights.hub import ONNX_FILE
+
+__all__ = ["PushResult", "push_checkpoint"]
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What was published.
+
+    Attributes:
+        url: of the commit.
+        commit: its hash.
+        pr_url: of the pull request, with `create_pr=True`.
+        entry: for a weights manifest; it pins the commit and the weights.
+    """
+
+    url: str
+    commit: str
+    pr_url: str | None
+    entry: ManifestEntry
+
+    def __str__(self) -> str:
+        return f"{self.pr_url or self.url} ({self.entry.hub.repo_id if self.entry.hub else ''}@{self.commit})"
+
+
+def push_checkpoint(
+    source: Path,
+    repo_id: str,
+    *,
+    preprocessing: Preprocessing | None = None,
+    onnx: bool = False,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload checkpoint with condseg_sdk",
+) -> PushResult:
+    """Publish a checkpoint with config.json, model.safetensors (float32), README.md and, if asked for, model.onnx.
+
+    It is loaded first, so that nothing is published that cannot be. A README.md that somebody has edited goes along;
+    one as `save_checkpoint` writes it is written anew with the name on the Hub, and keeps what training has measured.
+
+    Args:
+        source: a checkpoint folder, or a .safetensors file with its config.json beside it.
+        repo_id: "org/name"; made if it does not exist.
+        preprocessing: instead of the checkpoint's own, as in `load_checkpoint`.
+        onnx: export the network, verify it against PyTorch and publish it, too.
+        private: make a new repository a private one; default: as the organisation has it.
+        token: with the right to write; default: the one the user is logged in with.
+        branch: to commit to; made if it does not exist; default: the main branch.
+        create_pr: open a pull request instead of committing to the branch.
+        commit_message: its first line.
+
+    Raises:
+        OptionError: `repo_id` or `branch` cannot be one.
+        CheckpointError: the checkpoint is incomplete or damaged.
+        ModelNotFoundError: the Hub cannot be reached, or does not let this user write; the message says what to do.
+        ExportError: the ONNX file differs from the network; nothing is published.
+
+    Example:
+        >>> push_checkpoint(Path("runs/mine/checkpoint"), "org/polyps").entry.sha256  # doctest: +SKIP
+        'b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9'
+    """
+    if not REPOSITORY.fullmatch(repo_id):
+        raise OptionError(f"{repo_id!r} must be 'org/name', where the checkpoint shall stand on the Hub")
+    if branch is not None and not is_plain_path(branch):
+        raise OptionError(f"branch={branch!r} can be no branch: choose a plain name")
+    network, config = load_checkpoint(source, preprocessing=preprocessing)
+    card = _card(source, config, model_card(config, name=repo_id, onnx=onnx))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "checkpoint"
+        save_checkpoint(folder, network, config, card=card)
+        if onnx:
+            from condseg_sdk.export.onnx import export_onnx
+
+            export_onnx(network, config, folder / ONNX_FILE)
+        api = HfApi(token=token)
+        with translate_push_errors(repo_id):
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if branch is not None:
+                api.create_branch(repo_id, branch=branch, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                revision=branch,
+                create_pr=create_pr,
+                commit_message=commit_message,
+            )
+        entry = _entry(repo_id, commit.oid, folder / WEIGHTS_FILE, network, config)
+    return PushResult(str(commit.commit_url), commit.oid, commit.pr_url, entry)
+
+
+def _card(source: Path, config: CheckpointConfig, new: str) -> str:
+    """README.md if somebody has edited it, else the new card, with the old one's evaluation."""
+    folder = source if source.is_dir() else source.parent
+    path = folder / "README.md"
+    if not path.is_file():
+        return new
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): save it as UTF-8 text, or delete it") from error
+    evaluation = evaluation_in(text)
+    is_ours = text == with_evaluation(model_card(config, name=folder.resolve().name), evaluation)
+    return with_evaluation(new, evaluation) if is_ours else text
+
+
+@contextmanager
+def translate_push_errors(repo_id: str) -> Iterator[None]:
+    remedy = "log in with a token that may write (`hf auth login`, or pass token=), or choose a repository of your own"
+    try:
+        with translate_hub_errors(HubSource(repo_id)):
+            yield
+    except ModelNotFoundError as error:
+        cause = error.__cause__
+        status = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else None
+        if status in (401, 403) or isinstance(cause, errors.LocalTokenNotFoundError):
+            raise ModelNotFoundError(f"{repo_id} cannot be written to ({status or 'no token'}): {remedy}") from cause
+        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        raise ModelNotFoundError(f"{repo_id} could not be published ({reason}); try again later") from cause
+
+
+def _entry(repo_id: str, commit: str, weights: Path, network: ConDSeg, config: CheckpointConfig) -> ManifestEntry:
+    facts = config.provenance
+    metrics = facts.get("metrics")
+    return ManifestEntry(
+        name=repo_id.rpartition("/")[2],
+        kind="checkpoint",
+        network=_network_name(network),
+        sha256=sha256_of(weights),
+        bytes=weights.stat().st_size,
+        license=str(facts.get("license", "unknown")),
+        attribution=str(facts.get("attribution", "")),
+        data=str(facts.get("data", "not recorded")),
+        preprocessing=config.preprocessing,
+        date=str(facts["date"]) if "date" in facts else None,
+        hub=HubFile(repo_id, WEIGHTS_FILE, commit),
+        threshold=config.threshold,
+        metrics=_plain(metrics) if isinstance(metrics, Mapping) else {},
+    )
+
+
+def _network_name(network: ConDSeg) -> str:
+    for name, arguments in NETWORKS.items():
+        if as_json("arguments", {**network._hub_mixin_jsonable_default_values, **arguments}) == network.arguments:
+            return name
+    return "custom"
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if type(value) in (int, float, str)}

@@ -1,0 +1,170 @@
+"""The report as one HTML page: everything it shows is inside of it, and it loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from condseg_sdk import __version__
+from condseg_sdk.evaluation.result import FILES, Evaluation, ImageResult
+from condseg_sdk.metrics.intervals import estimate_mean
+from condseg_sdk.report.charts import Chart
+from condseg_sdk.report.overlays import ERROR_COLORS
+
+__all__ = ["Picture", "Section", "page"]
+
+LEGEND = {
+    "found": "found (true positive)",
+    "too much": "too much (false positive)",
+    "missed": "missed (false negative)",
+}
+SIZES = ((0.0, 0.01, "under 1 %"), (0.01, 0.05, "1 to 5 %"), (0.05, 0.2, "5 to 20 %"), (0.2, 1.01, "20 % and more"))
+IMAGE_COLUMNS = ("name", "size", "foreground", "Dice", "IoU", "precision", "recall", "boundary IoU", "HD95", "ASSD")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An overlay and what it shows.
+
+    Attributes:
+        group: "Worst", "Median" or "Best".
+        result: the image's figures.
+        image: the overlay.
+    """
+
+    group: str
+    result: ImageResult
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of words at the end of the page, and a longer text behind a fold.
+
+    Attributes:
+        title: of the section.
+        rows: of the table.
+        summary: what the text is.
+        text: preformatted.
+    """
+
+    title: str
+    rows: Sequence[Sequence[str]]
+    summary: str = ""
+    text: str = ""
+
+
+def page(
+    evaluation: Evaluation,
+    *,
+    title: str,
+    selected_on: str | None,
+    training: Sequence[Chart],
+    charts: Sequence[Chart],
+    pictures: Sequence[Picture],
+    sections: Sequence[Section],
+) -> str:
+    """Render the page.
+
+    Args:
+        evaluation: the figures.
+        title: of the page.
+        selected_on: what a reader must know about the images that were measured, or None.
+        training: charts of the training, may be empty.
+        charts: of the evaluation.
+        pictures: overlays, grouped.
+        sections: what follows the figures.
+    """
+    environment = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        subtitle=f"{evaluation.model} on {evaluation.data}, threshold {evaluation.threshold:g}, {evaluation.date}",
+        selected_on=selected_on,
+        tiles=_tiles(evaluation),
+        training=[_embedded(chart) for chart in training],
+        legend=[(LEGEND[kind], f"rgb{color}") for kind, color in ERROR_COLORS.items()]
+        + [("outline of the truth", "white")],
+        pictures=_groups(pictures),
+        count=len(evaluation.images),
+        empty_note=_empty_note(evaluation),
+        means=evaluation.table(),
+        charts=[_embedded(chart) for chart in charts],
+        sizes=_by_size(evaluation),
+        csv=FILES["images"],
+        image_columns=IMAGE_COLUMNS,
+        images=[_row(image) for image in sorted(evaluation.images, key=lambda image: image.small.dice)],
+        sections=sections,
+        version=__version__,
+        date=evaluation.date,
+    )
+
+
+def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
+    means = evaluation.means()
+    tiles = [{"title": "images", "value": str(len(evaluation.images)), "detail": evaluation.data}]
+    shown = {**{name: means[name] for name in ("mDSC", "mIoU", "HD95")}, "ECE": evaluation.reliability["ECE"]}
+    for name, figure in shown.items():
+        digits = 1 if name == "HD95" else 3
+        interval = f"95 %: {figure.low:.{digits}f} to {figure.high:.{digits}f}" if figure.images > 1 else "one image"
+        title = {"HD95": "HD95, pixels at 256x256", "ECE": "calibration error (ECE)"}.get(name, f"{name} at 256x256")
+        tiles.append({"title": title, "value": f"{figure.value:.{digits}f}", "detail": interval})
+    return tiles
+
+
+def _empty_note(evaluation: Evaluation) -> str:
+    count = evaluation.half_empty
+    if not count:
+        return ""
+    images = "1 image has" if count == 1 else f"{count} images have"
+    return f"{images} only one of mask and answer empty; distances count as the image's diagonal there."
+
+
+def _by_size(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    rows = []
+    empty = [image.small.dice for image in evaluation.images if image.foreground == 0]
+    groups = [("no foreground", empty)]
+    for low, high, title in SIZES:
+        inside = [i.small.dice for i in evaluation.images if i.foreground > 0 and low <= i.foreground < high]
+        groups.append((title, inside))
+    for title, values in groups:
+        if values:
+            rows.append((title, str(len(values)), str(estimate_mean(values, seed=evaluation.options["seed"]))))
+    return rows
+
+
+def _row(image: ImageResult) -> list[str]:
+    figures = image.small
+    shares = (figures.dice, figures.iou, figures.precision, figures.recall, figures.boundary_iou)
+    size = f"{image.size[1]}x{image.size[0]}"
+    distances = (f"{figures.hd95:.1f}", f"{figures.assd:.2f}")
+    return [image.pair.name, size, f"{image.foreground:.2%}", *(f"{value:.3f}" for value in shares), *distances]
+
+
+def _groups(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    groups: dict[str, list[dict[str, str]]] = {}
+    for picture in pictures:
+        result = picture.result
+        caption = (
+            f"{result.pair.name}: Dice {result.small.dice:.3f}, precision {result.small.precision:.3f}, recall "
+            f"{result.small.recall:.3f}"
+        )
+        file = io.BytesIO()
+        picture.image.save(file, format="JPEG", quality=88)
+        entry = {"uri": _uri(file.getvalue(), "jpeg"), "alt": f"Overlay of {caption}", "caption": caption}
+        groups.setdefault(picture.group, []).append(entry)
+    return [{"title": title, "pictures": shown} for title, shown in groups.items()]
+
+
+def _embedded(chart: Chart) -> dict[str, str]:
+    images = {"light": _uri(chart.light, "png"), "dark": _uri(chart.dark, "png")}
+    return {"title": chart.title, "alt": chart.alt, "note": chart.note, **images}
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

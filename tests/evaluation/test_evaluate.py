@@ -1,0 +1,389 @@
+"""Evaluation: figures of known answers, files, the command line; with a predictor whose answers are made up, or tiny."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from condseg_sdk import DatasetError, OptionError, Predictor
+from condseg_sdk.cli import main
+from condseg_sdk.data import Pair, load_mask, resize_mask
+from condseg_sdk.evaluation.card_section import evaluation_card, extend_card
+from condseg_sdk.evaluation.evaluate import choose_pairs, evaluate
+from condseg_sdk.evaluation.result import Evaluation
+from condseg_sdk.images.load import load_image
+from condseg_sdk.metrics import score
+from condseg_sdk.preprocessing import resize_logits
+from condseg_sdk.segmentation import Segmentation
+from tests.helpers.datasets import make_set, save
+
+NAMES = ("a", "b", "c", "d", "e")
+HARD = 8.0  # a logit that is as good as certain
+
+
+class Answers:
+    """In a predictor's place: its logits for each image, by the file's stem."""
+
+    model, device, providers, threshold = "answers", "cpu", ("none",), 0.5
+
+    def __init__(self, logits: dict[str, NDArray[np.float32]]) -> None:
+        self.logits = logits
+
+    def __repr__(self) -> str:
+        return "Answers()"
+
+    def stream(self, source: Sequence[Path], *, threshold: float | None = None, **_: Any) -> Iterator[Segmentation]:
+        for path in source:
+            logits, size = self.logits[path.stem], load_image(path).shape[:2]
+            doubt = -np.abs(logits)
+            yield Segmentation(
+                logits, size, threshold=threshold or 0.5, source=path, name=str(path), uncertainty_logits=doubt
+            )
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> tuple[Answers, list[Pair]]:
+    """Four images of 256x256: all right, half of it missed, nothing found, nothing there and nothing found."""
+    truth = np.zeros((256, 256), np.uint8)
+    truth[64:192, 64:192] = 255
+    masks = {"right": truth, "half": truth, "missed": truth, "nothing": np.zeros_like(truth)}
+    half = truth.copy()
+    half[:, 128:] = 0
+    answers = {"right": truth, "half": half, "missed": np.zeros_like(truth), "nothing": np.zeros_like(truth)}
+    for name, mask in masks.items():
+        save(tmp_path / "images" / f"{name}.png", np.zeros((256, 256, 3), np.uint8))
+        save(tmp_path / "masks" / f"{name}.png", mask)
+    logits = {name: np.where(mask > 0, HARD, -HARD).astype(np.float32) for name, mask in answers.items()}
+    return Answers(logits), choose_pairs(tmp_path, names=list(masks))
+
+
+def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> None:
+    """Half of the region lies outside; inside of it the network is right everywhere."""
+    truth = np.zeros((100, 200), np.uint8)
+    truth[20:60, 60:140] = 255
+    save(tmp_path / "images" / "a.png", np.zeros((100, 200, 3), np.uint8))
+    save(tmp_path / "masks" / "a.png", truth)
+    logits = np.where(truth[:, 100:] > 0, HARD, -HARD).astype(np.float32)
+
+    class Cut(Answers):
+        def stream(self, *args: Any, **options: Any) -> Iterator[Segmentation]:
+            for seg in super().stream(*args, **options):
+                yield replace(seg, uncertainty_logits=None, field_of_view=(100, 0, 200, 100))
+
+    (image,) = evaluate(Cut({"a": logits}), choose_pairs(tmp_path)).images
+    assert (image.own.recall, image.own.precision, image.own.iou) == (0.5, 1, 0.5)
+    assert image.small.recall == pytest.approx(0.5, abs=0.02)
+    assert image.small.precision == pytest.approx(1, abs=0.02)
+    assert image.foreground == pytest.approx(40 * 80 / (100 * 200))
+
+
+def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:
+    evaluation = evaluate(*known, uncertainty=True)
+    half, missed, nothing, right = evaluation.images  # by name
+    assert (right.own.iou, right.own.dice, right.own.hd95, right.own.assd, right.own.boundary_iou) == (1, 1, 0, 0, 1)
+    assert (half.own.iou, half.own.dice, half.own.precision, half.own.recall) == (0.5, pytest.approx(2 / 3), 1, 0.5)
+    assert half.own.f2 == pytest.approx(5 * 0.5 / (4 + 0.5))
+    assert half.own.accuracy == 1 - 128 * 64 / 256**2
+    assert half.own.hd95 == 64  # from the truth's far edge to the answer's
+    certain = 1 / (1 + math.exp(-HARD))
+    assert half.own.mae == pytest.approx(1 - certain + (2 * certain - 1) * 128 * 64 / 256**2, abs=1e-6)
+    assert (missed.own.dice, missed.own.hd95, missed.empty) == (0, math.hypot(256, 256), "answer")
+    assert (nothing.own.dice, nothing.own.precision, nothing.own.hd95, nothing.empty) == (1, 1, 0, "both")
+    assert [image.foreground for image in evaluation.images] == [0.25, 0.25, 0, 0.25]
+    assert all(image.own == image.small for image in evaluation.images)  # all are 256x256
+
+    means = evaluation.means()
+    assert means["mIoU"].value == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert means["mDSC"].value == pytest.approx((1 + 2 / 3 + 0 + 1) / 4)
+    assert means["mIoU"].low < means["mIoU"].value < means["mIoU"].high
+    assert evaluation.half_empty == 1
+    # Wrong pixels in two images alone, and all pixels equally sure: no better than guessing.
+    assert evaluation.reliability["AUROC of doubt"].value == 0.5
+    assert evaluation.reliability["AUROC of doubt"].images == 2
+    assert evaluation.reliability["errors in the top 5 % of uncertainty"].value == pytest.approx(0.05)
+    # Of the pixels called background, an eighth of one image and a quarter of another are foreground.
+    wrong = (128 * 64 + 128 * 128) / (4 * 256**2)
+    assert evaluation.reliability["ECE"].value == pytest.approx(wrong, abs=2 * (1 - certain))
+    assert evaluation.curve.recall[50] == pytest.approx(1.5 / 3)
+    assert evaluation.curve.precision[50] == 1
+    assert evaluation.curve.dice[50] == pytest.approx(means["mDSC"].value)
+
+
+def test_the_threshold_counts(known: tuple[Answers, list[Pair]]) -> None:
+    answers, pairs = known
+    answers.logits["right"] = np.where(answers.logits["right"] > 0, np.float32(0.1), np.float32(-0.1))
+    assert evaluate(answers, pairs[:1]).images[0].own.dice == 1
+    assert evaluate(answers, pairs[:1], threshold=0.6).images[0].own.dice == 0
+    assert evaluate(answers, pairs[:1], threshold=0.4).images[0].own.recall == 1
+    assert evaluate(answers, pairs[:1], threshold=0.4).threshold == 0.4
+
+
+def test_a_seed_is_checked_before_the_work(known: tuple[Answers, list[Pair]]) -> None:
+    with pytest.raises(OptionError, match="seed=4294967296 must be"):
+        evaluate(*known, seed=2**32, on_start=lambda _: pytest.fail("work has begun"))
+    assert evaluate(*known, seed=2**32 - 1).means()["mIoU"].low > 0
+
+
+def test_spacing_adds_distances_in_millimetres(known: tuple[Answers, list[Pair]]) -> None:
+    evaluation = evaluate(*known, spacing=(0.5, 0.25))
+    half = evaluation.images[0]
+    assert (half.own.hd95, half.own.hd95_mm) == (64, 16)
+    assert math.isnan(half.small.hd95_mm)
+    assert "HD95 (mm)" in evaluation.means("own")
+    assert "HD95 (mm)" not in evaluation.means("256")
+    with pytest.raises(OptionError, match="spacing="):
+        evaluate(*known, spacing=-1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set"), NAMES)
+
+
+@pytest.fixture(scope="module")
+def evaluation(checkpoint: Path, data: Path) -> Evaluation:
+    command = "condseg evaluate tiny data"
+    return evaluate(Predictor.from_pretrained(checkpoint), data, uncertainty=True, model_name="tiny", command=command)
+
+
+def test_the_same_figures_every_time(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
+    again = evaluate(Predictor.from_pretrained(checkpoint), data, uncertainty=True)
+    assert again.means() == evaluation.means()
+    assert again.reliability == evaluation.reliability
+
+
+def test_a_network_is_measured_at_both_sizes(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
+    predictor = Predictor.from_pretrained(checkpoint)
+    # In one call, as `evaluate` does it: alone an image's logits differ in the last bits, and a pixel may tip over.
+    answers = predictor([image.pair.image for image in evaluation.images])
+    for image, seg in zip(evaluation.images, answers, strict=True):
+        truth = load_mask(image.pair.mask)
+        assert image.own.dice == score(seg.mask, truth).dice
+        at_256 = resize_logits(seg.logits, (256, 256)) >= math.log(predictor.threshold / (1 - predictor.threshold))
+        assert image.small.iou == score(at_256, resize_mask(truth, (256, 256))).iou
+    dices = [image.small.dice for image in evaluation.images]
+    assert evaluation.means()["mDSC"].value == pytest.approx(np.mean(dices))
+
+
+def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
+    evaluation.save(tmp_path / "out")
+    with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == list(NAMES)
+    assert [float(row["dice_256"]) for row in rows] == [image.small.dice for image in evaluation.images]
+    assert {row["width"] for row in rows} == {"30"}
+    assert rows[0]["hd95_mm_own"] == ""
+    assert 0 <= float(rows[0]["uncertainty_auroc"]) <= 1
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    mean = np.mean([float(row["iou_own"]) for row in rows])
+    assert summary["means"]["own size"]["mIoU"]["value"] == pytest.approx(mean)
+    assert summary["images"] == 5
+    assert summary["environment"]["device"] == "cpu"
+    assert summary["threshold"] == 0.4
+
+
+def test_plain_metrics_and_card(evaluation: Evaluation, tmp_path: Path) -> None:
+    metrics = evaluation.metrics
+    assert json.loads(json.dumps(metrics)) == metrics
+    value = evaluation.means()["mDSC"].value
+    assert metrics["mDSC"] == round(value, 4)
+    assert metrics["intervals"]["mDSC"][0] <= metrics["mDSC"] <= metrics["intervals"]["mDSC"][1]
+    card = evaluation_card(evaluation)
+    assert f"| mDSC | {evaluation.means()['mDSC']} |" in card
+    assert "condseg evaluate tiny data" in card
+    assert "Not a medical device" in card
+    assert "That of ECE lies high" in card
+    path = tmp_path / "README.md"
+    path.write_text("# tiny\n\nText.\n\n## Citation\n\nLei et al.\n")
+    for _ in range(2):  # the second time it replaces the first
+        extend_card(path, evaluation)
+    assert path.read_text() == f"# tiny\n\nText.\n\n{card}\n## Citation\n\nLei et al.\n"
+
+
+def test_which_images(tmp_path: Path) -> None:
+    folder = make_set(tmp_path, ["a", "b"], "train/images", "train/masks")
+    make_set(tmp_path, ["c"], "test/images", "test/masks")
+    assert [pair.name for pair in choose_pairs(folder)] == ["a", "b", "c"]
+    assert [pair.name for pair in choose_pairs(folder, part="test")] == ["c"]
+    assert [pair.name for pair in choose_pairs(folder, names=["b"])] == ["b"]
+    (tmp_path / "names.txt").write_text("c\na.png\n")
+    assert [pair.name for pair in choose_pairs(folder, names=tmp_path / "names.txt")] == ["c", "a"]
+    with pytest.raises(OptionError, match="exclude each other"):
+        choose_pairs(folder, names=["a"], part="test")
+    with pytest.raises(OptionError, match="part='dev'"):
+        choose_pairs(folder, part="dev")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any) -> None:
+    """Drawn at random it would hold images that were trained on."""
+    with pytest.raises(DatasetError, match=rf"plain names no {part} part: leave part out"):
+        choose_pairs(make_set(tmp_path / "plain", NAMES), part=part)
+    folder = make_set(tmp_path / "named", NAMES, "train/images", "train/masks")
+    make_set(folder, ["f"], "test/images", "test/masks")
+    with pytest.raises(DatasetError, match="names no validation part"):
+        choose_pairs(folder, part="validation")
+    assert [pair.name for pair in choose_pairs(folder, part="train")] == list(NAMES)  # none of it held out
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path) -> Path:
+    """A folder as `finetune` leaves it, trained on a, b, c with d, e held out."""
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / "checkpoint")
+    split = {"layout": "images/ and masks/", "train": [*"abc"], "validation": [*"de"], "test": []}
+    (run / "settings.json").write_text(json.dumps({"split": split}))
+    return run
+
+
+def test_a_part_of_the_run(run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    predictor = Predictor.from_pretrained(run / "checkpoint")
+    held_out = evaluate(predictor, data, part="validation")
+    assert [image.pair.name for image in held_out.images] == ["d", "e"]
+    assert [image.pair.name for image in evaluate(predictor, data, part="train").images] == ["a", "b", "c"]
+    assert not caplog.records
+    with pytest.raises(DatasetError, match="names no test part"):
+        evaluate(predictor, data, part="test")
+    with pytest.raises(DatasetError, match="names no validation part"):  # of other data
+        evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), part="validation")
+    parted = make_set(tmp_path / "parted", ["x"], "val/images", "val/masks")  # what the data says goes first
+    assert [image.pair.name for image in evaluate(predictor, parted, part="validation").images] == ["x"]
+
+
+def test_a_models_name_is_of_no_run_whatever_stands_around(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(run)
+    predictor = Predictor.from_pretrained("condseg-lite-polyp")
+    with pytest.raises(DatasetError, match="names no validation part"):
+        evaluate(predictor, data, part="validation")
+    assert not caplog.records
+
+
+def test_images_of_a_part_without_masks_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
+    (folder / "test" / "masks" / "b.png").unlink()
+    assert [pair.name for pair in choose_pairs(folder, part="test")] == ["a", "c", "d", "e"]
+    (record,) = caplog.records
+    assert re.match(r"left out: 1 image without.*: .*b\.png", record.getMessage())
+
+
+def test_training_images_are_counted_in_a_warning(
+    run: Path, checkpoint: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
+    assert [record.getMessage()[:29] for record in caplog.records] == ["3 of 5 images were trained on"]
+    caplog.clear()
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data, names=["d", "e"])
+    evaluate(Predictor.from_pretrained(checkpoint), data)
+    (run / "settings.json").write_text("[]")  # of another program
+    evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
+    assert not caplog.records
+
+
+def test_data_may_have_a_test_part_alone(tmp_path: Path) -> None:
+    folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
+    assert len(choose_pairs(folder, part="test")) == len(NAMES)
+
+
+def test_a_mask_of_another_shape_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    make_set(tmp_path, ["a"])
+    save(tmp_path / "masks" / "a.png", np.full((30, 30), 255, np.uint8))
+    with pytest.raises(DatasetError, match=r"a\.png is 30x20 but its mask .*a\.png 30x30"):
+        evaluate(Predictor.from_pretrained(checkpoint), tmp_path)
+
+
+def test_masks_at_another_scale_are_resized(checkpoint: Path, tmp_path: Path) -> None:
+    make_set(tmp_path, ["a"])
+    mask = np.asarray(Image.open(tmp_path / "masks" / "a.png"))
+    expected = evaluate(Predictor.from_pretrained(checkpoint), tmp_path).images[0].own
+    save(tmp_path / "masks" / "a.png", mask.repeat(2, 0).repeat(2, 1))
+    assert evaluate(Predictor.from_pretrained(checkpoint), tmp_path).images[0].own == expected
+
+
+# The command
+
+
+def test_command(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "names.txt").write_text("a\nd\n")
+    arguments = ["evaluate", str(checkpoint), str(data), "--list", str(tmp_path / "names.txt"), "--tta"]
+    assert main([*arguments, "--spacing", "0.5", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "2 images, threshold 0.4" in printed
+    assert re.search(r"^mDSC +0\.\d{4} \(0\.\d{4} to 0\.\d{4}\) ", printed, re.MULTILINE)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "model_card.md",
+        "per_image.csv",
+        "summary.json",
+    ]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["model"], summary["tta"], summary["spacing_mm"]) == ("tiny", True, [0.5, 0.5])
+    words = ["condseg", *arguments[:-1], "--spacing", "0.5", "--tta"]
+    assert summary["command"] == " ".join(words)
+
+
+def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_set(tmp_path, NAMES, "frames/all", "drawn/by_hand")
+    arguments = ["evaluate", str(checkpoint), str(tmp_path / "frames"), "--masks", str(tmp_path / "drawn")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "frames: 5 images" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["command"] == " ".join(["condseg", *arguments])
+    assert main([*arguments[:3]]) == 2
+    assert "give masks= (--masks)" in capsys.readouterr().err
+    make_set(tmp_path, ["f"], "parted/test", "drawn_parts/test")
+    (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", part="test")
+    assert pair.mask == tmp_path / "drawn_parts" / "test" / "f.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{checkpoint}", "{data}/nowhere"], "nowhere"),
+        (["{data}", "{data}"], "config.json"),
+        (["{checkpoint}", "{data}", "--list", "missing.txt"], "missing.txt"),
+        (["{checkpoint}", "{data}", "--part", "test"], "no test part"),
+        (["{checkpoint}", "{data}", "--threshold", "1"], "threshold=1.0"),
+        (["{checkpoint}", "{data}", "--spacing", "1", "2", "3"], "spacing="),
+        (["{checkpoint}", "{data}", "--seed", "-1"], "seed=-1 must be a whole number from 0 to 4294967295"),
+        (["{checkpoint}", "{data}", "--report"], "--out"),
+        (["{checkpoint}", "{data}", "--out", "{data}/images/a.png"], "cannot be made a folder"),
+    ],
+)
+def test_errors_are_one_line(
+    checkpoint: Path, data: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = [argument.format(checkpoint=checkpoint, data=data) for argument in arguments]
+    assert main(["evaluate", *filled]) == 2
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("condseg: error: ")
+    assert message in lines[0]
+
+
+def test_refused_data_leaves_no_folder(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(checkpoint), str(data), "--part", "test", "--out", str(tmp_path / "a" / "out")]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_benchmark_measures_the_same(checkpoint: Path, data: Path, evaluation: Evaluation, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
+    command = [sys.executable, str(script), str(checkpoint), str(data), "--json", str(tmp_path / "figures.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    means = evaluation.means()
+    assert f"256x256  mIoU {means['mIoU'].value:.4f}  mDSC {means['mDSC'].value:.4f}" in done.stdout
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["own size"]["mDSC"] == pytest.approx(evaluation.means("own")["mDSC"].value)
