@@ -235,7 +235,7 @@ def is_utf8(path: str | os.PathLike[str]) -> bool:
     """Whether a path can be given to libraries that take names as UTF-8; on Linux a name may be any bytes.
 
     Example:
-        >>> is_utf8("caf\u00e9.png"), is_utf8(os.fsdecode(b"caf\xe9.png"))
+        >>> is_utf8("a.png"), is_utf8(os.fsdecode(bytes([0xE9])) + ".png")
         (True, False)
     """
     try:
