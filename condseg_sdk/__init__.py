@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.preprocessing import Preprocessing
+    from condseg_sdk.runtimes.options import OnnxOptions, TorchOptions
     from condseg_sdk.segmentation import Segmentation
     from condseg_sdk.training.config import FinetuneSettings
     from condseg_sdk.training.finetune import FinetuneResult, finetune
@@ -55,11 +56,13 @@ __all__ = [
     "ImageError",
     "InstallationError",
     "ModelNotFoundError",
+    "OnnxOptions",
     "OptionError",
     "OutputError",
     "Predictor",
     "Preprocessing",
     "Segmentation",
+    "TorchOptions",
     "TrainingError",
     "finetune",
     "list_models",
@@ -85,6 +88,8 @@ _MODULES = {
     "FinetuneSettings": "condseg_sdk.training.config",
     "Predictor": "condseg_sdk.predictor",
     "Preprocessing": "condseg_sdk.preprocessing",
+    "OnnxOptions": "condseg_sdk.runtimes.options",
+    "TorchOptions": "condseg_sdk.runtimes.options",
     "Segmentation": "condseg_sdk.segmentation",
     "finetune": "condseg_sdk.training.finetune",
     "list_models": "condseg_sdk.weights.manifest",

@@ -77,10 +77,10 @@ class TestMaps:
 
     def test_uncertainty_only_where_asked_for(self) -> None:
         mask = np.ones((2, 2), bool)
-        with pytest.raises(OptionError, match="uncertainty=True"):
-            _ = from_mask(mask).uncertainty
-        seg = from_mask(mask, uncertainty_logits=np.zeros((1, 1), np.float32))
-        assert seg.uncertainty.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+        with pytest.raises(OptionError, match="branch_uncertainty=True"):
+            _ = from_mask(mask).branch_uncertainty
+        seg = from_mask(mask, branch_logits=np.zeros((1, 1), np.float32))
+        assert seg.branch_uncertainty.tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
     @pytest.mark.parametrize("threshold", [0, 1, -1, float("nan"), "0.5", None])
     def test_thresholds_that_are_not_allowed(self, threshold: object) -> None:
@@ -88,7 +88,7 @@ class TestMaps:
             from_mask(np.ones((2, 2), bool), threshold=threshold)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    @pytest.mark.parametrize("field", ["logits", "uncertainty_logits"])
+    @pytest.mark.parametrize("field", ["logits", "branch_logits"])
     def test_a_network_that_answers_nonsense_is_not_an_empty_mask(self, field: str, value: float) -> None:
         maps = {"logits": np.zeros((2, 2), np.float32), field: np.full((2, 2), value, np.float32)}
         with pytest.raises(OptionError, match="NaN or infinity"):
@@ -243,11 +243,11 @@ class TestSaving:
         np.testing.assert_array_equal(saved > 127, seg.mask)
         np.testing.assert_array_equal(np.asarray(seg.to_pil()), saved)
 
-    def test_doubt_is_largest_at_one_half(self, seg: Segmentation, tmp_path: Path) -> None:
+    def test_uncertainty_is_largest_at_one_half(self, seg: Segmentation, tmp_path: Path) -> None:
         expected = 1 - np.abs(2 * seg.probability - 1)
-        np.testing.assert_array_equal(seg.doubt, expected)
-        assert (seg.doubt.dtype, seg.doubt.shape) == (np.float32, seg.size)
-        saved = np.asarray(Image.open(seg.save(tmp_path / "d.png", kind="doubt")))
+        np.testing.assert_array_equal(seg.uncertainty, expected)
+        assert (seg.uncertainty.dtype, seg.uncertainty.shape) == (np.float32, seg.size)
+        saved = np.asarray(Image.open(seg.save(tmp_path / "d.png", kind="uncertainty")))
         np.testing.assert_allclose(saved / 65535, expected, atol=1e-5)
 
     def test_a_probability_survives_to_16_bit(self, seg: Segmentation, tmp_path: Path) -> None:
@@ -315,14 +315,14 @@ class TestFieldOfView:
         threshold=0.5,
         source=np.zeros((4, 8), np.uint8),
         name="frame",
-        uncertainty_logits=np.ones((1, 2), np.float32),
+        branch_logits=np.ones((1, 2), np.float32),
         field_of_view=(2, 1, 6, 3),
     )
 
     def test_outside_of_it_every_map_is_zero(self) -> None:
         outside = np.ones((4, 8), bool)
         outside[1:3, 2:6] = False
-        for values in (self.SEG.probability, self.SEG.doubt, self.SEG.uncertainty):
+        for values in (self.SEG.probability, self.SEG.uncertainty, self.SEG.branch_uncertainty):
             assert (values[outside] == 0).all()
             assert (values[~outside] > 0).all()
         assert not self.SEG.mask[outside].any()

@@ -12,14 +12,15 @@ from torch import nn
 
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
-from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime
+from condseg_sdk.runtimes.options import Execution, OnnxOptions, Precision, TorchOptions
+from condseg_sdk.runtimes.torch_runtime import TorchRuntime
 from condseg_sdk.weights.checkpoint import load_checkpoint
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def of_runtime(runtime: Runtime) -> Run:
-    return lambda batch: runtime.run(batch, uncertainty=False).mask
+    return lambda batch: runtime.run(batch, branch_uncertainty=False).mask
 
 
 def torch_runtime(
@@ -27,12 +28,13 @@ def torch_runtime(
 ) -> Run:
     """What `Predictor.from_pretrained(checkpoint)` runs."""
     network, _ = load_checkpoint(checkpoint)
-    return of_runtime(TorchRuntime(network, device=device, precision=precision, execution=execution))
+    options = TorchOptions(precision=precision, execution=execution)
+    return of_runtime(TorchRuntime(network, device=device, options=options))
 
 
 def onnx_runtime(file: Path, *, device: str, threads: int | None) -> Run:
     """What `Predictor.from_pretrained("model.onnx")` runs."""
-    return of_runtime(OnnxRuntime(file, device=device, threads=threads))
+    return of_runtime(OnnxRuntime(file, device=device, options=OnnxOptions(threads=threads)))
 
 
 def eager(module: nn.Module) -> Run:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.benchmarking import builders
-from condseg_sdk.runtimes.torch_runtime import Execution, Precision
+from condseg_sdk.runtimes.options import Execution, Precision
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Normalised images, float32 (B, 3, h, w), to logits of the mask, float32 (B, h, w)."""
