@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.preprocessing import Preprocessing
     from condseg_sdk.segmentation import Segmentation
-    from condseg_sdk.training.config import FinetuneSettings
+    from condseg_sdk.training.config import FinetuneConfig
     from condseg_sdk.training.finetune import FinetuneResult, finetune
     from condseg_sdk.weights.manifest import list_models
 
@@ -46,8 +46,8 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "ExportError",
+    "FinetuneConfig",
     "FinetuneResult",
-    "FinetuneSettings",
     "ImageError",
     "InstallationError",
     "ModelNotFoundError",
@@ -73,7 +73,7 @@ _MODULES = {
     "OptionError": "condseg_sdk.errors",
     "ConDSeg": "condseg_sdk.models",
     "FinetuneResult": "condseg_sdk.training.finetune",
-    "FinetuneSettings": "condseg_sdk.training.config",
+    "FinetuneConfig": "condseg_sdk.training.config",
     "Predictor": "condseg_sdk.predictor",
     "Preprocessing": "condseg_sdk.preprocessing",
     "Segmentation": "condseg_sdk.segmentation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.imagenet import load_imagenet_encoder
@@ -48,31 +49,31 @@ class Base:
     attribution: str | None = None
 
 
-def open_base(settings: FinetuneSettings) -> Base:
-    """Load what `settings.base` and `settings.network` name.
+def open_base(config: FinetuneConfig) -> Base:
+    """Load what `config.base` and `config.network` name.
 
     Raises:
         OptionError: the two do not go together.
         ModelNotFoundError, CheckpointError: no such weights, or damaged ones.
     """
-    start = _open(settings)
+    start = _open(config)
     # The default base comes from endoscopy, whoever starts from it: only a base that is named decides.
-    default = start.preprocessing.field_of_view if settings.base else "none"
-    preprocessing = replace(start.preprocessing, field_of_view=settings.field_of_view or default)
+    default = start.preprocessing.field_of_view if config.base else "none"
+    preprocessing = replace(start.preprocessing, field_of_view=config.field_of_view or default)
     return replace(start, preprocessing=preprocessing)
 
 
-def _open(settings: FinetuneSettings) -> Base:
-    arguments = _arguments(settings.network)
-    base = settings.base or _default(arguments)
+def _open(config: FinetuneConfig) -> Base:
+    arguments = _arguments(config.network)
+    base = os.fspath(config.base) if config.base else _default(arguments)
     if base == "random":
-        network = _new(arguments or NETWORKS[DEFAULT_NETWORK], settings.seed)
+        network = _new(arguments or NETWORKS[DEFAULT_NETWORK], config.seed)
         return Base(network, LITE_PIXELS, "random weights", is_checkpoint=False)
     if base.startswith(IMAGENET):
-        return _imagenet(base, arguments, settings.seed)
+        return _imagenet(base, arguments, config.seed)
     network, config = load_checkpoint(resolve(base))
     if arguments is not None and network.arguments != _new(arguments, 0).arguments:
-        raise OptionError(f"base={base!r} is another network than network={settings.network!r}: leave network out")
+        raise OptionError(f"base={base!r} is another network than network={config.network!r}: leave network out")
     seen = str(config.provenance.get("data", "not recorded"))
     names, license_ = config.provenance.get("attribution"), config.provenance.get("license")
     attribution = None if names is None else f"{names}{'' if license_ is None else f' ({license_})'}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning as L
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import TrainingError
 from condseg_sdk.files import atomic_write
 
 __all__ = ["HISTORY_FILE", "History", "read_history"]
@@ -29,7 +29,7 @@ class History(L.Callback):
     """A row an epoch in `folder`/metrics.csv, and a line an epoch in the log, at level INFO.
 
     Raises:
-        OptionError: the loss is no number any more.
+        TrainingError: The loss became NaN or infinite.
     """
 
     def __init__(self, folder: Path, *, stage: int) -> None:
@@ -54,9 +54,9 @@ class History(L.Callback):
             "seconds": round(time.monotonic() - self._start, 2),
         }
         if not math.isfinite(row["loss"]):
-            raise OptionError(
-                f"the loss of stage {self.stage} is no number any more in epoch {trainer.current_epoch}: start again "
-                "with a lower learning_rate, or with precision float32"
+            raise TrainingError(
+                f"the loss of stage {self.stage} became {row['loss']} in epoch {trainer.current_epoch}: start a new run "
+                "with a lower learning_rate or precision='float32'"
             )
         self.rows.append(row)
         if trainer.is_global_zero:

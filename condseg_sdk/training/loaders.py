@@ -109,7 +109,7 @@ class PairBatches(L.LightningDataModule):
         key: (seed, stage), of the order.
         batch_size: over all processes, a multiple of their number.
         oversample: see `epoch_order`.
-        workers: processes that read.
+        num_workers: Number of processes that load data.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class PairBatches(L.LightningDataModule):
         key: tuple[int, ...],
         batch_size: int,
         oversample: float = 0.0,
-        workers: int = 0,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
-        self.key, self.batch_size, self.oversample, self.workers = key, batch_size, oversample, workers
+        self.key, self.batch_size, self.oversample, self.num_workers = key, batch_size, oversample, num_workers
 
     def _processes(self) -> tuple[int, int, int]:
         """This process, how many there are, and the images of one in a step."""
@@ -151,7 +151,7 @@ class PairBatches(L.LightningDataModule):
             _Batches(pairs),
             batch_size=batch_size,
             sampler=sampler,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             collate_fn=_identity_collate,
             pin_memory=torch.cuda.is_available(),
         )

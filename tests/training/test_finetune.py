@@ -21,13 +21,13 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
 
-from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
+from condseg_sdk import ConDSeg, FinetuneConfig, Predictor, finetune
 from condseg_sdk.errors import DatasetError, ImageError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
 from condseg_sdk.training.history import read_history
-from condseg_sdk.training.plan import DatasetStats, Machine, check_precision, make_plan, this_machine
+from condseg_sdk.training.plan import DatasetStats, Machine, check_precision, make_plan, detect_machine
 from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.select_threshold import trivial_baseline_iou
 from condseg_sdk.weights.checkpoint import load_checkpoint
@@ -284,7 +284,7 @@ def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
     arguments = inspect.signature(finetune).parameters
     line = ["finetune", "data", "--out", "run"]
     parsed = vars(make_parser(line).parse_args(line))
-    for field in fields(FinetuneSettings):
+    for field in fields(FinetuneConfig):
         assert arguments[field.name].default == field.default, field.name
         assert parsed[field.name] == field.default, field.name
 
@@ -294,7 +294,7 @@ def test_stage_one_hands_over_weights_and_batchnorm_statistics(dataset: Path, tm
     still = {"learning_rate": 0.0, "encoder_learning_rate": 1e-3, "ema_decay": 0.0}
     finetune(dataset, output_dir=tmp_path / "one", **{**SMALL, **still, "epochs": 1})
     state = torch.load(tmp_path / "one" / "stage1" / "last.ckpt", weights_only=True)["state_dict"]
-    first = open_base(FinetuneSettings(network=TINY, base="random")).network.state_dict()
+    first = open_base(FinetuneConfig(network=TINY, base="random")).network.state_dict()
     running = [name for name in first if name.startswith("encoder.") and name.endswith("running_mean")]
     assert running
     assert all(not torch.equal(state[f"network.{name}"], first[name]) for name in running)
@@ -309,7 +309,7 @@ def test_stage_one_hands_over_weights_and_batchnorm_statistics(dataset: Path, tm
 def test_what_is_frozen_stays_and_the_rest_moves(dataset: Path, tmp_path: Path) -> None:
     options = {**SMALL, "stage1_epochs": 0, "epochs": 1, "freeze_encoder": True, "schedule": "cosine"}
     result = finetune(dataset, output_dir=tmp_path / "run", **options, balanced_loss=True, augmentation="upright")
-    first = open_base(FinetuneSettings(network=TINY, base="random")).network.state_dict()
+    first = open_base(FinetuneConfig(network=TINY, base="random")).network.state_dict()
     network, _ = load_checkpoint(result.checkpoint_dir)
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, first[name])}
     assert not {name for name in changed if name.startswith("encoder.")}
@@ -433,7 +433,7 @@ def test_settings_that_do_not_fit(
 
 @pytest.fixture(scope="module")
 def lite() -> Base:
-    return open_base(FinetuneSettings(base="random"))
+    return open_base(FinetuneConfig(base="random"))
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def lite() -> Base:
 def test_choices_follow_from_data_and_machine(
     lite: Base, facts: DatasetStats, machine: Machine, expected: dict[str, Any]
 ) -> None:
-    plan = make_plan(FinetuneSettings(), lite, facts, machine)
+    plan = make_plan(FinetuneConfig(), lite, facts, machine)
     values = plan.settings.to_dict()
     assert {name: values[name] for name in expected} == expected
     assert None not in [values[name] for name in plan.reasons]
@@ -469,16 +469,16 @@ def test_choices_follow_from_data_and_machine(
 
 def test_a_base_that_was_named_keeps_its_size_and_the_default_one_follows_the_data() -> None:
     facts = DatasetStats(20, 5, 100, 1.0)
-    for settings, side in ((FinetuneSettings(), 128), (FinetuneSettings(base="condseg-lite-polyp"), 256)):
+    for settings, side in ((FinetuneConfig(), 128), (FinetuneConfig(base="condseg-lite-polyp"), 256)):
         assert make_plan(settings, open_base(settings), facts, CPU).settings.image_size == side
 
 
 def test_more_devices_than_pairs_are_refused_with_a_remedy_that_helps(lite: Base) -> None:
     seven = Machine("cpu", 7, 0.0, bfloat16=False, cores=8)
     with pytest.raises(OptionError, match="6 training pairs are fewer than the 7 devices: use fewer devices"):
-        make_plan(FinetuneSettings(), lite, DatasetStats(6, 2, 300, 1.0), seven)
+        make_plan(FinetuneConfig(), lite, DatasetStats(6, 2, 300, 1.0), seven)
     assert (
-        make_plan(FinetuneSettings(), lite, DatasetStats(6, 2, 300, 1.0), replace(seven, devices=2)).settings.batch_size
+        make_plan(FinetuneConfig(), lite, DatasetStats(6, 2, 300, 1.0), replace(seven, devices=2)).settings.batch_size
         == 6
     )
 
@@ -487,12 +487,12 @@ def test_an_accelerator_that_is_not_there_is_refused_with_its_remedy() -> None:
     with pytest.raises(
         OptionError, match=r"^accelerator='tpu' cannot be used on this machine \(.*--accelerator cpu\)$"
     ):
-        this_machine(FinetuneSettings(accelerator="tpu"))
-    assert this_machine(FinetuneSettings(accelerator="cpu")).kind == "cpu"
+        detect_machine(FinetuneConfig(accelerator="tpu"))
+    assert detect_machine(FinetuneConfig(accelerator="cpu")).kind == "cpu"
 
 
 def test_what_is_given_is_not_chosen(lite: Base) -> None:
-    settings = FinetuneSettings(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
+    settings = FinetuneConfig(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
     plan = make_plan(settings, lite, DatasetStats(100, 10, 300, 1.0), Machine("gpu", 1, 11.0, bfloat16=False, cores=8))
     assert (plan.settings.batch_size, plan.settings.epochs, plan.settings.precision) == (2, 7, "float16")
     assert plan.settings.ema_decay == 0.0
@@ -501,7 +501,7 @@ def test_what_is_given_is_not_chosen(lite: Base) -> None:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_cpu_trains_in_float32(lite: Base, precision: Any) -> None:
-    plan = make_plan(FinetuneSettings(precision=precision), lite, DatasetStats(100, 10, 300, 1.0), CPU)
+    plan = make_plan(FinetuneConfig(precision=precision), lite, DatasetStats(100, 10, 300, 1.0), CPU)
     with pytest.raises(OptionError, match="is for GPUs"):
         check_precision(plan.settings, CPU)
     check_precision(plan.settings, Machine("gpu", 1, 11.0, bfloat16=False, cores=8))
@@ -512,19 +512,19 @@ def test_a_cpu_trains_in_float32(lite: Base, precision: Any) -> None:
     [({}, "efficientnet_lite0", 127.0), ({"base": "imagenet:efficientnet_lite0"}, "efficientnet_lite0", 127.0)],
 )
 def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
-    base = open_base(FinetuneSettings(**settings))
+    base = open_base(FinetuneConfig(**settings))
     assert base.network.arguments["encoder"] == encoder
     assert base.preprocessing.mean[0] == mean
-    random = open_base(FinetuneSettings(base="random"))
+    random = open_base(FinetuneConfig(base="random"))
     weights: Callable[[ConDSeg], torch.Tensor] = lambda network: next(network.encoder.parameters())  # noqa: E731
     assert not torch.equal(weights(base.network), weights(random.network))
-    polyp = open_base(FinetuneSettings(base="condseg-lite-polyp"))
+    polyp = open_base(FinetuneConfig(base="condseg-lite-polyp"))
     for same in ({}, {"network": "condseg-lite"}, {"network": NETWORKS["condseg-lite"]}):
-        default = open_base(FinetuneSettings(**same))
+        default = open_base(FinetuneConfig(**same))
         assert default.name == polyp.name
         assert torch.equal(weights(default.network), weights(polyp.network))
     wider = {**NETWORKS["condseg-lite"], "sid_channels": 128}
-    assert open_base(FinetuneSettings(network=wider)).name == "imagenet:efficientnet_lite0"
+    assert open_base(FinetuneConfig(network=wider)).name == "imagenet:efficientnet_lite0"
     assert polyp.is_checkpoint
     assert polyp.attribution is not None
     assert re.search(r"Kvasir-SEG .*\(cc-by-4.0\)$", polyp.attribution)
@@ -533,7 +533,7 @@ def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
 
 def test_the_field_of_view_is_the_one_asked_for_or_that_of_a_base_that_is_named() -> None:
     def view(**settings: Any) -> str:
-        return open_base(FinetuneSettings(**settings)).preprocessing.field_of_view
+        return open_base(FinetuneConfig(**settings)).preprocessing.field_of_view
 
     assert view(base="condseg-lite-polyp") == "endoscopy"
     assert view() == "none"  # the same weights, and perhaps glands on white glass
@@ -541,4 +541,4 @@ def test_the_field_of_view_is_the_one_asked_for_or_that_of_a_base_that_is_named(
     assert view(field_of_view="endoscopy") == "endoscopy"
     assert view(base="random") == "none"
     with pytest.raises(OptionError, match="field_of_view='ultrasound'"):
-        FinetuneSettings(field_of_view="ultrasound")  # type: ignore[arg-type]
+        FinetuneConfig(field_of_view="ultrasound")  # type: ignore[arg-type]
