@@ -18,7 +18,7 @@ from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hu
 
 from condseg_sdk.checksums import SHA256, check_sha256, sha256_of
 from condseg_sdk.errors import CheckpointError, CondsegError, ModelNotFoundError, OptionError
-from condseg_sdk.files import atomic_write
+from condseg_sdk.files import write_text
 
 __all__ = [
     "COMMIT",
@@ -229,7 +229,7 @@ def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | No
     if not SHA256.fullmatch(etag):
         return None
     with suppress(OptionError):  # the cache may be read-only
-        atomic_write(_note(path), lambda part: part.write_text(etag, encoding="ascii"))
+        write_text(_note(path), etag)
     return etag
 
 

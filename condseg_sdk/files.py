@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +23,9 @@ __all__ = [
     "make_folder",
     "relative_to",
     "remove_parts",
+    "write_bytes",
+    "write_csv",
+    "write_text",
 ]
 
 _parts: set[Path] = set()  # begun and not yet in their places
@@ -91,6 +95,48 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
         except OSError as error:
             remedy = "choose a folder that exists and can be written to"
             raise OptionError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write bytes to a file atomically, as `atomic_write` does.
+
+    Example:
+        >>> import tempfile
+        >>> write_bytes(f"{tempfile.mkdtemp()}/a.bin", b"whole").read_bytes()
+        b'whole'
+    """
+    return atomic_write(path, lambda part: part.write_bytes(data))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write text as UTF-8 to a file atomically, as `atomic_write` does.
+
+    Characters that UTF-8 cannot hold, such as bytes of a file name in another encoding, are escaped.
+
+    Example:
+        >>> import tempfile
+        >>> write_text(f"{tempfile.mkdtemp()}/a.txt", "whole").read_text()
+        'whole'
+    """
+    return write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Path:
+    """Write a CSV file with a header atomically, as `atomic_write` does.
+
+    Example:
+        >>> import tempfile
+        >>> write_csv(f"{tempfile.mkdtemp()}/a.csv", ["name", "dice"], [{"name": "a", "dice": 0.5}]).read_text()
+        'name,dice\\na,0.5\\n'
+    """
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return atomic_write(path, write)
 
 
 @contextmanager
@@ -189,7 +235,7 @@ def is_utf8(path: str | os.PathLike[str]) -> bool:
     """Whether a path can be given to libraries that take names as UTF-8; on Linux a name may be any bytes.
 
     Example:
-        >>> is_utf8("caf\u00e9.png"), is_utf8(os.fsdecode(b"caf\xe9.png"))
+        >>> is_utf8("a.png"), is_utf8(os.fsdecode(bytes([0xE9])) + ".png")
         (True, False)
     """
     try:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from condseg_sdk import __version__
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.json_files import read_json
 
 __all__ = ["check_replaced", "is_ours", "seal_json", "seal_onnx", "seal_png", "seal_text"]
 
@@ -69,7 +70,7 @@ def is_ours(path: Path) -> bool:
         return False
     try:
         return check(path)
-    except (OSError, ValueError, RecursionError, struct.error):  # not readable as what its name says
+    except (CondsegError, OSError, ValueError, struct.error):  # not readable as what its name says
         return False
 
 
@@ -162,7 +163,7 @@ def _is_our_png(path: Path) -> bool:
 
 
 def _is_our_json(path: Path) -> bool:
-    values = json.loads(path.read_bytes())
+    values = read_json(path, error=CondsegError, remedy="write it again")
     seal = _SEAL.fullmatch(str(values.get("software")).encode()) if isinstance(values, dict) else None
     return seal is not None and seal[1].decode() == _json_digest(values).hexdigest()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from condseg_sdk.errors import CondsegError, OptionError, check_choice
-from condseg_sdk.files import atomic_write, check_folder
+from condseg_sdk.files import atomic_write, check_folder, write_csv, write_text
 from condseg_sdk.images.load import ColorOrder
 
 
@@ -38,6 +38,12 @@ def test_the_part_stands_beside_with_the_same_suffix(tmp_path: Path) -> None:
     atomic_write(tmp_path / "a.png", lambda part: (parts.append(part), part.touch()))
     assert parts[0].parent == tmp_path
     assert parts[0].suffix == ".png"
+
+
+def test_text_that_is_not_unicode_is_escaped(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    assert write_text(tmp_path / "a.txt", name).read_bytes() == rb"caf\udce9.png"
+    assert write_csv(tmp_path / "a.csv", ["name"], [{"name": name}]).read_bytes() == b"name\r\ncaf\\udce9.png\r\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")

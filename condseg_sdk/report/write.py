@@ -15,7 +15,7 @@ from condseg_sdk.errors import OptionError
 from condseg_sdk.evaluation.card_section import extend_card
 from condseg_sdk.evaluation.evaluate import evaluate
 from condseg_sdk.evaluation.result import Evaluation, ImageResult
-from condseg_sdk.files import atomic_folder, atomic_write, check_replaceable, make_folder
+from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, write_bytes
 from condseg_sdk.images.load import find_bits
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
@@ -178,7 +178,7 @@ def _write(
 
     shown = folder / PICTURES
     atomic_folder(shown, write_pictures, replaces=_replaced(shown, overwrite))
-    return atomic_write(folder / REPORT, lambda part: part.write_bytes(seal_text(html)))
+    return write_bytes(folder / REPORT, seal_text(html))
 
 
 def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
