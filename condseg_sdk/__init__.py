@@ -18,16 +18,20 @@ TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
     from typing import Any
 
+    from condseg_sdk.data import check_dataset, open_dataset
     from condseg_sdk.errors import (
         CheckpointError,
         CondsegError,
         DatasetError,
         DeviceError,
         ExportError,
+        HubError,
         ImageError,
         InstallationError,
         ModelNotFoundError,
         OptionError,
+        OutputError,
+        TrainingError,
     )
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.predictor import Predictor
@@ -48,15 +52,20 @@ __all__ = [
     "ExportError",
     "FinetuneConfig",
     "FinetuneResult",
+    "HubError",
     "ImageError",
     "InstallationError",
     "ModelNotFoundError",
     "OptionError",
+    "OutputError",
     "Predictor",
     "Preprocessing",
     "Segmentation",
+    "TrainingError",
+    "check_dataset",
     "finetune",
     "list_models",
+    "open_dataset",
 ]
 
 disable_telemetry()  # before any of the libraries below is loaded
@@ -67,16 +76,21 @@ _MODULES = {
     "DatasetError": "condseg_sdk.errors",
     "DeviceError": "condseg_sdk.errors",
     "ExportError": "condseg_sdk.errors",
+    "HubError": "condseg_sdk.errors",
     "ImageError": "condseg_sdk.errors",
     "InstallationError": "condseg_sdk.errors",
     "ModelNotFoundError": "condseg_sdk.errors",
     "OptionError": "condseg_sdk.errors",
+    "OutputError": "condseg_sdk.errors",
+    "TrainingError": "condseg_sdk.errors",
     "ConDSeg": "condseg_sdk.models",
     "FinetuneResult": "condseg_sdk.training.finetune",
     "FinetuneConfig": "condseg_sdk.training.config",
     "Predictor": "condseg_sdk.predictor",
     "Preprocessing": "condseg_sdk.preprocessing",
     "Segmentation": "condseg_sdk.segmentation",
+    "check_dataset": "condseg_sdk.data",
+    "open_dataset": "condseg_sdk.data",
     "finetune": "condseg_sdk.training.finetune",
     "list_models": "condseg_sdk.weights.manifest",
 }
@@ -92,7 +106,7 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        extra = "[train]" if _MODULES[name] == "condseg_sdk.training.finetune" else ""
+        extra = "[train]" if _MODULES[name] in ("condseg_sdk.data", "condseg_sdk.training.finetune") else ""
         from condseg_sdk.errors import InstallationError
 
         raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error

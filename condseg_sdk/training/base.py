@@ -71,13 +71,13 @@ def _open(config: FinetuneConfig) -> Base:
         return Base(network, LITE_PIXELS, "random weights", is_checkpoint=False)
     if base.startswith(IMAGENET):
         return _imagenet(base, arguments, config.seed)
-    network, config = load_checkpoint(resolve(base))
+    network, saved = load_checkpoint(resolve(base))
     if arguments is not None and network.arguments != _new(arguments, 0).arguments:
         raise OptionError(f"base={base!r} is another network than network={config.network!r}: leave network out")
-    seen = str(config.provenance.get("data", "not recorded"))
-    names, license_ = config.provenance.get("attribution"), config.provenance.get("license")
+    seen = str(saved.provenance.get("data", "not recorded"))
+    names, license_ = saved.provenance.get("attribution"), saved.provenance.get("license")
     attribution = None if names is None else f"{names}{'' if license_ is None else f' ({license_})'}"
-    return Base(network, config.preprocessing, base, is_checkpoint=True, data=seen, attribution=attribution)
+    return Base(network, saved.preprocessing, base, is_checkpoint=True, data=seen, attribution=attribution)
 
 
 def _default(arguments: Mapping[str, Any] | None) -> str:
@@ -110,8 +110,3 @@ def _new(arguments: Mapping[str, Any], seed: int) -> ConDSeg:
             return ConDSeg(**arguments).eval()
         except TypeError as error:
             raise OptionError(f"network={dict(arguments)}: {error}; give arguments of ConDSeg") from error
-
-
-def at_size(preprocessing: Preprocessing, side: int) -> Preprocessing:
-    """The same pixels at another size, square."""
-    return replace(preprocessing, size=(side, side))

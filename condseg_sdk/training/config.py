@@ -126,83 +126,58 @@ class FinetuneConfig:
         4
     """
 
+    # fmt: off
     base: str | os.PathLike[str] | None = _setting(
-        None,
-        NETWORK,
+        None, NETWORK,
         "Initial weights: name of a model, checkpoint folder, org/name on the Hub, imagenet:ENCODER, or random.",
-        auto="condseg-lite-polyp; for other networks than condseg-lite imagenet: with their encoder",
+        auto="condseg-lite-polyp; for other networks than condseg-lite imagenet: with their encoder"
     )
     network: str | Mapping[str, object] | None = _setting(
-        None,
-        NETWORK,
-        f"Network: {', '.join(NETWORKS)}, or arguments of ConDSeg (on the command line in a JSON file).",
-        auto="the network of the base",
+        None, NETWORK, f"Network: {', '.join(NETWORKS)}, or arguments of ConDSeg (on the command line in a JSON file).",
+        auto="the network of the base"
     )
     image_size: int | None = _setting(
-        None,
-        NETWORK,
-        "Side of the checkpoint's input in pixels.",
-        auto="that of a named base, otherwise 256, or less for small images",
-        range=SIDE,
+        None, NETWORK, "Side of the checkpoint's input in pixels.",
+        auto="that of a named base, otherwise 256, or less for small images", range=SIDE
     )
     field_of_view: FieldOfView | None = _setting(
-        None,
-        NETWORK,
+        None, NETWORK,
         "Part of the image that the network sees, in training and in the checkpoint: endoscopy is the endoscope's view "
-        "without margins, text and inset images; none is the whole image.",
-        auto="that of a named base, otherwise none",
+        "without margins, text and inset images; none is the whole image.", auto="that of a named base, otherwise none"
     )
     freeze_encoder: bool = _setting(False, NETWORK, "Keep the weights of the encoder as they are.")
     freeze_batchnorm: bool = _setting(
         False, NETWORK, "Keep weights and statistics of all BatchNorm layers as they are."
     )
     epochs: int | None = _setting(
-        None,
-        DURATION,
-        "Number of epochs of stage 2.",
-        auto="10 to 100, about 1000 steps on a CPU, 4000 on a GPU",
-        range="[1, inf)",
+        None, DURATION, "Number of epochs of stage 2.", auto="10 to 100, about 1000 steps on a CPU, 4000 on a GPU",
+        range="[1, inf)"
     )
     stage1_epochs: int | None = _setting(
         None, DURATION, "Number of epochs of stage 1; 0 skips it.", auto="0", range="[0, inf)"
     )
     early_stopping_patience: int | None = _setting(
-        None,
-        DURATION,
-        "Number of epochs without a better validation IoU after which stage 2 ends.",
-        auto="no early stopping",
-        range="[1, inf)",
+        None, DURATION, "Number of epochs without a better validation IoU after which stage 2 ends.",
+        auto="no early stopping", range="[1, inf)"
     )
     train_image_size: int | None = _setting(
-        None,
-        DURATION,
-        "Side of the training images in pixels, except in the last finish_epochs epochs of stage 2.",
-        auto="image_size",
-        range=SIDE,
+        None, DURATION, "Side of the training images in pixels, except in the last finish_epochs epochs of stage 2.",
+        auto="image_size", range=SIDE
     )
     finish_epochs: int = _setting(
         0, DURATION, "Number of last epochs of stage 2 at image_size instead of train_image_size.", range="[0, inf)"
     )
     batch_size: int | None = _setting(
-        None,
-        OPTIMIZATION,
-        "Number of images per step, over all devices.",
-        auto="4 or 8 on a CPU, by memory on a GPU, fewer for small sets",
-        range="[1, inf)",
+        None, OPTIMIZATION, "Number of images per step, over all devices.",
+        auto="4 or 8 on a CPU, by memory on a GPU, fewer for small sets", range="[1, inf)"
     )
     learning_rate: float | None = _setting(
-        None,
-        OPTIMIZATION,
-        "Peak learning rate of everything but the encoder.",
-        auto="0.001 for condseg-lite, otherwise 0.0001 as in the paper",
-        range="[0, inf)",
+        None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
+        auto="0.001 for condseg-lite, otherwise 0.0001 as in the paper", range="[0, inf)"
     )
     encoder_learning_rate: float | None = _setting(
-        None,
-        OPTIMIZATION,
-        "Peak learning rate of the encoder.",
-        auto="0.0002 for condseg-lite, otherwise 0.00001 as in the paper",
-        range="[0, inf)",
+        None, OPTIMIZATION, "Peak learning rate of the encoder.",
+        auto="0.0002 for condseg-lite, otherwise 0.00001 as in the paper", range="[0, inf)"
     )
     schedule: Schedule = _setting(
         "one-cycle", OPTIMIZATION, "Schedule of the learning rates, after a warm-up over a tenth of the steps."
@@ -212,66 +187,47 @@ class FinetuneConfig:
     )
     max_grad_norm: float = _setting(1.0, OPTIMIZATION, "Largest norm of the gradient; 0: no limit.", range="[0, inf)")
     ema_decay: float | None = _setting(
-        None,
-        OPTIMIZATION,
-        "Decay of the moving average of the weights, which is validated and kept; 0: no average.",
-        auto="an average over a tenth of the steps of stage 2",
-        range="[0, 1)",
+        None, OPTIMIZATION, "Decay of the moving average of the weights, which is validated and kept; 0: no average.",
+        auto="an average over a tenth of the steps of stage 2", range="[0, 1)"
     )
     balanced_loss: bool = _setting(
-        False,
-        OPTIMIZATION,
-        "Weight foreground pixels by the root of their rarity, at most tenfold, for regions of a few pixels.",
+        False, OPTIMIZATION,
+        "Weight foreground pixels by the root of their rarity, at most tenfold, for regions of a few pixels."
     )
     augmentation: Augmentation = _setting(
-        "full",
-        DATA,
+        "full", DATA,
         "Random changes: full is any rotation, mirroring, zoom and colors; endoscopy adds black corners, boxes, "
-        "highlights, noise, low resolution and JPEG; upright has small rotations and mirrors left and right only.",
+        "highlights, noise, low resolution and JPEG; upright has small rotations and mirrors left and right only."
     )
     oversample: float | None = _setting(
-        None,
-        DATA,
-        "Smallest share of images with foreground in an epoch.",
-        auto="0.5 where fewer masks have foreground, otherwise 0",
-        range="[0, 1)",
+        None, DATA, "Smallest share of images with foreground in an epoch.",
+        auto="0.5 where fewer masks have foreground, otherwise 0", range="[0, 1)"
     )
     val_fraction: float | None = _setting(
-        None,
-        DATA,
-        "Share of the pairs that is held out where the data names no validation split.",
-        auto="0.2 of fewer than 200 pairs, otherwise 0.1",
-        range="(0, 1)",
+        None, DATA, "Share of the pairs that is held out where the data names no validation split.",
+        auto="0.2 of fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
     )
     bits: int | None = _setting(
-        None,
-        DATA,
-        "Number of bits in use in 16-bit images; the checkpoint keeps it.",
-        auto="the smallest of 8, 10, 12, 14, 16 that holds all images but for a few pixels each",
-        range="[8, 16]",
+        None, DATA, "Number of bits in use in 16-bit images; the checkpoint keeps it.",
+        auto="the smallest of 8, 10, 12, 14, 16 that holds all images but for a few pixels each", range="[8, 16]"
     )
     precision: Precision = _setting(
-        "auto",
-        REPRODUCIBILITY,
-        "Number format of the computation; weights stay float32. auto is bfloat16 on GPUs that have it, else float32.",
+        "auto", REPRODUCIBILITY,
+        "Number format of the computation; weights stay float32. auto is bfloat16 on GPUs that have it, else float32."
     )
     seed: int = _setting(0, REPRODUCIBILITY, "Seed of all random numbers.", range=f"[0, {MAX_SEED}]")
     deterministic: bool = _setting(
-        False,
-        REPRODUCIBILITY,
-        "Give the same bits in every run on one machine with one number of threads; slower on GPUs.",
+        False, REPRODUCIBILITY,
+        "Give the same bits in every run on one machine with one number of threads; slower on GPUs."
     )
     accelerator: str = _setting("auto", MACHINE, "Accelerator of Lightning: auto, cpu, gpu, mps.")
     devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or which ones (0,2).")
     strategy: str = _setting("auto", MACHINE, "Strategy of Lightning: auto, ddp and others.")
     num_nodes: int = _setting(1, MACHINE, "Number of machines.", range="[1, inf)")
     num_workers: int | None = _setting(
-        None,
-        MACHINE,
-        "Number of processes that load data.",
-        auto="0; a few for a set above 4 GiB",
-        range="[0, inf)",
+        None, MACHINE, "Number of processes that load data.", auto="0; a few for a set above 4 GiB", range="[0, inf)"
     )
+    # fmt: on
 
     def __post_init__(self) -> None:
         for name, setting in settings().items():
@@ -296,7 +252,7 @@ class FinetuneConfig:
                 near = [PREVIOUS_NAMES[name]] if name in PREVIOUS_NAMES else get_close_matches(name, settings())
                 remedy = f"did you mean {' or '.join(near)}?" if near else "docs/training.md lists all settings"
                 raise OptionError(f"{name!r} is not a setting of a training run; {remedy}", option=name)
-        return type(self)(**{**self.to_dict(), **overrides})  # type: ignore[arg-type]
+        return type(self)(**{**self.to_dict(), **overrides})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:

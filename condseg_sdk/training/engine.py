@@ -103,7 +103,9 @@ def _trainer(
         callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     if config.early_stopping_patience is not None and stage.number == 2:
         callbacks.append(
-            ResumableEarlyStopping(monitor, mode="max", patience=config.early_stopping_patience, check_on_train_epoch_end=True)
+            ResumableEarlyStopping(
+                monitor, mode="max", patience=config.early_stopping_patience, check_on_train_epoch_end=True
+            )
         )
     if progress:
         callbacks.append(TQDMProgressBar(10))

@@ -25,8 +25,9 @@ from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.options import check_flags, check_path
+from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.report import check_report_folder, write_report
-from condseg_sdk.training.base import Base, at_size, open_base
+from condseg_sdk.training.base import Base, open_base
 from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import barrier, is_rank_zero, rank_zero_info
 from condseg_sdk.training.engine import fit
@@ -89,8 +90,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train a network on your own images and masks: stage 2 of the paper, after stage 1 with `stage1_epochs`.
 
-    The dataset is checked before the first step. Settings that are None are chosen from data and machine; each choice is
-    printed with its reason and stored in `output_dir`/settings.json.
+    The dataset is checked before the first step. Settings that are None are chosen from data and machine; each choice
+    is printed with its reason and stored in `output_dir`/settings.json.
 
     Args:
         data: Folder, CSV or annotation file, list of pairs, or a `Dataset` from `open_dataset`, which has options for
@@ -101,7 +102,8 @@ def finetune(
             started. The result is the same as without the interruption.
         logger: Loggers of Lightning, such as `WandbLogger`, in addition to TensorBoard and the CSV files.
         progress: Whether to show progress bars.
-        report: Whether to evaluate the checkpoint on the validation split at the images' own sizes and write report.html.
+        report: Whether to evaluate the checkpoint on the validation split, at the images' own sizes, and to write
+            report.html.
         provenance: Plain JSON values for the checkpoint's config and model card: "license" (an identifier of the Hub,
             such as "cc-by-4.0"), "attribution", "date" and others; "data" is the name of the data and the number of
             images by default.
@@ -148,7 +150,7 @@ def finetune(
             run.begin(plan, data, checked, given or {})
         rank_zero_info("\n".join([str(checked), "", *plan.lines()]))
         if not run.is_finished:
-            preprocessing = replace(at_size(base.preprocessing, config.image_size), bits=config.bits)
+            preprocessing = _preprocessing(config, base)
             train, validation = (
                 CachedPairs(pairs, preprocessing, folder=run.path) for pairs in (data.train, data.validation)
             )
@@ -170,7 +172,9 @@ def finetune(
     )
 
 
-def _merge(config: FinetuneConfig | None, overrides: Mapping[str, object], data: DataSource | Dataset) -> FinetuneConfig:
+def _merge(
+    config: FinetuneConfig | None, overrides: Mapping[str, object], data: DataSource | Dataset
+) -> FinetuneConfig:
     """The settings with the overrides and, for a dataset that is divided already, with the share it was divided by."""
     for name in DATASET_OPTIONS:
         if name in overrides:
@@ -201,7 +205,9 @@ def _open_run(output_dir: str | os.PathLike[str], data: DataSource | Dataset, *,
     """The run's folder, after checks that it can be used. Nothing is written yet."""
     run = RunFolder(check_path("output_dir", output_dir))
     if not is_utf8(run.path.absolute()):
-        raise OptionError(f"output_dir={os.fspath(output_dir)!r} is not UTF-8, which TensorBoard needs: choose another one")
+        raise OptionError(
+            f"output_dir={os.fspath(output_dir)!r} is not UTF-8, which TensorBoard needs: choose another one"
+        )
     source = data.source if isinstance(data, Dataset) else data
     # The report's images would be images without masks when the data is read again.
     if isinstance(source, (str, os.PathLike)) and run.path.resolve().is_relative_to(Path(source).resolve()):
@@ -223,6 +229,7 @@ def _train(
 ) -> dict[str, float]:
     """Train the base's network in both stages; return the seconds that each of them took."""
     assert config.epochs is not None
+    assert config.image_size is not None
     recipe = _recipe(config, base, train)
     seconds = {}
 
@@ -233,7 +240,7 @@ def _train(
             train,
             validation,
             key=(config.seed, stage.number),
-            batch_size=config.batch_size,
+            batch_size=config.batch_size or 1,
             oversample=config.oversample or 0.0,
             num_workers=config.num_workers or 0,
         )
@@ -249,6 +256,12 @@ def _train(
         finish = (config.epochs - config.finish_epochs, (config.image_size, config.image_size))
     run_stage(SegmentationStage(base.network, recipe, finish=finish), config.epochs)
     return seconds
+
+
+def _preprocessing(config: FinetuneConfig, base: Base) -> Preprocessing:
+    """The preprocessing of the checkpoint: that of the base at another size."""
+    assert config.image_size is not None
+    return replace(base.preprocessing, size=(config.image_size, config.image_size), bits=config.bits)
 
 
 def _recipe(config: FinetuneConfig, base: Base, train: CachedPairs) -> Recipe:

@@ -55,8 +55,8 @@ class History(L.Callback):
         }
         if not math.isfinite(row["loss"]):
             raise TrainingError(
-                f"the loss of stage {self.stage} became {row['loss']} in epoch {trainer.current_epoch}: start a new run "
-                "with a lower learning_rate or precision='float32'"
+                f"the loss of stage {self.stage} became {row['loss']} in epoch {trainer.current_epoch}: start a new "
+                "run with a lower learning_rate or precision='float32'"
             )
         self.rows.append(row)
         if trainer.is_global_zero:

@@ -20,7 +20,7 @@ from condseg_sdk.training.base import Base
 from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import quiet_lightning
 
-__all__ = ["DatasetStats", "Machine", "TrainingPlan", "check_precision", "dataset_stats", "make_plan", "detect_machine"]
+__all__ = ["DatasetStats", "Machine", "TrainingPlan", "check_precision", "dataset_stats", "detect_machine", "make_plan"]
 
 SIZES = (64, 256)  # the paper trains at 256; smaller pictures gain nothing by being blown up
 EMA_SHARE = 0.1  # of a stage's steps: how far back the average of the weights reaches

@@ -108,7 +108,9 @@ class RunFolder:
             return FinetuneConfig.from_dict(self._begun()["settings"])
         except OptionError as error:  # damaged, or of a later version of this package
             path = self.path / SETTINGS
-            raise TrainingError(f"{path} is not the settings.json of a run ({error}); {self._remedy()}", path=path) from error
+            raise TrainingError(
+                f"{path} is not the settings.json of a run ({error}); {self._remedy()}", path=path
+            ) from error
 
     def check_data(self, dataset: Dataset, content: str) -> None:
         """Refuse to go on with other data.
