@@ -1,4 +1,4 @@
-"""Where a run starts: a network with its first weights, and the pixels it expects."""
+"""The start of a run: a network with initial weights, and the preprocessing that these expect."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ LITE_PIXELS = Preprocessing(DEFAULT_SIZE, scale=1.0, mean=(127.0,) * 3, std=(128
 
 @dataclass(frozen=True)
 class Base:
-    """A network to go on from.
+    """A network to start from.
 
     Attributes:
-        network: on the CPU, float32, eval mode.
-        preprocessing: what its weights expect; a run changes nothing of it but the size and the field of view.
-        name: of where the weights come from, for people.
-        is_checkpoint: whether all of the network is trained, and not its encoder alone.
-        data: what a checkpoint was trained on, in words.
-        attribution: whom a checkpoint's license says to name, and that license.
+        network: The network on the CPU, float32, in eval mode.
+        preprocessing: Preprocessing that the weights expect; a run changes only its size, field of view and bits.
+        name: Origin of the weights, for messages.
+        is_checkpoint: Whether the whole network is trained, and not only its encoder.
+        data: Data that a checkpoint was trained on, in words.
+        attribution: Whom to name according to a checkpoint's license, and that license.
     """
 
     network: ConDSeg
@@ -50,14 +50,15 @@ class Base:
 
 
 def open_base(config: FinetuneConfig) -> Base:
-    """Load what `config.base` and `config.network` name.
+    """Load the weights and the network that `config.base` and `config.network` name.
 
     Raises:
-        OptionError: the two do not go together.
-        ModelNotFoundError, CheckpointError: no such weights, or damaged ones.
+        OptionError: The weights do not fit the network.
+        ModelNotFoundError: The weights do not exist.
+        CheckpointError: The weights are damaged.
     """
     start = _open(config)
-    # The default base comes from endoscopy, whoever starts from it: only a base that is named decides.
+    # The default base was trained on endoscopy, for whatever images it is used: only a named base decides.
     default = start.preprocessing.field_of_view if config.base else "none"
     preprocessing = replace(start.preprocessing, field_of_view=config.field_of_view or default)
     return replace(start, preprocessing=preprocessing)
@@ -73,7 +74,7 @@ def _open(config: FinetuneConfig) -> Base:
         return _imagenet(base, arguments, config.seed)
     network, saved = load_checkpoint(resolve(base))
     if arguments is not None and network.arguments != _new(arguments, 0).arguments:
-        raise OptionError(f"base={base!r} is another network than network={config.network!r}: leave network out")
+        raise OptionError(f"base={base!r} is not the network={config.network!r}: leave network out")
     seen = str(saved.provenance.get("data", "not recorded"))
     names, license_ = saved.provenance.get("attribution"), saved.provenance.get("license")
     attribution = None if names is None else f"{names}{'' if license_ is None else f' ({license_})'}"
@@ -81,7 +82,7 @@ def _open(config: FinetuneConfig) -> Base:
 
 
 def _default(arguments: Mapping[str, Any] | None) -> str:
-    """The base of a network for which none is named."""
+    """The default base of a network."""
     if arguments is None or _new(arguments, 0).arguments == _new(NETWORKS[DEFAULT_NETWORK], 0).arguments:
         return DEFAULT_BASE
     return f"{IMAGENET}{arguments.get('encoder', 'resnet50')}"

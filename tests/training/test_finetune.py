@@ -395,7 +395,7 @@ def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None
         ({"base": "coco"}, ModelNotFoundError, "'coco'"),
         ({"base": "imagenet:vgg"}, OptionError, "imagenet:efficientnet_lite0"),
         ({"base": "imagenet:resnet50"}, OptionError, "does not fit a network with encoder efficientnet_lite0"),
-        ({"base": "condseg-lite-polyp"}, OptionError, "another network"),
+        ({"base": "condseg-lite-polyp"}, OptionError, "is not the network"),
         ({"network": {"depth": 3}}, OptionError, "depth"),
         ({"batch_size": 64}, DatasetError, "lower batch_size"),
         ({"provenance": "cc-by-4.0"}, OptionError, r"provenance='cc-by-4.0' must be a dictionary"),
