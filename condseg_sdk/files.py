@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OutputError
 
 __all__ = [
     "atomic_folder",
@@ -22,6 +23,9 @@ __all__ = [
     "make_folder",
     "relative_to",
     "remove_parts",
+    "write_bytes",
+    "write_csv",
+    "write_text",
 ]
 
 _parts: set[Path] = set()  # begun and not yet in their places
@@ -49,7 +53,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         The final path.
 
     Raises:
-        OptionError: The file cannot be written there (no such folder, no permission, disk full). Whatever
+        OutputError: The file cannot be written there (no such folder, no permission, disk full). Whatever
             else `write` raises passes through. In both cases the folder is left as it was.
 
     Example:
@@ -69,7 +73,7 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
         writes: For each final path what `atomic_write` calls to write it.
 
     Raises:
-        OptionError: A file cannot be written. Whatever else a function raises passes through. In both cases no file has
+        OutputError: A file cannot be written. Whatever else a function raises passes through. In both cases no file has
             changed.
 
     Example:
@@ -90,7 +94,49 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
                 part.replace(path)
         except OSError as error:
             remedy = "choose a folder that exists and can be written to"
-            raise OptionError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+            raise OutputError(f"{path} cannot be written ({error.strerror or error}); {remedy}", path=path) from error
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write bytes to a file atomically, as `atomic_write` does.
+
+    Example:
+        >>> import tempfile
+        >>> write_bytes(f"{tempfile.mkdtemp()}/a.bin", b"whole").read_bytes()
+        b'whole'
+    """
+    return atomic_write(path, lambda part: part.write_bytes(data))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write text as UTF-8 to a file atomically, as `atomic_write` does.
+
+    Characters that UTF-8 cannot hold, such as bytes of a file name in another encoding, are escaped.
+
+    Example:
+        >>> import tempfile
+        >>> write_text(f"{tempfile.mkdtemp()}/a.txt", "whole").read_text()
+        'whole'
+    """
+    return write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Path:
+    """Write a CSV file with a header atomically, as `atomic_write` does.
+
+    Example:
+        >>> import tempfile
+        >>> write_csv(f"{tempfile.mkdtemp()}/a.csv", ["name", "dice"], [{"name": "a", "dice": 0.5}]).read_text()
+        'name,dice\\na,0.5\\n'
+    """
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return atomic_write(path, write)
 
 
 @contextmanager
@@ -121,7 +167,7 @@ def atomic_folder(
         The final path.
 
     Raises:
-        OptionError: The folder holds other files, or it cannot be written. Whatever else `write` raises passes
+        OutputError: The folder holds other files, or it cannot be written. Whatever else `write` raises passes
             through. What stood there before still does.
 
     Example:
@@ -147,7 +193,9 @@ def atomic_folder(
                 before.rename(path)
             raise
     except OSError as error:
-        raise OptionError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}); choose another folder", path=path
+        ) from error
     finally:
         for leftover in (part, before):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -159,29 +207,31 @@ def check_replaceable(folder: Path, replaces: Collection[str]) -> None:
     """Refuse a place where `atomic_folder` would leave alone what stands there.
 
     Raises:
-        OptionError: a file stands there, or a folder with other files than those of `replaces`.
+        OutputError: a file stands there, or a folder with other files than those of `replaces`.
     """
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise OptionError(f"{folder} is a file; choose a folder")
+        raise OutputError(f"{folder} is a file; choose a folder", path=folder)
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in replaces)
     if others:
-        raise OptionError(f"{folder} holds other files, such as {others[0]}; choose a new or an empty folder")
+        raise OutputError(
+            f"{folder} holds other files, such as {others[0]}; choose a new or an empty folder", path=folder
+        )
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Make a folder and those above it, where they are not there yet.
 
     Raises:
-        OptionError: a file stands there, or the place cannot be written to.
+        OutputError: a file stands there, or the place cannot be written to.
     """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         remedy = "choose another folder, one that can be written to"
-        raise OptionError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}") from error
+        raise OutputError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}", path=path) from error
     return path
 
 
@@ -189,7 +239,7 @@ def is_utf8(path: str | os.PathLike[str]) -> bool:
     """Whether a path can be given to libraries that take names as UTF-8; on Linux a name may be any bytes.
 
     Example:
-        >>> is_utf8("caf\u00e9.png"), is_utf8(os.fsdecode(b"caf\xe9.png"))
+        >>> is_utf8("a.png"), is_utf8(os.fsdecode(bytes([0xE9])) + ".png")
         (True, False)
     """
     try:
@@ -203,7 +253,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     """Refuse a folder that could not be made or written to, and leave the disk as it is.
 
     Raises:
-        OptionError: a file stands there, or the place cannot be written to.
+        OutputError: a file stands there, or the place cannot be written to.
     """
     try:
         place = Path(path).absolute()
@@ -213,8 +263,8 @@ def check_folder(path: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         remedy = "choose another folder, one that can be written to"
-        raise OptionError(
-            f"{path} cannot be made a folder or written to ({error.strerror or error}); {remedy}"
+        raise OutputError(
+            f"{path} cannot be made a folder or written to ({error.strerror or error}); {remedy}", path=path
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The one reader of JSON in this project: whatever a file holds, it yields plain data or a one-line error.
+"""Reads and writes all JSON of this project: whatever a file holds, it yields plain data or a one-line error.
 
 What the data means is checked by the caller. Files are limited in bytes, depth and the size of their numbers, so that
 no value of a damaged file overflows or exhausts the stack somewhere else.
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from condseg_sdk.errors import CondsegError
+from condseg_sdk.files import write_text
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "parse_json", "read_json", "read_json_object"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "parse_json", "read_json", "read_json_object", "write_json"]
 
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
@@ -132,6 +133,29 @@ def parse_json(
     except (ValueError, MemoryError) as cause:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise error(f"{name} is not JSON ({str(cause) or 'it needs too much memory'}); {remedy}") from cause
     return values
+
+
+def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 1) -> Path:
+    """Write JSON to a file atomically: a reader never sees half of it.
+
+    Args:
+        path: Path of the file. An existing file is replaced; the folder must exist.
+        values: Dictionaries, lists, strings, booleans, None, and finite numbers.
+        indent: Number of spaces for each level.
+
+    Returns:
+        The path.
+
+    Raises:
+        OptionError: The file cannot be written.
+        ValueError: A number is not finite, which JSON cannot hold and `read_json` refuses.
+
+    Example:
+        >>> import tempfile
+        >>> write_json(f"{tempfile.mkdtemp()}/a.json", {"a": 1}).read_text()
+        '{\\n "a": 1\\n}\\n'
+    """
+    return write_text(path, json.dumps(values, indent=indent, allow_nan=False) + "\n")
 
 
 def _read_bytes(path: Path, limit: int) -> bytes:

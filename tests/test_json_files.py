@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from condseg_sdk.errors import CondsegError, DatasetError, OptionError
-from condseg_sdk.json_files import parse_json, read_json, read_json_object
+from condseg_sdk.json_files import parse_json, read_json, read_json_object, write_json
 
 DAMAGED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is not JSON"),
@@ -84,3 +84,15 @@ def test_an_object_is_an_object(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(DatasetError, match="holds no JSON object; export it again"):
         read_json_object(path, error=DatasetError, remedy="export it again")
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    values = {"name": "Läsion \udce9", "numbers": [1, 2.5, None, True]}
+    path = write_json(tmp_path / "a.json", values)
+    assert read_json(path, error=DatasetError, remedy="") == values
+
+
+def test_numbers_that_are_not_finite_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())

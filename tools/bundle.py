@@ -15,7 +15,7 @@ from pathlib import Path
 
 from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import sha256_of
-from condseg_sdk.files import atomic_write
+from condseg_sdk.json_files import write_json
 from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
 from condseg_sdk.weights.manifest import BUNDLED, manifest_path
 
@@ -50,8 +50,7 @@ def main() -> None:
     manifest = json.loads(manifest_path().read_text(encoding="utf-8"))
     others = [other for other in manifest["entries"] if other["name"] != options.name]
     manifest["entries"] = [entry.to_dict(), *others]
-    text = json.dumps(manifest, indent=2) + "\n"
-    atomic_write(manifest_path(), lambda part: part.write_text(text, encoding="utf-8"))
+    write_json(manifest_path(), manifest, indent=2)
     print(json.dumps(entry.to_dict(), indent=2))
 
 

@@ -84,7 +84,7 @@ def main() -> None:
     train: list[Sample] = []
     held_out: list[Sample] = []
     kvasir = open_dataset(
-        options.kvasir, train_list=options.kvasir / "split_train880.txt", validation=HELD_OUT_KVASIR, seed=0
+        options.kvasir, train_list=options.kvasir / "split_train880.txt", val_fraction=HELD_OUT_KVASIR, seed=0
     )
     for pairs, samples in ((kvasir.train, train), (kvasir.validation, held_out)):
         for pair in pairs:

@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 
 from condseg_sdk.benchmarking.measure import Row
-from condseg_sdk.errors import OptionError
-from condseg_sdk.files import atomic_write
+from condseg_sdk.errors import InstallationError, OptionError
+from condseg_sdk.files import write_bytes
 from condseg_sdk.provenance import seal_png
 
 COLORS = {"PyTorch": "#c8553d", "ONNX Runtime": "#2a6f97"}
@@ -24,7 +24,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise OptionError("the plot needs matplotlib: pip install 'condseg_sdk[train]'") from error
+        raise InstallationError("the plot needs matplotlib: pip install 'condseg_sdk[train]'") from error
 
 
 def plot(rows: Sequence[Row], path: Path, *, title: str) -> Path:
@@ -69,4 +69,4 @@ def plot(rows: Sequence[Row], path: Path, *, title: str) -> Path:
     figure.suptitle(title, fontsize=9)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
-    return atomic_write(path, lambda part: part.write_bytes(seal_png(file.getvalue())))
+    return write_bytes(path, seal_png(file.getvalue()))

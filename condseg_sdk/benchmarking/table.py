@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from itertools import groupby
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from condseg_sdk.benchmarking.measure import Row
 from condseg_sdk.errors import OptionError
-from condseg_sdk.files import atomic_write
+from condseg_sdk.files import write_csv, write_text
 
 COLUMNS = (
     "runtime", "form", "precision", "device", "p50 ms", "p95", "p99", "images/s", "speed", "memory MB", "load s",
@@ -19,16 +18,9 @@ COLUMNS = (
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> Path:
+def write_rows(rows: Sequence[Row], path: Path) -> Path:
     """One line a row, all digits; an empty cell is what could not be measured."""
-
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Row)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
-
-    return atomic_write(path, write)
+    return write_csv(path, [f.name for f in fields(Row)], [asdict(row) for row in rows])
 
 
 def markdown(rows: Sequence[Row], header: Sequence[str], *, command: str) -> str:
@@ -74,7 +66,7 @@ def include(path: Path, text: str) -> Path:
         raise OptionError(f"{path} must have the lines {BEGIN} and {END}, in this order")
     head, _, rest = before.partition(BEGIN)
     after = f"{head}{BEGIN}\n\n{text.strip()}\n\n{END}{rest.partition(END)[2]}"
-    return atomic_write(path, lambda part: part.write_text(after, encoding="utf-8"))
+    return write_text(path, after)
 
 
 def _line(texts: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ default arguments, and falls back to pickle. Here all tensors must fit, there mu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from condseg_sdk.checkpoints.tensors import WeightsDtype, load_weights, tensors_
 from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, HubSource, download_checkpoint
 from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.files import atomic_folder
-from condseg_sdk.json_files import read_json_object
+from condseg_sdk.json_files import read_json_object, write_json
 
 __all__ = ["PretrainedNetwork", "write_checkpoint"]
 
@@ -132,7 +131,8 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             The commit's URL with `push_to_hub=True`, otherwise None.
 
         Raises:
-            OptionError: the folder holds other files or cannot be written, or `config` is another network's.
+            OptionError: `config` is another network's.
+            OutputError: the folder holds other files or cannot be written.
             CheckpointError: `config` is a dictionary with wrong keys, or the weights are not finite.
         """
         if isinstance(config, dict):
@@ -190,7 +190,8 @@ def write_checkpoint(
         The folder's full path.
 
     Raises:
-        OptionError: the folder holds other files or cannot be written, or `config` is another network's.
+        OptionError: `config` is another network's.
+        OutputError: the folder holds other files or cannot be written.
         CheckpointError: weights that are not finite at this precision.
     """
     values = network.arguments
@@ -200,7 +201,7 @@ def write_checkpoint(
     weights = tensors_to_bytes(network, dtype)
 
     def write(part: Path) -> None:
-        (part / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(part / CONFIG_FILE, values, indent=2)
         (part / WEIGHTS_FILE).write_bytes(weights)
         (part / CARD_FILE).write_text(card, encoding="utf-8")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
 from condseg_sdk.errors import OptionError
-from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.files import make_folder, write_bytes
 from condseg_sdk.provenance import check_replaced, seal_text
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ def make_plan(options: argparse.Namespace) -> BenchmarkConfig:
 def save_outputs(options: argparse.Namespace, rows: list[Row], header: list[str], command: str) -> None:
     """Write what was asked for into `--out`."""
     from condseg_sdk.benchmarking.plot import plot
-    from condseg_sdk.benchmarking.table import markdown, write_csv
+    from condseg_sdk.benchmarking.table import markdown, write_rows
 
     if options.out is None:
         return
-    table = write_csv(rows, make_folder(options.out) / CSV)
+    table = write_rows(rows, make_folder(options.out) / CSV)
     text = seal_text(markdown(rows, header, command=command), tables=[table])
-    atomic_write(options.out / TABLE, lambda part: part.write_bytes(text))
+    write_bytes(options.out / TABLE, text)
     if options.plot:
         plot(rows, options.out / PLOT, title="; ".join(header[1:3]))

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         raise CondsegError(f"evaluate needs {error.name}: pip install 'condseg_sdk[train]'") from error
     from tqdm import tqdm
 
-    from condseg_sdk.files import atomic_write
+    from condseg_sdk.files import write_bytes
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.provenance import check_replaced, seal_text
 
@@ -93,8 +93,7 @@ def run(options: argparse.Namespace) -> int:
     with interrupts.raising():
         if options.out is not None:
             evaluation.save(options.out)
-            card = seal_text(evaluation_card(evaluation))
-            atomic_write(options.out / CARD, lambda part: part.write_bytes(card))
+            write_bytes(options.out / CARD, seal_text(evaluation_card(evaluation)))
         report = (
             write_evaluation_report(options.out, evaluation, predictor=predictor, overwrite=options.overwrite)
             if options.report

@@ -116,7 +116,7 @@ class _Work:
         try:
             make_folder(base.parent)
             files = {base.with_name(base.name + ENDINGS[kind]): seg.encode(kind) for kind in self.kinds}
-            atomic_write_all({path: partial(_write_bytes, data=data) for path, data in files.items()})
+            atomic_write_all({path: partial(Path.write_bytes, data=data) for path, data in files.items()})
         except CondsegError as error:
             if not self.skip:
                 raise
@@ -168,10 +168,6 @@ def run(options: argparse.Namespace) -> int:
             work.report(options.out, stopped=False)
         raise
     return work.report(options.out, stopped=stopped)
-
-
-def _write_bytes(path: Path, *, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _save_kinds(text: str) -> list[SaveKind]:

@@ -305,7 +305,7 @@ def _copies(facts: Sequence[PairStats]) -> list[Problem]:
         if other is not fact:
             line = f"{fact.pair.image} ({fact.part}) and {other.pair.image} ({other.part})"
             (within if other.part == fact.part else across).append(line)
-    remedy = "which makes scores too good; keep one, or give groups"
+    remedy = "which makes scores too good; keep one, or give group_by"
     return [
         *problems_of("error", "image", f"copied into another part, {remedy}", across),
         *problems_of("warning", "image", "copied within one part; keep one", within),
@@ -323,7 +323,7 @@ def _lookalikes(facts: Sequence[PairStats]) -> list[Problem]:
                 files.append(f"{b.pair.image} ({two}) and {a.pair.image} ({one})")
     message = (
         "much like one of another part (frames of a video, a picture saved again?), which makes scores too good; keep "
-        "them together by giving groups, or take them out"
+        "them together with group_by, or take them out"
     )
     return problems_of("warning", "image", message, files)
 

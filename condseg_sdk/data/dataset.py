@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,8 +34,8 @@ def open_dataset(
     masks: PathLike | None = None,
     train_list: PathLike | None = None,
     val_list: PathLike | None = None,
-    groups: str | None = None,
-    validation: float = 0.1,
+    group_by: str | None = None,
+    val_fraction: float | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Find the pairs of a training set and divide them.
@@ -51,10 +52,11 @@ def open_dataset(
         masks: A folder of masks or annotation files, or an annotation file, that stands apart from a folder of images.
         train_list: A text file with the names to train on, one a line.
         val_list: The same for the validation part.
-        groups: A CSV file's column, or a regular expression whose first bracket finds the group in an image's name
-            (`r"^(patient\\d+)_"`). No group is ever divided.
-        validation: Share of the training pairs to hold out, in (0, 1), where the data names no validation part.
-        seed: Of that draw.
+        group_by: Column of a CSV file, or a regular expression whose first group finds the pair's group (such as the
+            patient) in the image's name (`r"^(patient\\d+)_"`). A group is never divided.
+        val_fraction: Share of the training pairs to hold out for validation, in (0, 1), where the data names no
+            validation split; default: 0.2 of fewer than 200 pairs, otherwise 0.1.
+        seed: Seed of the random choice of these pairs.
 
     Returns:
         The pairs, divided. What looks wrong about them is in `problems`; `check_dataset` adds what is in the files.
@@ -64,14 +66,15 @@ def open_dataset(
         OptionError: An argument does not fit.
 
     Example:
-        >>> dataset = open_dataset("kvasir_seg", groups=r"^(patient\\d+)")  # doctest: +SKIP
+        >>> dataset = open_dataset("kvasir_seg", group_by=r"^(patient\\d+)")  # doctest: +SKIP
         >>> len(dataset.train), len(dataset.validation)  # doctest: +SKIP
         (900, 100)
     """
     given: dict[Split, PathLike | None] = {"train": train_list, "validation": val_list}
     lists = {part: Path(path) for part, path in given.items() if path is not None}
-    found = _with_parts(data, _read(data, masks, groups), lists)
-    return splits.divide(found, validation=validation, seed=seed)
+    found = _with_parts(data, _read(data, masks, group_by), lists)
+    source = Path(data) if isinstance(data, (str, os.PathLike)) else None
+    return replace(splits.divide(found, val_fraction=val_fraction, seed=seed), source=source)
 
 
 def find_part(data: DataSource, part: Split, *, masks: PathLike | None = None) -> list[Pair]:
@@ -125,7 +128,7 @@ def data_name(data: DataSource) -> str:
     return f"{len(data)} pairs"
 
 
-def _read(data: Any, masks: PathLike | None, groups: str | None) -> DiscoveredPairs:
+def _read(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
     """The layout's pairs, with their groups."""
     is_path = isinstance(data, (str, os.PathLike))
     # os.path, unlike pathlib, answers for any string.
@@ -140,8 +143,8 @@ def _read(data: Any, masks: PathLike | None, groups: str | None) -> DiscoveredPa
     elif os.path.isdir(data):  # noqa: PTH112
         found = read_folder(Path(data), None if masks is None else Path(masks))
     elif Path(data).suffix.lower() in (".csv", ".tsv"):
-        if groups in read_csv_columns(Path(data)):
-            return read_csv(Path(data), group_column=groups)
+        if group_by in read_csv_columns(Path(data)):
+            return read_csv(Path(data), group_column=group_by)
         found = read_csv(Path(data))
     elif Path(data).suffix.lower() == ".json":
         found = read_annotation_file(Path(data), folder=Path(data).parent)
@@ -149,7 +152,7 @@ def _read(data: Any, masks: PathLike | None, groups: str | None) -> DiscoveredPa
         raise DatasetError(f"{data} is neither a folder nor a .csv or .json file; give one of these")
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))
-    return found if groups is None else splits.with_groups(found, groups)
+    return found if group_by is None else splits.with_groups(found, group_by)
 
 
 def _with_parts(data: DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:

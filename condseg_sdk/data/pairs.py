@@ -169,6 +169,9 @@ class Dataset:
         layout: how the data was read, in words.
         problems: what was noticed while finding the pairs; `check_dataset` adds what is in the files.
         left_out: files and folders that the search left out, counted by kind, in words; "" for none.
+        source: Folder or file that the pairs were read from, None for pairs given in Python.
+        val_fraction: Share of the training pairs that was held out at random, None where the data names its validation
+            split.
     """
 
     train: list[Pair]
@@ -177,6 +180,15 @@ class Dataset:
     layout: str
     problems: tuple[Problem, ...] = ()
     left_out: str = ""
+    source: Path | None = None
+    val_fraction: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the data, without the folders above it."""
+        if self.source is None:
+            return f"{len(self.train) + len(self.validation) + len(self.test)} pairs"
+        return self.source.name or self.source.resolve().name
 
     @property
     def parts(self) -> dict[Split, list[Pair]]:

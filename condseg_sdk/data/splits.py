@@ -15,6 +15,9 @@ from condseg_sdk.errors import DatasetError, OptionError
 
 __all__ = ["by_lists", "by_names", "distinct_names", "divide", "hold_out", "select", "with_groups"]
 
+SMALL_SET = 200
+SMALL_SET_FRACTION, FRACTION = 0.2, 0.1  # a tenth of a small set would choose epoch and threshold by chance
+
 
 def hold_out(pairs: Sequence[Pair], fraction: float, *, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Split into (training, held out) at random; both keep the given order, neither is empty, no group is divided.
@@ -29,7 +32,7 @@ def hold_out(pairs: Sequence[Pair], fraction: float, *, seed: int) -> tuple[list
         OptionError: the fraction is not between 0 and 1.
     """
     if not 0 < fraction < 1:
-        raise OptionError(f"validation={fraction} must lie between 0 and 1")
+        raise OptionError(f"val_fraction={fraction} must lie between 0 and 1")
     if len(pairs) < 2:
         raise DatasetError(f"{pluralize(len(pairs), 'pair')}: at least one to train on and one to hold out are needed")
     count = min(max(round(len(pairs) * fraction), 1), len(pairs) - 1)
@@ -74,7 +77,7 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
         expression = re.compile(pattern)
     except re.error as error:
         raise OptionError(
-            f"groups={pattern!r} is no regular expression ({error}) and no column of a CSV file"
+            f"group_by={pattern!r} is no regular expression ({error}) and no column of a CSV file"
         ) from error
     misfits: list[str] = []
 
@@ -88,7 +91,7 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
     pairs = {part: [grouped(pair) for pair in items] for part, items in found.pairs.items()}
     if misfits:
         raise DatasetError(
-            f"groups={pattern!r} finds nothing in {pluralize(len(misfits), 'name')}, such as {misfits[0]!r}; correct it"
+            f"group_by={pattern!r} does not match {pluralize(len(misfits), 'name')}, such as {misfits[0]!r}; correct it"
         )
     return replace(found, pairs=pairs)
 
@@ -177,8 +180,13 @@ def _in_two_parts(chosen: Mapping[Split | None, Sequence[Pair]]) -> list[Problem
     return problems_of("error", "name", "in the lists of two parts; take it out of one", both)
 
 
-def divide(found: DiscoveredPairs, *, validation: float, seed: int) -> Dataset:
+def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> Dataset:
     """Make a data set of what a layout gave: where no validation part is named, it is held out from training.
+
+    Args:
+        val_fraction: Share of the training pairs to hold out; default: `SMALL_SET_FRACTION` of fewer than `SMALL_SET`
+            pairs, otherwise `FRACTION`.
+        seed: Seed of the random choice.
 
     Raises:
         DatasetError: nothing is left to train on, or too little to hold out.
@@ -204,10 +212,16 @@ def divide(found: DiscoveredPairs, *, validation: float, seed: int) -> Dataset:
                 f"{layout}: {pluralize(len(train), 'pair')}: at least one to train on and one to hold out are "
                 f"needed{why}"
             )
-        train, held_out = hold_out(train, validation, seed=seed)
+        if val_fraction is None:
+            val_fraction = SMALL_SET_FRACTION if len(train) < SMALL_SET else FRACTION
+        train, held_out = hold_out(train, val_fraction, seed=seed)
         grouped = " by group" if train[0].group is not None else ""
         layout += f"; {len(held_out)} of {len(train) + len(held_out)} training pairs held out at random{grouped}"
-    dataset = Dataset(train, held_out, pairs.get("test", []), layout, left_out=found.left_out)
+    else:
+        val_fraction = None
+    dataset = Dataset(
+        train, held_out, pairs.get("test", []), layout, left_out=found.left_out, val_fraction=val_fraction
+    )
     return replace(dataset, problems=(*problems, *_divided_groups(dataset)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from condseg_sdk.checkpoints.card import with_evaluation
 from condseg_sdk.evaluation.result import Evaluation
-from condseg_sdk.files import atomic_write
+from condseg_sdk.files import write_text
 
 __all__ = ["evaluation_card", "extend_card"]
 
@@ -43,7 +43,7 @@ def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) 
         OptionError: the file cannot be written.
     """
     text = with_evaluation(path.read_text(encoding="utf-8"), evaluation_card(evaluation, note=note))
-    atomic_write(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    write_text(path, text)
 
 
 def _options(evaluation: Evaluation) -> str:

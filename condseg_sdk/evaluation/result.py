@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.data import Pair
-from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.files import make_folder, write_csv
+from condseg_sdk.json_files import write_json
 from condseg_sdk.metrics.calibration import expected_calibration_error
 from condseg_sdk.metrics.error_detection import ErrorsFound
 from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
@@ -243,19 +242,13 @@ class Evaluation:
             OptionError: the folder cannot be written to.
         """
         folder = make_folder(folder)
-        rows = atomic_write(folder / FILES["images"], self._write_rows)
+        images = [image.row() for image in self.images]
+        # A missing value is an empty cell, as spreadsheets and pandas read it.
+        cells = [{key: "" if value != value else value for key, value in row.items()} for row in images]
+        rows = write_csv(folder / FILES["images"], list(images[0]), cells)
         values = seal_json({**self.to_dict(), "files": {rows.name: sha256_of(rows)}})
-        text = json.dumps(values, indent=1, allow_nan=False) + "\n"
-        atomic_write(folder / FILES["summary"], lambda part: part.write_text(text, encoding="utf-8"))
+        write_json(folder / FILES["summary"], values)
         return folder
-
-    def _write_rows(self, path: Path) -> None:
-        rows = [image.row() for image in self.images]
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            for row in rows:  # no value is an empty cell, as spreadsheets and pandas read it
-                writer.writerow({key: "" if value != value else value for key, value in row.items()})
 
     def table(self) -> list[tuple[str, str, str]]:
         """Rows for people: name, at 256x256, at the image's own size."""

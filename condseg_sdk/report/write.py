@@ -15,7 +15,7 @@ from condseg_sdk.errors import OptionError
 from condseg_sdk.evaluation.card_section import extend_card
 from condseg_sdk.evaluation.evaluate import evaluate
 from condseg_sdk.evaluation.result import Evaluation, ImageResult
-from condseg_sdk.files import atomic_folder, atomic_write, check_replaceable, make_folder
+from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, write_bytes
 from condseg_sdk.images.load import find_bits
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
@@ -59,7 +59,8 @@ def write_report(
         The path of report.html.
 
     Raises:
-        OptionError: the folder holds no finished run, or cannot be written to.
+        OptionError: the folder holds no finished run.
+        OutputError: the folder cannot be written to.
         DatasetError, ImageError: a pair cannot be read.
 
     Example:
@@ -113,7 +114,7 @@ def write_evaluation_report(
         The path of report.html.
 
     Raises:
-        OptionError: the folder cannot be written to.
+        OutputError: the folder cannot be written to.
         ImageError: an image cannot be read any more.
     """
     settings = {"model": evaluation.model, "data": evaluation.data, "threshold": f"{evaluation.threshold:g}"}
@@ -139,7 +140,7 @@ def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = Fal
         overwrite: Replace other PNG files in it, too, such as those of an older release or edited ones.
 
     Raises:
-        OptionError: There is such a file.
+        OutputError: There is such a file.
     """
     check_replaceable(Path(folder, PICTURES), _replaced(Path(folder, PICTURES), overwrite))
 
@@ -178,7 +179,7 @@ def _write(
 
     shown = folder / PICTURES
     atomic_folder(shown, write_pictures, replaces=_replaced(shown, overwrite))
-    return atomic_write(folder / REPORT, lambda part: part.write_bytes(seal_text(html)))
+    return write_bytes(folder / REPORT, seal_text(html))
 
 
 def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -27,6 +26,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import atomic_write, make_folder
+from condseg_sdk.json_files import write_json
 from condseg_sdk.training.config import FinetuneSettings
 from condseg_sdk.training.distributed import is_rank_zero, quiet_lightning
 from condseg_sdk.training.history import History
@@ -75,8 +75,7 @@ def fit(
                 )
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            done = json.dumps({"epochs": trainer.current_epoch, "steps": trainer.global_step})
-            atomic_write(folder / FINISHED, lambda path: path.write_text(done, encoding="utf-8"))
+            write_json(folder / FINISHED, {"epochs": trainer.current_epoch, "steps": trainer.global_step})
     kept = folder / (LAST if stage.number == 1 else BEST)
     stage.cpu().load_state_dict(_read_weights(kept, stage))
 

@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 __all__ = ["FinetuneResult", "check", "finetune"]
 
 PathLike = str | os.PathLike[str]
-SMALL_SET, SMALL_SHARE, SHARE = 200, 0.2, 0.1
 MAX_FOREGROUND_WEIGHT = 10.0
 
 
@@ -98,11 +97,8 @@ def check(
     Raises:
         DatasetError: there is nothing to check. What else is wrong is in the report.
     """
-    options: dict[str, Any] = {"masks": masks, "train_list": train_list, "val_list": val_list, "groups": groups}
-    dataset = open_dataset(data, **options, validation=SHARE if validation is None else validation, seed=seed)
-    if validation is None and len(dataset.train) + len(dataset.validation) < SMALL_SET:
-        # A tenth of a small set would choose by chance. Parts that the data names stay as they are.
-        dataset = open_dataset(data, **options, validation=SMALL_SHARE, seed=seed)
+    options: dict[str, Any] = {"masks": masks, "train_list": train_list, "val_list": val_list}
+    dataset = open_dataset(data, **options, group_by=groups, val_fraction=validation, seed=seed)
     return dataset, check_dataset(dataset, bits=bits)
 
 

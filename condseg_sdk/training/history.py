@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 
 from condseg_sdk.errors import OptionError
-from condseg_sdk.files import atomic_write
+from condseg_sdk.files import write_csv
 
 __all__ = ["HISTORY_FILE", "History", "read_history"]
 
@@ -60,7 +60,7 @@ class History(L.Callback):
             )
         self.rows.append(row)
         if trainer.is_global_zero:
-            atomic_write(self.file, self._write)
+            write_csv(self.file, COLUMNS, self.rows)
             logger.info(
                 "stage %d, epoch %d of %s: loss %.4f, validation loss %.4f, IoU %.4f, %.0f s",
                 self.stage,
@@ -69,12 +69,6 @@ class History(L.Callback):
                 *figures.values(),
                 row["seconds"],
             )
-
-    def _write(self, path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -20,9 +20,9 @@ from condseg_sdk.data import Dataset, DatasetReport
 from condseg_sdk.data.pairs import SPLITS
 from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import OptionError
-from condseg_sdk.files import atomic_write, make_folder
-from condseg_sdk.json_files import read_json_object
-from condseg_sdk.provenance import is_ours
+from condseg_sdk.files import make_folder, write_text
+from condseg_sdk.json_files import read_json_object, write_json
+from condseg_sdk.provenance import is_ours, seal_json
 from condseg_sdk.training.config import FinetuneSettings
 from condseg_sdk.training.plan import TrainingPlan
 from condseg_sdk.weights.hub import local_path
@@ -176,8 +176,8 @@ class RunFolder:
             "provenance": provenance,
         }
         # First, so that what follows is known as a run's.
-        self._write(SETTINGS, {**values, DIGEST: _digest(values)})
-        atomic_write(self.path / "check.txt", lambda path: path.write_text(f"{report}\n", "utf-8", "backslashreplace"))
+        write_json(self.path / SETTINGS, {**values, DIGEST: _digest(values)})
+        write_text(self.path / "check.txt", f"{report}\n")
 
     def provenance(self) -> dict[str, Any]:
         """What the call that began the run said of it."""
@@ -197,7 +197,7 @@ class RunFolder:
         history = [
             {name: value if math.isfinite(value) else None for name, value in row.items()} for row in result["history"]
         ]
-        self._write(RESULT, {**result, "history": history})
+        write_json(self.path / RESULT, seal_json({**result, "history": history}))
 
     def result(self) -> dict[str, Any]:
         """What `finish` wrote."""
@@ -228,10 +228,6 @@ class RunFolder:
         trained = self.checkpoint if self.checkpoint.exists() else None
         saved = f"the trained network is safe in {trained}; to train again " if trained else ""
         return f"{saved}choose another output_dir"
-
-    def _write(self, name: str, values: dict[str, Any]) -> None:
-        text = json.dumps(values, indent=1) + "\n"
-        atomic_write(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _digest(values: dict[str, Any]) -> str:

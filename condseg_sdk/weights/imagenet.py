@@ -78,7 +78,8 @@ def load_imagenet_encoder(
         The preprocessing that these weights expect. Its size is the one of their training; the encoder takes others.
 
     Raises:
-        ModelNotFoundError: The package is not installed, or the Hub cannot be reached.
+        ModelNotFoundError: The package is not installed.
+        HubError: The Hub cannot be reached.
         CheckpointError: The file does not have its SHA-256, or tensors are missing, unknown or misshapen.
         OptionError: `name` belongs to another encoder.
 

@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 
 from condseg_sdk.checkpoints.manifest_entry import Kind, ManifestEntry
-from condseg_sdk.errors import CheckpointError, ModelNotFoundError, check_choice
+from condseg_sdk.errors import CheckpointError, ModelNotFoundError
 from condseg_sdk.json_files import read_json_object
+from condseg_sdk.options import check_choice
 
 __all__ = [
     "BUNDLED",

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from condseg_sdk.errors import CheckpointError, check_choice
+from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
+from condseg_sdk.options import check_choice
 from condseg_sdk.weights.rename import rename_tensors
 
 __all__ = ["UpstreamNetwork", "convert_state_dict"]

@@ -194,7 +194,7 @@ def test_every_gpu_row_is_listed_without_a_gpu(checkpoint: Path, exported: Path)
 
 
 def test_csv_markdown_and_plot(rows: list[Row], tmp_path: Path) -> None:
-    with table.write_csv(rows, tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+    with table.write_rows(rows, tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     assert len(read) == len(rows)
     assert float(read[0]["p50_ms"]) == rows[0].p50_ms

@@ -58,7 +58,7 @@ def test_the_table(folder: Path) -> None:
     save(folder / "masks" / "n20.png", region((50, 75)))
     (folder / "train.txt").unlink()
     (folder / "val.txt").unlink()
-    lines = str(check_dataset(open_dataset(folder, groups=r"n(\d)"))).splitlines()
+    lines = str(check_dataset(open_dataset(folder, group_by=r"n(\d)"))).splitlines()
     assert lines[0].startswith("folders images/ with masks in masks/; ")
     assert lines[2].split() == ["part", "pairs", "groups", "empty", "masks", "median", "foreground"]
     assert [line.split()[0] for line in lines[3:6]] == ["train", "validation", "test"]
@@ -240,8 +240,8 @@ def test_images_of_one_color(folder: Path) -> None:
 def test_few_pairs(tmp_path: Path) -> None:
     make_set(tmp_path, NAMES[:8])
     few, fewer = check(tmp_path).warnings
-    assert few.message == "only 7 pairs to train on; 20 or more are wanted"
-    assert fewer.message.startswith("only 1 pair to validate on")
+    assert few.message == "only 6 pairs to train on; 20 or more are wanted"
+    assert fewer.message.startswith("only 2 pairs to validate on")
 
 
 # Leaks
@@ -251,7 +251,7 @@ def test_copies_across_parts_are_an_error_and_within_one_a_warning(folder: Path)
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n25.png")
     line = only(check(folder))
     assert line == (
-        "error: 1 image copied into another part, which makes scores too good; keep one, or give groups: "
+        "error: 1 image copied into another part, which makes scores too good; keep one, or give group_by: "
         f"{folder / 'images/n25.png'} (validation) and {folder / 'images/n00.png'} (train)"
     )
     make_set(folder, ["n25"])
@@ -284,7 +284,7 @@ def test_a_picture_saved_again_is_found_in_the_other_part(folder: Path, change: 
     save(folder / "masks" / "n25.png", region((other.height, other.width)))
     line = only(check(folder))
     assert line.startswith("warning: 1 image much like one of another part")
-    assert "giving groups" in line
+    assert "with group_by" in line
     assert line.endswith(f"{path} (validation) and {folder / 'images/n00.png'} (train)")
 
 
@@ -308,10 +308,10 @@ def test_different_pictures_of_one_kind_are_not_confused() -> None:
 
 def test_the_content_of_a_set_is_that_of_its_pixels(tmp_path: Path) -> None:
     pairs = [add_pair(tmp_path / f"{name}.png", tmp_path / f"{name}_m.png") for name in NAMES]
-    before = check_dataset(open_dataset(pairs, validation=0.2)).content
-    assert check_dataset(open_dataset(pairs, validation=0.2)).content == before
+    before = check_dataset(open_dataset(pairs, val_fraction=0.2)).content
+    assert check_dataset(open_dataset(pairs, val_fraction=0.2)).content == before
     save(pairs[0][1], ~region())
-    assert check_dataset(open_dataset(pairs, validation=0.2)).content != before
+    assert check_dataset(open_dataset(pairs, val_fraction=0.2)).content != before
 
 
 def test_many_fingerprints_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,16 +330,16 @@ def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None
     for name in NAMES:
         deep = picture(name)[..., 0].astype(np.uint16) * 257
         pairs.append((save(tmp_path / f"{name}.png", deep), save(tmp_path / f"{name}_m.png", region())))
-    assert check_dataset(open_dataset(pairs, validation=0.2)).problems == ()
+    assert check_dataset(open_dataset(pairs, val_fraction=0.2)).problems == ()
     for image, _ in pairs:
         save(image, np.asarray(Image.open(image)) // 16)  # twelve bits in sixteen
-    (problem,) = check_dataset(open_dataset(pairs, validation=0.2)).problems
+    (problem,) = check_dataset(open_dataset(pairs, val_fraction=0.2)).problems
     assert problem.severity == "warning"
     assert "16-bit values up to 4095 were read as 12 bits" in problem.message
-    assert check_dataset(open_dataset(pairs, validation=0.2)).bits == 12
-    assert check_dataset(open_dataset(pairs, validation=0.2), bits=12).problems == ()
+    assert check_dataset(open_dataset(pairs, val_fraction=0.2)).bits == 12
+    assert check_dataset(open_dataset(pairs, val_fraction=0.2), bits=12).problems == ()
     save(pairs[0][0], picture(NAMES[0])[..., 0].astype(np.uint16) * 257)  # one image of 16 bits among the others
-    (problem,) = check_dataset(open_dataset(pairs, validation=0.2)).problems
+    (problem,) = check_dataset(open_dataset(pairs, val_fraction=0.2)).problems
     assert "almost black" in problem.message
     assert len(problem.files) == len(NAMES) - 1
 
@@ -361,7 +361,7 @@ def test_twelve_bits_are_found_in_gray_and_color_files(channels: int, suffix: st
         path = tmp_path / f"{name}{suffix}"
         assert cv2.imwrite(str(path), deep if channels == 3 else deep[..., 0])
         pairs.append((path, save(tmp_path / f"{name}_m.png", region())))
-    report = check_dataset(open_dataset(pairs, validation=0.2))
+    report = check_dataset(open_dataset(pairs, val_fraction=0.2))
     assert report.bits == 12
     assert ["read as 12 bits" in problem.message for problem in report.problems] == [True]
     depth = find_bits(path for path, _ in pairs)

@@ -94,7 +94,7 @@ def test_one_name_in_two_parts_is_two_images(tmp_path: Path) -> None:
 def test_a_missing_validation_part_is_held_out_from_training_and_never_from_test(tmp_path: Path) -> None:
     make_set(tmp_path / "train", [f"t{i}" for i in range(20)])
     make_set(tmp_path / "test", ["x", "y"])
-    dataset = open_dataset(tmp_path, validation=0.25)
+    dataset = open_dataset(tmp_path, val_fraction=0.25)
     assert (len(dataset.train), len(dataset.validation)) == (15, 5)
     assert names(dataset.test) == ["x", "y"]
     assert "5 of 20 training pairs held out" in dataset.layout
@@ -104,7 +104,7 @@ def test_patients_folders_become_part_of_the_name(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         make_set(tmp_path, ["1", "2"], f"images/{patient}", f"masks/{patient}")
     assert names(find_pairs(tmp_path)) == ["p1/1", "p1/2", "p2/1", "p2/2"]
-    dataset = open_dataset(tmp_path, groups=r"^(p\d)/", validation=0.5)
+    dataset = open_dataset(tmp_path, group_by=r"^(p\d)/", val_fraction=0.5)
     assert {p.group for p in dataset.train} | {p.group for p in dataset.validation} == {"p1", "p2"}
     assert len(dataset.train) == len(dataset.validation) == 2
 
@@ -419,12 +419,12 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
     make_set(tmp_path, "ab")
     with pytest.raises(OptionError, match="goes with a folder of images"):
         open_dataset(tmp_path / "set.csv", masks=tmp_path)
-    with pytest.raises(OptionError, match=r"validation=1\.5 must lie between 0 and 1"):
-        open_dataset(tmp_path, validation=1.5)
-    with pytest.raises(OptionError, match=r"groups='\(' is no regular expression"):
-        open_dataset(tmp_path, groups="(")
-    with pytest.raises(DatasetError, match=r"finds nothing in 2 names, such as 'a'"):
-        open_dataset(tmp_path, groups=r"p\d")
+    with pytest.raises(OptionError, match=r"val_fraction=1\.5 must lie between 0 and 1"):
+        open_dataset(tmp_path, val_fraction=1.5)
+    with pytest.raises(OptionError, match=r"group_by='\(' is no regular expression"):
+        open_dataset(tmp_path, group_by="(")
+    with pytest.raises(DatasetError, match=r"does not match 2 names, such as 'a'"):
+        open_dataset(tmp_path, group_by=r"p\d")
     with pytest.raises(OptionError, match="data is int"):
         open_dataset(7)  # type: ignore[arg-type]
 
@@ -681,9 +681,9 @@ def test_any_column_may_be_the_group(tmp_path: Path) -> None:
         add_pair(tmp_path / f"{i}.png", tmp_path / f"{i}_m.png")
         rows.append([f"{i}.png", f"{i}_m.png", "north" if i < 3 else "south"])
     path = write_csv(tmp_path / "set.csv", rows)
-    dataset = open_dataset(path, groups="hospital")
+    dataset = open_dataset(path, group_by="hospital")
     assert {len({p.group for p in part}) for part in (dataset.train, dataset.validation)} == {1}
-    assert {p.group for p in open_dataset(path, groups=r"\d").train} <= {*"012345"}
+    assert {p.group for p in open_dataset(path, group_by=r"\d").train} <= {*"012345"}
 
 
 @pytest.mark.parametrize(

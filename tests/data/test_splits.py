@@ -70,7 +70,7 @@ def test_too_few_pairs_and_groups_are_refused() -> None:
 def test_a_pattern_groups_by_its_bracket_or_by_all_of_it(tmp_path: Path) -> None:
     make_set(tmp_path, ["p1_a", "p1_b", "p2_a", "p3_a"])
     for pattern in (r"^(p\d)_", r"p\d", r"^(p\d)_([ab])"):
-        dataset = open_dataset(tmp_path, groups=pattern)
+        dataset = open_dataset(tmp_path, group_by=pattern)
         assert {p.name: p.group for part in dataset.parts.values() for p in part} == {
             "p1_a": "p1",
             "p1_b": "p1",
@@ -83,7 +83,7 @@ def test_a_pattern_groups_by_its_bracket_or_by_all_of_it(tmp_path: Path) -> None
 def test_a_group_divided_by_the_data_itself_is_an_error(tmp_path: Path) -> None:
     make_set(tmp_path / "train", ["p1_a", "p2_a"])
     make_set(tmp_path / "val", ["p1_b", "p3_a"])
-    (problem,) = open_dataset(tmp_path, groups=r"^p\d").problems
+    (problem,) = open_dataset(tmp_path, group_by=r"^p\d").problems
     assert problem.severity == "error"
     assert problem.line().startswith("1 group divided between parts")
     assert problem.files == ("p1 (train, validation)",)
