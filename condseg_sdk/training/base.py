@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from condseg_sdk.errors import OptionError
-from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.models import NETWORKS, ConDSeg, network_arguments
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.weights.checkpoint import load_checkpoint
@@ -92,8 +92,7 @@ def _imagenet(base: str, arguments: Mapping[str, Any] | None, seed: int) -> Base
     encoders = {entry.name: entry.network for entry in list_models("encoder")}
     if base not in encoders:
         raise OptionError(f"base={base!r}: choose one of {', '.join(encoders)}")
-    networks = {str(options["encoder"]): options for options in NETWORKS.values()}
-    network = _new(arguments or networks[encoders[base]], seed)
+    network = _new(arguments or network_arguments(encoders[base]), seed)
     if network.arguments["encoder"] != encoders[base]:
         raise OptionError(f"base={base!r} does not fit a network with encoder {network.arguments['encoder']}")
     pixels = replace(load_imagenet_encoder(network.encoder, name=base), size=DEFAULT_SIZE)

@@ -16,6 +16,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from condseg_sdk.data import DatasetReport
 from condseg_sdk.data.cache import MEMORY_LIMIT
 from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.models.encoders import ENCODERS
 from condseg_sdk.training.base import Base
 from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import quiet_lightning
@@ -27,8 +28,6 @@ EMA_SHARE = 0.1  # of a stage's steps: how far back the average of the weights r
 EMA_BOUNDS = (0.5, 0.9995)
 STEPS = {"cpu": 1000, "gpu": 4000}
 EPOCHS = (10, 100)
-RATES = {"efficientnet_lite0": (1e-3, 2e-4)}  # measured on condseg-lite; the others as in the paper
-PAPER_RATES = (1e-4, 1e-5)
 FEW_FOREGROUND = 0.5
 
 
@@ -130,6 +129,7 @@ def make_plan(config: FinetuneConfig, base: Base, facts: DatasetStats, machine: 
         OptionError: the devices cannot share a batch.
     """
     arguments = base.network.arguments
+    encoder = ENCODERS[arguments["encoder"]]
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
@@ -145,7 +145,7 @@ def make_plan(config: FinetuneConfig, base: Base, facts: DatasetStats, machine: 
     # The default base was not chosen for its size: small pictures stay small.
     size, reason = _image_size(base, facts, keep=base.is_checkpoint and config.base is not None)
     image_size = choose("image_size", size, reason)
-    batch, reason = _batch_size(facts, machine, light="lite" in arguments["encoder"])
+    batch, reason = _batch_size(facts, machine, light=encoder.is_light)
     batch_size = choose("batch_size", batch, reason)
     if machine.devices > facts.train:
         raise OptionError(
@@ -165,10 +165,9 @@ def make_plan(config: FinetuneConfig, base: Base, facts: DatasetStats, machine: 
     epochs = choose("epochs", epochs, f"{steps} steps an epoch on {machine.kind}: {epochs * steps} steps in all")
     reason = "the encoder is frozen" if config.freeze_encoder else "left out: no gain measured (docs/training.md)"
     choose("stage1_epochs", 0, reason)
-    rates = RATES.get(arguments["encoder"], PAPER_RATES)
-    source = "measured on condseg-lite" if arguments["encoder"] in RATES else "the paper's"
-    choose("learning_rate", rates[0], source)
-    choose("encoder_learning_rate", rates[1], source)
+    rates = encoder.learning_rates
+    choose("learning_rate", rates.decoder, rates.source)
+    choose("encoder_learning_rate", rates.encoder, rates.source)
     decay = min(max(1 - 1 / max(EMA_SHARE * epochs * steps, 1), EMA_BOUNDS[0]), EMA_BOUNDS[1])
     choose("ema_decay", round(decay, 4), f"an average over {EMA_SHARE:.0%} of stage 2's steps")
     few = facts.shown < FEW_FOREGROUND
