@@ -14,14 +14,16 @@ from typing import Any, TypeAlias
 
 from condseg_sdk.data import splits
 from condseg_sdk.data.annotations import read_annotation_file
-from condseg_sdk.data.formats.folders import read_folder
-from condseg_sdk.data.formats.tables import read_csv, read_csv_columns, read_pairs
+from condseg_sdk.data.folders import read_folder
+from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
 from condseg_sdk.data.names import part_of
 from condseg_sdk.data.pairs import Dataset, DiscoveredPairs, Pair, Split
+from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_part", "open_dataset"]
 
+TABLE_SUFFIXES = (".csv", ".tsv")
 logger = logging.getLogger("condseg_sdk")
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -47,7 +49,7 @@ def open_dataset(
               below them, or with lists train.txt, val.txt, test.txt beside them; masks beside their images with
               a word in their names (`1_mask.png`, `train_1_anno.bmp`); annotation files with their images;
             - a CSV file with the columns image, mask and, if wanted, group and split;
-            - an annotation file: COCO (polygons or run lengths), LabelMe or VIA;
+            - an annotation file: COCO (polygons or run lengths), LabelMe, VIA, or data.yaml of YOLO segmentation;
             - in Python, a list of (image, mask) paths or of `Pair` objects.
         masks: A folder of masks or annotation files, or an annotation file, that stands apart from a folder of images.
         train_list: A text file with the names to train on, one a line.
@@ -142,14 +144,15 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
         found = read_pairs(data)
     elif os.path.isdir(data):  # noqa: PTH112
         found = read_folder(Path(data), None if masks is None else Path(masks))
-    elif Path(data).suffix.lower() in (".csv", ".tsv"):
+    elif Path(data).suffix.lower() in TABLE_SUFFIXES:
         if group_by in read_csv_columns(Path(data)):
             return read_csv(Path(data), group_column=group_by)
         found = read_csv(Path(data))
-    elif Path(data).suffix.lower() == ".json":
+    elif Path(data).suffix.lower() in ANNOTATION_SUFFIXES:
         found = read_annotation_file(Path(data), folder=Path(data).parent)
     elif os.path.isfile(data):  # noqa: PTH113
-        raise DatasetError(f"{data} is neither a folder nor a .csv or .json file; give one of these")
+        known = ", ".join((*TABLE_SUFFIXES, *ANNOTATION_SUFFIXES))
+        raise DatasetError(f"{data} is neither a folder nor a file named {known}; give one of these")
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))
     return found if group_by is None else splits.with_groups(found, group_by)
