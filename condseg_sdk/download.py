@@ -17,7 +17,7 @@ from pathlib import Path
 from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from condseg_sdk.checksums import SHA256, check_sha256, sha256_of
-from condseg_sdk.errors import CheckpointError, CondsegError, ModelNotFoundError, OptionError
+from condseg_sdk.errors import CheckpointError, CondsegError, HubError, ModelNotFoundError, OutputError
 from condseg_sdk.files import write_text
 
 __all__ = [
@@ -69,10 +69,13 @@ class HubSource:
     def __post_init__(self) -> None:
         if not REPOSITORY.fullmatch(self.repo_id):
             raise ModelNotFoundError(
-                f"{self.repo_id} is no folder here and no 'org/name' on the Hub: check the spelling"
+                f"{self.repo_id} is no folder here and no 'org/name' on the Hub: check the spelling",
+                repo_id=self.repo_id,
             )
         if self.revision is not None and not is_plain_path(self.revision):
-            raise ModelNotFoundError(f"{self.repo_id} can have no revision {self.revision!r}: check the spelling")
+            raise ModelNotFoundError(
+                f"{self.repo_id} can have no revision {self.revision!r}: check the spelling", repo_id=self.repo_id
+            )
 
     def __str__(self) -> str:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
@@ -99,7 +102,7 @@ class HubSource:
         repository = snapshot.parents[1]
         # Somebody may keep the cache, or a repository in it, on another disk; a single file has no reason to.
         if not any(path.resolve().is_relative_to(home.resolve()) for home in (repository, repository.parent)):
-            raise CheckpointError(f"{path} leads out of the cache: delete {repository} and fetch it again")
+            raise CheckpointError(f"{path} leads out of the cache: delete {repository} and fetch it again", path=path)
         return path, snapshot.name
 
 
@@ -115,8 +118,8 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
         The weights' path in the cache; config.json stands in the same folder.
 
     Raises:
-        ModelNotFoundError: the repository or revision does not exist, is closed to this user, or is neither in the
-            cache nor within reach.
+        ModelNotFoundError: the repository or revision does not exist, or is private.
+        HubError: the Hub refuses, or cannot be reached, and the file is not in the cache.
         CheckpointError: it has not both files, or the weights are not those the Hub names.
     """
     config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
@@ -146,11 +149,13 @@ def download_file(
         The file's path in the cache.
 
     Raises:
-        ModelNotFoundError, CheckpointError: as `download_checkpoint`.
+        ModelNotFoundError, HubError, CheckpointError: as `download_checkpoint`.
     """
     asked = asked or source
     if not is_plain_path(filename):
-        raise ModelNotFoundError(f"{source} can have no file {filename!r}: give a plain path inside the repository")
+        raise ModelNotFoundError(
+            f"{source} can have no file {filename!r}: give a plain path inside the repository", repo_id=source.repo_id
+        )
     with translate_hub_errors(asked, *also, filename):
         path, commit = source.fetch(filename)
         expected = sha256 or _known_sha256(path, filename)
@@ -170,7 +175,8 @@ def download_file(
     elif asked.revision != commit:
         raise CheckpointError(
             f"the Hub knows no sha256 of {filename} in {source.repo_id}: "
-            f"pin the commit, revision={commit!r}, to trust it"
+            f"pin the commit, revision={commit!r}, to trust it",
+            repo_id=source.repo_id,
         )
     return path
 
@@ -228,7 +234,7 @@ def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | No
     etag = get_hf_file_metadata(url, token=source.token).etag or ""
     if not SHA256.fullmatch(etag):
         return None
-    with suppress(OptionError):  # the cache may be read-only
+    with suppress(OutputError):  # the cache may be read-only
         write_text(_note(path), etag)
     return etag
 
@@ -242,7 +248,7 @@ def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
         filenames: of the files that are needed.
 
     Raises:
-        ModelNotFoundError, CheckpointError: see `download_checkpoint`.
+        ModelNotFoundError, HubError, CheckpointError: see `download_checkpoint`.
     """
     try:
         yield
@@ -256,34 +262,47 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
     """The first line of the table that fits; what is more special stands before what is more general."""
     at = f" --revision {source.revision}" if source.revision else ""
     fetch = f"hf download {source.repo_id} {' '.join(filenames)}{at}"
-    table: list[tuple[type[Exception], str]] = [
-        (errors.GatedRepoError, f"{source} is gated: accept its terms on its page on the Hub, then `hf auth login`"),
+    table: list[tuple[type[Exception], type[CondsegError], str]] = [
+        (
+            errors.GatedRepoError,
+            HubError,
+            f"{source} is gated: accept its terms on its page on the Hub, then `hf auth login`",
+        ),
         (
             errors.RepositoryNotFoundError,
+            ModelNotFoundError,
             f"{source} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token=",
         ),
-        (errors.DisabledRepoError, f"{source} has been disabled on the Hub: choose another model"),
+        (errors.DisabledRepoError, HubError, f"{source} has been disabled on the Hub: choose another model"),
         (
             errors.RevisionNotFoundError,
+            ModelNotFoundError,
             f"{source.repo_id} has no revision {source.revision!r}: check the branch, tag or commit",
         ),
-        (errors.HFValidationError, f"{source} is no valid name on the Hub: it must be 'org/name'"),
+        (
+            errors.HFValidationError,
+            ModelNotFoundError,
+            f"{source} is no valid name on the Hub: it must be 'org/name'",
+        ),
     ]
-    for kind, message in table:
+    for kind, ours, message in table:
         if isinstance(error, kind):
-            return ModelNotFoundError(message)
+            return ours(message, repo_id=source.repo_id)
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return CheckpointError(f"{source} lacks {' or '.join(filenames)}: it cannot be loaded without")
+        return CheckpointError(
+            f"{source} lacks {' or '.join(filenames)}: it cannot be loaded without", repo_id=source.repo_id
+        )
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause, known = error.__cause__, _remedy(error.__cause__)
         remedy = (
             f"{known}, then run `{fetch}`" if known else f"check the path, or where there is a network, run `{fetch}`"
         )
-        return ModelNotFoundError(
-            f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(cause)}; {remedy}"
+        return HubError(
+            f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(cause)}; {remedy}",
+            repo_id=source.repo_id,
         )
     remedy = f"{_remedy(error) or 'try again later'}, or run `{fetch}`"
-    return ModelNotFoundError(f"{source} could not be fetched{_reason(error)}; {remedy}")
+    return HubError(f"{source} could not be fetched{_reason(error)}; {remedy}", repo_id=source.repo_id)
 
 
 def _remedy(error: BaseException | None) -> str | None:

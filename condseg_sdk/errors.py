@@ -1,13 +1,14 @@
-"""The errors a user of condseg_sdk can meet: each says in one line what was wrong and what to do about it.
+"""The errors of condseg_sdk. Each says in one line what was wrong, with what, and what to do about it.
 
-Nothing else is meant to reach a user: what Pillow, OpenCV, ONNX Runtime or safetensors raise is caught where
-it happens and kept as the `__cause__` of one of these.
+No other exception is meant to reach a user: what Pillow, OpenCV, ONNX Runtime or safetensors raise is caught where it
+happens and kept as the `__cause__` of one of these.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Any, get_args
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
@@ -15,104 +16,99 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "ExportError",
+    "HubError",
     "ImageError",
     "InstallationError",
     "ModelNotFoundError",
     "OptionError",
-    "check_choice",
-    "check_seed",
+    "OutputError",
+    "TrainingError",
 ]
 
-LONGEST_LINE = 2000
-NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # control characters, which a terminal would obey
-GREATEST_SEED = 2**32 - 1
-"""What NumPy, PyTorch and Lightning all take."""
+MAX_LENGTH = 2000
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 
 
 class CondsegError(Exception):
-    """The base of every error condseg_sdk raises on purpose.
+    """The base class of all errors that condseg_sdk raises on purpose.
 
     Args:
-        message: What was wrong, by name, and the remedy. `str(error)` is always a single line,
-            without control characters and of at most some 2,000 characters.
+        message: What was wrong, and the remedy. `str(error)` is always a single line, without control characters and
+            of about 2,000 characters at most.
+        path: File or folder that the error is about.
+        repo_id: Repository on the Hugging Face Hub that the error is about, "org/name".
+        option: Name of the argument that the error is about.
+
+    Attributes:
+        path: File or folder that the error is about; None where it is about something else.
+        repo_id: Repository that the error is about, or None.
+        option: Name of the argument that the error is about, or None.
 
     Example:
-        >>> from condseg_sdk.errors import CondsegError
-        >>> from condseg_sdk.images.load import load_image
+        >>> from condseg_sdk import CondsegError, Preprocessing
         >>> try:
-        ...     load_image("missing.jpg")
+        ...     Preprocessing(size=(256, 256), interpolation="cubic")
         ... except CondsegError as error:
-        ...     print(type(error).__name__)
-        ImageError
+        ...     print(type(error).__name__, error.option)
+        OptionError interpolation
     """
 
-    def __init__(self, message: str) -> None:
-        line = NOT_PRINTED.sub(" ", " ".join(message.splitlines()))
-        if len(line) > LONGEST_LINE:  # it quotes what a damaged file holds; the remedy is at the end
-            line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        repo_id: str | None = None,
+        option: str | None = None,
+    ) -> None:
+        line = CONTROL_CHARACTERS.sub(" ", " ".join(message.splitlines()))
+        if len(line) > MAX_LENGTH:  # it quotes the content of a damaged file; the remedy is at the end
+            line = f"{line[: MAX_LENGTH // 2]} ... {line[-MAX_LENGTH // 2 :]}"
         super().__init__(line)
+        self.path = None if path is None else Path(path)
+        self.repo_id = repo_id
+        self.option = option
 
 
 class ImageError(CondsegError):
-    """A source cannot be read as one image: missing, damaged, too large, of a kind that is not supported."""
+    """A source cannot be read as one image: it is missing, damaged, too large, or of an unsupported format."""
 
 
 class ModelNotFoundError(CondsegError):
-    """A model name, folder, file or repository that does not exist; the message lists the nearest names."""
+    """There is no model name, folder, file or repository of this name; the message lists the nearest names."""
+
+
+class HubError(CondsegError):
+    """The Hugging Face Hub refuses a request, or cannot be reached."""
 
 
 class CheckpointError(CondsegError):
-    """A checkpoint that exists but is incomplete, damaged, or does not fit the network it is meant for."""
+    """A checkpoint exists, but is incomplete, damaged, or does not fit the network that it is meant for."""
 
 
 class DeviceError(CondsegError):
-    """A device or an execution provider that was asked for and cannot be had on this machine."""
+    """A device or execution provider was asked for that cannot be used on this machine."""
 
 
 class OptionError(CondsegError, ValueError):
-    """An argument whose value is not allowed. Also a `ValueError`."""
+    """The value of an argument is not allowed. Also a `ValueError`."""
+
+
+class OutputError(CondsegError):
+    """A file or folder cannot be written: the disk is full or read-only, or something else is in the way."""
 
 
 class DatasetError(CondsegError):
-    """A training set that cannot be trained on: unpaired files, empty masks, sizes that differ."""
+    """A dataset cannot be used: unpaired files, empty masks, sizes that differ."""
+
+
+class TrainingError(CondsegError):
+    """A training cannot go on: its loss is NaN, the memory is full, or the files of the run are damaged."""
 
 
 class ExportError(CondsegError):
-    """An export that failed, or whose result does not answer as the network does."""
+    """An export failed, or the exported graph does not give the network's predictions."""
 
 
-class InstallationError(CondsegError, ImportError):
-    """A library that condseg_sdk needs is missing, damaged, or lacks libraries of the system. Also an `ImportError`."""
-
-
-def check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse a string argument that is none of its `Literal` choices.
-
-    Args:
-        name: The argument's name, for the message.
-        value: What the caller gave.
-        choices: The `Literal` type the argument is annotated with.
-
-    Raises:
-        OptionError: `value` is not one of `choices`.
-
-    Example:
-        >>> from typing import Literal
-        >>> check_choice("color_order", "rgb", Literal["rgb", "bgr"])
-    """
-    allowed = get_args(choices)
-    if value not in allowed:
-        raise OptionError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
-
-
-def check_seed(seed: object) -> None:
-    """Refuse a seed that not all sources of random numbers take.
-
-    Raises:
-        OptionError: `seed` is no whole number from 0 to 2**32 - 1.
-
-    Example:
-        >>> check_seed(2**32 - 1)
-    """
-    if type(seed) is not int or not 0 <= seed <= GREATEST_SEED:
-        raise OptionError(f"seed={seed!r} must be a whole number from 0 to {GREATEST_SEED}")
+class InstallationError(CondsegError, ImportError):  # type: ignore[misc]  # ImportError.path is a str
+    """A required library is missing, damaged, or lacks libraries of the system. Also an `ImportError`."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OutputError
 
 __all__ = [
     "atomic_folder",
@@ -53,7 +53,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         The final path.
 
     Raises:
-        OptionError: The file cannot be written there (no such folder, no permission, disk full). Whatever
+        OutputError: The file cannot be written there (no such folder, no permission, disk full). Whatever
             else `write` raises passes through. In both cases the folder is left as it was.
 
     Example:
@@ -73,7 +73,7 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
         writes: For each final path what `atomic_write` calls to write it.
 
     Raises:
-        OptionError: A file cannot be written. Whatever else a function raises passes through. In both cases no file has
+        OutputError: A file cannot be written. Whatever else a function raises passes through. In both cases no file has
             changed.
 
     Example:
@@ -94,7 +94,7 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
                 part.replace(path)
         except OSError as error:
             remedy = "choose a folder that exists and can be written to"
-            raise OptionError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+            raise OutputError(f"{path} cannot be written ({error.strerror or error}); {remedy}", path=path) from error
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -167,7 +167,7 @@ def atomic_folder(
         The final path.
 
     Raises:
-        OptionError: The folder holds other files, or it cannot be written. Whatever else `write` raises passes
+        OutputError: The folder holds other files, or it cannot be written. Whatever else `write` raises passes
             through. What stood there before still does.
 
     Example:
@@ -193,7 +193,9 @@ def atomic_folder(
                 before.rename(path)
             raise
     except OSError as error:
-        raise OptionError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}); choose another folder", path=path
+        ) from error
     finally:
         for leftover in (part, before):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -205,29 +207,31 @@ def check_replaceable(folder: Path, replaces: Collection[str]) -> None:
     """Refuse a place where `atomic_folder` would leave alone what stands there.
 
     Raises:
-        OptionError: a file stands there, or a folder with other files than those of `replaces`.
+        OutputError: a file stands there, or a folder with other files than those of `replaces`.
     """
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise OptionError(f"{folder} is a file; choose a folder")
+        raise OutputError(f"{folder} is a file; choose a folder", path=folder)
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in replaces)
     if others:
-        raise OptionError(f"{folder} holds other files, such as {others[0]}; choose a new or an empty folder")
+        raise OutputError(
+            f"{folder} holds other files, such as {others[0]}; choose a new or an empty folder", path=folder
+        )
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Make a folder and those above it, where they are not there yet.
 
     Raises:
-        OptionError: a file stands there, or the place cannot be written to.
+        OutputError: a file stands there, or the place cannot be written to.
     """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         remedy = "choose another folder, one that can be written to"
-        raise OptionError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}") from error
+        raise OutputError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}", path=path) from error
     return path
 
 
@@ -249,7 +253,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     """Refuse a folder that could not be made or written to, and leave the disk as it is.
 
     Raises:
-        OptionError: a file stands there, or the place cannot be written to.
+        OutputError: a file stands there, or the place cannot be written to.
     """
     try:
         place = Path(path).absolute()
@@ -259,8 +263,8 @@ def check_folder(path: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         remedy = "choose another folder, one that can be written to"
-        raise OptionError(
-            f"{path} cannot be made a folder or written to ({error.strerror or error}); {remedy}"
+        raise OutputError(
+            f"{path} cannot be made a folder or written to ({error.strerror or error}); {remedy}", path=path
         ) from error
 
 

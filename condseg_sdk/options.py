@@ -1,6 +1,6 @@
-"""Checks of arguments where they come in, so that a wrong one is a message about this argument and nothing else.
+"""Checks of arguments at the public functions, so that a wrong value gives an error that names the argument.
 
-A bool is no number here: `batch_size=True` is a slip, not 1.
+A bool does not count as a number: `batch_size=True` is a mistake, not 1.
 """
 
 from __future__ import annotations
@@ -9,11 +9,46 @@ import errno
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from condseg_sdk.errors import OptionError
 
-__all__ = ["check_flags", "check_integer", "check_number", "check_path", "check_text"]
+__all__ = ["check_choice", "check_flags", "check_integer", "check_number", "check_path", "check_seed", "check_text"]
+
+MAX_SEED = 2**32 - 1  # the largest that NumPy, PyTorch and Lightning all accept
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse a string argument that is not one of its `Literal` choices.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The value given.
+        choices: The `Literal` type of the argument.
+
+    Raises:
+        OptionError: `value` is not one of `choices`.
+
+    Example:
+        >>> from typing import Literal
+        >>> check_choice("color_order", "rgb", Literal["rgb", "bgr"])
+    """
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise OptionError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}", option=name)
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that not all random number generators accept.
+
+    Raises:
+        OptionError: `seed` is not a whole number from 0 to 2**32 - 1.
+
+    Example:
+        >>> check_seed(2**32 - 1)
+    """
+    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        raise OptionError(f"seed={seed!r} must be a whole number from 0 to {MAX_SEED}", option="seed")
 
 
 def check_integer(name: str, value: object, *, least: int, most: int | None = None) -> int:
@@ -32,7 +67,7 @@ def check_integer(name: str, value: object, *, least: int, most: int | None = No
     number = value if isinstance(value, int) and not isinstance(value, bool) else _as_index(value)
     within = f"at least {least}" if most is None else f"from {least} to {most}"
     if number is None or number < least or (most is not None and number > most):
-        raise OptionError(f"{name}={value!r} must be a whole number, {within}")
+        raise OptionError(f"{name}={value!r} must be a whole number, {within}", option=name)
     return int(number)
 
 
@@ -51,13 +86,13 @@ def check_number(name: str, value: object, *, above: float, below: float) -> flo
     """
     limits = f"must be a number between {above:g} and {below:g}, both excluded"
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        raise OptionError(f"{name}={value!r} {limits}")
+        raise OptionError(f"{name}={value!r} {limits}", option=name)
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not above < number < below:
-        raise OptionError(f"{name}={value!r} {limits}")
+        raise OptionError(f"{name}={value!r} {limits}", option=name)
     return number
 
 
@@ -72,7 +107,7 @@ def check_flags(**flags: object) -> None:
     """
     for name, value in flags.items():
         if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
-            raise OptionError(f"{name}={value!r} must be True or False")
+            raise OptionError(f"{name}={value!r} must be True or False", option=name)
 
 
 def check_text(name: str, value: object) -> str:
@@ -86,7 +121,7 @@ def check_text(name: str, value: object) -> str:
         'cpu'
     """
     if not isinstance(value, str) or not value:
-        raise OptionError(f"{name}={value!r} must be a string that is not empty")
+        raise OptionError(f"{name}={value!r} must be a string that is not empty", option=name)
     return value
 
 
@@ -102,13 +137,13 @@ def check_path(name: str, value: object) -> Path:
     """
     text: Any = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise OptionError(f"{name}={value!r} must be a path, such as 'folder/file'")
+        raise OptionError(f"{name}={value!r} must be a path, such as 'folder/file'", option=name)
     try:
         os.lstat(text)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise OptionError(
-                f"{name}={text[:60]!r}... is too long for a name: it has {len(text)} characters"
+                f"{name}={text[:60]!r}... is too long for a name: it has {len(text)} characters", option=name
             ) from error
     return Path(text)
 

@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.errors import CheckpointError, CondsegError, check_choice
+from condseg_sdk.errors import CheckpointError, CondsegError
 from condseg_sdk.field_of_view import Box, crop
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.load import ColorOrder, read_image
-from condseg_sdk.options import check_flags, check_integer, check_number
+from condseg_sdk.options import check_choice, check_flags, check_integer, check_number
 from condseg_sdk.prefetch import PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from condseg_sdk.errors import CheckpointError, OptionError, check_choice
+from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.field_of_view import Box, FieldOfView, FloatBox, crop, find_field_of_view
 from condseg_sdk.images.bit_depth import check_bits
 from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.opencv import cv2
+from condseg_sdk.options import check_choice
 
 __all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "resize_logits"]
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from condseg_sdk import __version__
-from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.errors import CondsegError, OutputError
 from condseg_sdk.json_files import read_json
 
 __all__ = ["check_replaced", "is_ours", "seal_json", "seal_onnx", "seal_png", "seal_text"]
@@ -43,14 +43,16 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
         overwrite: Replace other files, too. A folder is never replaced.
 
     Raises:
-        OptionError: A file is somebody else's, was changed since we wrote it, or is write-protected.
+        OutputError: A file is somebody else's, was changed since we wrote it, or is write-protected.
     """
     others: list[tuple[Path, str]] = []
     for path in paths:
         if not os.path.lexists(path):
             continue
         if path.is_dir():
-            raise OptionError(f"{path} is a folder where a file must be written; choose another place for the output")
+            raise OutputError(
+                f"{path} is a folder where a file must be written; choose another place for the output", path=path
+            )
         if overwrite:
             continue
         if path.exists() and not path.stat().st_mode & 0o222:
@@ -60,7 +62,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     if others:
         path, reason = others[0]
         more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
-        raise OptionError(f"{path} {reason}{more}; choose another place for the output, or add --overwrite")
+        raise OutputError(f"{path} {reason}{more}; choose another place for the output, or add --overwrite", path=path)
 
 
 def is_ours(path: Path) -> bool:

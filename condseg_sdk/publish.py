@@ -15,7 +15,7 @@ from condseg_sdk.checkpoints.card import evaluation_in, model_card, with_evaluat
 from condseg_sdk.checkpoints.config import CheckpointConfig, as_json
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, translate_hub_errors
-from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
+from condseg_sdk.errors import CheckpointError, HubError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -76,7 +76,7 @@ def push_checkpoint(
     Raises:
         OptionError: `repo_id` or `branch` cannot be one.
         CheckpointError: the checkpoint is incomplete or damaged.
-        ModelNotFoundError: the Hub cannot be reached, or does not let this user write; the message says what to do.
+        HubError: the Hub cannot be reached, or does not let this user write; the message says what to do.
         ExportError: the ONNX file differs from the network; nothing is published.
 
     Example:
@@ -84,9 +84,9 @@ def push_checkpoint(
         'b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9'
     """
     if not REPOSITORY.fullmatch(repo_id):
-        raise OptionError(f"{repo_id!r} must be 'org/name', where the checkpoint shall stand on the Hub")
+        raise OptionError(f"repo_id={repo_id!r} must be 'org/name', the repository to publish to", option="repo_id")
     if branch is not None and not is_plain_path(branch):
-        raise OptionError(f"branch={branch!r} can be no branch: choose a plain name")
+        raise OptionError(f"branch={branch!r} can be no branch: choose a plain name", option="branch")
     network, config = load_checkpoint(source, preprocessing=preprocessing)
     card = _card(source, config, model_card(config, name=repo_id, onnx=onnx))
     with tempfile.TemporaryDirectory() as temporary:
@@ -133,13 +133,15 @@ def translate_push_errors(repo_id: str) -> Iterator[None]:
     try:
         with translate_hub_errors(HubSource(repo_id)):
             yield
-    except ModelNotFoundError as error:
+    except (HubError, ModelNotFoundError) as error:
         cause = error.__cause__
         status = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else None
         if status in (401, 403) or isinstance(cause, errors.LocalTokenNotFoundError):
-            raise ModelNotFoundError(f"{repo_id} cannot be written to ({status or 'no token'}): {remedy}") from cause
+            raise HubError(
+                f"{repo_id} cannot be written to ({status or 'no token'}): {remedy}", repo_id=repo_id
+            ) from cause
         reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        raise ModelNotFoundError(f"{repo_id} could not be published ({reason}); try again later") from cause
+        raise HubError(f"{repo_id} could not be published ({reason}); try again later", repo_id=repo_id) from cause
 
 
 def _entry(repo_id: str, commit: str, weights: Path, network: ConDSeg, config: CheckpointConfig) -> ManifestEntry:

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from condseg_sdk.errors import ImageError, OptionError, check_choice
+from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
 from condseg_sdk.images.load import ColorOrder, ImageSource, load_image
 from condseg_sdk.opencv import cv2
-from condseg_sdk.options import check_path
+from condseg_sdk.options import check_choice, check_path
 from condseg_sdk.preprocessing import resize_logits
 from condseg_sdk.provenance import seal_json, seal_png
 

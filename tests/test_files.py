@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from condseg_sdk.errors import CondsegError, OptionError, check_choice
+from condseg_sdk.errors import OutputError
 from condseg_sdk.files import atomic_write, check_folder, write_csv, write_text
-from condseg_sdk.images.load import ColorOrder
 
 
 def names(folder: Path) -> list[str]:
@@ -72,7 +71,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "missing" / "a.txt", tmp_path / "file" / "a.txt", tmp_path / "folder"):
-        with pytest.raises(OptionError, match="cannot be written") as caught:
+        with pytest.raises(OutputError, match="cannot be written") as caught:
             atomic_write(path, lambda part: part.write_text("new"))
         assert str(path) in str(caught.value)
     assert names(tmp_path) == ["file", "folder"]
@@ -81,7 +80,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 def test_a_folder_is_checked_without_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OptionError, match="cannot be made a folder or written to"):
+        with pytest.raises(OutputError, match="cannot be made a folder or written to"):
             check_folder(path)
     for path in (tmp_path, tmp_path / "new" / "below"):
         check_folder(path)
@@ -91,16 +90,6 @@ def test_a_folder_is_checked_without_being_made(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(tempfile, "TemporaryFile", no_permission)  # tests may run as root, who may everything
     for path in (tmp_path, tmp_path / "new" / "below"):
-        with pytest.raises(OptionError, match=r"\(Permission denied\); choose another folder"):
+        with pytest.raises(OutputError, match=r"\(Permission denied\); choose another folder"):
             check_folder(path)
     assert names(tmp_path) == ["file"]
-
-
-def test_an_error_is_one_line() -> None:
-    assert str(CondsegError("first\nsecond\r\nthird")) == "first second third"
-
-
-def test_an_option_is_a_value_error_that_lists_the_choices() -> None:
-    check_choice("color_order", "bgr", ColorOrder)
-    with pytest.raises(ValueError, match="color_order='grb' is not one of 'rgb', 'bgr'"):
-        check_choice("color_order", "grb", ColorOrder)

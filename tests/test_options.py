@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from condseg_sdk import Predictor
 from condseg_sdk.errors import DeviceError, OptionError
-from condseg_sdk.options import check_integer, check_number
+from condseg_sdk.options import check_choice, check_integer, check_number
 from condseg_sdk.runtimes import torch_runtime
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -121,3 +121,10 @@ def test_what_the_compiler_raises_at_the_first_call_is_one_line(monkeypatch: pyt
     monkeypatch.setattr(torch_runtime.torch, "compile", lambda _: broken)
     with pytest.raises(DeviceError, match=r"torch\.compile failed .*use execution='eager'"):
         torch_runtime._Compiled(lambda x: (x,))(None, uncertainty=False)  # type: ignore[arg-type]
+
+
+def test_a_choice_lists_what_is_allowed_and_the_error_names_the_option() -> None:
+    check_choice("color_order", "bgr", Literal["rgb", "bgr"])
+    with pytest.raises(OptionError, match="color_order='grb' is not one of 'rgb', 'bgr'") as caught:
+        check_choice("color_order", "grb", Literal["rgb", "bgr"])
+    assert caught.value.option == "color_order"

@@ -19,6 +19,7 @@ from condseg_sdk import (
     CheckpointError,
     ConDSeg,
     CondsegError,
+    HubError,
     ModelNotFoundError,
     OptionError,
     Predictor,
@@ -206,8 +207,8 @@ def test_pushing_again_replaces_and_pushing_the_same_changes_nothing(server: Hub
 @pytest.mark.parametrize(
     ("token", "repo_id", "error", "message"),
     [
-        (False, REPO, ModelNotFoundError, r"org/circles cannot be written to \(401\): log in with a token"),
-        ("hf_reader", REPO, ModelNotFoundError, r"org/circles cannot be written to \(403\): log in with a token"),
+        (False, REPO, HubError, r"org/circles cannot be written to \(401\): log in with a token"),
+        ("hf_reader", REPO, HubError, r"org/circles cannot be written to \(403\): log in with a token"),
         (SECRET, "circles", OptionError, "'circles' must be 'org/name'"),
         (SECRET, "../../x", OptionError, "must be 'org/name'"),
     ],
@@ -226,7 +227,7 @@ def test_a_branch_that_cannot_be_one_and_a_server_that_fails(server: HubServer, 
         push_checkpoint(described, REPO, token=SECRET, branch="../x")
     server.repositories[REPO] = Repository({}, error=(500, ""))
     server.faults.statuses = [501]
-    with pytest.raises(ModelNotFoundError, match=r"org/circles could not be published \(.*501"):
+    with pytest.raises(HubError, match=r"org/circles could not be published \(.*501"):
         push_checkpoint(described, REPO, token=SECRET)
 
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from condseg_sdk.benchmarking.measure import Row
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import InstallationError, OptionError
 from condseg_sdk.files import write_bytes
 from condseg_sdk.provenance import seal_png
 
@@ -24,7 +24,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise OptionError("the plot needs matplotlib: pip install 'condseg_sdk[train]'") from error
+        raise InstallationError("the plot needs matplotlib: pip install 'condseg_sdk[train]'") from error
 
 
 def plot(rows: Sequence[Row], path: Path, *, title: str) -> Path:

@@ -131,7 +131,8 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             The commit's URL with `push_to_hub=True`, otherwise None.
 
         Raises:
-            OptionError: the folder holds other files or cannot be written, or `config` is another network's.
+            OptionError: `config` is another network's.
+            OutputError: the folder holds other files or cannot be written.
             CheckpointError: `config` is a dictionary with wrong keys, or the weights are not finite.
         """
         if isinstance(config, dict):
@@ -189,7 +190,8 @@ def write_checkpoint(
         The folder's full path.
 
     Raises:
-        OptionError: the folder holds other files or cannot be written, or `config` is another network's.
+        OptionError: `config` is another network's.
+        OutputError: the folder holds other files or cannot be written.
         CheckpointError: weights that are not finite at this precision.
     """
     values = network.arguments

@@ -8,7 +8,7 @@ from typing import get_args
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
-from condseg_sdk.errors import CheckpointError, CondsegError, OptionError
+from condseg_sdk.errors import CheckpointError, CondsegError, OutputError
 from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.provenance import is_ours
 
@@ -58,7 +58,7 @@ def _check_own(folder: Path, source: str) -> None:
     """Refuse to replace a checkpoint that did not come from this file, or whose card was edited since.
 
     Raises:
-        OptionError: There is such a checkpoint.
+        OutputError: There is such a checkpoint.
     """
     from condseg_sdk.checkpoints.card import model_card
     from condseg_sdk.checkpoints.config import CheckpointConfig
@@ -77,7 +77,8 @@ def _check_own(folder: Path, source: str) -> None:
         own = False
     onnx = folder / "model.onnx"
     if not own or (onnx.exists() and not is_ours(onnx)):
-        raise OptionError(
+        raise OutputError(
             f"{folder} holds something else than what `condseg convert` made of {source}; choose a new folder, or add "
-            "--overwrite to replace a checkpoint"
+            "--overwrite to replace a checkpoint",
+            path=folder,
         )

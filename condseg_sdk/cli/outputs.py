@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OptionError, OutputError
 from condseg_sdk.files import check_folder
 from condseg_sdk.images.load import VIDEO_SUFFIXES, find_images, is_single
 from condseg_sdk.provenance import check_replaced, is_ours
@@ -37,13 +37,15 @@ def check_output_folder(folder: Path) -> None:
     """Refuse a folder that cannot be written to, or that would stand in the way of a model, before the work.
 
     Raises:
-        OptionError: The folder cannot be made or written to, or `--model` would find it instead of the model of its
-            name.
+        OptionError: `--model` would find the folder instead of the model of this name.
+        OutputError: The folder cannot be made or written to.
     """
     from condseg_sdk.weights.manifest import list_models
 
     if folder.absolute() == Path.cwd() / folder.name and folder.name in [entry.name for entry in list_models()]:
-        raise OptionError(f"--out {folder}: a model has this name, and the folder would hide it; choose another name")
+        raise OptionError(
+            f"--out {folder}: a model has this name, and the folder would hide it; choose another name", option="out"
+        )
     check_folder(folder)
 
 
@@ -78,7 +80,8 @@ def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, o
         overwrite: Replace files that we did not write.
 
     Raises:
-        OptionError: Two sources would write one file, or a file must not be replaced.
+        OptionError: A source holds nothing but files of the output folder.
+        OutputError: Two sources would write one file, or a file must not be replaced.
         ImageError: A source holds no image.
     """
     planned = _with_suffixes(sources, out, endings)
@@ -118,7 +121,9 @@ def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
         return [path for path in found if not (path in written and is_ours(path))]
     images = [path for path in found if not path.resolve().is_relative_to(folder)]
     if not images:
-        raise OptionError(f"{source} holds only files in {out}, the folder of the output; choose another --out")
+        raise OptionError(
+            f"{source} holds only files in {out}, the folder of the output; choose another --out", option="out"
+        )
     return images
 
 
@@ -148,9 +153,10 @@ def _check_distinct(planned: Outputs, out: Path) -> None:
         if other is source and source in planned.images:
             other = videos.get(_video_of(fold(target)) or "", source)
         if other is not source:
-            raise OptionError(
+            raise OutputError(
                 f"{source} and {other} would write the same files, {target}...; give their common folder instead, or "
-                "rename one"
+                "rename one",
+                path=target,
             )
 
 
@@ -168,7 +174,7 @@ def _check_sources(planned: Outputs, endings: Sequence[str]) -> None:
             status = path.stat()
             if (status.st_dev, status.st_ino) in sources:
                 owner = f", and the output for {owners[path]} would replace it" if path in owners else ""
-                raise OptionError(f"{path} is one of the images{owner}; choose another --out")
+                raise OutputError(f"{path} is one of the images{owner}; choose another --out", path=path)
 
 
 def _files(planned: Outputs, endings: Sequence[str]) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from condseg_sdk.data.budget import PAIRS_IN_WORK, pair_bytes
 from condseg_sdk.data.masks import load_mask, resize_mask, size_agreement
 from condseg_sdk.data.pairs import Pair
-from condseg_sdk.errors import DatasetError
+from condseg_sdk.errors import DatasetError, OutputError
 from condseg_sdk.field_of_view import crop
 from condseg_sdk.images.load import load_image
 from condseg_sdk.preprocessing import Preprocessing
@@ -129,8 +129,9 @@ def _mapped(items: Iterator[NDArray[np.uint8]], shape: tuple[int, ...], folder: 
                 file.write(item.tobytes())
             file.flush()
         except OSError as error:
-            raise DatasetError(
+            raise OutputError(
                 f"{folder or tempfile.gettempdir()} has no room for {math.prod(shape) / 1e9:.0f} GB of resized images "
-                f"({error.strerror}); free it, choose another output_dir or a smaller image_size"
+                f"({error.strerror}); free it, choose another output_dir or a smaller image_size",
+                path=folder or tempfile.gettempdir(),
             ) from error
         return np.memmap(file, np.uint8, mode="c", shape=shape)

@@ -32,13 +32,14 @@ from condseg_sdk.data import (
 from condseg_sdk.data.masks import size_agreement
 from condseg_sdk.data.pairs import Split
 from condseg_sdk.environment import describe_environment
-from condseg_sdk.errors import DatasetError, OptionError, check_choice, check_seed
+from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, Figures, ImageResult
 from condseg_sdk.metrics import score
 from condseg_sdk.metrics.calibration import calibration_bins
 from condseg_sdk.metrics.error_detection import score_error_detection
 from condseg_sdk.metrics.surface import boundary_iou, surface_scores
 from condseg_sdk.metrics.threshold_curve import threshold_counts
+from condseg_sdk.options import check_choice, check_seed
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.training.run_folder import split_behind
 

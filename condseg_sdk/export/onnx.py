@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.checkpoints.onnx_metadata import ExportInfo, OnnxPrecision, write_metadata
-from condseg_sdk.errors import ExportError, OptionError, check_choice
+from condseg_sdk.errors import ExportError, OptionError, OutputError
 from condseg_sdk.export.preprocessing import BOX_HELP, BOX_KEY, add_preprocessing
 from condseg_sdk.export.quantize import to_float16, to_int8
 from condseg_sdk.export.trace import trace
 from condseg_sdk.export.verify import Agreement, verify_export
 from condseg_sdk.files import atomic_write
 from condseg_sdk.models import ConDSeg
-from condseg_sdk.options import check_flags, check_integer, check_path
+from condseg_sdk.options import check_choice, check_flags, check_integer, check_path
 from condseg_sdk.provenance import seal_onnx
 
 __all__ = ["OPSETS", "ExportReport", "check_export_options", "export_onnx"]
@@ -125,28 +125,32 @@ def check_export_options(path: object, precision: object, opset: object, **flags
         flags: Options that are True or False.
 
     Raises:
-        OptionError: An argument's value is not allowed, or the file cannot be written there.
+        OptionError: The value of an argument is not allowed.
+        OutputError: The file cannot be written there.
     """
     path = check_path("path", path)
     check_flags(**flags)
     check_choice("precision", precision, OnnxPrecision)
     if path.suffix != ".onnx":
-        raise OptionError(f"{path} must end in .onnx")
+        raise OptionError(f"{path} must end in .onnx", option="path")
     check_integer("opset", opset, least=OPSETS.start, most=OPSETS.stop - 1)
     if not path.parent.is_dir():
-        raise OptionError(f"{path} cannot be written: the folder {path.parent} does not exist")
+        raise OutputError(f"{path} cannot be written: the folder {path.parent} does not exist", path=path)
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OptionError(f"{path} cannot be written: choose a file in a folder that can be written to")
+        raise OutputError(f"{path} cannot be written: choose a file in a folder that can be written to", path=path)
 
 
 def _check_calibration(precision: object, calibration: Sequence[NDArray[np.uint8]]) -> None:
     if precision == "int8" and not calibration:
         raise OptionError(
             "precision='int8' needs calibration images: calibration=a folder, pattern or list of some dozens of images "
-            "like those to be segmented"
+            "like those to be segmented",
+            option="calibration",
         )
     if precision != "int8" and calibration:
-        raise OptionError(f"calibration images are for precision='int8', not {precision!r}: leave them out")
+        raise OptionError(
+            f"calibration images are for precision='int8', not {precision!r}: leave them out", option="calibration"
+        )
 
 
 def _model(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from condseg_sdk.errors import ImageError, OptionError, check_choice
+from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.images.bit_depth import (
     FEW,
     BitDepth,
@@ -49,6 +49,7 @@ from condseg_sdk.images.files import (
 from condseg_sdk.images.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from condseg_sdk.images.sources import find_images, is_single
 from condseg_sdk.images.video import video_frames
+from condseg_sdk.options import check_choice
 
 if TYPE_CHECKING:
     import torch

@@ -59,7 +59,8 @@ def write_report(
         The path of report.html.
 
     Raises:
-        OptionError: the folder holds no finished run, or cannot be written to.
+        OptionError: the folder holds no finished run.
+        OutputError: the folder cannot be written to.
         DatasetError, ImageError: a pair cannot be read.
 
     Example:
@@ -113,7 +114,7 @@ def write_evaluation_report(
         The path of report.html.
 
     Raises:
-        OptionError: the folder cannot be written to.
+        OutputError: the folder cannot be written to.
         ImageError: an image cannot be read any more.
     """
     settings = {"model": evaluation.model, "data": evaluation.data, "threshold": f"{evaluation.threshold:g}"}
@@ -139,7 +140,7 @@ def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = Fal
         overwrite: Replace other PNG files in it, too, such as those of an older release or edited ones.
 
     Raises:
-        OptionError: There is such a file.
+        OutputError: There is such a file.
     """
     check_replaceable(Path(folder, PICTURES), _replaced(Path(folder, PICTURES), overwrite))
 

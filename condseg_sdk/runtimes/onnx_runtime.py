@@ -249,7 +249,8 @@ class OnnxRuntime:
         except Exception as error:
             if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
                 raise OptionError(
-                    f"the memory does not hold a batch of {len(batch)} images in {self._path}: lower batch_size"
+                    f"the memory does not hold a batch of {len(batch)} images in {self._path}: lower batch_size",
+                    option="batch_size",
                 ) from error
             raise CheckpointError(f"{self._path} cannot be run ({_reason(error)}): {remedy}") from error
         expected = (len(batch), 1, *batch.shape[2:])

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
-from condseg_sdk.errors import OptionError, check_choice
+from condseg_sdk.errors import OptionError
 from condseg_sdk.forking import fork_safe
+from condseg_sdk.options import check_choice
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condseg_sdk.errors import DeviceError, OptionError, check_choice
+from condseg_sdk.errors import DeviceError, OptionError
 from condseg_sdk.export.inference_form import inference_form
 from condseg_sdk.forking import REMEDY, check_gpu_process, fork_safe
 from condseg_sdk.models import ConDSeg
+from condseg_sdk.options import check_choice
 from condseg_sdk.runtimes.base import Logits, say_cpu
 from condseg_sdk.user import ensure_user_name
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from condseg_sdk.checkpoints.config import as_json
-from condseg_sdk.errors import OptionError, check_choice, check_seed
+from condseg_sdk.errors import OptionError
 from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.images.bit_depth import check_bits
 from condseg_sdk.models import NETWORKS
-from condseg_sdk.options import check_flags, check_text
+from condseg_sdk.options import check_choice, check_flags, check_seed, check_text
 from condseg_sdk.preprocessing import MAX_SIDE
 
 __all__ = ["HELP", "Augmentation", "FinetuneSettings", "Precision", "Schedule"]

@@ -39,7 +39,8 @@ def save_checkpoint(
         The folder's full path.
 
     Raises:
-        OptionError: the folder holds other files or cannot be written, or `config` is another network's.
+        OptionError: `config` is another network's.
+        OutputError: the folder holds other files or cannot be written.
         CheckpointError: weights that are not finite at this precision.
     """
     name = Path(folder).resolve().name

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from condseg_sdk.checkpoints.tensors import read_tensors
-from condseg_sdk.errors import CheckpointError, ModelNotFoundError, check_choice
+from condseg_sdk.errors import CheckpointError, ModelNotFoundError
 from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.models import NETWORKS, ConDSeg
+from condseg_sdk.options import check_choice
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.weights.checkpoint import DEFAULT_THRESHOLD, CheckpointConfig, save_checkpoint
 from condseg_sdk.weights.upstream import UpstreamNetwork, convert_state_dict
@@ -69,7 +70,8 @@ def convert_checkpoint(
         ModelNotFoundError: no such file.
         CheckpointError: the file is damaged, holds objects other than tensors and plain values (nothing of it is
             executed), or tensors that do not fit the network, by name.
-        OptionError: an argument's value is not allowed, or the folder cannot be written.
+        OptionError: an argument's value is not allowed.
+        OutputError: the folder cannot be written.
 
     Example:
         >>> convert_checkpoint("ConDSeg.pth", "condseg-r50", network="r50", color_order="bgr")  # doctest: +SKIP

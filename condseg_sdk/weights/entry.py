@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from condseg_sdk.checksums import SHA256
 from condseg_sdk.download import COMMIT, CONFIG_FILE, REPOSITORY, WEIGHTS_FILE, is_plain_path
-from condseg_sdk.errors import CheckpointError, OptionError, check_choice
+from condseg_sdk.errors import CheckpointError, OptionError
+from condseg_sdk.options import check_choice
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["BUNDLED", "HubFile", "Kind", "ManifestEntry", "PackageFile"]

@@ -77,7 +77,8 @@ def load_imagenet_encoder(
         What these weights expect of their input. Its size is the one of their training; the encoder takes others.
 
     Raises:
-        ModelNotFoundError: the package is not installed, or the Hub cannot be reached.
+        ModelNotFoundError: the package is not installed.
+        HubError: the Hub cannot be reached.
         CheckpointError: the file is not the one its hash promises, or tensors are missing, unknown or misshapen.
         OptionError: `name` is of another encoder.
 

@@ -10,8 +10,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-from condseg_sdk.errors import CheckpointError, ModelNotFoundError, check_choice
+from condseg_sdk.errors import CheckpointError, ModelNotFoundError
 from condseg_sdk.json_files import read_json_object
+from condseg_sdk.options import check_choice
 from condseg_sdk.weights.entry import BUNDLED, HubFile, Kind, ManifestEntry, PackageFile
 
 __all__ = [

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from condseg_sdk.checkpoints.tensors import list_names
-from condseg_sdk.errors import CheckpointError, check_choice
+from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
+from condseg_sdk.options import check_choice
 
 __all__ = ["UpstreamNetwork", "convert_state_dict"]
 

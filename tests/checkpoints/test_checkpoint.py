@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from condseg_sdk import CheckpointError, ConDSeg, OptionError, Preprocessing, __version__
+from condseg_sdk import CheckpointError, ConDSeg, OptionError, OutputError, Preprocessing, __version__
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
 
 FILES = {"config.json", "model.safetensors", "README.md"}
@@ -90,7 +90,7 @@ def test_saving_replaces_an_older_checkpoint_and_nothing_else(network: ConDSeg, 
     save_checkpoint(folder, network, config())
     assert load_checkpoint(folder)[1].threshold == 0.35
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(OptionError, match=r"holds other files, such as notes.txt"):
+    with pytest.raises(OutputError, match=r"holds other files, such as notes.txt"):
         save_checkpoint(folder, network, config())
     assert {path.name for path in folder.iterdir()} == {*FILES, "notes.txt"}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -105,7 +105,7 @@ def test_a_failure_in_the_middle_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OptionError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
         save_checkpoint(folder, network, config())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

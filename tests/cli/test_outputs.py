@@ -15,7 +15,7 @@ from PIL import Image
 
 from condseg_sdk.cli import outputs
 from condseg_sdk.cli.outputs import check_output_folder, plan_outputs
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OptionError, OutputError
 from condseg_sdk.provenance import check_replaced, is_ours, seal_json, seal_onnx, seal_png, seal_text
 from condseg_sdk.segmentation import Segmentation
 
@@ -44,7 +44,7 @@ def test_a_videos_frames_never_share_a_name_with_an_image(tmp_path: Path) -> Non
     found = plan(tmp_path / "frames", tmp_path / "clip.mp4", out=tmp_path / "out")
     assert found == {"clip_000000.png": "clip_000000", "other.png": "other", "clip.mp4": "clip.mp4"}
     touch(tmp_path / "frames/clip.mp4_000003.png")
-    with pytest.raises(OptionError, match=r"would write the same files.*rename one"):
+    with pytest.raises(OutputError, match=r"would write the same files.*rename one"):
         plan(tmp_path / "frames", tmp_path / "clip.mp4", out=tmp_path / "out")
 
 
@@ -62,7 +62,7 @@ def test_where_the_file_system_ignores_case_two_sources_are_refused(
         assert len(plan(tmp_path / "in", out=tmp_path / "out")) == 2
     monkeypatch.setattr(outputs, "_distinguishes_names", lambda _: False)
     touch(tmp_path / "one/A.png", tmp_path / "two/a.png")
-    with pytest.raises(OptionError, match="would write the same files"):
+    with pytest.raises(OutputError, match="would write the same files"):
         plan(tmp_path / "one", tmp_path / "two", out=tmp_path / "out")
 
 
@@ -79,18 +79,18 @@ def test_files_that_we_wrote_are_replaced_and_others_are_not(tmp_path: Path) -> 
     segmentation().save(out / "a_mask.png")
     assert plan(tmp_path / "in", out=out)
     touch(out / "b_mask.png")
-    with pytest.raises(OptionError, match=r"b_mask\.png was not written by condseg.*--overwrite"):
+    with pytest.raises(OutputError, match=r"b_mask\.png was not written by condseg.*--overwrite"):
         plan(tmp_path / "in", out=out)
     assert plan(tmp_path / "in", out=out, overwrite=True)
     (out / "b_mask.png").unlink()
     (out / "b_overlay.png").mkdir()
-    with pytest.raises(OptionError, match="is a folder where a file must be written"):
+    with pytest.raises(OutputError, match="is a folder where a file must be written"):
         plan(tmp_path / "in", out=out, overwrite=True)
 
 
 def test_the_frames_of_an_earlier_call_are_looked_at_too(tmp_path: Path) -> None:
     touch(tmp_path / "out/clip_000007_mask.png")
-    with pytest.raises(OptionError, match="clip_000007_mask"):
+    with pytest.raises(OutputError, match="clip_000007_mask"):
         plan(tmp_path / "clip.mp4", out=tmp_path / "out")
     assert plan(tmp_path / "clip.avi", tmp_path / "other.mp4", out=tmp_path / "new")
 
@@ -99,7 +99,7 @@ def test_not_even_with_overwrite_is_a_source_replaced(tmp_path: Path) -> None:
     touch(tmp_path / "in/a.png", tmp_path / "masks/drawn.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a_mask.png").hardlink_to(tmp_path / "masks/drawn.png")
-    with pytest.raises(OptionError, match="is one of the images"):
+    with pytest.raises(OutputError, match="is one of the images"):
         plan(tmp_path / "in", tmp_path / "masks", out=tmp_path / "out", overwrite=True)
 
 
@@ -181,11 +181,11 @@ def test_links_and_write_protected_files(tmp_path: Path) -> None:
     link.symlink_to(drawn)
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
     for path in (link, tmp_path / "dangling.png"):
-        with pytest.raises(OptionError, match="was not written by condseg"):
+        with pytest.raises(OutputError, match="was not written by condseg"):
             check_replaced([path], overwrite=False)
     own = segmentation().save(tmp_path / "own.png")
     own.chmod(0o444)
-    with pytest.raises(OptionError, match="is write-protected"):
+    with pytest.raises(OutputError, match="is write-protected"):
         check_replaced([own], overwrite=False)
     check_replaced([own, tmp_path / "new.png"], overwrite=True)
     assert os.path.lexists(link)

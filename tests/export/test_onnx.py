@@ -25,6 +25,7 @@ from condseg_sdk import (
     ExportError,
     ModelNotFoundError,
     OptionError,
+    OutputError,
     Predictor,
     Preprocessing,
 )
@@ -182,7 +183,7 @@ def test_wrong_options_leave_nothing(
         predictor.export_onnx(tmp_path / "model.onnx", **options)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"must end in \.onnx"):
         predictor.export_onnx(tmp_path / "model.pt")
-    with pytest.raises(OptionError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         predictor.export_onnx(tmp_path / "none" / "model.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -519,7 +520,7 @@ def test_a_full_disk_leaves_nothing(predictor: Predictor, tmp_path: Path, monkey
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", mounted], capture_output=True).returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
-        with pytest.raises(OptionError, match="No space left"):
+        with pytest.raises(OutputError, match="No space left"):
             predictor.export_onnx(mounted / "model.onnx", dynamic=False, verify=False)
         assert not list(mounted.iterdir())
     finally:

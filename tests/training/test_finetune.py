@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
 
 from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
-from condseg_sdk.errors import DatasetError, ImageError, ModelNotFoundError, OptionError
+from condseg_sdk.errors import DatasetError, ImageError, ModelNotFoundError, OptionError, OutputError
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
@@ -141,7 +141,7 @@ def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Pa
     assert not inside.exists()
     (tmp_path / "other" / "report").mkdir(parents=True)
     (tmp_path / "other" / "report" / "thesis.tex").touch()
-    with pytest.raises(OptionError, match=r"holds other files, such as thesis.tex"):
+    with pytest.raises(OutputError, match=r"holds other files, such as thesis.tex"):
         finetune(dataset, output_dir=tmp_path / "other", **{**SMALL, "report": True})
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["report"]
     with pytest.raises(OptionError, match="give one of Lightning's loggers"):

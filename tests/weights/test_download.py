@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from condseg_sdk import CheckpointError, CondsegError, ModelNotFoundError, OptionError, Predictor
+from condseg_sdk import CheckpointError, CondsegError, HubError, ModelNotFoundError, OptionError, OutputError, Predictor
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import HubSource, download_checkpoint, download_file, is_plain_path
 from condseg_sdk.weights.checkpoint import load_checkpoint
@@ -235,13 +235,13 @@ def test_refusals_that_last_and_a_server_that_never_answers_are_one_line(
     """The client asks five more times, which takes its time."""
     for status in (429, 500):
         server.faults.statuses = [status] * 20
-        with pytest.raises(ModelNotFoundError, match=rf"{status}.*hf download org/tiny config.json") as caught:
+        with pytest.raises(HubError, match=rf"{status}.*hf download org/tiny config.json") as caught:
             resolve(REPO, **options)
         one_line(caught.value)
     server.faults.statuses = []
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     server.faults.stalls, server.faults.stall_s, server.faults.mute = 100, 1.0, True
-    with pytest.raises(ModelNotFoundError, match=r"could not be fetched .*try again later"):
+    with pytest.raises(HubError, match=r"could not be fetched .*try again later"):
         download_file(HubSource(REPO, **options), "model.onnx")
 
 
@@ -260,7 +260,7 @@ def test_what_is_not_the_file_the_hub_names_is_refused(
 ) -> None:
     """Truncated, padded, emptied, swapped: another size is noticed by the client, another content by us."""
     repository.served = {"model.onnx": served}
-    with pytest.raises((CheckpointError, ModelNotFoundError)) as caught:
+    with pytest.raises((CheckpointError, HubError)) as caught:
         download_file(HubSource(REPO, **options), "model.onnx")
     text = one_line(caught.value)
     if len(served) == len(CONTENT):
@@ -355,7 +355,7 @@ def test_the_cache_may_be_read_only(
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
 
     def refuse(path: Path, write: object) -> None:
-        raise OptionError(f"{path} cannot be written")
+        raise OutputError(f"{path} cannot be written")
 
     monkeypatch.setattr("condseg_sdk.download.atomic_write", refuse)
     assert resolve(REPO, **options).is_dir()
@@ -399,10 +399,11 @@ def test_whatever_the_network_stack_raises_is_one_line_with_a_remedy(
         raise error
 
     monkeypatch.setattr("condseg_sdk.download.hf_hub_download", fail)
-    with pytest.raises(ModelNotFoundError, match="^org/tiny could not be fetched") as caught:
+    with pytest.raises(HubError, match="^org/tiny could not be fetched") as caught:
         resolve(REPO, **options)
     assert remedy in one_line(caught.value)
     assert caught.value.__cause__ is error
+    assert caught.value.repo_id == REPO
 
 
 # Tricks

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from condseg_sdk import CheckpointError, ConDSeg, CondsegError, ModelNotFoundError, OptionError, Predictor
+from condseg_sdk import CheckpointError, ConDSeg, CondsegError, HubError, ModelNotFoundError, OptionError, Predictor
 from condseg_sdk.download import HubSource, download_checkpoint
 from condseg_sdk.weights import manifest
 from condseg_sdk.weights.checkpoint import load_checkpoint
@@ -207,7 +207,7 @@ def test_offline_mode_uses_the_cache_and_otherwise_says_what_to_fetch(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolve(REPO, **options) == folder
     for empty in ({"cache_dir": tmp_path / "empty"}, {"cache_dir": tmp_path / "empty", "local_files_only": True}):
-        with pytest.raises(ModelNotFoundError, match="hf download org/tiny config.json model.safetensors") as caught:
+        with pytest.raises(HubError, match="hf download org/tiny config.json model.safetensors") as caught:
             resolve(REPO, **{**options, **empty})
         assert "not in the cache" in one_line(caught.value)
 
@@ -287,21 +287,22 @@ def test_a_manifest_entry_on_the_hub_is_checked_against_the_manifest(
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "kind", "message"),
     [
-        ((401, "RepoNotFound"), "is not on the Hub, or private: .*hf auth login"),
-        ((404, "RepoNotFound"), "is not on the Hub, or private"),
-        ((403, "GatedRepo"), "is gated: accept its terms"),
-        ((403, ""), r"could not be fetched \(.*403.*\); try again later|cannot be reached"),
+        ((401, "RepoNotFound"), ModelNotFoundError, "is not on the Hub, or private: .*hf auth login"),
+        ((404, "RepoNotFound"), ModelNotFoundError, "is not on the Hub, or private"),
+        ((403, "GatedRepo"), HubError, "is gated: accept its terms"),
+        ((403, ""), HubError, r"could not be fetched \(.*403.*\); try again later|cannot be reached"),
     ],
 )
 def test_a_closed_repository_is_one_line_with_the_remedy(
-    server: HubServer, options: dict[str, Any], error: tuple[int, str], message: str
+    server: HubServer, options: dict[str, Any], error: tuple[int, str], kind: type[CondsegError], message: str
 ) -> None:
     server.repositories[REPO].error = error
-    with pytest.raises(ModelNotFoundError, match=message) as caught:
+    with pytest.raises(kind, match=message) as caught:
         resolve(REPO, **options)
     assert REPO in one_line(caught.value)
+    assert caught.value.repo_id == REPO
 
 
 def test_a_repository_that_is_no_checkpoint_and_names_that_are_none(server: HubServer, options: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from condseg_sdk import CheckpointError, ConDSeg, ModelNotFoundError, OptionError, list_models
+from condseg_sdk import CheckpointError, ConDSeg, HubError, OptionError, list_models
 from condseg_sdk.models.encoders import ENCODERS, build_encoder
 from condseg_sdk.weights.imagenet import imagenet_entry, load_imagenet_encoder
 from condseg_sdk.weights.timm import encoder_state
@@ -184,7 +184,7 @@ def test_a_swapped_file_and_a_name_of_another_encoder(server: HubServer, options
         load_imagenet_encoder(build_encoder("resnet50"), **options)
     with pytest.raises(OptionError, match="imagenet:pvt_v2_b2 is for the encoder pvt_v2_b2, not resnet50"):
         load_imagenet_encoder(build_encoder("resnet50"), name="imagenet:pvt_v2_b2", **options)
-    with pytest.raises(ModelNotFoundError, match="hf download timm/pvt_v2_b2.in1k model.safetensors"):
+    with pytest.raises(HubError, match="hf download timm/pvt_v2_b2.in1k model.safetensors"):
         load_imagenet_encoder(build_encoder("pvt_v2_b2"), local_files_only=True, **options)
 
 
