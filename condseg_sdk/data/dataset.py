@@ -17,7 +17,7 @@ from condseg_sdk.data.annotations import read_annotation_file
 from condseg_sdk.data.folders import read_folder
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
 from condseg_sdk.data.names import part_of
-from condseg_sdk.data.pairs import Dataset, DiscoveredPairs, Pair, Split
+from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError
 
@@ -79,7 +79,7 @@ def open_dataset(
     return replace(splits.divide(found, val_fraction=val_fraction, seed=seed), source=source)
 
 
-def find_part(data: DataSource, part: Split, *, masks: PathLike | None = None) -> list[Pair]:
+def find_part(data: Dataset | DataSource, part: Split, *, masks: PathLike | None = None) -> list[Pair]:
     """The pairs of a part that the data itself names; none where it does not: nothing is drawn at random.
 
     Images without masks and masks without images, in whatever part, are logged as a warning.
@@ -99,7 +99,9 @@ def find_part(data: DataSource, part: Split, *, masks: PathLike | None = None) -
     return pairs
 
 
-def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None) -> list[Pair]:
+def find_pairs(
+    data: Dataset | DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None
+) -> list[Pair]:
     """All pairs of a set, whatever part they stand in; for measuring, where nothing is divided.
 
     Args:
@@ -123,11 +125,11 @@ def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: P
     return pairs
 
 
-def data_name(data: DataSource) -> str:
+def data_name(data: Dataset | DataSource) -> str:
     """The data in a word, without the folders above it."""
     if isinstance(data, (str, os.PathLike)):
         return Path(data).name or Path(data).resolve().name
-    return f"{len(data)} pairs"
+    return pluralize(sum(map(len, data.parts.values())) if isinstance(data, Dataset) else len(data), "pair")
 
 
 def _read(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
@@ -136,7 +138,9 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
     # os.path, unlike pathlib, answers for any string.
     if masks is not None and not (is_path and os.path.isdir(data)):  # noqa: PTH112
         raise OptionError(f"masks={os.fspath(masks)!r} goes with a folder of images; data={str(data)[:80]!r} is none")
-    if not is_path:
+    if isinstance(data, Dataset):
+        found = DiscoveredPairs({split: data.parts[split] for split in SPLITS}, data.layout, data.problems)
+    elif not is_path:
         if not isinstance(data, Sequence):
             raise OptionError(
                 f"data is {type(data).__name__}; give a folder, a CSV or annotation file, or a list of pairs"
@@ -158,7 +162,7 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
     return found if group_by is None else splits.with_groups(found, group_by)
 
 
-def _with_parts(data: DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
+def _with_parts(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
     """Divided by the lists, else as the data names its parts."""
     found = splits.distinct_names(found)
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():

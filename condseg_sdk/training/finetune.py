@@ -372,9 +372,10 @@ def _train(
             provenance={**provenance, "training": settings.to_dict(), "validation": {"dataset": data, **metrics}},
         )
         save_checkpoint(run.checkpoint, network, config)
+        history = read_history(run.path)
         if report:
-            write_report(run.path, pairs=dataset.validation, seed=settings.seed)
-        run.finish({"metrics": metrics, "history": read_history(run.path), "seconds": seconds})
+            write_report(run.path, pairs=dataset.validation, history=history, seed=settings.seed)
+        run.finish({"metrics": metrics, "history": history, "seconds": seconds})
 
 
 def _data_seen(data: DataSource, dataset: Dataset, start: Base) -> str:
