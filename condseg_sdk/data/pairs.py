@@ -172,8 +172,7 @@ class Dataset:
         problems: what was noticed while finding the pairs; `check_dataset` adds what is in the files.
         left_out: files and folders that the search left out, counted by kind, in words; "" for none.
         source: Folder or file that the pairs were read from, None for pairs given in Python.
-        val_fraction: Share of the training pairs that was held out at random, None where the data names its validation
-            split.
+        val_fraction: Share of the training pairs that `open_dataset` was asked to hold out, None for its default.
     """
 
     train: list[Pair]

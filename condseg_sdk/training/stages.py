@@ -17,7 +17,7 @@ from condseg_sdk.training.augmentation import StrongPhotometric, TrainingAugment
 from condseg_sdk.training.config import Augmentation
 from condseg_sdk.training.loaders import Batch
 from condseg_sdk.training.losses import bce_dice, consistency_loss, segmentation_loss
-from condseg_sdk.training.optimizer import Optimisation
+from condseg_sdk.training.optimizer import Optimization
 from condseg_sdk.training.randomness import epoch_seed, uniforms
 
 __all__ = ["ConsistencyStage", "Recipe", "SegmentationStage", "Stage"]
@@ -29,7 +29,7 @@ class Recipe:
 
     Attributes:
         preprocessing: its color order, scale, mean and std are applied after augmentation.
-        optimisation: learning rates and schedule.
+        optimization: learning rates and schedule.
         size: (H, W) to train at.
         seed: of everything random.
         augmentation: see `Augmentation`.
@@ -38,7 +38,7 @@ class Recipe:
     """
 
     preprocessing: Preprocessing
-    optimisation: Optimisation
+    optimization: Optimization
     size: tuple[int, int]
     seed: int = 0
     augmentation: Augmentation = "full"
@@ -134,7 +134,7 @@ class Stage(L.LightningModule):
             self.log(f"stage{self.number}/{name}", metric, on_step=False, on_epoch=True, prog_bar=name == "val_iou")
 
     def configure_optimizers(self) -> Any:
-        return self.recipe.optimisation.configured(self.network, int(self.trainer.estimated_stepping_batches))
+        return self.recipe.optimization.configured(self.network, int(self.trainer.estimated_stepping_batches))
 
 
 def _batchnorms(network: nn.Module) -> list[nn.Module]:
