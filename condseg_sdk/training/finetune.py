@@ -162,9 +162,10 @@ def finetune(
                 arguments = base.network.arguments
                 checkpoint = CheckpointConfig(arguments, preprocessing, metrics["threshold"], card)
                 save_checkpoint(run.checkpoint, base.network, checkpoint)
+                history = read_history(run.path)
                 if report:
-                    write_report(run.path, pairs=data.validation, seed=config.seed)
-                run.finish({"metrics": metrics, "history": read_history(run.path), "seconds": seconds})
+                    write_report(run.path, pairs=data.validation, history=history, seed=config.seed)
+                run.finish({"metrics": metrics, "history": history, "seconds": seconds})
     barrier()
     result = run.result()
     return FinetuneResult(

@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from condseg_sdk.data import Dataset, DatasetReport
 from condseg_sdk.data.pairs import SPLITS
+from condseg_sdk.data.recorded_split import SETTINGS_FILE as SETTINGS
+from condseg_sdk.data.recorded_split import names_by_split
 from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import OptionError, TrainingError
 from condseg_sdk.files import make_folder, write_text
@@ -25,11 +27,10 @@ from condseg_sdk.json_files import read_json_object, write_json
 from condseg_sdk.provenance import is_ours, seal_json
 from condseg_sdk.training.config import MACHINE, FinetuneConfig, settings
 from condseg_sdk.training.plan import TrainingPlan
-from condseg_sdk.weights.hub import local_path
 
-__all__ = ["RunFolder", "split_behind", "split_of"]
+__all__ = ["RunFolder"]
 
-SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
+RESULT, CHECKPOINT, REPORT = "result.json", "checkpoint", "report.html"
 WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # besides SETTINGS
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -126,7 +127,7 @@ class RunFolder:
         """
         values = self._begun()
         saved = values["split"]
-        for part, names in split_of(dataset).items():
+        for part, names in names_by_split(dataset).items():
             if saved[part] != names:
                 raise OptionError(
                     f"{self.path} contains a run on other data: its {part} split had {len(saved[part])} pairs, not "
@@ -178,7 +179,7 @@ class RunFolder:
         values = {
             "settings": plan.config.to_dict(),
             "reasons": plan.reasons,
-            "split": {"layout": dataset.layout, **split_of(dataset)},
+            "split": {"layout": dataset.layout, **names_by_split(dataset)},
             "content": report.content,
             "environment": describe_environment(),
             "provenance": provenance,
@@ -249,26 +250,3 @@ class RunFolder:
 def _digest(values: dict[str, Any]) -> str:
     """SHA-256 of the values of settings.json, independent of its formatting."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def split_of(dataset: Dataset) -> dict[str, list[str]]:
-    """Names by part."""
-    return {part: [pair.name for pair in pairs] for part, pairs in dataset.parts.items()}
-
-
-def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Names by part of the run that a checkpoint lies in; empty where it lies in none.
-
-    Args:
-        model: RUN/checkpoint or a file in it; a name that is no path lies in no run.
-    """
-    path = local_path(model)
-    if path is None:
-        return {}
-    path = path.resolve()
-    folder = path if path.is_dir() else path.parent
-    try:
-        run = read_json_object(folder.parent / SETTINGS, error=OptionError, remedy="")
-        return {part: [str(name) for name in run["split"][part]] for part in SPLITS}
-    except (OptionError, LookupError, TypeError):  # not there, or a file of another program
-        return {}

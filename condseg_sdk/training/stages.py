@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from condseg_sdk.metrics.overlap import batch_iou
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.augmentation import StrongPhotometric, TrainingAugmentation
@@ -130,12 +131,9 @@ class Stage(L.LightningModule):
         """Add a batch to validation loss and IoU."""
         images, masks, samples = batch
         logits = self.mask_logits(self.normalize(images / 255)).float()
-        truth, answer = masks > 0, logits > 0
-        overlap, union = (truth & answer).sum((1, 2, 3)), (truth | answer).sum((1, 2, 3))
-        iou = torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
         real = (samples >= 0).float()  # fillers do not count
         self.val_loss.update(bce_dice(logits, masks), real)
-        self.val_iou.update(iou, real)
+        self.val_iou.update(batch_iou(logits > 0, masks > 0), real)
         for name, metric in (("val_loss", self.val_loss), ("val_iou", self.val_iou)):
             self.log(f"stage{self.number}/{name}", metric, on_step=False, on_epoch=True, prog_bar=name == "val_iou")
 
