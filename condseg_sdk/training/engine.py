@@ -24,10 +24,10 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import TrainingError
 from condseg_sdk.files import atomic_write, make_folder
 from condseg_sdk.json_files import write_json
-from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import is_rank_zero, quiet_lightning
 from condseg_sdk.training.history import History
 from condseg_sdk.training.loaders import PairBatches
@@ -45,7 +45,7 @@ def fit(
     folder: Path,
     *,
     epochs: int,
-    settings: FinetuneSettings,
+    config: FinetuneConfig,
     loggers: Sequence[Logger] = (),
     progress: bool = True,
 ) -> None:
@@ -56,7 +56,7 @@ def fit(
 
     Args:
         folder: of the stage: last.ckpt (to continue from), best.ckpt, metrics.csv, finished.json.
-        settings: complete ones.
+        config: complete ones.
         loggers: besides TensorBoard's.
     """
     make_folder(folder)
@@ -67,8 +67,8 @@ def fit(
         if last.exists():
             _check_continuable(last, stage)
         stage.train()
-        with quiet_lightning(), _deterministic(settings.deterministic), _memory_errors(settings):
-            trainer = _trainer(stage, folder, epochs, settings, loggers, progress)
+        with quiet_lightning(), _deterministic(config.deterministic), _memory_errors(config):
+            trainer = _trainer(stage, folder, epochs, config, loggers, progress)
             with _keyboard_interrupt(trainer):
                 trainer.fit(
                     stage, datamodule=batches, ckpt_path=str(last) if last.exists() else None, weights_only=True
@@ -81,7 +81,7 @@ def fit(
 
 
 def _trainer(
-    stage: Stage, folder: Path, epochs: int, settings: FinetuneSettings, loggers: Sequence[Logger], progress: bool
+    stage: Stage, folder: Path, epochs: int, config: FinetuneConfig, loggers: Sequence[Logger], progress: bool
 ) -> L.Trainer:
     board = TensorBoardLogger(folder.parent / "tensorboard", name="", version=folder.name)
     monitor = f"stage{stage.number}/val_iou"
@@ -99,23 +99,25 @@ def _trainer(
         # Not `save_last`: that one is written only when the best improves, and a continued run would train twice.
         RelocatableCheckpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
     ]
-    if settings.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
-    if settings.patience is not None and stage.number == 2:
+    if config.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+    if config.early_stopping_patience is not None and stage.number == 2:
         callbacks.append(
-            ResumableEarlyStopping(monitor, mode="max", patience=settings.patience, check_on_train_epoch_end=True)
+            ResumableEarlyStopping(
+                monitor, mode="max", patience=config.early_stopping_patience, check_on_train_epoch_end=True
+            )
         )
     if progress:
         callbacks.append(TQDMProgressBar(10))
     return L.Trainer(
         max_epochs=epochs,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=settings.strategy,
-        num_nodes=settings.num_nodes,
-        precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
-        gradient_clip_val=settings.gradient_clip or None,
-        sync_batchnorm=settings.accelerator != "cpu" and not settings.freeze_batchnorm and torch.cuda.is_available(),
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=config.strategy,
+        num_nodes=config.num_nodes,
+        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+        gradient_clip_val=config.max_grad_norm or None,
+        sync_batchnorm=config.accelerator != "cpu" and not config.freeze_batchnorm and torch.cuda.is_available(),
         use_distributed_sampler=False,  # `EpochSampler` knows its share
         callbacks=callbacks,
         logger=[board, *loggers],
@@ -124,7 +126,7 @@ def _trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
         log_every_n_steps=10,
-        deterministic=settings.deterministic or None,
+        deterministic=config.deterministic or None,
     )
 
 
@@ -171,7 +173,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _check_continuable(last: Path, stage: Stage) -> None:
-    """Raise an OptionError for a checkpoint that cannot be continued from."""
+    """Raise a TrainingError for a checkpoint from which training cannot continue."""
     try:
         _read(last, stage)
     except Exception as error:  # whatever zipfile, pickle and PyTorch raise on a damaged file
@@ -179,7 +181,7 @@ def _check_continuable(last: Path, stage: Stage) -> None:
         best = last.parent / BEST
         if best.exists() and last.name != BEST:
             remedy += f", or copy {best} to {last} to go on from the best epoch, whose weights are in its {BEST}"
-        raise OptionError(f"{last} is damaged: {remedy}") from error
+        raise TrainingError(f"{last} is damaged: {remedy}", path=last) from error
 
 
 def _read_weights(kept: Path, stage: Stage) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def _read_weights(kept: Path, stage: Stage) -> dict[str, Any]:
         last = kept.parent / LAST
         if last.exists() and kept.name != LAST:
             remedy += f", or copy {last} to {kept} to take the last epoch's weights instead of the best's"
-        raise OptionError(f"{kept} is damaged: {remedy}; then go on with resume=True (--resume)") from error
+        raise TrainingError(f"{kept} is damaged: {remedy}; then resume (resume=True, --resume)", path=kept) from error
     return weights
 
 
@@ -264,11 +266,10 @@ def _deterministic(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_errors(settings: FinetuneSettings) -> Iterator[None]:
+def _memory_errors(config: FinetuneConfig) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OptionError(
-            f"the GPU's memory does not hold a step of batch_size={settings.batch_size} at image_size="
-            f"{settings.image_size}: lower one of them"
+        raise TrainingError(
+            f"GPU out of memory at batch_size={config.batch_size}, image_size={config.image_size}: lower one of them"
         ) from error

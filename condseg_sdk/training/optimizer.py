@@ -12,14 +12,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from condseg_sdk.training.config import Schedule
 
-__all__ = ["Optimisation"]
+__all__ = ["Optimization"]
 
 WARMUP = 0.1  # share of all steps
 COSINE_END = 0.01  # of the peak
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class Optimization:
     """How weights are changed.
 
     Attributes:

@@ -18,10 +18,10 @@ from condseg_sdk.data.cache import MEMORY_LIMIT
 from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.models.encoders import ENCODERS
 from condseg_sdk.training.base import Base
-from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import quiet_lightning
 
-__all__ = ["DatasetStats", "Machine", "TrainingPlan", "check_precision", "dataset_stats", "make_plan", "this_machine"]
+__all__ = ["DatasetStats", "Machine", "TrainingPlan", "check_precision", "dataset_stats", "detect_machine", "make_plan"]
 
 SIZES = (64, 256)  # the paper trains at 256; smaller pictures gain nothing by being blown up
 EMA_SHARE = 0.1  # of a stage's steps: how far back the average of the weights reaches
@@ -72,12 +72,12 @@ class DatasetStats:
 class TrainingPlan:
     """Settings without a None where something had to be chosen, and why each was chosen."""
 
-    settings: FinetuneSettings
+    config: FinetuneConfig
     reasons: dict[str, str]
 
     def lines(self) -> list[str]:
         """A line a choice, for people."""
-        values = self.settings.to_dict()
+        values = self.config.to_dict()
         shown = {name: _shown(values[name]) for name in self.reasons}
         width = max(map(len, shown.values())) + 2
         return [f"{name:<23}{shown[name]:<{width}}{reason}" for name, reason in self.reasons.items()]
@@ -89,14 +89,14 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def this_machine(settings: FinetuneSettings) -> Machine:
+def detect_machine(config: FinetuneConfig) -> Machine:
     """The machine as the settings allow to use it.
 
     Raises:
         OptionError: it has no such accelerator or devices, or Lightning no such strategy.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    choice = {name: getattr(settings, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
+    choice = {name: getattr(config, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
     try:
         with quiet_lightning():
             trainer = L.Trainer(**choice, barebones=True)
@@ -121,7 +121,7 @@ def dataset_stats(report: DatasetReport) -> DatasetStats:
     return DatasetStats(train.pairs, report.parts["validation"].pairs, max(largest), shown, report.bits)
 
 
-def make_plan(settings: FinetuneSettings, base: Base, facts: DatasetStats, machine: Machine) -> TrainingPlan:
+def make_plan(config: FinetuneConfig, base: Base, facts: DatasetStats, machine: Machine) -> TrainingPlan:
     """Choose what was left open.
 
     Raises:
@@ -134,7 +134,7 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: DatasetStats, machi
     reasons: dict[str, str] = {}
 
     def choose(name: str, value: Any, reason: str) -> Any:
-        given = getattr(settings, name)
+        given = getattr(config, name)
         is_open = given is None or given == "auto"
         chosen[name] = value if is_open else given
         reasons[name] = reason if is_open else "as given"
@@ -143,7 +143,7 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: DatasetStats, machi
     choose("base", base.name, "the default for this network")
     choose("network", arguments, "the base's")
     # The default base was not chosen for its size: small pictures stay small.
-    size, reason = _image_size(base, facts, keep=base.is_checkpoint and settings.base is not None)
+    size, reason = _image_size(base, facts, keep=base.is_checkpoint and config.base is not None)
     image_size = choose("image_size", size, reason)
     batch, reason = _batch_size(facts, machine, light=encoder.is_light)
     batch_size = choose("batch_size", batch, reason)
@@ -163,7 +163,7 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: DatasetStats, machi
     low, high = EPOCHS
     epochs = min(max(round(STEPS["cpu" if machine.kind == "cpu" else "gpu"] / steps), low), high)
     epochs = choose("epochs", epochs, f"{steps} steps an epoch on {machine.kind}: {epochs * steps} steps in all")
-    reason = "the encoder is frozen" if settings.freeze_encoder else "left out: no gain measured (docs/training.md)"
+    reason = "the encoder is frozen" if config.freeze_encoder else "left out: no gain measured (docs/training.md)"
     choose("stage1_epochs", 0, reason)
     rates = encoder.learning_rates
     choose("learning_rate", rates.decoder, rates.source)
@@ -177,12 +177,12 @@ def make_plan(settings: FinetuneSettings, base: Base, facts: DatasetStats, machi
     gigabytes = facts.train * 4 * image_size**2
     in_memory = gigabytes <= MEMORY_LIMIT
     reason = "the set is in memory" if in_memory else f"the set is read from a file; {machine.cores} cores"
-    choose("workers", 0 if in_memory else min(4, max(machine.cores // max(machine.devices, 1) - 1, 0)), reason)
-    complete = replace(settings, **chosen)
+    choose("num_workers", 0 if in_memory else min(4, max(machine.cores // max(machine.devices, 1) - 1, 0)), reason)
+    complete = replace(config, **chosen)
     return TrainingPlan(complete, {"network": reasons.pop("network"), **reasons})
 
 
-def check_precision(settings: FinetuneSettings, machine: Machine) -> None:
+def check_precision(config: FinetuneConfig, machine: Machine) -> None:
     """Refuse to train in what the machine computes wrongly in.
 
     oneDNN (PyTorch 2.13) leaves numbers of the bfloat16 weight gradient unwritten where a convolution is dilated.
@@ -190,9 +190,9 @@ def check_precision(settings: FinetuneSettings, machine: Machine) -> None:
     Raises:
         OptionError: less than float32 on a CPU.
     """
-    if settings.precision != "float32" and machine.kind == "cpu":
+    if config.precision != "float32" and machine.kind == "cpu":
         raise OptionError(
-            f"precision={settings.precision!r} is for GPUs: on a CPU the gradients of dilated convolutions are no "
+            f"precision={config.precision!r} is for GPUs: on a CPU the gradients of dilated convolutions are no "
             "numbers in it; leave precision out, or go on with a run that a GPU began on a GPU"
         )
 

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,24 @@ from filelock import FileLock, Timeout
 
 from condseg_sdk.data import Dataset, DatasetReport
 from condseg_sdk.data.pairs import SPLITS
+from condseg_sdk.data.recorded_split import SETTINGS_FILE as SETTINGS
+from condseg_sdk.data.recorded_split import names_by_split
 from condseg_sdk.environment import describe_environment
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OptionError, TrainingError
 from condseg_sdk.files import make_folder, write_text
 from condseg_sdk.json_files import read_json_object, write_json
 from condseg_sdk.provenance import is_ours, seal_json
-from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.config import MACHINE, FinetuneConfig, settings
 from condseg_sdk.training.plan import TrainingPlan
-from condseg_sdk.weights.hub import local_path
 
-__all__ = ["RunFolder", "split_behind", "split_of"]
+__all__ = ["RunFolder"]
 
-SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
+RESULT, CHECKPOINT, REPORT = "result.json", "checkpoint", "report.html"
 WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # besides SETTINGS
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 logger = logging.getLogger("condseg_sdk")
 DIGEST = "sha256"  # in settings.json, of the rest of it
-# What may change when a run goes on: where it is computed, not what.
-MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
 
 
 @dataclass(frozen=True)
@@ -57,37 +56,41 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / REPORT
 
-    def resumed(self, settings: FinetuneSettings, *, resume: bool, first: bool) -> FinetuneSettings:
-        """The settings to run with: those of the run that is there, or the given ones for a new one.
+    def resumed(self, config: FinetuneConfig, *, resume: bool, first: bool) -> FinetuneConfig:
+        """Return the settings to train with: those of the run in this folder, or the given ones for a new run.
+
+        Settings of the machine may change when a run is resumed; the given ones are taken.
 
         Args:
-            settings: as given to this call.
-            resume: whether to go on with what is there.
-            first: whether this is the first of a run's processes; the others find the run the first has begun.
+            config: Settings of this call.
+            resume: Whether to continue the run in this folder.
+            first: Whether this is the first process of the run; the others find the run that the first has begun.
 
         Raises:
-            OptionError: a run is there and `resume` is False, or it is True and the settings are others.
+            OptionError: There is a run and `resume` is False, or it is True and the settings differ.
+            TrainingError: settings.json is damaged.
         """
         if not self.is_begun:
             if first:
                 self._check_is_free()
-            return settings
+            return config
         if not first and not resume:
-            return settings
+            return config
         if not resume:
             raise OptionError(
-                f"{self.path} holds a run: continue it with resume=True (--resume), or choose another output_dir"
+                f"{self.path} contains a run: continue it with resume=True (--resume), or choose another output_dir"
             )
-        saved = self._saved_settings()
-        given = settings.given()
-        others = [name for name, value in given.items() if name not in MACHINE and value != getattr(saved, name)]
-        if others:
+        saved = self._saved_config()
+        machine = {name for name, setting in settings().items() if setting.section == MACHINE}
+        changed = [
+            name for name, value in config.changed().items() if name not in machine and value != getattr(saved, name)
+        ]
+        if changed:
             raise OptionError(
-                f"{self.path} holds a run with another {', '.join(others)}: give what it began with, or choose another "
-                "output_dir"
+                f"{self.path} contains a run with another {', '.join(changed)}: use the values that it began with, or "
+                "choose another output_dir"
             )
-        values = {f.name: getattr(saved, f.name) for f in fields(saved)}
-        return FinetuneSettings(**{**values, **{name: getattr(settings, name) for name in MACHINE}})
+        return saved.override(**{name: getattr(config, name) for name in machine})
 
     def _check_is_free(self) -> None:
         """Checkpoints of a run whose settings.json is gone would be continued with other settings."""
@@ -101,12 +104,13 @@ class RunFolder:
                     f"{path} was not written by condseg_sdk, and a run would replace it: choose another output_dir"
                 )
 
-    def _saved_settings(self) -> FinetuneSettings:
+    def _saved_config(self) -> FinetuneConfig:
         try:
-            return FinetuneSettings(**self._begun()["settings"])
-        except (TypeError, OptionError) as error:  # damaged, or of another version of this package
-            raise OptionError(
-                f"{self.path / SETTINGS} is not readable as a run's ({error}); {self._remedy()}"
+            return FinetuneConfig.from_dict(self._begun()["settings"])
+        except OptionError as error:  # damaged, or of a later version of this package
+            path = self.path / SETTINGS
+            raise TrainingError(
+                f"{path} is not the settings.json of a run ({error}); {self._remedy()}", path=path
             ) from error
 
     def check_data(self, dataset: Dataset, content: str) -> None:
@@ -121,7 +125,7 @@ class RunFolder:
         """
         values = self._begun()
         saved = values["split"]
-        for part, names in split_of(dataset).items():
+        for part, names in names_by_split(dataset).items():
             if saved[part] != names:
                 raise OptionError(
                     f"{self.path} holds a run on other data: its {part} part had {len(saved[part])} pairs, now there "
@@ -168,9 +172,9 @@ class RunFolder:
         """Write what the run is, before its first step."""
         make_folder(self.path)
         values = {
-            "settings": plan.settings.to_dict(),
+            "settings": plan.config.to_dict(),
             "reasons": plan.reasons,
-            "split": {"layout": dataset.layout, **split_of(dataset)},
+            "split": {"layout": dataset.layout, **names_by_split(dataset)},
             "content": report.content,
             "environment": describe_environment(),
             "provenance": provenance,
@@ -201,27 +205,28 @@ class RunFolder:
 
     def result(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        remedy = "delete it, and go on with resume=True (--resume): it is made again from the run's other files"
-        values = read_json_object(self.path / RESULT, error=OptionError, remedy=remedy)
+        path = self.path / RESULT
+        remedy = "delete it and resume (resume=True, --resume): it is made again from the other files of the run"
+        values = read_json_object(path, error=TrainingError, remedy=remedy)
         metrics, history = values.get("metrics"), values.get("history")
         if not isinstance(history, list) or not all(isinstance(row, dict) for row in [metrics, *history]):
-            raise OptionError(f"{self.path / RESULT} lacks metrics or history; {remedy}")
+            raise TrainingError(f"{path} lacks metrics or history; {remedy}", path=path)
         # JSON has no NaN; `finish` wrote null.
         history = [{name: math.nan if value is None else value for name, value in row.items()} for row in history]
         return {**values, "history": history}
 
     def _begun(self) -> dict[str, Any]:
-        """What `begin` wrote."""
+        """Return what `begin` wrote."""
         path = self.path / SETTINGS
-        values = read_json_object(path, error=OptionError, remedy=self._remedy())
+        values = read_json_object(path, error=TrainingError, remedy=self._remedy())
         digest = values.pop(DIGEST, None)  # releases before it wrote none
         kinds = {"settings": dict, "split": dict, "content": str, "provenance": dict}
         if digest not in (None, _digest(values)):
-            raise OptionError(f"{path} has been changed or is damaged; {self._remedy()}")
+            raise TrainingError(f"{path} has been changed or is damaged; {self._remedy()}", path=path)
         if not all(isinstance(values.get(name), kind) for name, kind in kinds.items()) or not all(
             isinstance(values["split"].get(part), list) for part in SPLITS
         ):
-            raise OptionError(f"{path} is not readable as a run's; {self._remedy()}")
+            raise TrainingError(f"{path} is not the settings.json of a run; {self._remedy()}", path=path)
         return values
 
     def _remedy(self) -> str:
@@ -233,26 +238,3 @@ class RunFolder:
 def _digest(values: dict[str, Any]) -> str:
     """SHA-256 over the values of settings.json, in whatever form its text is."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def split_of(dataset: Dataset) -> dict[str, list[str]]:
-    """Names by part."""
-    return {part: [pair.name for pair in pairs] for part, pairs in dataset.parts.items()}
-
-
-def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Names by part of the run that a checkpoint lies in; empty where it lies in none.
-
-    Args:
-        model: RUN/checkpoint or a file in it; a name that is no path lies in no run.
-    """
-    path = local_path(model)
-    if path is None:
-        return {}
-    path = path.resolve()
-    folder = path if path.is_dir() else path.parent
-    try:
-        run = read_json_object(folder.parent / SETTINGS, error=OptionError, remedy="")
-        return {part: [str(name) for name in run["split"][part]] for part in SPLITS}
-    except (OptionError, LookupError, TypeError):  # not there, or a file of another program
-        return {}

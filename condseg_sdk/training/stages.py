@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from condseg_sdk.metrics.overlap import batch_iou
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.augmentation import StrongPhotometric, TrainingAugmentation
 from condseg_sdk.training.config import Augmentation
 from condseg_sdk.training.loaders import Batch
 from condseg_sdk.training.losses import bce_dice, consistency_loss, segmentation_loss
-from condseg_sdk.training.optimizer import Optimisation
+from condseg_sdk.training.optimizer import Optimization
 from condseg_sdk.training.randomness import epoch_seed, uniforms
 
 __all__ = ["ConsistencyStage", "Recipe", "SegmentationStage", "Stage"]
@@ -28,7 +29,7 @@ class Recipe:
 
     Attributes:
         preprocessing: its color order, scale, mean and std are applied after augmentation.
-        optimisation: learning rates and schedule.
+        optimization: learning rates and schedule.
         size: (H, W) to train at.
         seed: of everything random.
         augmentation: see `Augmentation`.
@@ -37,7 +38,7 @@ class Recipe:
     """
 
     preprocessing: Preprocessing
-    optimisation: Optimisation
+    optimization: Optimization
     size: tuple[int, int]
     seed: int = 0
     augmentation: Augmentation = "full"
@@ -126,17 +127,14 @@ class Stage(L.LightningModule):
     def validation_step(self, batch: Batch, _index: int) -> None:
         images, masks, samples = batch
         logits = self.mask_logits(self.normalize(images / 255)).float()
-        truth, answer = masks > 0, logits > 0
-        overlap, union = (truth & answer).sum((1, 2, 3)), (truth | answer).sum((1, 2, 3))
-        iou = torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
         real = (samples >= 0).float()  # fillers do not count
         self.val_loss.update(bce_dice(logits, masks), real)
-        self.val_iou.update(iou, real)
+        self.val_iou.update(batch_iou(logits > 0, masks > 0), real)
         for name, metric in (("val_loss", self.val_loss), ("val_iou", self.val_iou)):
             self.log(f"stage{self.number}/{name}", metric, on_step=False, on_epoch=True, prog_bar=name == "val_iou")
 
     def configure_optimizers(self) -> Any:
-        return self.recipe.optimisation.configured(self.network, int(self.trainer.estimated_stepping_batches))
+        return self.recipe.optimization.configured(self.network, int(self.trainer.estimated_stepping_batches))
 
 
 def _batchnorms(network: nn.Module) -> list[nn.Module]:
