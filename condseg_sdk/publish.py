@@ -13,13 +13,13 @@ from huggingface_hub import HfApi, errors
 
 from condseg_sdk.checkpoints.card import evaluation_in, model_card, with_evaluation
 from condseg_sdk.checkpoints.config import CheckpointConfig, as_json
+from condseg_sdk.checkpoints.manifest_entry import HubFile, ManifestEntry
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, translate_hub_errors
 from condseg_sdk.errors import CheckpointError, HubError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.options import check_flags, check_text
 from condseg_sdk.weights.checkpoint import save_checkpoint
-from condseg_sdk.weights.entry import HubFile, ManifestEntry
 from condseg_sdk.weights.hub import ONNX_FILE
 
 __all__ = ["PushResult", "push_checkpoint"]

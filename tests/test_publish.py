@@ -26,12 +26,12 @@ from condseg_sdk import (
     Preprocessing,
 )
 from condseg_sdk.checkpoints.card import evaluation_in, with_evaluation
+from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.cli import main
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.publish import PushResult, _network_name, push_checkpoint
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
-from condseg_sdk.weights.entry import ManifestEntry
 from condseg_sdk.weights.hub import resolve, resolve_onnx
 from tests.helpers.hub_server import SECRET, HubServer, Repository
 

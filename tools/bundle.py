@@ -13,10 +13,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.json_files import write_json
 from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
-from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, manifest_path
+from condseg_sdk.weights.manifest import BUNDLED, manifest_path
 
 
 def main() -> None:

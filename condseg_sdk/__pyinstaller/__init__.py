@@ -38,5 +38,9 @@ def get_data_files() -> list[tuple[str, str]]:
 
 
 def get_hidden_imports() -> list[str]:
-    """The modules of the command line, which `condseg_sdk.cli.command` imports by name."""
-    return [f"condseg_sdk.cli.{command}" for command in COMMANDS]
+    """Modules that are imported by name: the commands, and the encoders that register themselves."""
+    encoders = sorted(path.stem for path in (PACKAGE / "models" / "encoders").glob("[!_]*.py"))
+    return [
+        *(f"condseg_sdk.cli.{command}" for command in COMMANDS),
+        *(f"condseg_sdk.models.encoders.{encoder}" for encoder in encoders),
+    ]

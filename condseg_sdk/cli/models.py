@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from condseg_sdk.weights.entry import ManifestEntry
+    from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 
 HEAD = ("NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE")
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _row(entry: ManifestEntry) -> tuple[str, ...]:
-    from condseg_sdk.weights.entry import SHOWN_METRICS
+    from condseg_sdk.checkpoints.manifest_entry import SHOWN_METRICS
 
     figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in SHOWN_METRICS]
     size = "-" if entry.bytes is None else f"{entry.bytes / 1e6:.1f}"

@@ -36,8 +36,8 @@ def add_preprocessing(model: Any, preprocessing: Preprocessing) -> None:
         model: onnx.ModelProto from `trace`, not dynamic, also with fewer bits; changed in place. Its input becomes
             "image", uint8 RGB (height, width, 3), its outputs "probability" and, where it has one,
             "branch_uncertainty_probability", float32 (height, width) in [0, 1], both sizes free. Where the
-            preprocessing looks for a field of view there is a second input, "field_of_view", which `BOX_HELP` explains; `export_onnx`
-            writes the explanation into the metadata, too.
+            preprocessing looks for a field of view there is a second input, "field_of_view", which `BOX_HELP` explains;
+            `export_onnx` writes the explanation into the metadata, too.
         preprocessing: of the checkpoint.
 
     Raises:

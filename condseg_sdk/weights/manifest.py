@@ -10,20 +10,17 @@ import os
 from functools import cache
 from pathlib import Path
 
+from condseg_sdk.checkpoints.manifest_entry import Kind, ManifestEntry
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.options import check_choice
-from condseg_sdk.weights.entry import BUNDLED, HubFile, Kind, ManifestEntry, PackageFile
 
 __all__ = [
     "BUNDLED",
     "ENVIRONMENT",
     "FORMAT_VERSION",
-    "HubFile",
-    "Kind",
     "ManifestEntry",
     "ManifestPath",
-    "PackageFile",
     "find_entry",
     "list_models",
     "manifest_path",
@@ -32,6 +29,7 @@ __all__ = [
 ManifestPath = str | os.PathLike[str]
 
 PACKAGE = Path(__file__).resolve().parents[1]
+BUNDLED = PACKAGE / "weights" / "bundled"
 MANIFEST = "weights_manifest.json"
 ENVIRONMENT = "CONDSEG_MANIFEST"  # paths of further manifests, separated as in PATH
 FORMAT_VERSION = 1
@@ -44,7 +42,12 @@ def manifest_path() -> Path:
 
 
 @cache
-def _entries() -> tuple[ManifestEntry, ...]:
+def _entries(kind: Kind) -> tuple[ManifestEntry, ...]:
+    """The package's own entries: checkpoints stand in its manifest, encoders beside their networks."""
+    if kind == "encoder":
+        from condseg_sdk.models.encoders import ENCODERS  # loads torch, which checkpoints can do without
+
+        return tuple(entry for spec in ENCODERS.values() for entry in spec.imagenet)
     return _read(manifest_path(), BUNDLED, remedy="reinstall condseg_sdk")
 
 
@@ -62,18 +65,11 @@ def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
     return entries
 
 
-def _all_entries(manifest: ManifestPath | None) -> list[ManifestEntry]:
-    """Ours first, then those of CONDSEG_MANIFEST, then those of the argument; a name stands for one thing."""
+def _own_manifests(manifest: ManifestPath | None) -> list[Path]:
+    """Paths of the user's manifests: those of CONDSEG_MANIFEST, then the argument."""
     named = [part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
     paths = [*named, *([] if manifest is None else [manifest])]
-    entries = list(_entries())
-    for path in dict.fromkeys(Path(path).expanduser().resolve() for path in paths):
-        own = _read(path, path.parent, remedy="see docs/weights.md")
-        taken = {entry.name for entry in entries} & {entry.name for entry in own}
-        if taken:
-            raise CheckpointError(f"{path}: {min(taken)!r} is the name of another entry already; choose another name")
-        entries += own
-    return entries
+    return list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))
 
 
 def list_models(kind: Kind = "checkpoint", *, manifest: ManifestPath | None = None) -> list[ManifestEntry]:
@@ -93,7 +89,14 @@ def list_models(kind: Kind = "checkpoint", *, manifest: ManifestPath | None = No
         'imagenet:efficientnet_lite0'
     """
     check_choice("kind", kind, Kind)
-    return [entry for entry in _all_entries(manifest) if entry.kind == kind]
+    entries = list(_entries(kind))
+    for path in _own_manifests(manifest):
+        own = [entry for entry in _read(path, path.parent, remedy="see docs/weights.md") if entry.kind == kind]
+        taken = {entry.name for entry in entries} & {entry.name for entry in own}
+        if taken:
+            raise CheckpointError(f"{path}: {min(taken)!r} is the name of another entry already; choose another name")
+        entries += own
+    return entries
 
 
 def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath | None = None) -> ManifestEntry:

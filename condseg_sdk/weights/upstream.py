@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from condseg_sdk.checkpoints.tensors import list_names
 from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
 from condseg_sdk.options import check_choice
+from condseg_sdk.weights.rename import rename_tensors
 
 __all__ = ["UpstreamNetwork", "convert_state_dict"]
 
@@ -55,30 +55,11 @@ def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> di
     build, table = _NETWORKS[network]
     with torch.device("meta"):
         ours = build().state_dict()
-    converted: dict[str, Tensor] = {}
-    unknown, misshapen = [], []
     try:
         tensors = _unwrapped(state)
     except RecursionError:
         raise CheckpointError(f"not the weights of {network}: its dictionaries hold each other without end") from None
-    for theirs, value in tensors.items():
-        name = _renamed(theirs, table)
-        if name not in ours or not isinstance(value, Tensor):
-            unknown.append(theirs)
-            continue
-        # Before anything is computed: a damaged file may hold a tensor that takes no memory yet and terabytes then.
-        if _shape(value, ours[name]) != ours[name].shape:
-            misshapen.append(f"{theirs} {tuple(value.shape)}, not {tuple(ours[name].shape)}")
-        elif not _is_alike(value, ours[name]):
-            misshapen.append(f"{theirs} of {value.dtype}, not {ours[name].dtype}")
-        else:
-            converted[name] = _fitted(value, ours[name])
-    found = {_renamed(name, table) for name in tensors}
-    missing = [name for name in ours if name not in found]
-    if missing or unknown or misshapen:
-        problems = list_names(missing=missing, unknown=unknown, misshapen=misshapen)
-        raise CheckpointError(f"not the weights of {network}: {problems}; choose the network they belong to")
-    return converted
+    return rename_tensors(tensors, ours, table, what=network)
 
 
 def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,32 +70,6 @@ def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
         if state and all(str(name).startswith(prefix) for name in state):
             return _unwrapped({name.removeprefix(prefix): value for name, value in state.items()})
     return {str(name): value for name, value in state.items()}
-
-
-def _renamed(name: str, table: Table) -> str:
-    """Our name for one of theirs, by its longest prefix in the table; "" for none."""
-    prefix = name
-    while prefix:
-        if prefix in table:
-            return table[prefix] + name[len(prefix) :]
-        prefix = prefix.rpartition(".")[0]
-    return ""
-
-
-def _shape(value: Tensor, target: Tensor) -> torch.Size:
-    """Of a tensor in our network: their linear layers over channels are our 1x1 convolutions."""
-    return target.shape if target.shape == (*value.shape, 1, 1) else value.shape
-
-
-def _is_alike(value: Tensor, target: Tensor) -> bool:
-    """Whether a tensor is an ordinary one with values, of floating-point numbers where ours is."""
-    ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    return ordinary and value.is_floating_point() == target.is_floating_point() and not value.is_complex()
-
-
-def _fitted(value: Tensor, target: Tensor) -> Tensor:
-    """A tensor as our network has it; weights are float32."""
-    return value.reshape(target.shape).to(torch.float32 if value.is_floating_point() else target.dtype, copy=True)
 
 
 def _resnet() -> Table:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from condseg_sdk.errors import OptionError
-from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork
+from condseg_sdk.models import NETWORKS, ConDSeg, ConsistencyNetwork, network_arguments
 from condseg_sdk.models.condseg import pad_to_stride
 from condseg_sdk.models.encoders import ENCODERS, build_encoder
 
@@ -120,6 +120,11 @@ def test_encoders_have_the_channels_and_strides_they_name(encoder: str) -> None:
     assert [tuple(x.shape[2:]) for x in features] == [(64 // s, 128 // s) for s in built.strides]
 
 
+def test_an_encoder_without_a_named_network_takes_the_arguments_of_a_relative() -> None:
+    assert network_arguments("resnet50") == NETWORKS["condseg-r50"]
+    assert network_arguments("efficientnet_lite2") == {**NETWORKS["condseg-lite"], "encoder": "efficientnet_lite2"}
+
+
 @pytest.mark.parametrize("full_resolution", [True, False])
 @torch.inference_mode()
 def test_the_stage_one_network_shares_the_encoder(encoder: str, full_resolution: bool) -> None:
@@ -152,7 +157,7 @@ def test_sizes_of_the_networks() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": "vgg"}, "unknown encoder 'vgg': choose one of resnet50"),
+        ({"encoder": "vgg"}, "unknown encoder 'vgg': choose one of efficientnet_lite0"),
         ({"channels": 10, "heads": 4}, "multiples of heads"),
         ({"channels": (8, 8, 8)}, "one for each of 4 levels"),
         ({"heads": 0}, "positive"),

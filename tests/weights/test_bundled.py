@@ -40,8 +40,8 @@ def test_bundled_weights_of_another_hash_are_refused_with_both_hashes(
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    entries = tuple(replace(entry, root=tmp_path / "bundled") for entry in manifest._entries())
-    monkeypatch.setattr(manifest, "_entries", lambda: entries)
+    entries = tuple(replace(entry, root=tmp_path / "bundled") for entry in manifest._entries("checkpoint"))
+    monkeypatch.setattr(manifest, "_entries", lambda _: entries)
     with pytest.raises(CheckpointError) as caught:
         Predictor.from_pretrained("condseg-lite-polyp")
     assert expected in str(caught.value)

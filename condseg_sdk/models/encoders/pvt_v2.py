@@ -9,9 +9,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condseg_sdk.models.encoders.base import Encoder
+from condseg_sdk.checkpoints.manifest_entry import HubFile, ManifestEntry
+from condseg_sdk.models.encoders.base import IMAGENET_PIXELS, Encoder, EncoderSpec, register_encoder
 
 BLOCK_EPS = 1e-6
+CHANNELS = (64, 128, 320, 512)
 
 
 def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
@@ -107,18 +109,15 @@ class Stage(nn.Module):
 class PyramidVisionTransformerV2(Encoder):
     """Four stages; their outputs are the feature maps."""
 
-    channels = (64, 128, 320, 512)
-    strides = (4, 8, 16, 32)
-
     def __init__(self, depths: tuple[int, int, int, int] = (3, 4, 6, 3)) -> None:
         super().__init__()
         heads, mlp_ratios, reductions = (1, 2, 5, 8), (8, 8, 4, 4), (8, 4, 2, 1)
-        inputs = (3, *self.channels[:3])
+        inputs = (3, *CHANNELS[:3])
         self.stages = nn.ModuleList(
             [
                 Stage(
                     inputs[i],
-                    self.channels[i],
+                    CHANNELS[i],
                     depth=depths[i],
                     heads=heads[i],
                     mlp_ratio=mlp_ratios[i],
@@ -138,6 +137,36 @@ class PyramidVisionTransformerV2(Encoder):
         return x1, x2, x3, x4
 
 
-def pvt_v2_b2() -> PyramidVisionTransformerV2:
-    """PVTv2-b2: 24.8 M parameters, strides 4 to 32."""
-    return PyramidVisionTransformerV2()
+def _timm_names() -> dict[str, str]:
+    """timm shrinks the map at the start of a stage, except for the first, whose patches are cut before the stages."""
+    names = {"patch_embed": "stages.0.patch_embed"}
+    for stage in range(4):
+        names |= {f"stages.{stage}.{part}": f"stages.{stage}.{part}" for part in ("blocks", "norm")}
+        if stage:
+            names[f"stages.{stage}.downsample"] = f"stages.{stage}.patch_embed"
+    return names
+
+
+# 24.8 M parameters.
+register_encoder(
+    EncoderSpec(
+        name="pvt_v2_b2",
+        build=PyramidVisionTransformerV2,
+        channels=CHANNELS,
+        strides=(4, 8, 16, 32),
+        imagenet=(
+            ManifestEntry(
+                name="imagenet:pvt_v2_b2",
+                kind="encoder",
+                network="pvt_v2_b2",
+                license="apache-2.0",
+                attribution="PVTv2-b2 by Wenhai Wang et al., as timm publishes it",
+                data="ImageNet-1k",
+                preprocessing=IMAGENET_PIXELS,
+                hub=HubFile("timm/pvt_v2_b2.in1k", "model.safetensors"),
+            ),
+        ),
+        published_names=_timm_names(),
+        left_out=("head.",),
+    )
+)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condseg_sdk.models.encoders.base import Encoder
+from condseg_sdk.checkpoints.manifest_entry import HubFile, ManifestEntry
+from condseg_sdk.models.encoders.base import IMAGENET_PIXELS, Encoder, EncoderSpec, register_encoder
 
 EXPANSION = 4
 
@@ -47,9 +48,6 @@ class ResNet(Encoder):
         blocks: bottlenecks in layers 1 to 3; (3, 4, 6) is ResNet-50.
     """
 
-    channels = (64, 256, 512, 1024)
-    strides = (2, 4, 8, 16)
-
     def __init__(self, blocks: tuple[int, int, int] = (3, 4, 6)) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -66,6 +64,26 @@ class ResNet(Encoder):
         return x1, x2, x3, self.layer3(x3)
 
 
-def resnet50() -> ResNet:
-    """ResNet-50 without layer 4: 8.5 M parameters, strides 2 to 16."""
-    return ResNet()
+# Without layer 4: 8.5 M parameters.
+register_encoder(
+    EncoderSpec(
+        name="resnet50",
+        build=ResNet,
+        channels=(64, 256, 512, 1024),
+        strides=(2, 4, 8, 16),
+        imagenet=(
+            ManifestEntry(
+                name="imagenet:resnet50",
+                kind="encoder",
+                network="resnet50",
+                license="bsd-3-clause",
+                attribution="ResNet-50 by the torchvision authors, as timm publishes it",
+                data="ImageNet-1k",
+                preprocessing=IMAGENET_PIXELS,
+                hub=HubFile("timm/resnet50.tv_in1k", "model.safetensors"),
+            ),
+        ),
+        published_names={part: part for part in ("conv1", "bn1", "layer1", "layer2", "layer3")},
+        left_out=("layer4.", "fc."),
+    )
+)

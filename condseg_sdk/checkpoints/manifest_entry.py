@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +13,9 @@ from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.options import check_choice
 from condseg_sdk.preprocessing import Preprocessing
 
-__all__ = ["BUNDLED", "HubFile", "Kind", "ManifestEntry", "PackageFile"]
+__all__ = ["HubFile", "Kind", "ManifestEntry", "PackageFile"]
 
 Kind = Literal["checkpoint", "encoder"]
-
-BUNDLED = Path(__file__).resolve().parent / "bundled"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ SHOWN_METRICS = ("mIoU", "mDSC")
 """The metrics that the list of models shows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ManifestEntry:
     """One line of the manifest.
 
@@ -92,20 +90,19 @@ class ManifestEntry:
     name: str
     kind: Kind
     network: str
-    sha256: str | None
-    bytes: int | None
     license: str
     attribution: str
     data: str
-    _: KW_ONLY
     preprocessing: Preprocessing
+    sha256: str | None = None
+    bytes: int | None = None
     date: str | None = None
     file: str | None = None
     hub: HubFile | None = None
     package: PackageFile | None = None
     threshold: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
-    root: Path = field(default=BUNDLED, compare=False, repr=False)
+    root: Path = field(default=Path(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, Kind)
@@ -168,11 +165,10 @@ class ManifestEntry:
         del values["root"]
         if self.hub is not None and self.hub.revision is None:
             del values["hub"]["revision"]
-        always = ("sha256", "bytes")
-        return {key: value for key, value in values.items() if key in always or value not in (None, {})}
+        return {key: value for key, value in values.items() if value not in (None, {})}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, root: Path = BUNDLED) -> ManifestEntry:
+    def from_dict(cls, values: Mapping[str, Any], *, root: Path = Path()) -> ManifestEntry:
         """Read what `to_dict` wrote.
 
         Args:
