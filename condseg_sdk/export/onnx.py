@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from condseg_sdk._version import __version__
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.checkpoints.onnx_metadata import ExportInfo, OnnxPrecision, write_metadata
 from condseg_sdk.errors import ExportError, OptionError, OutputError
@@ -105,7 +106,6 @@ def export_onnx(
     )
     _check_calibration(precision, calibration)
     path = Path(path)
-    from condseg_sdk import __version__  # not at the top: the package imports this module
 
     dynamic = dynamic and not preprocessing
     info = ExportInfo(precision, dynamic, branch_uncertainty, preprocessing, opset, __version__)
