@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from condseg_sdk import CondsegError, finetune
+from condseg_sdk import CondsegError, finetune, open_dataset
 
 SPLITS = Path(__file__).parent / "splits"
 SETS = {"glas": "glas_val25.txt", "isic2017": "isic2017_val60.txt"}
@@ -58,10 +58,10 @@ def run(options: argparse.Namespace, arm: Arm, seed: int) -> dict[str, str]:
     """One run; figures are of the images that choose."""
     start = time.perf_counter()
     result = finetune(
-        options.data,
+        open_dataset(
+            options.data, train_list=SPLITS / f"{options.lists}_train60.txt", val_list=SPLITS / SETS[options.lists]
+        ),
         output_dir=options.out / f"{str(arm).replace(':', '_').replace('/', '_')}_seed{seed}",
-        train_list=SPLITS / f"{options.lists}_train60.txt",
-        val_list=SPLITS / SETS[options.lists],
         image_size=192,
         batch_size=4,
         base=arm.base,

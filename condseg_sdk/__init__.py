@@ -18,6 +18,7 @@ TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
     from typing import Any
 
+    from condseg_sdk.data import check_dataset, open_dataset
     from condseg_sdk.errors import (
         CheckpointError,
         CondsegError,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.preprocessing import Preprocessing
     from condseg_sdk.segmentation import Segmentation
-    from condseg_sdk.training.config import FinetuneSettings
+    from condseg_sdk.training.config import FinetuneConfig
     from condseg_sdk.training.finetune import FinetuneResult, finetune
     from condseg_sdk.weights.manifest import list_models
 
@@ -49,8 +50,8 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "ExportError",
+    "FinetuneConfig",
     "FinetuneResult",
-    "FinetuneSettings",
     "HubError",
     "ImageError",
     "InstallationError",
@@ -61,8 +62,10 @@ __all__ = [
     "Preprocessing",
     "Segmentation",
     "TrainingError",
+    "check_dataset",
     "finetune",
     "list_models",
+    "open_dataset",
 ]
 
 disable_telemetry()  # before any of the libraries below is loaded
@@ -82,10 +85,12 @@ _MODULES = {
     "TrainingError": "condseg_sdk.errors",
     "ConDSeg": "condseg_sdk.models",
     "FinetuneResult": "condseg_sdk.training.finetune",
-    "FinetuneSettings": "condseg_sdk.training.config",
+    "FinetuneConfig": "condseg_sdk.training.config",
     "Predictor": "condseg_sdk.predictor",
     "Preprocessing": "condseg_sdk.preprocessing",
     "Segmentation": "condseg_sdk.segmentation",
+    "check_dataset": "condseg_sdk.data",
+    "open_dataset": "condseg_sdk.data",
     "finetune": "condseg_sdk.training.finetune",
     "list_models": "condseg_sdk.weights.manifest",
 }
@@ -101,7 +106,7 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        extra = "[train]" if _MODULES[name] == "condseg_sdk.training.finetune" else ""
+        extra = "[train]" if _MODULES[name] in ("condseg_sdk.data", "condseg_sdk.training.finetune") else ""
         from condseg_sdk.errors import InstallationError
 
         raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error

@@ -8,7 +8,6 @@ batches are in memory, however long the list or the video.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.load import ColorOrder, read_image
 from condseg_sdk.options import check_choice, check_flags, check_integer, check_number
-from condseg_sdk.prefetch import PauseGate, prefetch_map, worker_threads
+from condseg_sdk.prefetch import DECODERS, PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped
 from condseg_sdk.segmentation import Segmentation
@@ -33,7 +32,6 @@ from condseg_sdk.tiling import merge, plan_tiles
 
 logger = logging.getLogger("condseg_sdk")
 
-DECODERS = min(8, os.cpu_count() or 1)
 BATCHES_AHEAD = 2  # one in the network and one ready for it
 MAX_BATCH = 65536  # more images at once are a slip, and more than any memory holds
 MIN_TILE = 32  # below it a tile shows less than one cell of the network's coarsest map

@@ -12,6 +12,9 @@ from typing import TypeVar
 
 from condseg_sdk.errors import OptionError
 
+DECODERS = min(8, os.cpu_count() or 1)
+"""Number of threads that decode images."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 

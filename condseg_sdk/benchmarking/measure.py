@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from condseg_sdk.benchmarking.flops import SIDE, graph_flops
 from condseg_sdk.benchmarking.subjects import Subject
 from condseg_sdk.benchmarking.worker import Loaded, SubjectError, Worker
+from condseg_sdk.metrics import score
 
 ROUNDS = 5  # at least, in turn
 SLOW_ROUNDS = 3  # where one repetition takes more than SLOW
@@ -237,7 +238,5 @@ def agreement(
     for number, logits in answers.items():
         ours, theirs = probability(logits), probability(reference[number])
         differences.append(float(np.abs(ours - theirs).max()))
-        mask, truth = ours >= threshold, theirs >= threshold
-        total = int(mask.sum() + truth.sum())
-        dices.append(2 * int((mask & truth).sum()) / total if total else 1.0)
+        dices.append(score(ours >= threshold, theirs >= threshold).dice)
     return max(differences), float(np.mean(dices))

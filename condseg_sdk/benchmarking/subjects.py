@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.benchmarking import builders
+from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
+from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.runtimes.torch_runtime import Execution, Precision
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -81,7 +83,7 @@ def torch_subjects(checkpoint: Path, *, compiled: bool = True) -> list[Subject]:
     return rows
 
 
-def onnx_subjects(files: dict[str, Path | str], *, threads: int | None = None) -> list[Subject]:
+def onnx_subjects(files: dict[OnnxPrecision, Path | str], *, threads: int | None = None) -> list[Subject]:
     """Exported files in ONNX Runtime on every provider.
 
     Args:
@@ -89,9 +91,8 @@ def onnx_subjects(files: dict[str, Path | str], *, threads: int | None = None) -
         threads: of ONNX Runtime for one operation on the CPU; None leaves it to ONNX Runtime.
     """
     rows = []
-    devices = {"float32": ("cpu", "cuda", "tensorrt"), "float16": ("cpu", "cuda", "tensorrt"), "int8": ("cpu",)}
     for precision, file in files.items():
-        for device in devices[precision]:
+        for device in PRECISIONS[precision].devices:
             if isinstance(file, str):
                 rows.append(Subject("ONNX Runtime", "ours", precision, device, None, None, file))
                 continue

@@ -1,81 +1,86 @@
-"""`condseg finetune`: images and masks in, a checkpoint out. A flag for each of `FinetuneSettings` and of the data."""
+"""`condseg finetune`: from images and masks to a checkpoint. Each setting of `FinetuneConfig` is a flag."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import check_output_folder
 from condseg_sdk.errors import OptionError
-from condseg_sdk.field_of_view import FieldOfView
 from condseg_sdk.json_files import read_json_object
-from condseg_sdk.training.config import HELP as SETTINGS_HELP
-from condseg_sdk.training.config import Augmentation, FinetuneSettings, Precision, Schedule
+from condseg_sdk.training.config import FinetuneConfig, Setting, settings
 
 DATA = {
-    "masks": "folder of masks, or annotation file, that stands apart from the images",
-    "train_list": "text file with the names to train on, one a line",
-    "val_list": "the same for the validation part",
-    "groups": "CSV column, or regular expression whose first bracket finds the group (patient) in a name",
+    "masks": "Folder of masks, or annotation file, apart from the images.",
+    "train_list": "Text file with the names of the training split, one per line.",
+    "val_list": "Text file with the names of the validation split, one per line.",
+    "group_by": "CSV column, or regular expression whose first group finds the pair's group (patient) in its name.",
 }
 CARD = {
-    "license": "of the weights, for the model card: a name of the Hub's, such as cc-by-4.0",
-    "attribution": "whom the model card names for the data",
+    "license": "License of the weights for the model card: an identifier of the Hub, such as cc-by-4.0.",
+    "attribution": "Whom the model card names for the data.",
 }
-CHOICES: dict[str, Any] = {
-    "schedule": Schedule,
-    "precision": Precision,
-    "augmentation": Augmentation,
-    "field_of_view": FieldOfView,
-}
-KINDS = {"int | None": int, "int": int, "float | None": float, "float": float}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.description = (
         "Check a set of images and masks, then train on it: stage 2 of the paper, after stage 1 with --stage1-epochs. "
-        "What is not said is chosen from data and machine, and printed with its reason."
+        "Settings without a value are chosen from data and machine, and printed with the reason."
     )
-    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
+    parser.add_argument("data", help="Images and masks: a folder, a CSV or annotation file (docs/data.md).")
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", help="folder of the run; the checkpoint appears in OUT/checkpoint")
-    target.add_argument("--check", action="store_true", help="stop after the check of the data, exit code 2 on errors")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT from its last saved epoch")
-    parser.add_argument("--no-progress", action="store_true", help="a line an epoch instead of bars")
-    parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    target.add_argument("--out", help="Folder of the run; the checkpoint is written to OUT/checkpoint.")
+    target.add_argument("--check", action="store_true", help="Stop after the check of the data; exit code 2 on errors.")
+    parser.add_argument("--resume", action="store_true", help="Continue the run in OUT from its last saved epoch.")
+    parser.add_argument("--no-progress", action="store_true", help="Print one line per epoch instead of progress bars.")
+    parser.add_argument("--no-report", action="store_true", help="Write no report.html.")
     for name, text in {**DATA, **CARD}.items():
         parser.add_argument(_flag(name), help=text)
-    for field in fields(FinetuneSettings):
-        kind = str(field.type)
-        shown = "" if field.default is None or kind == "bool" else f" (default: {field.default})"
-        options: dict[str, Any] = {"help": SETTINGS_HELP[field.name] + shown}
-        if kind == "bool":
-            options["action"] = "store_true"
-        else:
-            options |= {"default": field.default, "type": KINDS.get(kind, str)}
-        if field.name in CHOICES:
-            options["choices"] = get_args(CHOICES[field.name])
-        parser.add_argument(_flag(field.name), **options)
+    groups = {setting.section: parser.add_argument_group(setting.section.lower()) for setting in settings().values()}
+    for setting in settings().values():
+        groups[setting.section].add_argument(_flag(setting.name), **_argument(setting))
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def run(options: argparse.Namespace) -> int:
-    from condseg_sdk import finetune
-    from condseg_sdk.training.finetune import check
+def _argument(setting: Setting) -> dict[str, Any]:
+    """The options of `add_argument` for a setting."""
+    if bool in setting.types:
+        return {"action": "store_true", "help": setting.help}
+    default = setting.auto if setting.default is None else setting.default
+    numbers = [kind for kind in (int, float) if kind in setting.types and str not in setting.types]
+    return {
+        "type": numbers[0] if numbers else str,
+        "default": setting.default,
+        "choices": setting.choices or None,
+        "help": f"{setting.help} (default: {default})",
+    }
 
-    data = {name: getattr(options, name) for name in DATA}
-    settings = {field.name: getattr(options, field.name) for field in fields(FinetuneSettings)}
-    settings["network"] = _network(options.network)
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from condseg_sdk import check_dataset, finetune, open_dataset
+    from condseg_sdk.training.distributed import is_rank_zero
+    from condseg_sdk.training.run_folder import RunFolder
+
+    given = {name: getattr(options, name) for name in settings()}
+    config = FinetuneConfig(**{**given, "network": _network(options.network)})
+    if options.resume and not options.check:
+        config = RunFolder(Path(options.out)).resumed(config, resume=True, first=is_rank_zero())
+    dataset = open_dataset(
+        options.data,
+        **{name: getattr(options, name) for name in DATA},
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+    )
     if options.check:
-        FinetuneSettings(**settings)
-        _, report = check(options.data, **data, validation=options.validation, seed=options.seed, bits=options.bits)
+        report = check_dataset(dataset, bits=config.bits)
         print(report)
         return 2 if report.errors else 0
     if options.no_progress:
@@ -83,22 +88,21 @@ def run(options: argparse.Namespace) -> int:
     check_output_folder(Path(options.out))
     with interrupts.raising(f"continue the run in {options.out} with the same command and --resume"):
         result = finetune(
-            options.data,
+            dataset,
             output_dir=options.out,
+            config=config.override(val_fraction=None),
             resume=options.resume,
             progress=not options.no_progress,
             report=not options.no_report,
             provenance={name: value for name in CARD if (value := getattr(options, name)) is not None} or None,
-            **data,
-            **settings,
         )
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
-    print(f"{result.checkpoint_dir}: {figures} (on the validation part)")
+    metrics = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
+    print(f"{result.checkpoint_dir}: {metrics} (on the validation split)")
     return 0
 
 
 def _network(value: str | None) -> Any:
-    """A name, or a JSON file with arguments of `ConDSeg`."""
+    """Return the name of a network, or the arguments of `ConDSeg` in a JSON file."""
     if value is None or not value.endswith(".json"):
         return value
     return read_json_object(value, error=OptionError, remedy="give a JSON file with arguments of ConDSeg")

@@ -6,7 +6,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from condseg_sdk.data.pairs import Pair
 from condseg_sdk.errors import DatasetError, OutputError
 from condseg_sdk.field_of_view import crop
 from condseg_sdk.images.load import load_image
+from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["MEMORY_LIMIT", "CachedPairs", "load_pair"]
@@ -93,8 +93,8 @@ class CachedPairs(Dataset[tuple[Tensor, Tensor]]):
         lost: list[str] = []
 
         shape = (len(pairs), 4, *preprocessing.size)
-        with ThreadPoolExecutor() as pool:
-            items = pool.map(load, pairs)
+        with worker_threads(DECODERS) as pool:
+            items = prefetch_map(load, pairs, pool=pool, ahead=2 * DECODERS)
             values = _mapped(items, shape, folder) if math.prod(shape) > MEMORY_LIMIT else _collected(items, shape)
         self.values = torch.from_numpy(values)
         if lost:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -28,6 +27,7 @@ from condseg_sdk.errors import CondsegError, ImageError
 from condseg_sdk.images.bit_depth import BitDepth, common_depth
 from condseg_sdk.images.files import is_deep_color, orientation_of
 from condseg_sdk.images.load import open_image, read_image
+from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
 
 __all__ = ["check_dataset"]
 
@@ -96,8 +96,8 @@ def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool =
         >>> check_dataset(open_dataset("my_dataset")).raise_if_wrong()  # doctest: +SKIP
     """
     jobs = [(pair, part) for part in SPLITS for pair in dataset.parts[part]]
-    with ThreadPoolExecutor() as pool:
-        examined = pool.map(partial(_examine, bits=bits), jobs)
+    with worker_threads(DECODERS) as pool:
+        examined = prefetch_map(partial(_examine, bits=bits), jobs, pool=pool, ahead=2 * DECODERS)
         results = list(tqdm(examined, "checking", len(jobs), unit="pair", disable=not progress))
     facts = [result for result in results if isinstance(result, PairStats)]
     rejected = [result for result in results if isinstance(result, Rejected)]

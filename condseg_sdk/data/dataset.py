@@ -14,14 +14,16 @@ from typing import Any, TypeAlias
 
 from condseg_sdk.data import splits
 from condseg_sdk.data.annotations import read_annotation_file
-from condseg_sdk.data.formats.folders import read_folder
-from condseg_sdk.data.formats.tables import read_csv, read_csv_columns, read_pairs
+from condseg_sdk.data.folders import read_folder
+from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
 from condseg_sdk.data.names import part_of
-from condseg_sdk.data.pairs import Dataset, DiscoveredPairs, Pair, Split
+from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
+from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_part", "open_dataset"]
 
+TABLE_SUFFIXES = (".csv", ".tsv")
 logger = logging.getLogger("condseg_sdk")
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -47,7 +49,7 @@ def open_dataset(
               below them, or with lists train.txt, val.txt, test.txt beside them; masks beside their images with
               a word in their names (`1_mask.png`, `train_1_anno.bmp`); annotation files with their images;
             - a CSV file with the columns image, mask and, if wanted, group and split;
-            - an annotation file: COCO (polygons or run lengths), LabelMe or VIA;
+            - an annotation file: COCO (polygons or run lengths), LabelMe, VIA, or data.yaml of YOLO segmentation;
             - in Python, a list of (image, mask) paths or of `Pair` objects.
         masks: A folder of masks or annotation files, or an annotation file, that stands apart from a folder of images.
         train_list: A text file with the names to train on, one a line.
@@ -77,7 +79,7 @@ def open_dataset(
     return replace(splits.divide(found, val_fraction=val_fraction, seed=seed), source=source)
 
 
-def find_part(data: DataSource, part: Split, *, masks: PathLike | None = None) -> list[Pair]:
+def find_part(data: Dataset | DataSource, part: Split, *, masks: PathLike | None = None) -> list[Pair]:
     """The pairs of a part that the data itself names; none where it does not: nothing is drawn at random.
 
     Images without masks and masks without images, in whatever part, are logged as a warning.
@@ -97,7 +99,9 @@ def find_part(data: DataSource, part: Split, *, masks: PathLike | None = None) -
     return pairs
 
 
-def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None) -> list[Pair]:
+def find_pairs(
+    data: Dataset | DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None
+) -> list[Pair]:
     """All pairs of a set, whatever part they stand in; for measuring, where nothing is divided.
 
     Args:
@@ -121,11 +125,11 @@ def find_pairs(data: DataSource, *, names: Sequence[str] | None = None, masks: P
     return pairs
 
 
-def data_name(data: DataSource) -> str:
+def data_name(data: Dataset | DataSource) -> str:
     """The data in a word, without the folders above it."""
     if isinstance(data, (str, os.PathLike)):
         return Path(data).name or Path(data).resolve().name
-    return f"{len(data)} pairs"
+    return pluralize(sum(map(len, data.parts.values())) if isinstance(data, Dataset) else len(data), "pair")
 
 
 def _read(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
@@ -134,7 +138,9 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
     # os.path, unlike pathlib, answers for any string.
     if masks is not None and not (is_path and os.path.isdir(data)):  # noqa: PTH112
         raise OptionError(f"masks={os.fspath(masks)!r} goes with a folder of images; data={str(data)[:80]!r} is none")
-    if not is_path:
+    if isinstance(data, Dataset):
+        found = DiscoveredPairs({split: data.parts[split] for split in SPLITS}, data.layout, data.problems)
+    elif not is_path:
         if not isinstance(data, Sequence):
             raise OptionError(
                 f"data is {type(data).__name__}; give a folder, a CSV or annotation file, or a list of pairs"
@@ -142,20 +148,21 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
         found = read_pairs(data)
     elif os.path.isdir(data):  # noqa: PTH112
         found = read_folder(Path(data), None if masks is None else Path(masks))
-    elif Path(data).suffix.lower() in (".csv", ".tsv"):
+    elif Path(data).suffix.lower() in TABLE_SUFFIXES:
         if group_by in read_csv_columns(Path(data)):
             return read_csv(Path(data), group_column=group_by)
         found = read_csv(Path(data))
-    elif Path(data).suffix.lower() == ".json":
+    elif Path(data).suffix.lower() in ANNOTATION_SUFFIXES:
         found = read_annotation_file(Path(data), folder=Path(data).parent)
     elif os.path.isfile(data):  # noqa: PTH113
-        raise DatasetError(f"{data} is neither a folder nor a .csv or .json file; give one of these")
+        known = ", ".join((*TABLE_SUFFIXES, *ANNOTATION_SUFFIXES))
+        raise DatasetError(f"{data} is neither a folder nor a file named {known}; give one of these")
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))
     return found if group_by is None else splits.with_groups(found, group_by)
 
 
-def _with_parts(data: DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
+def _with_parts(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
     """Divided by the lists, else as the data names its parts."""
     found = splits.distinct_names(found)
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():

@@ -54,6 +54,8 @@ class ImageFinder:
 
     def prefer(self, names: Sequence[str]) -> None:
         """Put the root first in which most of these names are."""
+        if len(self.roots) < 2:
+            return
         most = -1
         for root in list(self.roots):
             count = sum(_in_root(root, name) is not None for name in names)

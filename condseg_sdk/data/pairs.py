@@ -39,6 +39,7 @@ class RegionMask:
         regions: Lists of polygons [x1, y1, x2, y2, ...], or run-length codes as COCO has them.
         image: The image file, with whose size `size` is compared before anything is drawn; None to do without.
         kind: What the regions are, in words.
+        is_normalized: Whether the coordinates of polygons are shares of the image's width and height, not pixels.
     """
 
     file: Path
@@ -47,6 +48,7 @@ class RegionMask:
     regions: tuple[Any, ...] = field(repr=False, hash=False)
     image: Path | None = None
     kind: str = "COCO regions"
+    is_normalized: bool = False
 
     def __str__(self) -> str:
         return f"{self.file} (regions of {self.name})"
@@ -170,8 +172,7 @@ class Dataset:
         problems: what was noticed while finding the pairs; `check_dataset` adds what is in the files.
         left_out: files and folders that the search left out, counted by kind, in words; "" for none.
         source: Folder or file that the pairs were read from, None for pairs given in Python.
-        val_fraction: Share of the training pairs that was held out at random, None where the data names its validation
-            split.
+        val_fraction: Share of the training pairs that `open_dataset` was asked to hold out, None for its default.
     """
 
     train: list[Pair]

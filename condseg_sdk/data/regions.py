@@ -54,9 +54,10 @@ def draw(mask: RegionMask) -> NDArray[np.bool_]:
     if not drawn.any() and polygons:
         left, right = (function(value for p in polygons for value in p[::2]) for function in (min, max))
         upper, lower = (function(value for p in polygons for value in p[1::2]) for function in (min, max))
+        unit = "shares of its width and height" if mask.is_normalized else "pixels of that image"
         raise DatasetError(
             f"{mask}: its outlines cover no pixel (x from {left:g} to {right:g}, y from {upper:g} to {lower:g} in an "
-            f"image of {size[1]}x{size[0]}); coordinates must be pixels of that image"
+            f"image of {size[1]}x{size[0]}); coordinates must be {unit}"
         )
     return drawn
 
@@ -84,9 +85,10 @@ def mask_size(mask: RegionMask) -> Size:
 
 def strays(mask: RegionMask) -> bool:
     """Whether an outline reaches far enough over the image's edge that somebody should look."""
-    if mask.size is None:
+    size = (1, 1) if mask.is_normalized else mask.size
+    if size is None:
         return False
-    limits = (mask.size[1], mask.size[0])
+    limits = (size[1], size[0])
     return any(
         not -STRAY * limits[i % 2] <= value <= (1 + STRAY) * limits[i % 2]
         for polygon in _polygons(mask)
@@ -109,6 +111,8 @@ def _codes(region: Any, mask: RegionMask, size: Size) -> list[Any]:
         return [coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)]
     if not isinstance(region, list) or not region or not all(isinstance(polygon, list) for polygon in region):
         raise DatasetError(f"{mask}: an annotation has no usable 'segmentation'; it must be polygons or run lengths")
+    if mask.is_normalized:
+        region = [[value * size[1 - i % 2] for i, value in enumerate(polygon)] for polygon in region]
     for polygon in region:
         _check_polygon(polygon, mask, size)
     codes: list[Any] = coco_mask.frPyObjects(region, *size)
@@ -160,7 +164,7 @@ def _check_polygon(polygon: Sequence[Any], mask: RegionMask, size: Size) -> None
     limits = ((1 + FAR_OUTSIDE) * size[1], (1 + FAR_OUTSIDE) * size[0])
     if any(not -limits[i % 2] <= value <= limits[i % 2] for i, value in enumerate(polygon)):
         raise DatasetError(f"{mask}: a polygon lies far outside the image; its points must be pixels of that image")
-    if min(size) > 2 and all(0 <= value <= 1 for value in polygon):
+    if not mask.is_normalized and min(size) > 2 and all(0 <= value <= 1 for value in polygon):
         raise DatasetError(
             f"{mask}: a polygon has coordinates from 0 to 1; they must be pixels: multiply x by {size[1]}, y by "
             f"{size[0]}"

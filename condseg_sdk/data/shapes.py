@@ -1,38 +1,17 @@
-"""What the readers of annotation files share: the image they describe, and shapes as COCO has regions."""
+"""Shapes of annotation files as regions: polygons [x1, y1, x2, y2, ...] and run lengths as in COCO."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AnnotatedImage", "box", "ellipse", "is_number", "is_point", "run_lengths"]
+__all__ = ["box", "ellipse", "is_number", "is_point", "run_lengths"]
 
 CORNERS = 72  # of a polygon that stands for a circle: 0.1 % of its radius off
 GREATEST = 1e9  # pixels; what is above is no coordinate
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """An image as an annotation file describes it; where it is on this machine is not known yet.
-
-    Attributes:
-        file: The annotation file.
-        name: The image's name or path in it, as it stands there.
-        size: (height, width) in pixels, None where the file does not say.
-        regions: As in `RegionMask`.
-        kind: What the regions are, in words.
-    """
-
-    file: Path
-    name: str
-    size: tuple[int, int] | None
-    regions: tuple[Any, ...] = field(repr=False)
-    kind: str
 
 
 def is_number(value: Any) -> bool:

@@ -212,13 +212,10 @@ def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> 
                 f"{layout}: {pluralize(len(train), 'pair')}: at least one to train on and one to hold out are "
                 f"needed{why}"
             )
-        if val_fraction is None:
-            val_fraction = SMALL_SET_FRACTION if len(train) < SMALL_SET else FRACTION
-        train, held_out = hold_out(train, val_fraction, seed=seed)
+        default = SMALL_SET_FRACTION if len(train) < SMALL_SET else FRACTION
+        train, held_out = hold_out(train, default if val_fraction is None else val_fraction, seed=seed)
         grouped = " by group" if train[0].group is not None else ""
         layout += f"; {len(held_out)} of {len(train) + len(held_out)} training pairs held out at random{grouped}"
-    else:
-        val_fraction = None
     dataset = Dataset(
         train, held_out, pairs.get("test", []), layout, left_out=found.left_out, val_fraction=val_fraction
     )

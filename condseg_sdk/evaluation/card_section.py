@@ -48,10 +48,10 @@ def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) 
 
 def _options(evaluation: Evaluation) -> str:
     said = []
-    if evaluation.options["tta"]:
+    if evaluation.options.tta:
         said.append("averaged over four mirror images")
-    if evaluation.options["tile"]:
-        said.append(f"in tiles of {evaluation.options['tile']} pixels")
+    if evaluation.options.tile:
+        said.append(f"in tiles of {evaluation.options.tile} pixels")
     return "".join(f", {words}" for words in said)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,11 @@ from condseg_sdk.data import (
     resize_mask,
 )
 from condseg_sdk.data.masks import size_agreement
-from condseg_sdk.data.pairs import Split
+from condseg_sdk.data.pairs import Dataset, Split
+from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import DatasetError, OptionError
-from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, Figures, ImageResult
+from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, Figures, ImageResult
 from condseg_sdk.metrics import score
 from condseg_sdk.metrics.calibration import calibration_bins
 from condseg_sdk.metrics.error_detection import score_error_detection
@@ -41,7 +42,7 @@ from condseg_sdk.metrics.surface import boundary_iou, surface_scores
 from condseg_sdk.metrics.threshold_curve import threshold_counts
 from condseg_sdk.options import check_choice, check_seed
 from condseg_sdk.segmentation import Segmentation
-from condseg_sdk.training.run_folder import split_behind
+from condseg_sdk.weights.hub import local_path
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -55,7 +56,7 @@ Spacing = tuple[float, float]
 
 def evaluate(
     predictor: Predictor,
-    data: DataSource,
+    data: Dataset | DataSource,
     *,
     masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
@@ -81,7 +82,7 @@ def evaluate(
 
     Args:
         predictor: with any runtime; for `uncertainty` one that has the map.
-        data: images with masks in any layout that `open_dataset` reads, or a list of pairs.
+        data: A `Dataset`, or images with masks in any layout that `open_dataset` reads, or a list of pairs.
         masks: a folder of masks, or an annotation file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
         part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
@@ -110,19 +111,26 @@ def evaluate(
         >>> evaluation.save("figures")  # doctest: +SKIP
     """
     check_seed(seed)
-    pixel = _spacing(spacing)
-    options: dict[str, Any] = {"threshold": threshold, "tta": tta, "tile": tile, "uncertainty": uncertainty}
-    split = split_behind(predictor.model)
+    options = EvaluationOptions(tta, tile, uncertainty, bits, _spacing(spacing), seed)
+    split = recorded_split(local_path(predictor.model))
     pairs = choose_pairs(data, masks=masks, names=names, part=part, split=split)
     if part != "train":
         _warn_of_training_images(pairs, split)
-    answers = predictor.stream([pair.image for pair in pairs], batch_size=batch_size, bits=bits, **options)
+    predictions = predictor.stream(
+        [pair.image for pair in pairs],
+        threshold=threshold,
+        batch_size=batch_size,
+        tta=tta,
+        tile=tile,
+        uncertainty=uncertainty,
+        bits=bits,
+    )
     if on_start is not None:
         on_start(len(pairs))
     began = time.perf_counter()
     results = []
-    for pair, seg in zip(pairs, answers, strict=True):
-        results.append(_measure(pair, seg, pixel))
+    for pair, seg in zip(pairs, predictions, strict=True):
+        results.append(_measure(pair, seg, options.spacing_mm))
         if on_result is not None:
             on_result(results[-1])
     return Evaluation(
@@ -130,7 +138,7 @@ def evaluate(
         model=model_name or repr(predictor),
         data=data_name or _describe(data, names, part),
         threshold=float(predictor.threshold if threshold is None else threshold),
-        options={"tta": tta, "tile": tile, "uncertainty": uncertainty, "bits": bits, "spacing_mm": pixel, "seed": seed},
+        options=options,
         environment={**describe_environment(), "device": predictor.device, "runtime": ", ".join(predictor.providers)},
         date=datetime.now(UTC).date().isoformat(),
         seconds=time.perf_counter() - began,
@@ -139,12 +147,12 @@ def evaluate(
 
 
 def choose_pairs(
-    data: DataSource,
+    data: Dataset | DataSource,
     *,
     masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     part: Split | None = None,
-    split: Mapping[str, Sequence[str]] | None = None,
+    split: Mapping[Split, Sequence[str]] | None = None,
 ) -> list[Pair]:
     """The pairs to measure on: all, those of a list, or those of a part.
 
@@ -175,7 +183,9 @@ def choose_pairs(
     return pairs
 
 
-def _of_split(data: DataSource, masks: str | os.PathLike[str] | None, names: Sequence[str] | None) -> list[Pair]:
+def _of_split(
+    data: Dataset | DataSource, masks: str | os.PathLike[str] | None, names: Sequence[str] | None
+) -> list[Pair]:
     """The pairs of these names, or none where the data lacks one: it is not what was divided then."""
     try:
         return find_pairs(data, names=names, masks=masks) if names else []
@@ -183,7 +193,7 @@ def _of_split(data: DataSource, masks: str | os.PathLike[str] | None, names: Seq
         return []
 
 
-def _warn_of_training_images(pairs: Sequence[Pair], split: Mapping[str, Sequence[str]]) -> None:
+def _warn_of_training_images(pairs: Sequence[Pair], split: Mapping[Split, Sequence[str]]) -> None:
     trained = set(split.get("train", ()))
     count = sum(pair.name in trained for pair in pairs)
     if count:
@@ -195,7 +205,7 @@ def _warn_of_training_images(pairs: Sequence[Pair], split: Mapping[str, Sequence
         )
 
 
-def _describe(data: DataSource, names: object, part: Split | None) -> str:
+def _describe(data: Dataset | DataSource, names: object, part: Split | None) -> str:
     """The data in words, without the folders above it."""
     text = data_name(data)
     if isinstance(names, (str, os.PathLike)):
@@ -247,8 +257,10 @@ def _truth(pair: Pair, size: tuple[int, int]) -> NDArray[np.bool_]:
     return resize_mask(mask, size)
 
 
-def _which_is_empty(answer: bool, truth: bool) -> Any:
-    return {(True, True): "none", (False, True): "answer", (True, False): "truth"}.get((answer, truth), "both")
+def _which_is_empty(answer: bool, truth: bool) -> Literal["none", "answer", "truth", "both"]:
+    if answer == truth:
+        return "none" if answer else "both"
+    return "truth" if answer else "answer"
 
 
 def _figures(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
 from condseg_sdk.metrics.threshold_curve import ThresholdCurve, threshold_curve
 from condseg_sdk.provenance import seal_json
 
-__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "Figures", "ImageResult"]
+__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions", "Figures", "ImageResult"]
 
 PAPER_SIZE = (256, 256)
 """The size at which the paper measures."""
@@ -117,6 +117,27 @@ class ImageResult:
         }
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How the images were predicted and measured, as given to `evaluate`.
+
+    Attributes:
+        tta: Whether predictions were averaged over four mirror images.
+        tile: Side of the tiles in pixels into which images were cut; None for whole images.
+        uncertainty: Whether the uncertainty branch was measured.
+        bits: Number of bits in use in images with 16-bit values; None where it was found from the images.
+        spacing_mm: Distance between rows and between columns of pixels in millimeters, None where it is not known.
+        seed: Seed of the confidence intervals.
+    """
+
+    tta: bool = False
+    tile: int | None = None
+    uncertainty: bool = False
+    bits: int | None = None
+    spacing_mm: tuple[float, float] | None = None
+    seed: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """The figures of a model on a set of images.
@@ -126,7 +147,7 @@ class Evaluation:
         model: what was measured, in words.
         data: on what.
         threshold: from which probability on a pixel counted as foreground.
-        options: tta, tile, uncertainty, spacing_mm and the intervals' seed.
+        options: How it was measured.
         environment: versions, hardware, device.
         date: YYYY-MM-DD, UTC.
         seconds: for predicting and measuring.
@@ -137,7 +158,7 @@ class Evaluation:
     model: str
     data: str
     threshold: float
-    options: dict[str, Any]
+    options: EvaluationOptions
     environment: dict[str, str]
     date: str
     seconds: float
@@ -158,7 +179,7 @@ class Evaluation:
         return {title: mean for title, mean in means.items() if mean.images}
 
     def _mean(self, values: list[float]) -> Estimate:
-        return estimate_mean(values, seed=self.options["seed"])
+        return estimate_mean(values, seed=self.options.seed)
 
     @cached_property
     def reliability(self) -> dict[str, Estimate]:
@@ -168,10 +189,10 @@ class Evaluation:
         ece = estimate(
             bins.reshape(len(bins), -1),
             lambda sums: expected_calibration_error(sums.reshape(*sums.shape[:-1], *bins.shape[1:])),
-            seed=self.options["seed"],
+            seed=self.options.seed,
         )
         found = {"ECE": ece}
-        maps = ("doubt", "uncertainty") if self.options["uncertainty"] else ("doubt",)
+        maps = ("doubt", "uncertainty") if self.options.uncertainty else ("doubt",)
         for name in maps:
             results: list[ErrorsFound] = [getattr(image, name) for image in self.images]
             found[f"AUROC of {name}"] = self._mean([result.auroc for result in results])
@@ -189,7 +210,7 @@ class Evaluation:
         return sum(image.empty in ("answer", "truth") for image in self.images)
 
     @property
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, object]:
         """The figures at 256x256 as plain numbers, with what they were measured on: for `provenance["metrics"]` of a
         checkpoint's config and for the manifest.
 
@@ -209,10 +230,10 @@ class Evaluation:
             },
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything but the single images, as plain JSON types."""
 
-        def plain(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+        def plain(estimates: Mapping[str, Estimate]) -> dict[str, object]:
             return {name: figure.to_dict() for name, figure in estimates.items()}
 
         return {
@@ -220,7 +241,7 @@ class Evaluation:
             "data": self.data,
             "images": len(self.images),
             "threshold": self.threshold,
-            **self.options,
+            **asdict(self.options),
             "means": {SIZES[size]: plain(self.means(size)) for size in SIZES},
             "reliability": plain(self.reliability),
             "one_mask_empty": self.half_empty,

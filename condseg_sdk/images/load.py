@@ -50,6 +50,7 @@ from condseg_sdk.images.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from condseg_sdk.images.sources import find_images, is_single
 from condseg_sdk.images.video import video_frames
 from condseg_sdk.options import check_choice
+from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
 
 if TYPE_CHECKING:
     import torch
@@ -178,14 +179,19 @@ def find_bits(sources: Iterable[Any]) -> BitDepth | None:
         12
     """
     depths = []
-    for source in sources:
-        depth = _depth_of(source)
-        if depth is None:
-            continue
-        depths.append(depth)
-        if depth.bits == 16 and not depth.is_guess:
-            break
+    with worker_threads(DECODERS) as pool:
+        # Objects may occur twice and cannot be read in two threads at once; files can.
+        jobs = (source if isinstance(source, (str, os.PathLike)) else _depth_of(source) for source in sources)
+        for depth in prefetch_map(_finish_depth, jobs, pool=pool, ahead=2 * DECODERS):
+            if depth is not None:
+                depths.append(depth)
+                if depth.bits == 16 and not depth.is_guess:
+                    break
     return common_depth(depths)
+
+
+def _finish_depth(job: str | os.PathLike[str] | BitDepth | None) -> BitDepth | None:
+    return _depth_of(job) if isinstance(job, (str, os.PathLike)) else job
 
 
 def _depth_of(source: Any) -> BitDepth | None:

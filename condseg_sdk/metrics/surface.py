@@ -17,6 +17,7 @@ import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from numpy.typing import NDArray
 
+from condseg_sdk.metrics.overlap import overlap_ratio
 from condseg_sdk.opencv import cv2
 
 __all__ = ["SurfaceScores", "boundary_iou", "surface_scores"]
@@ -86,8 +87,7 @@ def boundary_iou(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> fl
     """
     distance = max(1, round(BOUNDARY_RATIO * math.hypot(*prediction.shape)))
     a, b = _boundary(prediction, distance), _boundary(target, distance)
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0
+    return float(overlap_ratio(np.count_nonzero(a & b), np.count_nonzero(a | b)))
 
 
 def _boundary(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from condseg_sdk.metrics.overlap import overlap_ratio
+
 __all__ = ["THRESHOLDS", "ThresholdCurve", "threshold_counts", "threshold_curve"]
 
 STEPS = 100
@@ -53,9 +55,8 @@ def threshold_curve(counts: NDArray[np.int64]) -> ThresholdCurve:
     false_alarms, hits = reaching[:, 0], reaching[:, 1]
     wanted = counts[:, 1].sum(-1, keepdims=True)
     all_hits, answered = hits.sum(0), reaching.sum((0, 1))
-    total = hits + false_alarms + wanted
     return ThresholdCurve(
         precision=np.divide(all_hits, answered, out=np.ones(STEPS), where=answered > 0),
         recall=all_hits / max(int(wanted.sum()), 1),
-        dice=np.divide(2 * hits, total, out=np.ones(total.shape), where=total > 0).mean(0),
+        dice=overlap_ratio(2 * hits, hits + false_alarms + wanted).mean(0),
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -85,7 +84,7 @@ def _chart(name: str, title: str, alt: str, draw: Callable[[Axes, Theme], None],
     return Chart(name, title, alt, png(LIGHT), png(DARK), note)
 
 
-def training_charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
+def training_charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
     """Loss and validation IoU over the epochs of each stage that was run."""
     charts = []
     for stage, what in ((1, "consistency reinforcement"), (2, "the whole network")):
@@ -95,7 +94,7 @@ def training_charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
     return charts
 
 
-def _loss(stage: int, what: str, rows: Sequence[dict[str, Any]]) -> Chart:
+def _loss(stage: int, what: str, rows: Sequence[Mapping[str, float]]) -> Chart:
     epochs = [row["epoch"] + 1 for row in rows]
     labels = ("training (all terms)", "validation (mask alone)")
 
@@ -113,7 +112,7 @@ def _loss(stage: int, what: str, rows: Sequence[dict[str, Any]]) -> Chart:
     return _chart(f"stage{stage}_loss", f"Stage {stage}, {what}: loss", alt, draw, note)
 
 
-def _validation(stage: int, what: str, rows: Sequence[dict[str, Any]]) -> Chart:
+def _validation(stage: int, what: str, rows: Sequence[Mapping[str, float]]) -> Chart:
     epochs = [row["epoch"] + 1 for row in rows]
     values = [row["val_iou"] for row in rows]
     best = int(np.argmax(values))

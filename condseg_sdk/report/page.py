@@ -134,7 +134,7 @@ def _by_size(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         groups.append((title, inside))
     for title, values in groups:
         if values:
-            rows.append((title, str(len(values)), str(estimate_mean(values, seed=evaluation.options["seed"]))))
+            rows.append((title, str(len(values)), str(estimate_mean(values, seed=evaluation.options.seed))))
     return rows
 
 

@@ -7,8 +7,11 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from condseg_sdk.data import Pair, load_pair
 from condseg_sdk.errors import OptionError
@@ -41,6 +44,7 @@ def write_report(
     run_folder: str | os.PathLike[str],
     *,
     pairs: Sequence[Pair],
+    history: Sequence[Mapping[str, float]],
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
@@ -52,6 +56,7 @@ def write_report(
     Args:
         run_folder: of a finished run of `finetune`; the page's command names its checkpoint by this path.
         pairs: the validation part, on which the threshold was chosen; the page says so.
+        history: Metrics of each epoch, as `FinetuneResult.history` has them.
         device: where the network runs.
         seed: of the confidence intervals.
 
@@ -64,11 +69,10 @@ def write_report(
         DatasetError, ImageError: a pair cannot be read.
 
     Example:
-        >>> write_report("runs/mine", pairs=dataset.validation)  # doctest: +SKIP
+        >>> write_report("runs/mine", pairs=dataset.validation, history=result.history)  # doctest: +SKIP
         PosixPath('runs/mine/report.html')
     """
     from condseg_sdk.predictor import Predictor
-    from condseg_sdk.training.history import read_history
 
     folder = Path(run_folder)
     checkpoint = folder / "checkpoint"
@@ -84,7 +88,6 @@ def write_report(
         data_name="the run's validation part",
     )
     evaluation.save(folder)
-    history = read_history(folder)
     path = _write(
         folder,
         evaluation,
@@ -118,7 +121,7 @@ def write_evaluation_report(
         ImageError: an image cannot be read any more.
     """
     settings = {"model": evaluation.model, "data": evaluation.data, "threshold": f"{evaluation.threshold:g}"}
-    settings |= {name: _plain(value) for name, value in evaluation.options.items()}
+    settings |= {name: _plain(value) for name, value in asdict(evaluation.options).items()}
     settings |= {"seconds": f"{evaluation.seconds:.1f}, predicting and measuring", "command": evaluation.command or "-"}
     return _write(
         make_folder(folder),
@@ -194,16 +197,18 @@ def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
 
 def _bits(predictor: Predictor, evaluation: Evaluation) -> int | None:
     """The bits with which the evaluation read images of 16-bit values, so that the pictures show what was measured."""
-    bits: int | None = evaluation.options.get("bits") or predictor.preprocessing.bits
+    bits = evaluation.options.bits or predictor.preprocessing.bits
     if bits is None and (depth := find_bits(image.pair.image for image in evaluation.images)) is not None:
         bits = depth.bits
     return bits
 
 
-def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult, bits: int | None) -> Any:
-    options = {name: evaluation.options[name] for name in ("tta", "tile")}
+def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult, bits: int | None) -> Image.Image:
+    options = evaluation.options
     image, truth = load_pair(result.pair, bits=bits)
-    return error_overlay(image, predictor(image, threshold=evaluation.threshold, **options).mask, truth)
+    return error_overlay(
+        image, predictor(image, threshold=evaluation.threshold, tta=options.tta, tile=options.tile).mask, truth
+    )
 
 
 def _run_sections(folder: Path, run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Section]:

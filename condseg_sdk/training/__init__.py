@@ -1,1 +1,1 @@
-"""Fine-tuning: the two stages of the paper, from a dataset to a checkpoint. Start reading at `finetune.py`."""
+"""Fine-tuning: the two training stages of the paper, from a dataset to a checkpoint. Start reading in `finetune.py`."""

@@ -1,7 +1,7 @@
-"""What cameras and screens add to a picture: black corners, overlay boxes, specular highlights.
+"""Augmentation with what cameras and screens add to an image: black corners, overlay boxes, specular highlights.
 
-A network that only ever saw one hospital's recorder learns its corners and its position box by heart. Drawn at random
-they become something to look past. All numbers come in from outside, as in `augmentation.py`.
+A network that has seen the recorder of one hospital only learns its corners and its position box. Random ones teach it
+to ignore them. All random numbers are passed in, as in `augmentation.py`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 __all__ = ["RandomArtifacts"]
 
 APERTURE_SHARE, BOX_SHARE, HIGHLIGHT_SHARE = 0.35, 0.3, 0.3
-APERTURE_AXES = (0.85, 1.25)  # half-axes of the visible field; the picture's are 1
-APERTURE_POWERS = (2.0, 8.0)  # of |x/a|^n + |y/b|^n: an ellipse to almost a rectangle
-BOX_SIDES = (0.2, 0.7)  # of a picture whose sides are 2
+APERTURE_AXES = (0.85, 1.25)  # half-axes of the field of view; those of the image are 1
+APERTURE_POWERS = (2.0, 8.0)  # n in |x/a|^n + |y/b|^n: from an ellipse to almost a rectangle
+BOX_SIDES = (0.2, 0.7)  # where the sides of the image are 2
 HIGHLIGHTS = 4
 HIGHLIGHT_RADIUS = (0.02, 0.08)
 
@@ -22,20 +22,22 @@ APERTURE_NUMBERS, BOX_NUMBERS, HIGHLIGHT_NUMBERS = 5, 8, 1 + 4 * HIGHLIGHTS
 
 
 def _between(u: Tensor, low: float, high: float) -> Tensor:
-    """(B,) -> (B, 1, 1), to go with maps."""
+    """Scale numbers (B,) from [0, 1) to [low, high), as (B, 1, 1) to broadcast over maps."""
     return (low + (high - low) * u).view(-1, 1, 1)
 
 
 class RandomArtifacts(nn.Module):
-    """Draws on some of the pictures; what is covered is foreground no more, highlights leave the mask as it is.
+    """Draw artifacts on some of the images. Masks become background where they are covered; highlights do not cover.
 
     Shape:
-        images (B, 3, H, W) float32 in [0, 1], masks (B, 1, H, W) in {0, 1}, numbers (B, 30) -> the same.
+        images (B, 3, H, W) float32 in [0, 1], masks (B, 1, H, W) in {0, 1}, random numbers (B, 30) in [0, 1) ->
+        images and masks of the same shapes.
     """
 
     numbers = APERTURE_NUMBERS + BOX_NUMBERS + HIGHLIGHT_NUMBERS
 
     def forward(self, images: Tensor, masks: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and masks with artifacts."""
         height, width = images.shape[-2:]
         u = u.to(images.device)
         aperture, box, highlight = u.split([APERTURE_NUMBERS, BOX_NUMBERS, HIGHLIGHT_NUMBERS], 1)
@@ -50,21 +52,21 @@ class RandomArtifacts(nn.Module):
 
 
 def _outside(u: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Bool (B, H, W): beyond the edge of what the optics show."""
+    """Bool (B, H, W): outside of the field of view of the optics."""
     a, b = _between(u[:, 1], *APERTURE_AXES), _between(u[:, 2], *APERTURE_AXES)
     power = _between(u[:, 3], *APERTURE_POWERS)
     return ((x / a).abs() ** power + (y / b).abs() ** power > 1) & (u[:, 0] < APERTURE_SHARE).view(-1, 1, 1)
 
 
 def _box(u: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Bool (B, H, W): under a box in one of the corners."""
+    """Bool (B, H, W): covered by a box in one of the corners."""
     right, lower = (_between((u[:, i] < 0.5).float(), -1, 1) for i in (1, 2))
     inside = (x * right > 1 - _between(u[:, 3], *BOX_SIDES)) & (y * lower > 1 - _between(u[:, 4], *BOX_SIDES))
     return inside & (u[:, 0] < BOX_SHARE).view(-1, 1, 1)
 
 
 def _highlights(u: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Float (B, H, W) in [0, 1]: how much of each pixel is the lamp's reflection; soft-edged ellipses."""
+    """Float (B, H, W) in [0, 1]: share of reflected light in each pixel, in ellipses with soft edges."""
     light = torch.zeros(len(u), y.shape[1], x.shape[2], device=u.device)
     for place_x, place_y, radius, slimness in u[:, 1:].view(-1, HIGHLIGHTS, 4).permute(1, 2, 0):
         r = _between(radius, *HIGHLIGHT_RADIUS)

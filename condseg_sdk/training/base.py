@@ -1,7 +1,8 @@
-"""Where a run starts: a network with its first weights, and the pixels it expects."""
+"""The start of a run: a network with initial weights, and the preprocessing that these expect."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg, network_arguments
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.imagenet import load_imagenet_encoder
@@ -29,15 +30,15 @@ LITE_PIXELS = Preprocessing(DEFAULT_SIZE, scale=1.0, mean=(127.0,) * 3, std=(128
 
 @dataclass(frozen=True)
 class Base:
-    """A network to go on from.
+    """A network to start from.
 
     Attributes:
-        network: on the CPU, float32, eval mode.
-        preprocessing: what its weights expect; a run changes nothing of it but the size and the field of view.
-        name: of where the weights come from, for people.
-        is_checkpoint: whether all of the network is trained, and not its encoder alone.
-        data: what a checkpoint was trained on, in words.
-        attribution: whom a checkpoint's license says to name, and that license.
+        network: The network on the CPU, float32, in eval mode.
+        preprocessing: Preprocessing that the weights expect; a run changes only its size, field of view and bits.
+        name: Origin of the weights, for messages.
+        is_checkpoint: Whether the whole network is trained, and not only its encoder.
+        data: Data that a checkpoint was trained on, in words.
+        attribution: Whom to name according to a checkpoint's license, and that license.
     """
 
     network: ConDSeg
@@ -48,39 +49,40 @@ class Base:
     attribution: str | None = None
 
 
-def open_base(settings: FinetuneSettings) -> Base:
-    """Load what `settings.base` and `settings.network` name.
+def open_base(config: FinetuneConfig) -> Base:
+    """Load the weights and the network that `config.base` and `config.network` name.
 
     Raises:
-        OptionError: the two do not go together.
-        ModelNotFoundError, CheckpointError: no such weights, or damaged ones.
+        OptionError: The weights do not fit the network.
+        ModelNotFoundError: The weights do not exist.
+        CheckpointError: The weights are damaged.
     """
-    start = _open(settings)
-    # The default base comes from endoscopy, whoever starts from it: only a base that is named decides.
-    default = start.preprocessing.field_of_view if settings.base else "none"
-    preprocessing = replace(start.preprocessing, field_of_view=settings.field_of_view or default)
+    start = _open(config)
+    # The default base was trained on endoscopy, for whatever images it is used: only a named base decides.
+    default = start.preprocessing.field_of_view if config.base else "none"
+    preprocessing = replace(start.preprocessing, field_of_view=config.field_of_view or default)
     return replace(start, preprocessing=preprocessing)
 
 
-def _open(settings: FinetuneSettings) -> Base:
-    arguments = _arguments(settings.network)
-    base = settings.base or _default(arguments)
+def _open(config: FinetuneConfig) -> Base:
+    arguments = _arguments(config.network)
+    base = os.fspath(config.base) if config.base else _default(arguments)
     if base == "random":
-        network = _new(arguments or NETWORKS[DEFAULT_NETWORK], settings.seed)
+        network = _new(arguments or NETWORKS[DEFAULT_NETWORK], config.seed)
         return Base(network, LITE_PIXELS, "random weights", is_checkpoint=False)
     if base.startswith(IMAGENET):
-        return _imagenet(base, arguments, settings.seed)
-    network, config = load_checkpoint(resolve(base))
+        return _imagenet(base, arguments, config.seed)
+    network, saved = load_checkpoint(resolve(base))
     if arguments is not None and network.arguments != _new(arguments, 0).arguments:
-        raise OptionError(f"base={base!r} is another network than network={settings.network!r}: leave network out")
-    seen = str(config.provenance.get("data", "not recorded"))
-    names, license_ = config.provenance.get("attribution"), config.provenance.get("license")
+        raise OptionError(f"base={base!r} is not the network={config.network!r}: leave network out")
+    seen = str(saved.provenance.get("data", "not recorded"))
+    names, license_ = saved.provenance.get("attribution"), saved.provenance.get("license")
     attribution = None if names is None else f"{names}{'' if license_ is None else f' ({license_})'}"
-    return Base(network, config.preprocessing, base, is_checkpoint=True, data=seen, attribution=attribution)
+    return Base(network, saved.preprocessing, base, is_checkpoint=True, data=seen, attribution=attribution)
 
 
 def _default(arguments: Mapping[str, Any] | None) -> str:
-    """The base of a network for which none is named."""
+    """The default base of a network."""
     if arguments is None or _new(arguments, 0).arguments == _new(NETWORKS[DEFAULT_NETWORK], 0).arguments:
         return DEFAULT_BASE
     return f"{IMAGENET}{arguments.get('encoder', 'resnet50')}"
@@ -108,8 +110,3 @@ def _new(arguments: Mapping[str, Any], seed: int) -> ConDSeg:
             return ConDSeg(**arguments).eval()
         except TypeError as error:
             raise OptionError(f"network={dict(arguments)}: {error}; give arguments of ConDSeg") from error
-
-
-def at_size(preprocessing: Preprocessing, side: int) -> Preprocessing:
-    """The same pixels at another size, square."""
-    return replace(preprocessing, size=(side, side))

@@ -1,170 +1,288 @@
-"""What can be said about a training run. Loading this module does not load the training stack."""
+"""The settings of a training run. Importing this module does not load the training stack.
+
+Type, default, range and description of a setting are written here and nowhere else: the keyword arguments of
+`finetune`, the flags of `condseg finetune`, settings.json and the tables in docs/training.md are derived from
+`FinetuneConfig`.
+"""
+
+# ruff: noqa: RUF009 - `_setting` is a dataclass field
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from condseg_sdk.checkpoints.config import as_json
 from condseg_sdk.errors import OptionError
 from condseg_sdk.field_of_view import FieldOfView
-from condseg_sdk.images.bit_depth import check_bits
 from condseg_sdk.models import NETWORKS
-from condseg_sdk.options import check_choice, check_flags, check_seed, check_text
+from condseg_sdk.options import MAX_SEED, check_choice, check_flags, check_text
 from condseg_sdk.preprocessing import MAX_SIDE
 
-__all__ = ["HELP", "Augmentation", "FinetuneSettings", "Precision", "Schedule"]
+__all__ = ["MACHINE", "Augmentation", "FinetuneConfig", "Precision", "Schedule", "Setting", "settings"]
 
 Schedule = Literal["one-cycle", "cosine"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Augmentation = Literal["full", "endoscopy", "upright", "none"]
-"""full: any rotation and mirroring; endoscopy: black corners, overlay boxes, highlights and poor recordings besides;
-upright: a little rotation, mirrored left and right; none: pictures as they are."""
+
+NETWORK, DURATION, OPTIMIZATION, DATA = "Network", "Duration", "Optimization", "Data"
+REPRODUCIBILITY, MACHINE = "Reproducibility", "Machine"
+SIDE = f"[16, {MAX_SIDE}]"
+PREVIOUS_NAMES = {
+    "train_size": "train_image_size",
+    "validation": "val_fraction",
+    "workers": "num_workers",
+    "gradient_clip": "max_grad_norm",
+    "patience": "early_stopping_patience",
+}
+"""Names in settings.json that version 0.1.0 wrote."""
 
 
 @dataclass(frozen=True)
-class FinetuneSettings:
-    """Everything that decides the result of a run besides the data. None means: chosen from data and machine.
+class Setting:
+    """What there is to know about a setting.
 
-    `finetune` takes each of these as a keyword argument; `docs/training.md` explains them.
-
-    Raises:
-        OptionError: a value is not allowed, or two do not go together.
+    Attributes:
+        name: Name of the field, the argument and, with hyphens, the flag.
+        default: Default value.
+        types: Types of allowed values, `NoneType` included; one `Literal` type for a choice.
+        section: Heading of its table in docs/training.md. Settings in the section `MACHINE` may change when a run is
+            resumed.
+        help: Description, one sentence without the default.
+        auto: What a default of None stands for.
+        range: Interval in which numbers must lie, such as "[0, 1)"; empty for any.
     """
 
-    # What is trained
-    base: str | None = None
-    network: str | Mapping[str, Any] | None = None
-    image_size: int | None = None
-    field_of_view: FieldOfView | None = None
-    # How long
-    epochs: int | None = None
-    stage1_epochs: int | None = None
-    patience: int | None = None
-    train_size: int | None = None
-    finish_epochs: int = 0
-    # Steps
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    encoder_learning_rate: float | None = None
-    weight_decay: float = 1e-2
-    schedule: Schedule = "one-cycle"
-    gradient_clip: float = 1.0
-    ema_decay: float | None = None
-    freeze_encoder: bool = False
-    freeze_batchnorm: bool = False
-    # What is shown
-    augmentation: Augmentation = "full"
-    oversample: float | None = None
-    balanced_loss: bool = False
-    validation: float | None = None
-    bits: int | None = None
-    # Machine
-    precision: Precision = "auto"
-    workers: int | None = None
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    strategy: str = "auto"
-    num_nodes: int = 1
-    seed: int = 0
-    deterministic: bool = False
+    name: str
+    default: object
+    types: tuple[Any, ...]
+    section: str
+    help: str
+    auto: str = "chosen from data and machine"
+    range: str = ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The allowed strings, empty where any string is allowed."""
+        return get_args(self.types[0]) if get_origin(self.types[0]) is Literal else ()
+
+    def check(self, value: Any) -> Any:
+        """Return a value in the form that settings.json has: paths as strings, tuples as lists.
+
+        Raises:
+            OptionError: The value has a wrong type or is out of range.
+        """
+        if value is None and NoneType in self.types:
+            return None
+        if self.choices:
+            check_choice(self.name, value, self.types[0])
+        elif bool in self.types:
+            check_flags(**{self.name: value})
+        elif Mapping in self.types and isinstance(value, Mapping):
+            return as_json(self.name, dict(value))
+        elif str in self.types and (isinstance(value, str) or int not in self.types):
+            return check_text(self.name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+        else:
+            self._check_number(value)
+        return value
+
+    def _check_number(self, value: Any) -> None:
+        kind = (int, float) if float in self.types else int
+        if isinstance(value, bool) or not isinstance(value, kind) or not self._contains(value):
+            whole = "" if float in self.types else "whole "
+            within = f" in {self.range}" if self.range else ""
+            raise OptionError(f"{self.name}={value!r} must be a {whole}number{within}", option=self.name)
+
+    def _contains(self, value: float) -> bool:
+        """Whether a number lies in the range; NaN lies in none."""
+        if not self.range:
+            return True
+        low, high = map(float, self.range[1:-1].split(","))
+        is_above = low <= value if self.range[0] == "[" else low < value
+        return is_above and (value <= high if self.range[-1] == "]" else value < high)
+
+
+def _setting(default: Any, section: str, text: str, **about: str) -> Any:
+    return field(default=default, metadata={"section": section, "help": text, **about})
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Settings of a training run: everything besides the data that decides its result.
+
+    None stands for a value that is chosen from data and machine. docs/training.md lists all settings.
+
+    Raises:
+        OptionError: A value is not allowed, or two values contradict each other.
+
+    Example:
+        >>> config = FinetuneConfig(epochs=20, augmentation="endoscopy")
+        >>> config.override(batch_size=4).batch_size
+        4
+    """
+
+    # fmt: off
+    base: str | os.PathLike[str] | None = _setting(
+        None, NETWORK,
+        "Initial weights: name of a model, checkpoint folder, org/name on the Hub, imagenet:ENCODER, or random.",
+        auto="condseg-lite-polyp; for other networks than condseg-lite imagenet: with their encoder"
+    )
+    network: str | Mapping[str, object] | None = _setting(
+        None, NETWORK, f"Network: {', '.join(NETWORKS)}, or arguments of ConDSeg (on the command line in a JSON file).",
+        auto="the network of the base"
+    )
+    image_size: int | None = _setting(
+        None, NETWORK, "Side of the checkpoint's input in pixels.",
+        auto="that of a named base, otherwise 256, or less for small images", range=SIDE
+    )
+    field_of_view: FieldOfView | None = _setting(
+        None, NETWORK,
+        "Part of the image that the network sees, in training and in the checkpoint: endoscopy is the endoscope's view "
+        "without margins, text and inset images; none is the whole image.", auto="that of a named base, otherwise none"
+    )
+    freeze_encoder: bool = _setting(False, NETWORK, "Keep the weights of the encoder as they are.")
+    freeze_batchnorm: bool = _setting(
+        False, NETWORK, "Keep weights and statistics of all BatchNorm layers as they are."
+    )
+    epochs: int | None = _setting(
+        None, DURATION, "Number of epochs of stage 2.", auto="10 to 100, about 1000 steps on a CPU, 4000 on a GPU",
+        range="[1, inf)"
+    )
+    stage1_epochs: int | None = _setting(
+        None, DURATION, "Number of epochs of stage 1; 0 skips it.", auto="0", range="[0, inf)"
+    )
+    early_stopping_patience: int | None = _setting(
+        None, DURATION, "Number of epochs without a better validation IoU after which stage 2 ends.",
+        auto="no early stopping", range="[1, inf)"
+    )
+    train_image_size: int | None = _setting(
+        None, DURATION, "Side of the training images in pixels, except in the last finish_epochs epochs of stage 2.",
+        auto="image_size", range=SIDE
+    )
+    finish_epochs: int = _setting(
+        0, DURATION, "Number of last epochs of stage 2 at image_size instead of train_image_size.", range="[0, inf)"
+    )
+    batch_size: int | None = _setting(
+        None, OPTIMIZATION, "Number of images per step, over all devices.",
+        auto="4 or 8 on a CPU, by memory on a GPU, fewer for small sets", range="[1, inf)"
+    )
+    learning_rate: float | None = _setting(
+        None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
+        auto="0.001 for condseg-lite, 0.0001 as in the paper for others", range="[0, inf)"
+    )
+    encoder_learning_rate: float | None = _setting(
+        None, OPTIMIZATION, "Peak learning rate of the encoder.",
+        auto="0.0002 for condseg-lite, 0.00001 as in the paper for others", range="[0, inf)"
+    )
+    schedule: Schedule = _setting(
+        "one-cycle", OPTIMIZATION, "Schedule of the learning rates, after a warm-up over a tenth of the steps."
+    )
+    weight_decay: float = _setting(
+        0.01, OPTIMIZATION, "Weight decay of AdamW; norms and biases are not decayed.", range="[0, inf)"
+    )
+    max_grad_norm: float = _setting(1.0, OPTIMIZATION, "Largest norm of the gradient; 0: no limit.", range="[0, inf)")
+    ema_decay: float | None = _setting(
+        None, OPTIMIZATION, "Decay of the moving average of the weights, which is validated and kept; 0: no average.",
+        auto="an average over a tenth of the steps of stage 2", range="[0, 1)"
+    )
+    balanced_loss: bool = _setting(
+        False, OPTIMIZATION,
+        "Weight foreground pixels by the root of their rarity, at most tenfold, for regions of a few pixels."
+    )
+    augmentation: Augmentation = _setting(
+        "full", DATA,
+        "Random changes: full is any rotation, mirroring, zoom and colors; endoscopy adds black corners, boxes, "
+        "highlights, noise, low resolution and JPEG; upright has small rotations and mirrors left and right only."
+    )
+    oversample: float | None = _setting(
+        None, DATA, "Smallest share of images with foreground in an epoch.",
+        auto="0.5 where fewer masks have foreground, otherwise 0", range="[0, 1)"
+    )
+    val_fraction: float | None = _setting(
+        None, DATA, "Share of the pairs that is held out where the data names no validation split.",
+        auto="0.2 of fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
+    )
+    bits: int | None = _setting(
+        None, DATA, "Number of bits in use in 16-bit images; the checkpoint keeps it.",
+        auto="the smallest of 8, 10, 12, 14, 16 that holds all images but for a few pixels each", range="[8, 16]"
+    )
+    precision: Precision = _setting(
+        "auto", REPRODUCIBILITY,
+        "Number format of the computation; weights stay float32. auto is bfloat16 on GPUs that have it, else float32."
+    )
+    seed: int = _setting(0, REPRODUCIBILITY, "Seed of all random numbers.", range=f"[0, {MAX_SEED}]")
+    deterministic: bool = _setting(
+        False, REPRODUCIBILITY,
+        "Give the same bits in every run on one machine with one number of threads; slower on GPUs."
+    )
+    accelerator: str = _setting("auto", MACHINE, "Accelerator of Lightning: auto, cpu, gpu, mps.")
+    devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or which ones (0,2).")
+    strategy: str = _setting("auto", MACHINE, "Strategy of Lightning: auto, ddp and others.")
+    num_nodes: int = _setting(1, MACHINE, "Number of machines.", range="[1, inf)")
+    num_workers: int | None = _setting(
+        None, MACHINE, "Number of processes that load data.", auto="0; a few for a set above 4 GiB", range="[0, inf)"
+    )
+    # fmt: on
 
     def __post_init__(self) -> None:
-        if isinstance(self.network, Mapping):  # lists for tuples, as settings.json has it
-            object.__setattr__(self, "network", as_json("network", dict(self.network)))
+        for name, setting in settings().items():
+            object.__setattr__(self, name, setting.check(getattr(self, name)))
         if isinstance(self.network, str) and self.network not in NETWORKS:
-            raise OptionError(f"unknown network {self.network!r}: choose one of {', '.join(NETWORKS)}")
-        for name, choices in (("schedule", Schedule), ("precision", Precision), ("augmentation", Augmentation)):
-            check_choice(name, getattr(self, name), choices)
-        if self.field_of_view is not None:
-            check_choice("field_of_view", self.field_of_view, FieldOfView)
-        check_seed(self.seed)
-        check_flags(**{name: getattr(self, name) for name in _FLAGS})
-        for name in ("accelerator", "strategy", *(["base"] if self.base is not None else [])):
-            check_text(name, getattr(self, name))
-        check_bits(self.bits)
-        for name, low in _LEAST.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if type(value) is not int and (type(value) is not float or name in _WHOLE):
-                raise OptionError(f"{name}={value!r} must be a {'whole ' if name in _WHOLE else ''}number")
-            if not low <= value < math.inf:
-                raise OptionError(f"{name}={value!r} must be at least {low}, and finite")
-            if name in _SIDES and value > MAX_SIDE:
-                raise OptionError(f"{name}={value!r} must be at most {MAX_SIDE}: it is the side of the input in pixels")
-        for name in ("validation", "ema_decay", "oversample"):
-            value = getattr(self, name)
-            if value is not None and not (0 < value < 1 or (value == 0 and name != "validation")):
-                raise OptionError(f"{name}={value!r} must lie between 0 and 1")
+            raise OptionError(f"network={self.network!r} is not one of {', '.join(NETWORKS)}")
         if self.freeze_encoder and self.stage1_epochs:
             raise OptionError("stage 1 trains the encoder: leave out freeze_encoder or stage1_epochs")
-        if self.finish_epochs and (self.train_size is None):
-            raise OptionError(
-                "finish_epochs says how long to train at image_size after train_size: give train_size, too"
-            )
+        if self.finish_epochs and self.train_image_size is None:
+            raise OptionError("finish_epochs has no effect without train_image_size: give both")
         if self.epochs is not None and self.finish_epochs > self.epochs:
-            raise OptionError(f"finish_epochs={self.finish_epochs} are more than epochs={self.epochs}")
+            raise OptionError(f"finish_epochs={self.finish_epochs} must be at most epochs={self.epochs}")
+
+    def override(self, **overrides: object) -> Self:
+        """Return a copy with other values of some settings.
+
+        Raises:
+            OptionError: A setting does not exist; the message names those of similar names. Or a value is not allowed.
+        """
+        for name in overrides:
+            if name not in settings():
+                near = [PREVIOUS_NAMES[name]] if name in PREVIOUS_NAMES else get_close_matches(name, settings())
+                remedy = f"did you mean {' or '.join(near)}?" if near else "docs/training.md lists all settings"
+                raise OptionError(f"{name!r} is not a setting of a training run; {remedy}", option=name)
+        return type(self)(**{**self.to_dict(), **overrides})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
+        """Return the settings that `to_dict` of this or an earlier version has given.
+
+        Raises:
+            OptionError: A setting does not exist, or a value is not allowed.
+        """
+        return cls().override(**{PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """Return all settings as settings.json has them."""
+        return asdict(self)
 
-    def given(self) -> dict[str, Any]:
-        """What is not at its default."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-
-
-_FLAGS = ("freeze_encoder", "freeze_batchnorm", "balanced_loss", "deterministic")
-_SIDES = {"image_size", "train_size"}
-_LEAST: dict[str, float] = {
-    "image_size": 16, "epochs": 1, "stage1_epochs": 0, "patience": 1, "train_size": 16, "finish_epochs": 0,
-    "batch_size": 1, "learning_rate": 0, "encoder_learning_rate": 0, "weight_decay": 0, "gradient_clip": 0,
-    "ema_decay": 0, "oversample": 0, "validation": 0, "workers": 0, "num_nodes": 1,
-}  # fmt: skip
-_WHOLE = {
-    "image_size", "epochs", "stage1_epochs", "patience", "train_size", "finish_epochs", "batch_size", "workers",
-    "num_nodes",
-}  # fmt: skip
+    def changed(self) -> dict[str, object]:
+        """Return the settings that are not at their defaults."""
+        return {name: value for name, value in self.to_dict().items() if value != settings()[name].default}
 
 
-AUTO = "chosen from data and machine"
-HELP: dict[str, str] = {
-    "base": "where weights come from: a model's name, a folder, org/name, imagenet:ENCODER, random; default: "
-    "condseg-lite-polyp, for other networks than condseg-lite imagenet: with their encoder",
-    "network": f"one of {', '.join(NETWORKS)}; default: the base's",
-    "image_size": f"side of the checkpoint's input in pixels; default: {AUTO}",
-    "field_of_view": "what images are cut to, from training on: endoscopy: the endoscope's picture, without "
-    "margins, text and small pictures beside it; none; default: that of the base named with --base",
-    "epochs": f"epochs of stage 2; default: {AUTO}",
-    "stage1_epochs": "epochs of stage 1, 0 leaves it out",
-    "patience": "stop stage 2 after so many epochs without a better validation IoU; default: never",
-    "train_size": "side to train at before the last --finish-epochs epochs; default: --image-size",
-    "finish_epochs": "epochs of stage 2 at --image-size where --train-size is smaller",
-    "batch_size": f"images a step, over all devices; default: {AUTO}",
-    "learning_rate": "peak for all but the encoder; default: the network's",
-    "encoder_learning_rate": "peak for the encoder; default: the network's",
-    "weight_decay": "AdamW's, of weights only",
-    "schedule": "of the learning rates, both after a warm-up",
-    "gradient_clip": "greatest norm of the gradient, 0 for no limit",
-    "ema_decay": "of the moving average of the weights, 0 for none; default: from the steps",
-    "freeze_encoder": "leave the encoder as it is",
-    "freeze_batchnorm": "leave all BatchNorm layers as they are, their statistics included",
-    "augmentation": "full: any rotation; endoscopy: and black corners, boxes, highlights, poor recordings; "
-    "upright: small ones, mirrored sideways; none",
-    "oversample": f"share of an epoch's images that show foreground, at least; default: {AUTO}",
-    "balanced_loss": "weigh foreground pixels up, for regions of a few pixels",
-    "validation": f"share held out where the data names no validation part; default: {AUTO}",
-    "precision": "bfloat16 on GPUs that have it, else float32",
-    "bits": "number of bits in use in 16-bit images, 8 to 16; default: what the greatest value of all of them needs",
-    "workers": f"processes that read data; default: {AUTO}",
-    "accelerator": "Lightning's: auto, cpu, gpu, mps",
-    "devices": "how many devices a machine, or which (0,2)",
-    "strategy": "Lightning's: auto, ddp, ...",
-    "num_nodes": "machines",
-    "seed": "of everything random, 0 to 4294967295",
-    "deterministic": "the same bits every time on the same machine and number of threads, slower on GPUs",
-}
-"""A line on each setting, for the command line."""
+@cache
+def settings() -> dict[str, Setting]:
+    """Return the fields of `FinetuneConfig` by name, in their order."""
+    hints = get_type_hints(FinetuneConfig)
+    return {
+        each.name: Setting(each.name, each.default, _types(hints[each.name]), **each.metadata)
+        for each in fields(FinetuneConfig)
+    }
+
+
+def _types(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; generic types without their arguments."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return tuple(kind if get_origin(kind) in (None, Literal) else get_origin(kind) for kind in members)

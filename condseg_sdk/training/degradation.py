@@ -1,7 +1,7 @@
-"""What a recorder takes away from a picture: detail, by sensor noise, a low resolution, and compression.
+"""Augmentation with what a recorder takes away from an image: sensor noise, low resolution, JPEG compression.
 
-A hospital's older recorder, or a frame cut from a video, is worse than the images of a published set. All numbers come
-in from outside, as in `augmentation.py`.
+Images of an older recorder, or frames of a video, are worse than those of a published dataset. All random numbers are
+passed in, as in `augmentation.py`.
 """
 
 from __future__ import annotations
@@ -11,42 +11,41 @@ from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from condseg_sdk.training.randomness import scaled
+
 __all__ = ["RandomDegradation"]
 
 COARSE_SHARE, NOISE_SHARE, JPEG_SHARE = 0.15, 0.2, 0.2
-COARSE_SCALE = (0.3, 0.8)  # of the side
+COARSE_SCALE = (0.3, 0.8)  # fraction of the side
 NOISE_SIGMA = (0.01, 0.1)
 JPEG_QUALITY = (10.0, 60.0)
 
 
 class RandomDegradation(nn.Module):
-    """Some pictures through a poor recorder; the masks stay true.
+    """Degrade some of the images as a poor recorder does. The masks stay as they are.
 
     Shape:
-        images (B, 3, H, W) float32 in [0, 1], numbers (B, 7) -> images.
+        images (B, 3, H, W) float32 in [0, 1], random numbers (B, 7) in [0, 1) -> images of the same shape.
     """
 
     numbers = 2 + 3 + 2
 
     def forward(self, images: Tensor, u: Tensor) -> Tensor:
-        coarse, noise, compression = u.cpu().split([2, 3, 2], 1)
-        # One picture at a time: each has a scale of its own, and what happens to it must not depend on its neighbours.
-        return torch.stack([_recorded(*each) for each in zip(images, coarse, noise, compression, strict=True)])
+        """Return degraded images."""
+        coarse, noise, compression = u.cpu().double().split([2, 3, 2], 1)
+        # One image at a time: each has its own scale, and must not depend on the rest of the batch.
+        return torch.stack([_degraded(*each) for each in zip(images, coarse, noise, compression, strict=True)])
 
 
-def _between(u: Tensor, low: float, high: float) -> float:
-    return low + (high - low) * float(u)
-
-
-def _recorded(image: Tensor, coarse: Tensor, noise: Tensor, compression: Tensor) -> Tensor:
+def _degraded(image: Tensor, coarse: Tensor, noise: Tensor, compression: Tensor) -> Tensor:
     if coarse[0] < COARSE_SHARE:
-        image = _coarsened(image, _between(coarse[1], *COARSE_SCALE))
+        image = _coarsened(image, float(scaled(coarse[1], *COARSE_SCALE)))
     if noise[0] < NOISE_SHARE:
-        generator = torch.Generator().manual_seed(int(noise[2].double() * 2**24))  # float32 has no finer steps
+        generator = torch.Generator().manual_seed(int(noise[2] * 2**24))  # float32 has 2**24 steps in [0, 1)
         grain = torch.randn(image.shape, generator=generator).to(image)
-        image = (image + _between(noise[1], *NOISE_SIGMA) * grain).clamp(0, 1)
+        image = (image + scaled(noise[1], *NOISE_SIGMA).to(image) * grain).clamp(0, 1)
     if compression[0] < JPEG_SHARE:
-        quality = image.new_tensor([_between(compression[1], *JPEG_QUALITY)])
+        quality = scaled(compression[1:], *JPEG_QUALITY).to(image)
         image = jpeg_codec_differentiable(image.unsqueeze(0), quality).squeeze(0)
     return image
 

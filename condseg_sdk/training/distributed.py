@@ -1,4 +1,4 @@
-"""Which of a run's processes this is. Each runs the whole of `finetune`; only the first writes and speaks."""
+"""Processes of one run. Each of them executes all of `finetune`; only rank 0 writes files and messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from lightning.pytorch.utilities import rank_zero, rank_zero_only
 from torch import distributed
 
-# Lightning's root package writes to the console beside the handlers of an application that has its own, such as our
-# command line: every line would come twice.
+# Lightning adds its own handler. In an application with logging handlers, such as our command line, each line would
+# be printed twice.
 if logging.getLogger().hasHandlers():
     logging.getLogger("lightning").handlers.clear()
 
@@ -19,24 +19,24 @@ __all__ = ["barrier", "is_rank_zero", "quiet_lightning", "rank_zero_info"]
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the only process, or the first of several."""
+    """Return whether this is the only process, or the first of several."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def rank_zero_info(text: str) -> None:
-    """Show the user something once, where Lightning shows its own messages."""
+    """Log a message on rank 0, where Lightning logs its own messages."""
     rank_zero.rank_zero_info(text)  # type: ignore[attr-defined]
 
 
 def barrier() -> None:
-    """Wait until every process has reached this point."""
+    """Wait until all processes have reached this call."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's remarks on the machine and its advertisements; its warnings stay."""
+    """Hide Lightning's messages about the machine and its advertisements in a block; its other warnings stay."""
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     before = log.level
     log.setLevel(logging.WARNING)

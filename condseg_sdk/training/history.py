@@ -1,6 +1,6 @@
-"""The figures of each epoch: kept with the checkpoint, so that an interrupted run loses none, and as a CSV file.
+"""The metrics of each epoch: saved in last.ckpt, so that an interrupted run loses none, and in a CSV file.
 
-Lightning's CSVLogger deletes what an earlier session wrote when a run is continued; this file is whole at any moment.
+Lightning's CSVLogger deletes the rows of earlier sessions when a run is resumed; this file is complete at any moment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning as L
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import TrainingError
 from condseg_sdk.files import write_csv
 
 __all__ = ["HISTORY_FILE", "History", "read_history"]
@@ -26,10 +26,10 @@ COLUMNS = ("epoch", "step", "loss", "val_loss", "val_iou", "learning_rate", "enc
 
 
 class History(L.Callback):
-    """A row an epoch in `folder`/metrics.csv, and a line an epoch in the log, at level INFO.
+    """Write one row per epoch to `folder`/metrics.csv, and one line per epoch to the log, at level INFO.
 
     Raises:
-        OptionError: the loss is no number any more.
+        TrainingError: The loss became NaN or infinite.
     """
 
     def __init__(self, folder: Path, *, stage: int) -> None:
@@ -39,24 +39,26 @@ class History(L.Callback):
         self._start = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Start the clock."""
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Add the metrics of the epoch."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        figures = {name: values[f"stage{self.stage}/{name}"] for name in ("loss", "val_loss", "val_iou")}
+        metrics = {name: values[f"stage{self.stage}/{name}"] for name in ("loss", "val_loss", "val_iou")}
         rates = {str(group["name"]).split()[0]: group["lr"] for group in trainer.optimizers[0].param_groups}
         row = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
-            **figures,
+            **metrics,
             "learning_rate": rates["rest"],
             "encoder_learning_rate": rates.get("encoder", 0.0),
             "seconds": round(time.monotonic() - self._start, 2),
         }
         if not math.isfinite(row["loss"]):
-            raise OptionError(
-                f"the loss of stage {self.stage} is no number any more in epoch {trainer.current_epoch}: start again "
-                "with a lower learning_rate, or with precision float32"
+            raise TrainingError(
+                f"the loss of stage {self.stage} became {row['loss']} in epoch {trainer.current_epoch}: start a new "
+                "run with a lower learning_rate or precision='float32'"
             )
         self.rows.append(row)
         if trainer.is_global_zero:
@@ -66,25 +68,31 @@ class History(L.Callback):
                 self.stage,
                 trainer.current_epoch + 1,
                 trainer.max_epochs,
-                *figures.values(),
+                *metrics.values(),
                 row["seconds"],
             )
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what last.ckpt stores."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue after the rows of an earlier session."""
         self.rows = list(state_dict["rows"])
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The epochs of a run's folder, stage 1 first.
+    """Read the metrics of all epochs of a run, stage 1 first.
+
+    A damaged file is logged as a warning and its epochs are left out: nothing that was trained depends on it.
+
+    Args:
+        folder: Folder of the run.
 
     Returns:
-        A dictionary an epoch: "stage" (1 or 2), "epoch" (from 0), "step" (at its end), "loss" (mean over the epoch),
-        "val_loss" and "val_iou" (of the averaged weights, threshold 0.5), "learning_rate", "encoder_learning_rate",
-        "seconds". A file that is damaged costs its epochs and is named in the log: it is only for people, and no reason
-        to lose what a run has trained.
+        One dictionary per epoch: "stage" (1 or 2), "epoch" (from 0), "step" (number of steps at its end), "loss" (mean
+        over the epoch), "val_loss" and "val_iou" (of the averaged weights at threshold 0.5), "learning_rate",
+        "encoder_learning_rate", "seconds".
     """
     rows: list[dict[str, float]] = []
     for stage in (1, 2):

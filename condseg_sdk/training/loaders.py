@@ -1,4 +1,4 @@
-"""Batches: which samples an epoch shows, in which order, and how several processes share them."""
+"""Batches: the samples of an epoch, their order, and their distribution over processes."""
 
 from __future__ import annotations
 
@@ -17,73 +17,74 @@ from condseg_sdk.training.randomness import permutation
 __all__ = ["Batch", "EpochSampler", "PairBatches", "epoch_order"]
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""images uint8 (B, 3, h, w), masks uint8 (B, 1, h, w) in {0, 1}, sample numbers int64 (B,), -1 for a filler."""
+"""Images uint8 (B, 3, h, w), masks uint8 (B, 1, h, w) in {0, 1}, sample numbers int64 (B,), -1 for padding."""
 
 
-def epoch_order(key: tuple[int, ...], shows: Sequence[bool], oversample: float) -> list[int]:
-    """The samples of one epoch, as many as there are.
+def epoch_order(key: tuple[int, ...], has_foreground: Sequence[bool], oversample: float) -> list[int]:
+    """Return the order of the samples of an epoch, which has as many items as there are samples.
 
     Args:
-        key: (seed, stage, epoch); nothing else decides.
-        shows: for each sample whether it has foreground.
-        oversample: least share of samples with foreground; where they are too few, they are shown again in place of
+        key: (seed, stage, epoch), on which alone the order depends.
+        has_foreground: For each sample whether its mask has foreground.
+        oversample: Smallest share of samples with foreground. If there are too few, they are repeated in place of
             others.
 
     Returns:
-        Sample numbers. The second showing of sample i is i + count, the third i + 2 count, so that each is disturbed
-        in its own way.
+        Sample numbers. The first repetition of sample i has the number i + count, the second i + 2 * count, so that
+        each gets its own augmentation.
     """
-    count = len(shows)
+    count = len(has_foreground)
     order = permutation(key, count)
-    with_foreground = [i for i in order if shows[i]]
+    with_foreground = [i for i in order if has_foreground[i]]
     wanted = math.ceil(oversample * count)
     if not with_foreground or len(with_foreground) >= wanted:
         return order
     there = len(with_foreground)
     again = [with_foreground[i % there] + i // there * count for i in range(wanted)]
-    mixed = again + [i for i in order if not shows[i]][: count - wanted]
+    mixed = again + [i for i in order if not has_foreground[i]][: count - wanted]
     return [mixed[i] for i in permutation((*key, 1), count)]
 
 
 class EpochSampler(Sampler[int]):
-    """One process's share of each epoch's order. Together the processes' n-th batches are the n-th batch of one.
+    """The samples of one process. The n-th batches of all processes are together the n-th batch of a single process.
 
     Args:
         key: (seed, stage).
-        shows: as for `epoch_order`.
-        oversample: as for `epoch_order`.
-        batch_size: over all processes; what is left at the end of an epoch is not shown.
-        rank, world: this process and how many there are.
+        has_foreground: For each sample whether its mask has foreground.
+        oversample: Smallest share of samples with foreground, as for `epoch_order`.
+        batch_size: Number of samples per step, over all processes. An incomplete batch at the end is dropped.
+        rank: Number of this process, from 0.
+        world: Number of processes.
     """
 
     def __init__(
         self,
         key: tuple[int, ...],
-        shows: Sequence[bool],
+        has_foreground: Sequence[bool],
         *,
         oversample: float = 0.0,
         batch_size: int = 1,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.key, self.shows, self.oversample, self.epoch = key, shows, oversample, 0
-        self.total = len(shows) // batch_size * batch_size
+        self.key, self.has_foreground, self.oversample, self.epoch = key, has_foreground, oversample, 0
+        self.total = len(has_foreground) // batch_size * batch_size
         self.rank, self.world = rank, world
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
+        """Take the order of another epoch; Lightning calls this at the start of each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return self.total // self.world
 
     def __iter__(self) -> Iterator[int]:
-        order = epoch_order((*self.key, self.epoch), self.shows, self.oversample)
+        order = epoch_order((*self.key, self.epoch), self.has_foreground, self.oversample)
         return iter(order[: self.total][self.rank :: self.world])
 
 
 class _Batches(Dataset[Batch]):
-    """A whole batch in one look-up, from what is in memory."""
+    """Whole batches in one lookup, from the pairs in memory."""
 
     def __init__(self, pairs: CachedPairs) -> None:
         self.values = pairs.values
@@ -105,11 +106,12 @@ class PairBatches(L.LightningDataModule):
     """Training and validation batches of one stage.
 
     Args:
-        train, validation: the sets.
-        key: (seed, stage), of the order.
-        batch_size: over all processes, a multiple of their number.
-        oversample: see `epoch_order`.
-        workers: processes that read.
+        train: Pairs of the training split.
+        validation: Pairs of the validation split.
+        key: (seed, stage), on which the order of the samples depends.
+        batch_size: Number of images per step over all processes, a multiple of their number.
+        oversample: Smallest share of samples with foreground, as for `epoch_order`.
+        num_workers: Number of processes that load data.
     """
 
     def __init__(
@@ -120,29 +122,31 @@ class PairBatches(L.LightningDataModule):
         key: tuple[int, ...],
         batch_size: int,
         oversample: float = 0.0,
-        workers: int = 0,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
-        self.key, self.batch_size, self.oversample, self.workers = key, batch_size, oversample, workers
+        self.key, self.batch_size, self.oversample, self.num_workers = key, batch_size, oversample, num_workers
 
     def _processes(self) -> tuple[int, int, int]:
-        """This process, how many there are, and the images of one in a step."""
+        """Number of this process, number of processes, and number of images per step of each."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return rank, world, self.batch_size // world
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training batches of this process."""
         rank, world, each = self._processes()
-        shows = (self.train.values[:, 3].flatten(1).amax(1) > 0).tolist()
+        has_foreground = (self.train.values[:, 3].flatten(1).amax(1) > 0).tolist()
         sampler = EpochSampler(
-            self.key, shows, oversample=self.oversample, batch_size=self.batch_size, rank=rank, world=world
+            self.key, has_foreground, oversample=self.oversample, batch_size=self.batch_size, rank=rank, world=world
         )
         return self._loader(self.train, sampler, each)
 
     def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation batches of this process."""
         rank, world, each = self._processes()
         count = len(self.validation)
-        # Every process takes part in every step, with fillers where there is nothing left for it.
+        # Each process takes part in each step, with padding where it has no sample left.
         padded = [i if i < count else -1 for i in range(math.ceil(count / world) * world)]
         return self._loader(self.validation, padded[rank::world], each)
 
@@ -151,7 +155,7 @@ class PairBatches(L.LightningDataModule):
             _Batches(pairs),
             batch_size=batch_size,
             sampler=sampler,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             collate_fn=_identity_collate,
             pin_memory=torch.cuda.is_available(),
         )

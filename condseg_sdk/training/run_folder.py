@@ -1,4 +1,4 @@
-"""A run's folder: settings.json before the first step, result.json after the last."""
+"""The folder of a run: settings.json is written before the first step, result.json after the last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,82 +18,87 @@ from filelock import FileLock, Timeout
 
 from condseg_sdk.data import Dataset, DatasetReport
 from condseg_sdk.data.pairs import SPLITS
+from condseg_sdk.data.recorded_split import SETTINGS_FILE as SETTINGS
+from condseg_sdk.data.recorded_split import names_by_split
 from condseg_sdk.environment import describe_environment
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OptionError, TrainingError
 from condseg_sdk.files import make_folder, write_text
 from condseg_sdk.json_files import read_json_object, write_json
 from condseg_sdk.provenance import is_ours, seal_json
-from condseg_sdk.training.config import FinetuneSettings
+from condseg_sdk.training.config import MACHINE, FinetuneConfig, settings
 from condseg_sdk.training.plan import TrainingPlan
-from condseg_sdk.weights.hub import local_path
 
-__all__ = ["RunFolder", "split_behind", "split_of"]
+__all__ = ["RunFolder"]
 
-SETTINGS, RESULT, CHECKPOINT, REPORT = "settings.json", "result.json", "checkpoint", "report.html"
+RESULT, CHECKPOINT, REPORT = "result.json", "checkpoint", "report.html"
 WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # besides SETTINGS
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 logger = logging.getLogger("condseg_sdk")
 DIGEST = "sha256"  # in settings.json, of the rest of it
-# What may change when a run goes on: where it is computed, not what.
-MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "workers")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run and what is in its JSON files.
+    """Paths of a run and the content of its JSON files.
 
     Attributes:
-        path: the folder.
+        path: The folder.
     """
 
     path: Path
 
     @property
     def checkpoint(self) -> Path:
+        """Folder of the checkpoint."""
         return self.path / CHECKPOINT
 
     @property
     def report(self) -> Path:
+        """File of the report."""
         return self.path / REPORT
 
-    def resumed(self, settings: FinetuneSettings, *, resume: bool, first: bool) -> FinetuneSettings:
-        """The settings to run with: those of the run that is there, or the given ones for a new one.
+    def resumed(self, config: FinetuneConfig, *, resume: bool, first: bool) -> FinetuneConfig:
+        """Return the settings to train with: those of the run in this folder, or the given ones for a new run.
+
+        Settings of the machine may change when a run is resumed; the given ones are taken.
 
         Args:
-            settings: as given to this call.
-            resume: whether to go on with what is there.
-            first: whether this is the first of a run's processes; the others find the run the first has begun.
+            config: Settings of this call.
+            resume: Whether to continue the run in this folder.
+            first: Whether this is the first process of the run; the others find the run that the first has begun.
 
         Raises:
-            OptionError: a run is there and `resume` is False, or it is True and the settings are others.
+            OptionError: There is a run and `resume` is False, or it is True and the settings differ.
+            TrainingError: settings.json is damaged.
         """
         if not self.is_begun:
             if first:
                 self._check_is_free()
-            return settings
+            return config
         if not first and not resume:
-            return settings
+            return config
         if not resume:
             raise OptionError(
-                f"{self.path} holds a run: continue it with resume=True (--resume), or choose another output_dir"
+                f"{self.path} contains a run: continue it with resume=True (--resume), or choose another output_dir"
             )
-        saved = self._saved_settings()
-        given = settings.given()
-        others = [name for name, value in given.items() if name not in MACHINE and value != getattr(saved, name)]
-        if others:
+        saved = self._saved_config()
+        machine = {name for name, setting in settings().items() if setting.section == MACHINE}
+        changed = [
+            name for name, value in config.changed().items() if name not in machine and value != getattr(saved, name)
+        ]
+        if changed:
             raise OptionError(
-                f"{self.path} holds a run with another {', '.join(others)}: give what it began with, or choose another "
-                "output_dir"
+                f"{self.path} contains a run with another {', '.join(changed)}: use the values that it began with, or "
+                "choose another output_dir"
             )
-        values = {f.name: getattr(saved, f.name) for f in fields(saved)}
-        return FinetuneSettings(**{**values, **{name: getattr(settings, name) for name in MACHINE}})
+        return saved.override(**{name: getattr(config, name) for name in machine})
 
     def _check_is_free(self) -> None:
-        """Checkpoints of a run whose settings.json is gone would be continued with other settings."""
+        """Refuse a folder with files of others, or of a run without settings.json, which would get other settings."""
         for name in ("stage1", "stage2", CHECKPOINT):
             if (self.path / name).exists():
-                raise OptionError(f"{self.path} holds {name} of a run without {SETTINGS}: choose another output_dir")
+                raise OptionError(f"{self.path} contains {name} of a run without {SETTINGS}: choose another output_dir")
         for name in WRITTEN:
             path = self.path / name
             if os.path.lexists(path) and not is_ours(path):
@@ -101,44 +106,48 @@ class RunFolder:
                     f"{path} was not written by condseg_sdk, and a run would replace it: choose another output_dir"
                 )
 
-    def _saved_settings(self) -> FinetuneSettings:
+    def _saved_config(self) -> FinetuneConfig:
         try:
-            return FinetuneSettings(**self._begun()["settings"])
-        except (TypeError, OptionError) as error:  # damaged, or of another version of this package
-            raise OptionError(
-                f"{self.path / SETTINGS} is not readable as a run's ({error}); {self._remedy()}"
+            return FinetuneConfig.from_dict(self._begun()["settings"])
+        except OptionError as error:  # damaged, or of a later version of this package
+            path = self.path / SETTINGS
+            raise TrainingError(
+                f"{path} is not the settings.json of a run ({error}); {self._remedy()}", path=path
             ) from error
 
     def check_data(self, dataset: Dataset, content: str) -> None:
-        """Refuse to go on with other data.
+        """Refuse to resume with other data.
 
         Args:
-            dataset: what there is now.
-            content: the digest of its images and masks, of the check.
+            dataset: Dataset of this call.
+            content: Digest of its images and masks, from its check.
 
         Raises:
-            OptionError: the pairs or their parts are not those the run began with.
+            OptionError: The pairs, their splits or their content differ from those that the run began with.
         """
         values = self._begun()
         saved = values["split"]
-        for part, names in split_of(dataset).items():
+        for part, names in names_by_split(dataset).items():
             if saved[part] != names:
                 raise OptionError(
-                    f"{self.path} holds a run on other data: its {part} part had {len(saved[part])} pairs, now there "
-                    f"are {len(names)}, or others; restore the data, or choose another output_dir"
+                    f"{self.path} contains a run on other data: its {part} split had {len(saved[part])} pairs, not "
+                    f"these {len(names)}; restore the data, or choose another output_dir"
                 )
         if values.get("content") != content:
             raise OptionError(
-                f"{self.path} holds a run on other data: images or masks of the same names have changed since; restore "
+                f"{self.path} contains a run on other data: images or masks of the same names have changed; restore "
                 "them, or choose another output_dir"
             )
 
     @contextmanager
     def alone(self, *, first: bool) -> Iterator[None]:
-        """Keep other calls of `finetune` out of the folder for the length of a block.
+        """Keep other calls of `finetune` out of the folder during a block.
+
+        Args:
+            first: Whether this is the first process of the run, which holds the lock.
 
         Raises:
-            OptionError: another one is at work there.
+            OptionError: Another call is using the folder.
         """
         if not first:
             yield
@@ -148,14 +157,14 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout as error:
-            raise OptionError(f"{self.path} is being written by another process: choose another output_dir") from error
+            raise OptionError(f"{self.path} is in use by another process: choose another output_dir") from error
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise OptionError(
                     f"{self.path} cannot be written ({error.strerror}): choose another output_dir"
                 ) from error
             logger.warning(
-                "the file system of %s has no locks: nothing keeps a second run out of the same folder", self.path
+                "The file system of %s has no locks: a second run in the same folder would not be noticed.", self.path
             )
         try:
             yield
@@ -165,94 +174,79 @@ class RunFolder:
                 (self.path / LOCK).unlink()
 
     def begin(self, plan: TrainingPlan, dataset: Dataset, report: DatasetReport, provenance: dict[str, Any]) -> None:
-        """Write what the run is, before its first step."""
+        """Write settings.json and check.txt, before the first step."""
         make_folder(self.path)
         values = {
-            "settings": plan.settings.to_dict(),
+            "settings": plan.config.to_dict(),
             "reasons": plan.reasons,
-            "split": {"layout": dataset.layout, **split_of(dataset)},
+            "split": {"layout": dataset.layout, **names_by_split(dataset)},
             "content": report.content,
             "environment": describe_environment(),
             "provenance": provenance,
         }
-        # First, so that what follows is known as a run's.
+        # First, so that the other files are known to belong to a run.
         write_json(self.path / SETTINGS, {**values, DIGEST: _digest(values)})
         write_text(self.path / "check.txt", f"{report}\n")
 
     def provenance(self) -> dict[str, Any]:
-        """What the call that began the run said of it."""
+        """Return the provenance that was passed when the run began."""
         values: dict[str, Any] = self._begun()["provenance"]
         return values
 
     @property
     def is_begun(self) -> bool:
+        """Whether there is a run in the folder."""
         return (self.path / SETTINGS).exists()
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run in the folder is finished."""
         return (self.path / RESULT).exists()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the metrics and the history, as the last thing of a run."""
+        """Write metrics and history, the last step of a run."""
         history = [
             {name: value if math.isfinite(value) else None for name, value in row.items()} for row in result["history"]
         ]
         write_json(self.path / RESULT, seal_json({**result, "history": history}))
 
     def result(self) -> dict[str, Any]:
-        """What `finish` wrote."""
-        remedy = "delete it, and go on with resume=True (--resume): it is made again from the run's other files"
-        values = read_json_object(self.path / RESULT, error=OptionError, remedy=remedy)
+        """Return what `finish` wrote.
+
+        Raises:
+            TrainingError: result.json is damaged.
+        """
+        path = self.path / RESULT
+        remedy = "delete it and resume (resume=True, --resume): it is made again from the other files of the run"
+        values = read_json_object(path, error=TrainingError, remedy=remedy)
         metrics, history = values.get("metrics"), values.get("history")
         if not isinstance(history, list) or not all(isinstance(row, dict) for row in [metrics, *history]):
-            raise OptionError(f"{self.path / RESULT} lacks metrics or history; {remedy}")
+            raise TrainingError(f"{path} lacks metrics or history; {remedy}", path=path)
         # JSON has no NaN; `finish` wrote null.
         history = [{name: math.nan if value is None else value for name, value in row.items()} for row in history]
         return {**values, "history": history}
 
     def _begun(self) -> dict[str, Any]:
-        """What `begin` wrote."""
+        """Return what `begin` wrote."""
         path = self.path / SETTINGS
-        values = read_json_object(path, error=OptionError, remedy=self._remedy())
+        values = read_json_object(path, error=TrainingError, remedy=self._remedy())
         digest = values.pop(DIGEST, None)  # releases before it wrote none
         kinds = {"settings": dict, "split": dict, "content": str, "provenance": dict}
         if digest not in (None, _digest(values)):
-            raise OptionError(f"{path} has been changed or is damaged; {self._remedy()}")
+            raise TrainingError(f"{path} has been changed or is damaged; {self._remedy()}", path=path)
         if not all(isinstance(values.get(name), kind) for name, kind in kinds.items()) or not all(
             isinstance(values["split"].get(part), list) for part in SPLITS
         ):
-            raise OptionError(f"{path} is not readable as a run's; {self._remedy()}")
+            raise TrainingError(f"{path} is not the settings.json of a run; {self._remedy()}", path=path)
         return values
 
     def _remedy(self) -> str:
+        """What to do about a damaged settings.json."""
         trained = self.checkpoint if self.checkpoint.exists() else None
-        saved = f"the trained network is safe in {trained}; to train again " if trained else ""
+        saved = f"the trained network in {trained} is not affected; to train again, " if trained else ""
         return f"{saved}choose another output_dir"
 
 
 def _digest(values: dict[str, Any]) -> str:
-    """SHA-256 over the values of settings.json, in whatever form its text is."""
+    """SHA-256 of the values of settings.json, independent of its formatting."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def split_of(dataset: Dataset) -> dict[str, list[str]]:
-    """Names by part."""
-    return {part: [pair.name for pair in pairs] for part, pairs in dataset.parts.items()}
-
-
-def split_behind(model: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Names by part of the run that a checkpoint lies in; empty where it lies in none.
-
-    Args:
-        model: RUN/checkpoint or a file in it; a name that is no path lies in no run.
-    """
-    path = local_path(model)
-    if path is None:
-        return {}
-    path = path.resolve()
-    folder = path if path.is_dir() else path.parent
-    try:
-        run = read_json_object(folder.parent / SETTINGS, error=OptionError, remedy="")
-        return {part: [str(name) for name in run["split"][part]] for part in SPLITS}
-    except (OptionError, LookupError, TypeError):  # not there, or a file of another program
-        return {}

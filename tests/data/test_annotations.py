@@ -189,7 +189,7 @@ def test_images_without_a_labelme_file_are_an_error_and_its_remedies_help(tmp_pa
         open_dataset(tmp_path)
     labelme(tmp_path / "b.json", shape("polygon", TRIANGLE))
     (error,) = lines(open_dataset(tmp_path), "error")
-    assert "2 images without an annotation file; annotate it (a file with an empty list 'shapes' says" in error
+    assert "2 images without an annotation file; annotate it (a file without shapes says" in error
     labelme(tmp_path / "c.json")
     (tmp_path / "d.png").unlink()
     assert lines(open_dataset(tmp_path), "error") == []
@@ -344,7 +344,7 @@ def test_xml_and_foreign_json_get_a_remedy_that_helps(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "b.png")
     (tmp_path / "annotations.xml").write_text("<annotations/>")
     with pytest.raises(
-        DatasetError, match=r"annotations\.xml is of no format that is read \(COCO, LabelMe or VIA\); export"
+        DatasetError, match=r"annotations\.xml is in no format that is read \(COCO, LabelMe, VIA or YOLO\); export"
     ):
         open_dataset(tmp_path)
     coco(tmp_path / "set.json", ["a.png", "b.png"])  # exported as COCO

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from condseg_sdk.data import CachedPairs, Pair, cache, find_pairs, load_pair
-from condseg_sdk.errors import DatasetError, ImageError
+from condseg_sdk.errors import DatasetError, ImageError, OutputError
 from condseg_sdk.preprocessing import Preprocessing
 from tests.helpers.datasets import make_set, picture, region, save
 
@@ -72,7 +72,7 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(cache, "MEMORY_LIMIT", 0)
     monkeypatch.setattr(cache.tempfile, "TemporaryFile", FullDisk)
-    with pytest.raises(DatasetError, match=r"has no room for .* \(No space left on device\); free it, choose another"):
+    with pytest.raises(OutputError, match=r"has no room for .* \(No space left on device\); free it, choose another"):
         CachedPairs(find_pairs(make_set(tmp_path, ["a"])), Preprocessing((16, 16)), folder=tmp_path)
 
 

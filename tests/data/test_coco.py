@@ -221,7 +221,7 @@ def complaint(path: Path) -> str:
         ("{", "is not JSON"),
         ("[" * 100_000, "nested too deep"),
         ('{"images": NaN, "annotations": []}', "NaN is not a finite number"),
-        ([], "is no annotation file of COCO, LabelMe or VIA"),
+        ([], "is no annotation file of COCO, LabelMe, VIA or YOLO"),
         ({"images": {}, "annotations": []}, "no COCO file"),
         ({"images": 3, "annotations": None}, "no COCO file"),
         (coco([], []), "lists no images"),
@@ -371,7 +371,7 @@ def test_a_json_of_something_else_is_not_taken_for_coco(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
     write(tmp_path / "boxes.json", {"a": {"bbox": []}})
     write(tmp_path / "broken.json", "{")
-    with pytest.raises(DatasetError, match=r"no masks were recognised.*: .*boxes\.json is of no format that is read"):
+    with pytest.raises(DatasetError, match=r"no masks were recognised.*: .*boxes\.json is in no format that is read"):
         open_dataset(tmp_path)
     with pytest.raises(DatasetError, match=r"broken\.json is not JSON"):
         open_dataset(tmp_path / "broken.json")

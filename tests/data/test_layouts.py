@@ -411,7 +411,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"empty holds no masks"):
         open_dataset(tmp_path / "images", masks=tmp_path / "empty")
     (tmp_path / "set.zip").write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"set\.zip is neither a folder nor a \.csv or \.json file"):
+    with pytest.raises(DatasetError, match=r"set\.zip is neither a folder nor a file named \.csv, \.tsv, \.json"):
         open_dataset(tmp_path / "set.zip")
 
 
@@ -734,7 +734,7 @@ def test_missing_files_and_shared_masks_of_a_csv_are_listed(tmp_path: Path) -> N
 def test_a_csv_gives_back_its_cells(
     tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]], delimiter: str
 ) -> None:
-    from condseg_sdk.data.formats.tables import _rows
+    from condseg_sdk.data.tables import _rows
 
     rows = [[*map(str, row)] for row in cells]
     path = write_csv(tmp_path_factory.mktemp("csv") / "set.csv", [["image", "mask", "group"], *rows], delimiter)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from condseg_sdk import DatasetError, OptionError, Predictor
 from condseg_sdk.cli import main
-from condseg_sdk.data import Pair, load_mask, resize_mask
+from condseg_sdk.data import Pair, load_mask, open_dataset, resize_mask
 from condseg_sdk.evaluation.card_section import evaluation_card, extend_card
 from condseg_sdk.evaluation.evaluate import choose_pairs, evaluate
 from condseg_sdk.evaluation.result import Evaluation
@@ -226,6 +226,15 @@ def test_which_images(tmp_path: Path) -> None:
         choose_pairs(folder, names=["a"], part="test")
     with pytest.raises(OptionError, match="part='dev'"):
         choose_pairs(folder, part="dev")  # type: ignore[arg-type]
+
+
+def test_a_dataset_in_hand_is_measured_whole_or_by_split(tmp_path: Path) -> None:
+    dataset = open_dataset(make_set(tmp_path / "set", NAMES), val_fraction=0.4)
+    assert [pair.name for pair in choose_pairs(dataset)] == list(NAMES)
+    assert choose_pairs(dataset, part="validation") == dataset.validation
+    assert [pair.name for pair in choose_pairs(dataset, names=["b", "a"])] == ["b", "a"]
+    with pytest.raises(DatasetError, match="5 pairs names no test part"):
+        choose_pairs(dataset, part="test")
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])

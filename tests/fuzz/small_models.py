@@ -150,7 +150,7 @@ def make_run(folder: Path, data: Path) -> Path:
             progress=False,
             report=False,
             accelerator="cpu",
-            workers=0,
+            num_workers=0,
             precision="float32",
         )
     except KeyboardInterrupt:
@@ -162,5 +162,5 @@ def finish_run(folder: Path, data: Path) -> Path:
     """Go on with a run to its end."""
     from condseg_sdk import finetune
 
-    finetune(data, output_dir=folder, resume=True, progress=False, report=False, accelerator="cpu", workers=0)
+    finetune(data, output_dir=folder, resume=True, progress=False, report=False, accelerator="cpu", num_workers=0)
     return folder

@@ -521,7 +521,7 @@ def _resume(case: Case, corpus: Path) -> None:
         progress=False,
         report=False,
         accelerator="cpu",
-        workers=0,
+        num_workers=0,
     )
 
 

@@ -17,7 +17,7 @@ from condseg_sdk.cli import main
 from condseg_sdk.data import find_pairs
 from condseg_sdk.report import write_report
 from condseg_sdk.report.overlays import ERROR_COLORS, error_overlay
-from condseg_sdk.training.history import COLUMNS
+from condseg_sdk.training.history import COLUMNS, read_history
 from tests.helpers.datasets import make_set
 
 NAMES = [f"image{i}" for i in range(10)]
@@ -136,7 +136,7 @@ def run_folder(folder: Path, checkpoint: Path, stages: tuple[int, ...]) -> Path:
 def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ...]) -> None:
     folder = run_folder(tmp_path / "run", checkpoint, stages)
     pairs = find_pairs(make_set(tmp_path / "set", NAMES[:4]))
-    assert write_report(folder, pairs=pairs) == folder / "report.html"
+    assert write_report(folder, pairs=pairs, history=read_history(folder)) == folder / "report.html"
     text = (folder / "report.html").read_text(encoding="utf-8")
     check_self_contained(text)
     curves = {f"stage{stage}_{what}" for stage in stages for what in ("loss", "iou")}
@@ -164,7 +164,7 @@ def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ..
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"settings\.json .*finished run"):
-        write_report(tmp_path, pairs=[])
+        write_report(tmp_path, pairs=[], history=[])
 
 
 def test_overlay_colors_each_kind_of_pixel() -> None:

@@ -161,7 +161,7 @@ def test_oversampling_shows_foreground_often_enough_and_never_twice_alike(shows:
     assert order == epoch_order((0, 2, 3), shows, share)
 
 
-def test_artefacts_cover_image_and_mask_alike() -> None:
+def test_artifacts_cover_image_and_mask_alike() -> None:
     """Gray pictures, all foreground: what is drawn over is foreground no more, a highlight leaves the mask alone."""
     count = 400
     gray = torch.full((count, 3, *SIZE), 0.5)
@@ -178,7 +178,7 @@ def test_artefacts_cover_image_and_mask_alike() -> None:
     assert (masks.mean((1, 2, 3)) > 0.4).all()  # most of every picture stays
 
 
-def test_artefacts_from_numbers_beyond_every_share_change_nothing() -> None:
+def test_random_numbers_above_every_share_draw_no_artifacts() -> None:
     images, masks = torch.rand(3, 3, *SIZE), torch.ones(3, 1, *SIZE)
     same, same_masks = RandomArtifacts()(images, masks, torch.full((3, RandomArtifacts.numbers), 0.99))
     assert torch.equal(same, images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shutil
@@ -10,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +20,20 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageOps
 
-from condseg_sdk import ConDSeg, FinetuneSettings, Predictor, finetune
-from condseg_sdk.errors import DatasetError, ImageError, ModelNotFoundError, OptionError, OutputError
+from condseg_sdk import ConDSeg, FinetuneConfig, Predictor, finetune, open_dataset
+from condseg_sdk.errors import (
+    DatasetError,
+    ImageError,
+    ModelNotFoundError,
+    OptionError,
+    OutputError,
+    TrainingError,
+)
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import Base, open_base
 from condseg_sdk.training.history import read_history
-from condseg_sdk.training.plan import DatasetStats, Machine, check_precision, make_plan, this_machine
+from condseg_sdk.training.plan import DatasetStats, Machine, check_precision, detect_machine, make_plan
 from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.select_threshold import trivial_baseline_iou
 from condseg_sdk.weights.checkpoint import load_checkpoint
@@ -41,7 +47,7 @@ SMALL: dict[str, Any] = {
     "epochs": 2,
     "stage1_epochs": 1,
     "batch_size": 4,
-    "validation": 0.2,
+    "val_fraction": 0.2,
     "progress": False,
     "report": False,
 }
@@ -66,7 +72,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = {**SMALL, "train_size": 32, "finish_epochs": 1, "report": True}
+    options = {**SMALL, "train_image_size": 32, "finish_epochs": 1, "report": True}
     mine = CSVLogger(tmp_path, name="mine", version="")
     result = finetune(dataset, output_dir=run, **options, provenance={"data": "discs"}, logger=mine)
     assert result.predictor is result.predictor
@@ -93,7 +99,7 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
 
     # The same call again is refused, or finds everything done; other settings and other data are refused.
     before = (result.checkpoint_dir / "model.safetensors").read_bytes()
-    with pytest.raises(OptionError, match="holds a run: continue it with resume=True"):
+    with pytest.raises(OptionError, match="contains a run: continue it with resume=True"):
         finetune(dataset, output_dir=run, **options)
     again = finetune(dataset, output_dir=run, resume=True, progress=False)
     assert (again.metrics, again.history) == (result.metrics, result.history)
@@ -101,8 +107,8 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     with pytest.raises(OptionError, match="another epochs, seed"):
         finetune(dataset, output_dir=run, resume=True, seed=1, epochs=9)
     (tmp_path / "train.txt").write_text("1\n2\n3\n4\n5\n")
-    with pytest.raises(OptionError, match="on other data: its train part had 8 pairs, now there are 4"):
-        finetune(dataset, output_dir=run, resume=True, train_list=tmp_path / "train.txt")
+    with pytest.raises(OptionError, match="on other data: its train split had 8 pairs, not these 4"):
+        finetune(open_dataset(dataset, train_list=tmp_path / "train.txt"), output_dir=run, resume=True)
     copy = shutil.copytree(dataset, tmp_path / "copy")
     assert finetune(copy, output_dir=run, resume=True, progress=False).metrics == result.metrics
     mask = copy / "masks" / "3.png"
@@ -120,7 +126,7 @@ def test_training_evaluation_and_prediction_read_16_bit_images_alike(dataset: Pa
     result = finetune(deep, output_dir=tmp_path / "run", **options)
     saved = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert saved["settings"]["bits"] == 12
-    assert "greatest value" in saved["reasons"]["bits"]
+    assert "largest value" in saved["reasons"]["bits"]
     config = json.loads((result.checkpoint_dir / "config.json").read_text())
     assert config["preprocessing"]["bits"] == result.predictor.preprocessing.bits == 12
     dark = np.full((70, 90), 200, np.uint16)  # alone it would pass for an image of 8 bits
@@ -144,20 +150,20 @@ def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Pa
     with pytest.raises(OutputError, match=r"holds other files, such as thesis.tex"):
         finetune(dataset, output_dir=tmp_path / "other", **{**SMALL, "report": True})
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["report"]
-    with pytest.raises(OptionError, match="give one of Lightning's loggers"):
+    with pytest.raises(OptionError, match="must be a logger of Lightning"):
         finetune(dataset, output_dir=tmp_path / "new", **SMALL, logger="tensorboard")
     (tmp_path / "left" / "stage2").mkdir(parents=True)
-    with pytest.raises(OptionError, match="holds stage2 of a run without settings.json"):
+    with pytest.raises(OptionError, match="contains stage2 of a run without settings.json"):
         finetune(dataset, output_dir=tmp_path / "left", **SMALL)
     for text in ("{}", '{"settings": {"of_tomorrow": 1}}'):
         (tmp_path / "left" / "settings.json").write_text(text)
-        with pytest.raises(OptionError, match=r"settings.json is not readable as a run's"):
+        with pytest.raises(TrainingError, match=r"settings.json is not the settings.json of a run"):
             finetune(dataset, output_dir=tmp_path / "left", **SMALL, resume=True)
 
 
 def test_two_calls_do_not_share_a_folder(dataset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with RunFolder(folder).alone(first=True), pytest.raises(OptionError, match="being written by another process"):
+    with RunFolder(folder).alone(first=True), pytest.raises(OptionError, match="in use by another process"):
         finetune(dataset, output_dir=folder, **SMALL)
     assert list(folder.iterdir()) == []
 
@@ -170,7 +176,7 @@ def test_a_damaged_checkpoint_is_named_with_a_remedy(dataset: Path, tmp_path: Pa
     last = run / "stage2" / "last.ckpt"
     for content in (last.read_bytes()[:5000], b""):
         last.write_bytes(content)
-        with pytest.raises(OptionError, match=r"last.ckpt is damaged: delete .*stage2 .*best.ckpt"):
+        with pytest.raises(TrainingError, match=r"last.ckpt is damaged: delete .*stage2 .*best.ckpt"):
             finetune(dataset, output_dir=run, resume=True, progress=False)
 
 
@@ -200,16 +206,16 @@ def test_damage_to_a_runs_own_files_is_found_and_every_remedy_works(
     path = run / "settings.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 8'))
     with pytest.raises(
-        OptionError, match=r"has been changed or is damaged; the trained network is safe in .*checkpoint"
+        TrainingError, match=r"has been changed or is damaged; the trained network in .*checkpoint is not affected"
     ):
         again()
     path.write_bytes(whole[path])
     # Of a run whose last step is still to be done: metrics.csv is only for people.
     result.write_text('{"metrics": 1}')
-    with pytest.raises(OptionError, match="lacks metrics or history; delete it, and go on with resume=True"):
+    with pytest.raises(TrainingError, match="lacks metrics or history; delete it and resume"):
         again()
     result.unlink()
-    with pytest.raises(OptionError, match=f"{best} is damaged: delete {stage} .*, or copy {last} to {best}"):
+    with pytest.raises(TrainingError, match=f"{best} is damaged: delete {stage} .*, or copy {last} to {best}"):
         again()
     last.write_bytes(whole[last])
     shutil.copy(last, best)
@@ -222,11 +228,11 @@ def test_damage_to_a_runs_own_files_is_found_and_every_remedy_works(
     best.write_bytes(whole[best])
     for position in (0.3, 0.6, 0.9):
         flip(last, position)
-        with pytest.raises(OptionError, match=f"{last} is damaged: delete {stage} .*, or copy {best} to {last}"):
+        with pytest.raises(TrainingError, match=f"{last} is damaged: delete {stage} .*, or copy {best} to {last}"):
             again()
         last.write_bytes(whole[last])
     torch.save({"state_dict": {}}, last)
-    with pytest.raises(OptionError, match="last.ckpt is damaged"):
+    with pytest.raises(TrainingError, match="last.ckpt is damaged"):
         again()
     shutil.copy(best, last)
     assert again() == begun.metrics
@@ -253,7 +259,7 @@ def test_a_network_that_has_not_learned_is_said(
 ) -> None:
     still = {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "stage1_epochs": 0, "epochs": 1}
     finetune(dataset, output_dir=tmp_path / "run", **{**SMALL, **still})
-    assert "the network has not learned: its mIoU of" in caplog.text
+    assert "The network has not learned: its mIoU of" in caplog.text
 
 
 def test_the_blind_answer_is_the_better_of_full_and_empty_masks() -> None:
@@ -278,23 +284,12 @@ def test_the_card_names_the_data(dataset: Path, tmp_path: Path) -> None:
     assert "- Attribution: second clinic; first clinic\n" in card
 
 
-def test_every_setting_is_an_argument_and_a_flag_of_the_same_default() -> None:
-    from condseg_sdk.cli.command import make_parser
-
-    arguments = inspect.signature(finetune).parameters
-    line = ["finetune", "data", "--out", "run"]
-    parsed = vars(make_parser(line).parse_args(line))
-    for field in fields(FinetuneSettings):
-        assert arguments[field.name].default == field.default, field.name
-        assert parsed[field.name] == field.default, field.name
-
-
 def test_stage_one_hands_over_weights_and_batchnorm_statistics(dataset: Path, tmp_path: Path) -> None:
     """Stage 2 with a rate of zero and frozen statistics leaves what stage 1 made of the encoder."""
     still = {"learning_rate": 0.0, "encoder_learning_rate": 1e-3, "ema_decay": 0.0}
     finetune(dataset, output_dir=tmp_path / "one", **{**SMALL, **still, "epochs": 1})
     state = torch.load(tmp_path / "one" / "stage1" / "last.ckpt", weights_only=True)["state_dict"]
-    first = open_base(FinetuneSettings(network=TINY, base="random")).network.state_dict()
+    first = open_base(FinetuneConfig(network=TINY, base="random")).network.state_dict()
     running = [name for name in first if name.startswith("encoder.") and name.endswith("running_mean")]
     assert running
     assert all(not torch.equal(state[f"network.{name}"], first[name]) for name in running)
@@ -309,7 +304,7 @@ def test_stage_one_hands_over_weights_and_batchnorm_statistics(dataset: Path, tm
 def test_what_is_frozen_stays_and_the_rest_moves(dataset: Path, tmp_path: Path) -> None:
     options = {**SMALL, "stage1_epochs": 0, "epochs": 1, "freeze_encoder": True, "schedule": "cosine"}
     result = finetune(dataset, output_dir=tmp_path / "run", **options, balanced_loss=True, augmentation="upright")
-    first = open_base(FinetuneSettings(network=TINY, base="random")).network.state_dict()
+    first = open_base(FinetuneConfig(network=TINY, base="random")).network.state_dict()
     network, _ = load_checkpoint(result.checkpoint_dir)
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, first[name])}
     assert not {name for name in changed if name.startswith("encoder.")}
@@ -355,7 +350,7 @@ def test_the_command_says_a_line_an_epoch_without_bars_and_passes_on_the_card(da
 
 def test_patience_ends_a_run_early(dataset: Path, tmp_path: Path) -> None:
     options = {**SMALL, "stage1_epochs": 0, "epochs": 50, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
-    result = finetune(dataset, output_dir=tmp_path / "run", **options, patience=2, freeze_batchnorm=True)
+    result = finetune(dataset, output_dir=tmp_path / "run", **options, early_stopping_patience=2, freeze_batchnorm=True)
     assert len(result.history) == 3
 
 
@@ -381,11 +376,13 @@ def test_ctrl_c_comes_out_as_such_and_the_run_can_go_on(dataset: Path, tmp_path:
 
 
 def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="no number any more in epoch 0: start again with a lower learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"loss of stage 1 became nan in epoch 0: start a new run with a lower learning_rate"
+    ):
         finetune(
             dataset,
             output_dir=tmp_path / "run",
-            **{**SMALL, "learning_rate": 1e30, "gradient_clip": 0.0, "batch_size": 2},
+            **{**SMALL, "learning_rate": 1e30, "max_grad_norm": 0.0, "batch_size": 2},
         )
 
 
@@ -398,25 +395,13 @@ def test_a_loss_that_is_no_number_is_said(dataset: Path, tmp_path: Path) -> None
         ({"base": "coco"}, ModelNotFoundError, "'coco'"),
         ({"base": "imagenet:vgg"}, OptionError, "imagenet:efficientnet_lite0"),
         ({"base": "imagenet:resnet50"}, OptionError, "does not fit a network with encoder efficientnet_lite0"),
-        ({"base": "condseg-lite-polyp"}, OptionError, "another network"),
+        ({"base": "condseg-lite-polyp"}, OptionError, "is not the network"),
         ({"network": {"depth": 3}}, OptionError, "depth"),
-        ({"network": "unet"}, OptionError, "condseg-lite"),
         ({"batch_size": 64}, DatasetError, "lower batch_size"),
-        ({"epochs": 0}, OptionError, "epochs=0 must be at least 1"),
-        ({"epochs": 1.5}, OptionError, "whole number"),
-        ({"provenance": "cc-by-4.0"}, OptionError, r"provenance='cc-by-4.0': give a dictionary"),
+        ({"provenance": "cc-by-4.0"}, OptionError, r"provenance='cc-by-4.0' must be a dictionary"),
         ({"provenance": {"license": object()}}, OptionError, "provenance must hold plain JSON values"),
-        ({"image_size": 25600}, OptionError, "image_size=25600 must be at most 2048"),
-        ({"train_size": 5000}, OptionError, "train_size=5000 must be at most 2048"),
-        ({"validation": 1.0}, OptionError, "between 0 and 1"),
-        ({"ema_decay": 1.0}, OptionError, "between 0 and 1"),
-        ({"schedule": "step"}, OptionError, "'one-cycle', 'cosine'"),
-        ({"freeze_encoder": True}, OptionError, "stage 1 trains the encoder"),
-        ({"finish_epochs": 1}, OptionError, "train_size"),
-        ({"finish_epochs": 3, "train_size": 32}, OptionError, "more than epochs=2"),
-        ({"learning_rate": float("nan")}, OptionError, "at least 0"),
-        ({"seed": -1}, OptionError, "seed=-1 must be a whole number from 0 to 4294967295"),
-        ({"seed": 99999999999999999999}, OptionError, "from 0 to 4294967295"),
+        ({"epoch": 3}, OptionError, "did you mean epochs"),
+        ({"masks": "masks"}, OptionError, r"finetune\(open_dataset\(data, masks=...\)"),
         ({"accelerator": "tpu9"}, OptionError, "accelerator"),
     ],
 )
@@ -433,11 +418,11 @@ def test_settings_that_do_not_fit(
 
 @pytest.fixture(scope="module")
 def lite() -> Base:
-    return open_base(FinetuneSettings(base="random"))
+    return open_base(FinetuneConfig(base="random"))
 
 
 @pytest.mark.parametrize(
-    ("facts", "machine", "expected"),
+    ("stats", "machine", "expected"),
     [
         (
             DatasetStats(880, 88, 1000, 1.0),
@@ -451,34 +436,34 @@ def lite() -> Base:
         (
             DatasetStats(2000, 200, 600, 1.0),
             Machine("gpu", 2, 80.0, bfloat16=True, cores=32),
-            {"batch_size": 64, "precision": "bfloat16", "workers": 0, "epochs": 100},
+            {"batch_size": 64, "precision": "bfloat16", "num_workers": 0, "epochs": 100},
         ),
         (DatasetStats(2000, 200, 600, 1.0), Machine("gpu", 1, 11.0, bfloat16=False, cores=8), {"precision": "float32"}),
-        (DatasetStats(60_000, 100, 600, 1.0), Machine("gpu", 2, 11.0, bfloat16=False, cores=8), {"workers": 3}),
+        (DatasetStats(60_000, 100, 600, 1.0), Machine("gpu", 2, 11.0, bfloat16=False, cores=8), {"num_workers": 3}),
     ],
 )
 def test_choices_follow_from_data_and_machine(
-    lite: Base, facts: DatasetStats, machine: Machine, expected: dict[str, Any]
+    lite: Base, stats: DatasetStats, machine: Machine, expected: dict[str, Any]
 ) -> None:
-    plan = make_plan(FinetuneSettings(), lite, facts, machine)
-    values = plan.settings.to_dict()
+    plan = make_plan(FinetuneConfig(), lite, stats, machine)
+    values = plan.config.to_dict()
     assert {name: values[name] for name in expected} == expected
     assert None not in [values[name] for name in plan.reasons]
     assert len(plan.lines()) == len(plan.reasons)
 
 
 def test_a_base_that_was_named_keeps_its_size_and_the_default_one_follows_the_data() -> None:
-    facts = DatasetStats(20, 5, 100, 1.0)
-    for settings, side in ((FinetuneSettings(), 128), (FinetuneSettings(base="condseg-lite-polyp"), 256)):
-        assert make_plan(settings, open_base(settings), facts, CPU).settings.image_size == side
+    stats = DatasetStats(20, 5, 100, 1.0)
+    for settings, side in ((FinetuneConfig(), 128), (FinetuneConfig(base="condseg-lite-polyp"), 256)):
+        assert make_plan(settings, open_base(settings), stats, CPU).config.image_size == side
 
 
 def test_more_devices_than_pairs_are_refused_with_a_remedy_that_helps(lite: Base) -> None:
     seven = Machine("cpu", 7, 0.0, bfloat16=False, cores=8)
     with pytest.raises(OptionError, match="6 training pairs are fewer than the 7 devices: use fewer devices"):
-        make_plan(FinetuneSettings(), lite, DatasetStats(6, 2, 300, 1.0), seven)
+        make_plan(FinetuneConfig(), lite, DatasetStats(6, 2, 300, 1.0), seven)
     assert (
-        make_plan(FinetuneSettings(), lite, DatasetStats(6, 2, 300, 1.0), replace(seven, devices=2)).settings.batch_size
+        make_plan(FinetuneConfig(), lite, DatasetStats(6, 2, 300, 1.0), replace(seven, devices=2)).config.batch_size
         == 6
     )
 
@@ -487,24 +472,24 @@ def test_an_accelerator_that_is_not_there_is_refused_with_its_remedy() -> None:
     with pytest.raises(
         OptionError, match=r"^accelerator='tpu' cannot be used on this machine \(.*--accelerator cpu\)$"
     ):
-        this_machine(FinetuneSettings(accelerator="tpu"))
-    assert this_machine(FinetuneSettings(accelerator="cpu")).kind == "cpu"
+        detect_machine(FinetuneConfig(accelerator="tpu"))
+    assert detect_machine(FinetuneConfig(accelerator="cpu")).kind == "cpu"
 
 
 def test_what_is_given_is_not_chosen(lite: Base) -> None:
-    settings = FinetuneSettings(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
+    settings = FinetuneConfig(batch_size=2, epochs=7, precision="float16", ema_decay=0.0)
     plan = make_plan(settings, lite, DatasetStats(100, 10, 300, 1.0), Machine("gpu", 1, 11.0, bfloat16=False, cores=8))
-    assert (plan.settings.batch_size, plan.settings.epochs, plan.settings.precision) == (2, 7, "float16")
-    assert plan.settings.ema_decay == 0.0
+    assert (plan.config.batch_size, plan.config.epochs, plan.config.precision) == (2, 7, "float16")
+    assert plan.config.ema_decay == 0.0
     assert plan.reasons["epochs"] == "as given"
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_cpu_trains_in_float32(lite: Base, precision: Any) -> None:
-    plan = make_plan(FinetuneSettings(precision=precision), lite, DatasetStats(100, 10, 300, 1.0), CPU)
+    plan = make_plan(FinetuneConfig(precision=precision), lite, DatasetStats(100, 10, 300, 1.0), CPU)
     with pytest.raises(OptionError, match="is for GPUs"):
-        check_precision(plan.settings, CPU)
-    check_precision(plan.settings, Machine("gpu", 1, 11.0, bfloat16=False, cores=8))
+        check_precision(plan.config, CPU)
+    check_precision(plan.config, Machine("gpu", 1, 11.0, bfloat16=False, cores=8))
 
 
 @pytest.mark.parametrize(
@@ -512,19 +497,19 @@ def test_a_cpu_trains_in_float32(lite: Base, precision: Any) -> None:
     [({}, "efficientnet_lite0", 127.0), ({"base": "imagenet:efficientnet_lite0"}, "efficientnet_lite0", 127.0)],
 )
 def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
-    base = open_base(FinetuneSettings(**settings))
+    base = open_base(FinetuneConfig(**settings))
     assert base.network.arguments["encoder"] == encoder
     assert base.preprocessing.mean[0] == mean
-    random = open_base(FinetuneSettings(base="random"))
+    random = open_base(FinetuneConfig(base="random"))
     weights: Callable[[ConDSeg], torch.Tensor] = lambda network: next(network.encoder.parameters())  # noqa: E731
     assert not torch.equal(weights(base.network), weights(random.network))
-    polyp = open_base(FinetuneSettings(base="condseg-lite-polyp"))
+    polyp = open_base(FinetuneConfig(base="condseg-lite-polyp"))
     for same in ({}, {"network": "condseg-lite"}, {"network": NETWORKS["condseg-lite"]}):
-        default = open_base(FinetuneSettings(**same))
+        default = open_base(FinetuneConfig(**same))
         assert default.name == polyp.name
         assert torch.equal(weights(default.network), weights(polyp.network))
     wider = {**NETWORKS["condseg-lite"], "sid_channels": 128}
-    assert open_base(FinetuneSettings(network=wider)).name == "imagenet:efficientnet_lite0"
+    assert open_base(FinetuneConfig(network=wider)).name == "imagenet:efficientnet_lite0"
     assert polyp.is_checkpoint
     assert polyp.attribution is not None
     assert re.search(r"Kvasir-SEG .*\(cc-by-4.0\)$", polyp.attribution)
@@ -533,7 +518,7 @@ def test_bases(settings: dict[str, Any], encoder: str, mean: float) -> None:
 
 def test_the_field_of_view_is_the_one_asked_for_or_that_of_a_base_that_is_named() -> None:
     def view(**settings: Any) -> str:
-        return open_base(FinetuneSettings(**settings)).preprocessing.field_of_view
+        return open_base(FinetuneConfig(**settings)).preprocessing.field_of_view
 
     assert view(base="condseg-lite-polyp") == "endoscopy"
     assert view() == "none"  # the same weights, and perhaps glands on white glass
@@ -541,4 +526,4 @@ def test_the_field_of_view_is_the_one_asked_for_or_that_of_a_base_that_is_named(
     assert view(field_of_view="endoscopy") == "endoscopy"
     assert view(base="random") == "none"
     with pytest.raises(OptionError, match="field_of_view='ultrasound'"):
-        FinetuneSettings(field_of_view="ultrasound")  # type: ignore[arg-type]
+        FinetuneConfig(field_of_view="ultrasound")  # type: ignore[arg-type]

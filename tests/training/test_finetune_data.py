@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from condseg_sdk import ConDSeg, Predictor, Preprocessing, finetune
+from condseg_sdk import ConDSeg, Predictor, Preprocessing, finetune, open_dataset
 from condseg_sdk.cli import main
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
@@ -57,7 +57,7 @@ def table(folder: Path) -> Data:
     make_set(folder, NAMES)
     rows = [f"images/{name}.png,masks/{name}.png,p{i // 2}" for i, name in enumerate(NAMES)]
     (folder / "set.csv").write_text("\n".join(["image,mask,patient", *rows]))
-    return {"data": folder / "set.csv", "groups": "patient"}
+    return {"data": folder / "set.csv", "group_by": "patient"}
 
 
 def coco(region_of: Callable[[], Any]) -> Callable[[Path], Data]:
@@ -165,7 +165,8 @@ def rgba(path: Path) -> None:
 def test_one_call_reaches_the_end(build: Callable[[Path], Data], base: Path, tmp_path: Path) -> None:
     data = build(tmp_path / "data")
     options = {"epochs": 1, "stage1_epochs": 1, "batch_size": 4, "progress": False, "report": False}
-    result = finetune(**data, base=base, output_dir=tmp_path / "run", **options)
+    dataset = open_dataset(data.pop("data"), **data)
+    result = finetune(dataset, base=base, output_dir=tmp_path / "run", **options)
     assert [row["stage"] for row in result.history] == [1, 2]
     image = next(path for path in (tmp_path / "data").rglob("*") if path.suffix in (".png", ".jpg", ".bmp"))
     assert result.predictor(image).mask.shape == SIZE
@@ -330,11 +331,12 @@ def test_what_only_looks_wrong_is_shown_with_its_file(
 def test_groups_are_never_divided(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_set(tmp_path / "data", [f"p{i // 3}_{i}" for i in range(12)])
     options = {"epochs": 1, "stage1_epochs": 0, "batch_size": 4, "progress": False, "report": False}
-    finetune(folder, groups=r"^(p\d)_", base=base, output_dir=tmp_path / "run", **options)  # type: ignore[arg-type]
+    grouped = open_dataset(folder, group_by=r"^(p\d)_")
+    finetune(grouped, base=base, output_dir=tmp_path / "run", **options)  # type: ignore[arg-type]
     split = json.loads((tmp_path / "run" / "settings.json").read_text())["split"]
     groups = [{name[:2] for name in split[part]} for part in ("train", "validation")]
     assert not groups[0] & groups[1]
     for part, numbers in (("train", range(8)), ("val", range(8, 12))):
         make_set(tmp_path / "parts" / part, [f"p{i // 3}_{i}" for i in numbers])
-    assert main(["finetune", str(tmp_path / "parts"), "--check", "--groups", r"(p\d)_"]) == 2
+    assert main(["finetune", str(tmp_path / "parts"), "--check", "--group-by", r"(p\d)_"]) == 2
     assert "1 group divided between parts" in capsys.readouterr().out

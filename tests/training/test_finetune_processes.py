@@ -72,7 +72,7 @@ def finished_epochs(folder: Path) -> int:
 def test_killed_at_random_moments_and_continued_a_run_gives_the_same_bits(base: Path, tmp_path: Path) -> None:
     data = make_set(tmp_path / "data", [f"n{i:02}" for i in range(20)])
     options = {
-        "data": data, "base": base, "epochs": 6, "stage1_epochs": 3, "batch_size": 4, "deterministic": True, "patience": 5,
+        "data": data, "base": base, "epochs": 6, "stage1_epochs": 3, "batch_size": 4, "deterministic": True, "early_stopping_patience": 5,
     }  # fmt: skip
     whole = tmp_path / "whole"
     subprocess.run(command(**options, output_dir=whole), env=environment(), check=True, stderr=subprocess.DEVNULL)

@@ -1,1 +1,12 @@
-"""Dataset formats, one file each: how people lay images and masks out on disk."""
+"""The formats of annotation files: one module each, and one entry in `FORMATS`."""
+
+from condseg_sdk.data.formats import coco, labelme, via, yolo
+from condseg_sdk.data.formats.base import DatasetFormat
+
+__all__ = ["ANNOTATION_SUFFIXES", "FORMATS", "FORMAT_NAMES"]
+
+FORMATS: tuple[DatasetFormat, ...] = (coco.FORMAT, labelme.FORMAT, via.FORMAT, yolo.FORMAT)
+"""The formats, in the order in which a file is compared with them."""
+
+ANNOTATION_SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS for suffix in form.suffixes))
+FORMAT_NAMES = f"{', '.join(form.name for form in FORMATS[:-1])} or {FORMATS[-1].name}"

@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from condseg_sdk.data.pairs import Problem, one_line, problems_of
-from condseg_sdk.data.shapes import AnnotatedImage
+from condseg_sdk.data.formats.base import DatasetFormat, Described, category_warning
+from condseg_sdk.data.pairs import Problem, RegionMask, one_line, problems_of
 from condseg_sdk.errors import DatasetError
 
-__all__ = ["matches", "read"]
+__all__ = ["FORMAT"]
 
 KIND = "COCO regions"
 
 
-def matches(content: Any) -> bool:
+def _recognizes(content: Any) -> bool:
     """Whether JSON looks like COCO's: an object with "images" and "annotations"."""
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
-def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], list[Problem]]:
+def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images of a COCO file. A damaged entry costs that entry, and is reported.
 
     Args:
-        content: What `matches` accepts.
+        content: What `_recognizes` accepts.
         file: Where it comes from.
 
     Returns:
@@ -43,10 +43,10 @@ def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], 
         content["annotations"], {key: entry["file_name"] for key, entry in entries.items()}, file
     )
     images = [
-        AnnotatedImage(file, entry["file_name"], _size(entry), tuple(regions[key]), KIND)
+        RegionMask(file, entry["file_name"], _size(entry), tuple(regions[key]), kind=KIND)
         for key, entry in entries.items()
     ]
-    return images, [*problems, *noticed, *_remarks(content, file)]
+    return {None: images}, [*problems, *noticed, *_remarks(content, file)]
 
 
 def _entries(listed: Sequence[Any], file: Path) -> tuple[dict[int | str, dict[str, Any]], list[Problem]]:
@@ -133,13 +133,11 @@ def _remarks(content: Mapping[str, Any], file: Path) -> Iterator[Problem]:
     categories = content.get("categories")
     listed = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
     known = {c["id"]: str(c.get("name")) for c in listed if isinstance(c.get("id"), (int, str))}
-    if len(used) > 1:
-        yield Problem(
-            "warning",
-            f"{file.name} has {len(used)} categories, all of which were taken for the one region to learn; "
-            "if some are not, export the file without them",
-            tuple(sorted(known.get(key, str(key)) if key is not None else "None" for key in used)),
-        )
+    names = (known.get(key, str(key)) if key is not None else "None" for key in used)
+    yield from category_warning(file, list(names))
     unknown = [str(key) for key in used if key not in known] if known else []
     message = f"used in {file.name} and not listed there, taken for the one region to learn"
     yield from problems_of("warning", "category id", message, unknown)
+
+
+FORMAT = DatasetFormat("COCO", _recognizes, _read)

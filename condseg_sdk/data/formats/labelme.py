@@ -8,28 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condseg_sdk.data.pairs import Problem, one_line, problems_of
-from condseg_sdk.data.shapes import AnnotatedImage, box, ellipse, is_point, run_lengths
+from condseg_sdk.data.formats.base import DatasetFormat, Described
+from condseg_sdk.data.pairs import Problem, RegionMask, one_line, problems_of
+from condseg_sdk.data.shapes import box, ellipse, is_point, run_lengths
 from condseg_sdk.errors import CondsegError, DatasetError
 from condseg_sdk.images.load import MAX_PIXELS, load_image
 
-__all__ = ["matches", "read"]
+__all__ = ["FORMAT"]
 
 KIND = "LabelMe shapes"
 POLYGONS = ("polygon", "rotation", None)  # LabelMe's first versions wrote no type
 NO_AREA = ("point", "points", "line", "linestrip")
 
 
-def matches(content: Any) -> bool:
+def _recognizes(content: Any) -> bool:
     """Whether JSON looks like LabelMe's: an object with "shapes" and the image's path or size."""
     return isinstance(content, dict) and "shapes" in content and bool({"imagePath", "imageHeight"} & content.keys())
 
 
-def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], list[Problem]]:
+def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the one image of a LabelMe file.
 
     Args:
-        content: What `matches` accepts.
+        content: What `_recognizes` accepts.
         file: Where it comes from; its own name stands for the image's where it has none.
 
     Returns:
@@ -50,7 +51,7 @@ def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], 
         else:
             regions.append(_region(shape, kind, size, f"{file}: shape {number}"))
     noticed = problems_of("warning", "shape", "of LabelMe without an area, left out; draw polygons", left_out)
-    return [AnnotatedImage(file, name, size, tuple(regions), KIND)], noticed
+    return {None: [RegionMask(file, name, size, tuple(regions), kind=KIND)]}, noticed
 
 
 def _size(content: Mapping[str, Any], file: Path) -> tuple[int, int] | None:
@@ -95,3 +96,6 @@ def _painted(encoded: Any, corner: tuple[int, int], size: tuple[int, int], place
         reason = one_line(error, 100)
         raise DatasetError(f"{place} has no mask that can be read ({reason}); draw it again in LabelMe") from error
     return run_lengths(pixels[..., 0] > 0, corner, size)
+
+
+FORMAT = DatasetFormat("LabelMe", _recognizes, _read, one_image=True)

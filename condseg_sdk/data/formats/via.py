@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condseg_sdk.data.pairs import Problem, one_line, problems_of
-from condseg_sdk.data.shapes import AnnotatedImage, box, ellipse, is_number
+from condseg_sdk.data.formats.base import DatasetFormat, Described
+from condseg_sdk.data.pairs import Problem, RegionMask, one_line, problems_of
+from condseg_sdk.data.shapes import box, ellipse, is_number
 from condseg_sdk.errors import DatasetError
 
-__all__ = ["matches", "read"]
+__all__ = ["FORMAT"]
 
 KIND = "VIA shapes"
 NUMBERS = {
@@ -21,7 +22,7 @@ NUMBERS = {
 NO_AREA = ("point", "polyline", "line")
 
 
-def matches(content: Any) -> bool:
+def _recognizes(content: Any) -> bool:
     """Whether JSON looks like VIA's: entries with "filename" and "regions", perhaps inside a project."""
     if not isinstance(content, dict):
         return False
@@ -30,11 +31,11 @@ def matches(content: Any) -> bool:
     return bool(content) and all(isinstance(v, dict) and {"filename", "regions"} <= v.keys() for v in content.values())
 
 
-def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], list[Problem]]:
+def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images of a VIA file. A damaged entry costs that entry, and is reported.
 
     Args:
-        content: What `matches` accepts.
+        content: What `_recognizes` accepts.
         file: Where it comes from.
 
     Returns:
@@ -52,7 +53,7 @@ def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], 
             name, shapes = _entry(entry)
             drawn = [shape for shape in shapes if shape.get("name") not in NO_AREA]
             left_out += [f"{shape['name']} in {one_line(name, 100)}" for shape in shapes if shape not in drawn]
-            images.append(AnnotatedImage(file, name, None, tuple([_polygon(shape)] for shape in drawn), KIND))
+            images.append(RegionMask(file, name, None, tuple([_polygon(shape)] for shape in drawn), kind=KIND))
         except ValueError as error:
             damaged.append(f"{one_line(key, 100)} ({error})")
     problems = [
@@ -61,7 +62,7 @@ def read(content: Mapping[str, Any], file: Path) -> tuple[list[AnnotatedImage], 
     ]
     if not images:
         raise DatasetError(problems[0].line())
-    return images, problems
+    return {None: images}, problems
 
 
 def _entry(entry: Any) -> tuple[str, list[dict[str, Any]]]:
@@ -105,3 +106,6 @@ def _polygon(shape: Mapping[str, Any]) -> list[float]:
     x, y, across, along = values if kind == "ellipse" else (*values, values[2])
     turned = shape.get("theta", 0.0)
     return ellipse(x, y, across, along, turned if is_number(turned) else 0.0)
+
+
+FORMAT = DatasetFormat("VIA", _recognizes, _read)

@@ -1,0 +1,57 @@
+"""What every format of annotation files provides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from condseg_sdk.data.pairs import Problem, RegionMask, Split
+from condseg_sdk.errors import DatasetError
+from condseg_sdk.json_files import read_json
+
+__all__ = ["DatasetFormat", "Described", "category_warning", "load_json"]
+
+Described: TypeAlias = dict[Split | None, list[RegionMask]]
+"""Images by their split, None where the file names none. An image without a path is searched by its name."""
+
+MAX_BYTES = 2**30  # of a JSON file; COCO's own have 450 MB
+
+
+def load_json(file: Path) -> Any:
+    """Load an annotation file as JSON."""
+    return read_json(file, error=DatasetError, remedy="export it again", max_bytes=MAX_BYTES)
+
+
+@dataclass(frozen=True)
+class DatasetFormat:
+    """A format of annotation files. A new one is a module with a `FORMAT`, registered in `formats/__init__.py`.
+
+    Attributes:
+        name: Name of the format, as its users write it.
+        recognizes: Tells whether loaded content is in this format.
+        read: Converts the content and path of a file to the regions of its images and to the problems found in it. It
+            raises DatasetError where nothing in the file can be used.
+        suffixes: Suffixes of the annotation files, lower case with their dot.
+        load: Loads a file's content. It raises DatasetError where that fails.
+        one_image: Whether there is a file for each image.
+    """
+
+    name: str
+    recognizes: Callable[[Any], bool]
+    read: Callable[[Any, Path], tuple[Described, list[Problem]]]
+    suffixes: tuple[str, ...] = (".json",)
+    load: Callable[[Path], Any] = load_json
+    one_image: bool = False
+
+
+def category_warning(file: Path, names: Collection[str]) -> list[Problem]:
+    """Warn where a file has several categories, which all become foreground."""
+    if len(names) < 2:
+        return []
+    message = (
+        f"{file.name} has {len(names)} categories, all of which were taken for the one region to learn; if some are "
+        "not, export the file without them"
+    )
+    return [Problem("warning", message, tuple(sorted(names)))]

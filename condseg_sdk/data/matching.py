@@ -1,0 +1,222 @@
+"""Joins images and masks by their names.
+
+The name of a file is what is left of its path without the words that say role, split or file format.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from condseg_sdk.data.names import (
+    folder_role,
+    loosely_numbered,
+    normalize_name,
+    numbered,
+    split_word,
+    without_image_word,
+    without_mask_word,
+)
+from condseg_sdk.data.pairs import DiscoveredPairs, MaskSource, MergedMask, Pair, Problem, Split, problems_of
+from condseg_sdk.errors import DatasetError
+from condseg_sdk.images.load import IMAGE_SUFFIXES
+
+__all__ = ["Folder", "match_folders", "unchanged"]
+
+MERGED = (
+    "with several masks, which were merged (in brackets how many); if they are of several readers, keep those of one"
+)
+BY_PLACE = "joined with the masks of its folder, whose names are others; check that they belong to it"
+FORMATS = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+
+Files: TypeAlias = dict[str, Path]
+"""Files by the name that joins images and masks."""
+Change: TypeAlias = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that directly holds images or masks.
+
+    Attributes:
+        parts: its path below the set's folder.
+        files: its image and array files, sorted.
+    """
+
+    parts: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def role(self) -> str | None:
+        return next((role for name in reversed(self.parts) if (role := folder_role(name))), None)
+
+    @property
+    def part(self) -> Split | None:
+        return split_word(self.parts)
+
+    @property
+    def prefix(self) -> str:
+        """What its place adds to its files' names: all but the folders that say role, part or file format."""
+        says_role = next((name for name in reversed(self.parts) if folder_role(name)), None)
+        says_part = next((name for name in reversed(self.parts) if split_word([name])), None)
+        kept = [name for name in self.parts if name not in (says_role, says_part) and name.lower() not in FORMATS]
+        return "".join(f"{name}/" for name in kept)
+
+    def __str__(self) -> str:
+        return "/".join(self.parts) + "/" if self.parts else "./"
+
+
+def match_folders(
+    images: Sequence[Folder], masks: Sequence[Folder], problems: Sequence[Problem], layout: str
+) -> DiscoveredPairs:
+    """Join images and masks by name, part by part; masks in a folder of no part serve all of them."""
+    for with_places in (True, False):  # without, for archives unpacked into a folder of the archive's name
+        found: dict[Split | None, list[Pair]] = {}
+        noticed = list(problems)
+        merged: list[str] = []
+        by_place: list[str] = []
+        unmatched: list[Problem] = []
+        used: set[Path] = set()
+        seen: set[Path] = set()
+        for part in dict.fromkeys(item.part for item in images):
+            images_here, twice = _by_name((f for f in images if f.part == part), with_places)
+            masks_here, twice_masks = _by_name((f for f in masks if f.part in (part, None)), with_places)
+            matched, placed = _match(images_here, masks_here)
+            sources = {name: tuple(masks_here[mask] for mask in several) for name, several in matched.items()}
+            found[part] = [Pair(name, images_here[name], _source(sources[name])) for name in sorted(matched)]
+            used.update(path for paths in sources.values() for path in paths)
+            merged += [
+                f"{images_here[name]} ({len(paths)})" for name, paths in sorted(sources.items()) if len(paths) > 1
+            ]
+            by_place += [str(images_here[name]) for name in placed]
+            seen.update(masks_here.values())
+            noticed += twice + twice_masks
+            unmatched += _without_mask(images_here, matched)
+        noticed += problems_of("warning", "image", MERGED, merged)
+        noticed += problems_of("warning", "image", BY_PLACE, by_place)
+        if used:
+            break
+    else:
+        example = masks[0].files[0].name
+        raise DatasetError(
+            f"no image has a mask of the same name: images are named like {images[0].files[0].name}, masks like "
+            f"{example}; name each mask like its image"
+        )
+    # A second mask of one name is reported as that, not as a mask without an image.
+    candidates = [path for item in masks for path in item.files if path in seen or item.part not in {*found, None}]
+    left = [str(path) for path in candidates if path not in used]
+    unmatched += problems_of("error", "mask", "without an image of its name; add the image or take the mask out", left)
+    return DiscoveredPairs(found, layout, tuple(dict.fromkeys(noticed)), tuple(unmatched))
+
+
+def _by_name(folders: Iterable[Folder], with_places: bool) -> tuple[Files, list[Problem]]:
+    """Files by name; of several with one name the first, and a problem."""
+    named: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    for item in folders:
+        for path in item.files:
+            name = (item.prefix if with_places else "") + path.stem
+            named[normalize_name(name)].append((name, path))
+    again = [" and ".join(str(path) for _, path in files) for files in named.values() if len(files) > 1]
+    message = "of several files (extension and case do not count); keep one of them, or give one of their folders"
+    return dict(files[0] for files in named.values()), problems_of("error", "name", message, again)
+
+
+def unchanged(name: str) -> str:
+    """The comparison of names as they stand."""
+    return name
+
+
+# How names are compared, the strictest first: (image's, mask's).
+COMPARISONS: tuple[tuple[Change, Change], ...] = (
+    (unchanged, unchanged),
+    (unchanged, without_mask_word),
+    (without_image_word, without_mask_word),
+    (without_image_word, unchanged),
+)
+
+
+def _match(images: Files, masks: Files) -> tuple[dict[str, list[str]], list[str]]:
+    """Image name -> mask names: alike, or alike without the words that say mask and image; of some images several.
+
+    Returns:
+        The matches, and the names of those images whose masks were found by their place alone.
+    """
+    matched: dict[str, list[str]] = {}
+    left = dict.fromkeys(masks)
+    for of_image, of_mask in COMPARISONS:
+        free = {_key(name, of_mask): name for name in reversed(left)}
+        for name in images:
+            mask = None if name in matched else free.pop(_key(name, of_image), None)
+            if mask is not None:
+                matched[name] = [mask]
+                del left[mask]
+    for name, several in _numbered(images, matched, left).items():
+        matched.setdefault(name, []).extend(several)
+        for mask in several:
+            del left[mask]
+    placed = _of_one_place(images, matched, left)
+    return {**matched, **placed}, sorted(placed)
+
+
+def _numbered(images: Files, matched: Collection[str], left: Collection[str]) -> dict[str, list[str]]:
+    """Masks that are one of several of an image: x_mask_1 beside x_mask; x_1 and x_2 where the image x has no other."""
+    owners = {_key(name, change): name for change in (without_image_word, unchanged) for name in images}
+    waiting = {normalize_name(name) for name in images if name not in matched}
+    sure: dict[str, list[str]] = defaultdict(list)
+    likely: dict[str, dict[int, str]] = defaultdict(dict)
+    for mask in left:
+        place = PurePosixPath(mask)
+        found = numbered(place.name) or loosely_numbered(place.name)
+        image = None if found is None else owners.get(normalize_name(str(place.parent / found[0])))
+        if found is None or image is None:
+            continue
+        # scan_mask_1 is no mask of scan, if there is a scan_1 without a mask.
+        rivals = {normalize_name(str(place.parent / f"{found[0]}{between}{found[1]}")) for between in ("", *"_- .")}
+        if (rivals - {normalize_name(image)}) & waiting:
+            continue
+        if numbered(place.name):
+            sure[image].append(mask)
+        elif image not in matched:
+            likely[image][int(found[1])] = mask
+    whole = {
+        image: [several[number] for number in sorted(several)]
+        for image, several in likely.items()
+        if image not in sure and min(several) <= 1 and len(several) == max(several) - min(several) + 1
+    }
+    return {**sure, **whole}
+
+
+def _of_one_place(images: Files, matched: Collection[str], left: Collection[str]) -> dict[str, list[str]]:
+    """Masks in a folder named after their image, or beside the one image of a folder, where each image has a folder."""
+    masks: dict[str, list[str]] = defaultdict(list)
+    for mask in left:
+        masks[normalize_name(str(PurePosixPath(mask).parent))].append(mask)
+    places = {normalize_name(str(PurePosixPath(name).parent)) for name in images}
+    is_folder_each = len(places) == len(images) and "." not in places
+    found: dict[str, list[str]] = {}
+    for name in images:
+        if name not in matched:
+            several = masks.get(normalize_name(name), [])
+            if not several and is_folder_each:
+                several = masks.get(normalize_name(str(PurePosixPath(name).parent)), [])
+            if several:
+                found[name] = several
+    return found
+
+
+def _source(paths: tuple[Path, ...]) -> MaskSource:
+    return paths[0] if len(paths) == 1 else MergedMask(paths)
+
+
+def _key(name: str, change: Change) -> str:
+    place = PurePosixPath(name)
+    return normalize_name(str(place.parent / change(place.name)))
+
+
+def _without_mask(images: Files, matched: Collection[str]) -> list[Problem]:
+    files = [str(path) for name, path in images.items() if name not in matched]
+    remedy = "add an all-black mask where there is nothing to find, or take the image out"
+    return problems_of("error", "image", f"without a mask of its name; {remedy}", files)
