@@ -60,20 +60,13 @@ class JoinedDilatedBlock(nn.Module):
         return result
 
 
-class JoinedChannelAttention(nn.Module):
+class JoinedChannelAttention(ChannelAttention):
     """Several channel attentions side by side: one with as many groups."""
 
     def __init__(self, parts: list[ChannelAttention]) -> None:
-        super().__init__()
-        self.squeeze, self.excite = (
-            _joined([part.squeeze for part in parts]),
-            _joined([part.excite for part in parts]),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
-        average, maximum = (self.excite(F.relu(self.squeeze(p))) for p in pooled)
-        return x * torch.sigmoid(average + maximum)
+        nn.Module.__init__(self)  # the parts bring the weights
+        self.squeeze = _joined([part.squeeze for part in parts])
+        self.excite = _joined([part.excite for part in parts])
 
 
 def _joined(convs: list[nn.Conv2d]) -> nn.Conv2d:
