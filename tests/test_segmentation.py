@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
-from condseg_sdk.errors import CondsegError, ImageError, OptionError
+from condseg_sdk.errors import CondsegError, ImageError, OptionError, OutputError
 from condseg_sdk.segmentation import Region, Segmentation
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -276,13 +276,19 @@ class TestSaving:
             ("mask", "mask", r"end in \.png"),
             ("a.txt", "json", r"end in \.json"),
             ("a.png", "picture", "kind='picture'"),
-            ("missing/mask.png", "mask", "cannot be written"),
         ],
     )
-    def test_names_that_do_not_suit(self, seg: Segmentation, tmp_path: Path, name: str, kind: str, reason: str) -> None:
+    def test_a_name_that_does_not_fit_the_kind_is_refused(
+        self, seg: Segmentation, tmp_path: Path, name: str, kind: str, reason: str
+    ) -> None:
         with pytest.raises(OptionError, match=reason):
             seg.save(tmp_path / name, kind=kind)  # type: ignore[arg-type]
         assert not any(tmp_path.iterdir())
+
+    def test_a_missing_folder_is_an_output_error(self, seg: Segmentation, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="cannot be written") as caught:
+            seg.save(tmp_path / "missing" / "mask.png")
+        assert caught.value.path == tmp_path / "missing" / "mask.png"
 
     def test_a_failed_overlay_leaves_no_file(self, seg: Segmentation, tmp_path: Path) -> None:
         broken = from_mask(seg.mask, source=tmp_path / "gone.png")
