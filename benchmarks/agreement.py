@@ -11,13 +11,12 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
 from condseg_sdk import CondsegError, Predictor
-from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import OptionError
+from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.images.load import find_images
 from condseg_sdk.metrics import score
 
@@ -26,14 +25,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name or folder of a checkpoint")
     parser.add_argument("images", help="folder or pattern of images")
-    parser.add_argument("--precision", choices=get_args(OnnxPrecision), default="int8")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8")
     parser.add_argument("--count", type=int, default=50, help="images to compare on (default: %(default)s)")
     parser.add_argument("--calibration", type=int, default=24, help="for int8 (default: %(default)s)")
     options = parser.parse_args()
     try:
         paths = find_images(options.images)
         compared, others = paths[: options.count], []
-        if options.precision == "int8":
+        if PRECISIONS[options.precision].needs_calibration:
             others = paths[options.count :][: options.calibration]
             if not others:
                 raise OptionError(f"{options.images}: {len(paths)} images leave none for calibration: lower --count")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.benchmarking.builders import trained_form
 from condseg_sdk.benchmarking.flops import matmul_subject
 from condseg_sdk.benchmarking.measure import Row, Setting, measure
-from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, torch_subjects
+from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, run_trained_form, torch_subjects
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import CondsegError, OptionError
+from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.opencv import cv2
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
@@ -90,7 +90,7 @@ def benchmark(
     for size in plan.sizes or (max(own),):
         inputs = network_inputs(predictor.preprocessing, size, plan.images)
         progress(f"{name} at {size}x{size}: float32 PyTorch on {len(inputs)} images")
-        reference = np.concatenate([trained_form(checkpoint)(image[None]) for image in inputs])
+        reference = np.concatenate([run_trained_form(checkpoint)(image[None]) for image in inputs])
         for batch in plan.batches:
             setting = Setting(name, batch, size, plan.threads, predictor.threshold)
             compiled = plan.compiled == "all" or (plan.compiled == "first" and not rows)
@@ -113,15 +113,15 @@ def benchmark(
 
 def export_all(
     predictor: Predictor, plan: BenchmarkConfig, *, work: Path, progress: Callable[[str], object]
-) -> dict[str, Path | str]:
-    """A file for each precision, or why there is none."""
-    files: dict[str, Path | str] = {}
-    for precision in get_args(OnnxPrecision):
+) -> dict[OnnxPrecision, Path | str]:
+    """Export each precision to a file; in place of a file the reason why there is none."""
+    files: dict[OnnxPrecision, Path | str] = {}
+    for precision, spec in PRECISIONS.items():
         progress(f"exporting {precision}")
         options: dict[str, Any] = {"precision": precision, "verify": False}
-        if precision == "int8":
+        if spec.needs_calibration:
             if not plan.images:
-                files[precision] = "int8 needs images to calibrate with: --images"
+                files[precision] = f"{precision} needs images to calibrate with: --images"
                 continue
             options["calibration"] = list(plan.images)
         try:

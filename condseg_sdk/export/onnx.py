@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.checkpoints.onnx_metadata import ExportInfo, OnnxPrecision, write_metadata
 from condseg_sdk.errors import ExportError, OptionError, OutputError
+from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.export.preprocessing import BOX_HELP, BOX_KEY, add_preprocessing
-from condseg_sdk.export.quantize import to_float16, to_int8
 from condseg_sdk.export.trace import trace
 from condseg_sdk.export.verify import Agreement, verify_export
 from condseg_sdk.files import atomic_write
@@ -140,16 +140,19 @@ def check_export_options(path: object, precision: object, opset: object, **flags
         raise OutputError(f"{path} cannot be written: choose a file in a folder that can be written to", path=path)
 
 
-def _check_calibration(precision: object, calibration: Sequence[NDArray[np.uint8]]) -> None:
-    if precision == "int8" and not calibration:
+def _check_calibration(precision: OnnxPrecision, calibration: Sequence[NDArray[np.uint8]]) -> None:
+    needs = PRECISIONS[precision].needs_calibration
+    if needs and not calibration:
         raise OptionError(
-            "precision='int8' needs calibration images: calibration=a folder, pattern or list of some dozens of images "
-            "like those to be segmented",
+            f"precision={precision!r} needs calibration images: calibration=a folder, pattern or list of some dozens "
+            "of images like those to be segmented",
             option="calibration",
         )
-    if precision != "int8" and calibration:
+    if calibration and not needs:
+        calibrated = " and ".join(repr(name) for name, spec in PRECISIONS.items() if spec.needs_calibration)
         raise OptionError(
-            f"calibration images are for precision='int8', not {precision!r}: leave them out", option="calibration"
+            f"calibration images are for precision={calibrated}, not {precision!r}: leave them out",
+            option="calibration",
         )
 
 
@@ -166,10 +169,9 @@ def _model(
         uncertainty=info.uncertainty,
         opset=info.opset,
     )
-    if info.precision == "float16":
-        model = to_float16(model)
-    elif info.precision == "int8":
-        model = to_int8(model, [config.preprocessing(image) for image in calibration])
+    convert = PRECISIONS[info.precision].convert
+    if convert is not None:
+        model = convert(model, [config.preprocessing(image) for image in calibration])
     if info.preprocessing:
         add_preprocessing(model, config.preprocessing)
     asks = info.preprocessing and config.preprocessing.field_of_view != "none"
@@ -177,7 +179,7 @@ def _model(
     model.producer_name, model.producer_version = "condseg_sdk", info.package_version
     model.doc_string = "ConDSeg segmentation. Not a medical device: for research and development only."
     try:
-        onnx.checker.check_model(model, full_check=info.precision == "float32")
+        onnx.checker.check_model(model, full_check=convert is None)
     except Exception as error:
         raise ExportError(f"the graph does not pass ONNX's checker ({error})") from error
     return model

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.checkpoints.onnx_metadata import ExportInfo
 from condseg_sdk.errors import ExportError
+from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.export.preprocessing import BOX, IMAGE, whole_image
 from condseg_sdk.export.trace import IMAGES
+from condseg_sdk.metrics import score
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import resize_logits
 
 __all__ = ["Agreement", "verify_export"]
 
-# Largest difference of a probability, and least mean Dice of the masks, by precision. Graphs with preprocessing may
-# differ more, since Pillow rounds to whole pixel values between the two passes of a resize.
-LARGEST = {"float32": 1e-4, "float16": 0.05, "int8": 1.0}
-LARGEST_WITH_PREPROCESSING = 0.05
-LEAST_DICE = {"float32": 0.99, "float16": 0.99, "int8": 0.9}
+# Graphs with preprocessing may differ by this much in any precision: Pillow rounds to whole pixel values between the
+# two passes of a resize.
+MAX_DIFFERENCE_WITH_PREPROCESSING = 0.05
 SAMPLES = 8
 
 
@@ -70,9 +70,11 @@ def verify_export(
     except Exception as error:
         raise ExportError(f"the graph cannot be run ({type(error).__name__}: {str(error)[:300]})") from error
     difference = max(float(np.abs(a - b).max()) for wanted, got in pairs for a, b in zip(wanted, got, strict=True))
-    dice = float(np.mean([_dice(wanted[0], got[0], config.threshold) for wanted, got in pairs]))
-    allowed = max(LARGEST[info.precision], LARGEST_WITH_PREPROCESSING if info.preprocessing else 0)
-    if not (difference <= allowed and (dice >= LEAST_DICE[info.precision] or not images)):
+    masks = [(wanted[0] >= config.threshold, got[0] >= config.threshold) for wanted, got in pairs]
+    dice = float(np.mean([score(*pair).dice for pair in masks]))
+    spec = PRECISIONS[info.precision]
+    allowed = max(spec.max_difference, MAX_DIFFERENCE_WITH_PREPROCESSING if info.preprocessing else 0)
+    if not (difference <= allowed and (dice >= spec.min_dice or not images)):
         raise ExportError(
             f"the {info.precision} graph differs from the network: by up to {difference:.1e} in probability, Dice of "
             f"masks {dice:.3f}; verify=False writes it all the same"
@@ -109,12 +111,6 @@ def _answers(
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(torch.from_numpy(x).double().sigmoid().float())
-
-
-def _dice(first: NDArray[np.float32], second: NDArray[np.float32], threshold: float) -> float:
-    a, b = first >= threshold, second >= threshold
-    total = int(a.sum() + b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def _synthetic(size: tuple[int, int]) -> list[NDArray[np.uint8]]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from condseg_sdk.training.artifacts import RandomArtifacts
 from condseg_sdk.training.config import Augmentation
 from condseg_sdk.training.degradation import RandomDegradation
+from condseg_sdk.training.randomness import scaled
 
 __all__ = ["StrongPhotometric", "TrainingAugmentation"]
 
@@ -52,11 +53,6 @@ MILD = ColorRange(0.3, 0.3, 0.3, 0.25)
 STRONG = ColorRange(0.5, 0.5, 0.5, 0.63)  # +-10 % of the circle
 
 
-def _between(u: Tensor, low: float, high: float) -> Tensor:
-    """Scale numbers from [0, 1) to [low, high)."""
-    return low + (high - low) * u
-
-
 def _rotations(angles: Tensor) -> Tensor:
     """Rotation matrices (B, 2, 2) for angles (B,) in radians."""
     sine, cosine = angles.sin(), angles.cos()
@@ -77,13 +73,13 @@ def affine(u: Tensor, *, upright: bool = False) -> Tensor:
         Matrices (B, 2, 3) from output to input coordinates, both in [-1, 1], for `torch.nn.functional.affine_grid`.
     """
     limit = UPRIGHT_ROTATION if upright else math.pi  # images of endoscopes and microscopes have no upper side
-    matrix = _rotations(_between(u[:, 0], -limit, limit))
-    zoom = _between(u[:, 1], math.log(ZOOM[0]), math.log(ZOOM[1])).exp()
+    matrix = _rotations(scaled(u[:, 0], -limit, limit))
+    zoom = scaled(u[:, 1], math.log(ZOOM[0]), math.log(ZOOM[1])).exp()
     mirror = (u[:, 2] < 0.5) * 2.0 - 1
     shear = torch.eye(2).repeat(len(u), 1, 1)
-    shear[:, 0, 1] = _between(u[:, 3], -SHEAR, SHEAR)
+    shear[:, 0, 1] = scaled(u[:, 3], -SHEAR, SHEAR)
     matrix = matrix @ shear @ torch.diag_embed(torch.stack((mirror / zoom, 1 / zoom), 1))
-    return torch.cat((matrix, _between(u[:, 4:6], -2 * SHIFT, 2 * SHIFT).unsqueeze(2)), 2)
+    return torch.cat((matrix, scaled(u[:, 4:6], -2 * SHIFT, 2 * SHIFT).unsqueeze(2)), 2)
 
 
 COLOR_NUMBERS = 4
@@ -103,13 +99,13 @@ def recolor(images: Tensor, u: Tensor, limits: ColorRange, *, gray: Tensor | Non
     """
     count, device = len(images), images.device
     to_yiq = torch.tensor(RGB_TO_YIQ)
-    saturation = _between(u[:, 2], 1 - limits.saturation, 1 + limits.saturation)
+    saturation = scaled(u[:, 2], 1 - limits.saturation, 1 + limits.saturation)
     if gray is not None:
         saturation = saturation.masked_fill(gray, 0.0)
     chroma = torch.eye(3).repeat(count, 1, 1)
-    chroma[:, 1:, 1:] = saturation.view(-1, 1, 1) * _rotations(_between(u[:, 3], -limits.hue, limits.hue))
-    brightness = _between(u[:, 0], 1 - limits.brightness, 1 + limits.brightness).view(-1, 1, 1)
-    contrast = _between(u[:, 1], 1 - limits.contrast, 1 + limits.contrast).view(-1, 1, 1)
+    chroma[:, 1:, 1:] = saturation.view(-1, 1, 1) * _rotations(scaled(u[:, 3], -limits.hue, limits.hue))
+    brightness = scaled(u[:, 0], 1 - limits.brightness, 1 + limits.brightness).view(-1, 1, 1)
+    contrast = scaled(u[:, 1], 1 - limits.contrast, 1 + limits.contrast).view(-1, 1, 1)
     matrix = (brightness * contrast * (to_yiq.inverse() @ chroma @ to_yiq)).to(device)
     mean = (images.mean((2, 3)) @ to_yiq[0].to(device)).view(-1, 1, 1)
     offset = (brightness * (1 - contrast)).to(device) * mean
@@ -178,6 +174,6 @@ class StrongPhotometric(nn.Module):
         color = torch.where(colored[:, None], u[:, :COLOR_NUMBERS], 0.5)  # the middle of each range is no change
         images = recolor(images, color, STRONG, gray=gray)
         if blurred.any():
-            sigma = _between(u[blurred, 7], *self.blur_sigma).to(images.device)
+            sigma = scaled(u[blurred, 7], *self.blur_sigma).to(images.device)
             images[blurred] = gaussian_blur2d(images[blurred], (7, 7), sigma.unsqueeze(1).expand(-1, 2))
         return images.clamp(0, 1)

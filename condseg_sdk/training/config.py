@@ -173,11 +173,11 @@ class FinetuneConfig:
     )
     learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
-        auto="0.001 for condseg-lite, otherwise 0.0001 as in the paper", range="[0, inf)"
+        auto="0.001 for condseg-lite, 0.0001 as in the paper for others", range="[0, inf)"
     )
     encoder_learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of the encoder.",
-        auto="0.0002 for condseg-lite, otherwise 0.00001 as in the paper", range="[0, inf)"
+        auto="0.0002 for condseg-lite, 0.00001 as in the paper for others", range="[0, inf)"
     )
     schedule: Schedule = _setting(
         "one-cycle", OPTIMIZATION, "Schedule of the learning rates, after a warm-up over a tenth of the steps."

@@ -11,6 +11,8 @@ from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from condseg_sdk.training.randomness import scaled
+
 __all__ = ["RandomDegradation"]
 
 COARSE_SHARE, NOISE_SHARE, JPEG_SHARE = 0.15, 0.2, 0.2
@@ -30,25 +32,20 @@ class RandomDegradation(nn.Module):
 
     def forward(self, images: Tensor, u: Tensor) -> Tensor:
         """Return degraded images."""
-        coarse, noise, compression = u.cpu().split([2, 3, 2], 1)
+        coarse, noise, compression = u.cpu().double().split([2, 3, 2], 1)
         # One image at a time: each has its own scale, and must not depend on the rest of the batch.
         return torch.stack([_degraded(*each) for each in zip(images, coarse, noise, compression, strict=True)])
 
 
-def _between(u: Tensor, low: float, high: float) -> float:
-    """Scale a number from [0, 1) to [low, high)."""
-    return low + (high - low) * float(u)
-
-
 def _degraded(image: Tensor, coarse: Tensor, noise: Tensor, compression: Tensor) -> Tensor:
     if coarse[0] < COARSE_SHARE:
-        image = _coarsened(image, _between(coarse[1], *COARSE_SCALE))
+        image = _coarsened(image, float(scaled(coarse[1], *COARSE_SCALE)))
     if noise[0] < NOISE_SHARE:
-        generator = torch.Generator().manual_seed(int(noise[2].double() * 2**24))  # float32 has 2**24 steps in [0, 1)
+        generator = torch.Generator().manual_seed(int(noise[2] * 2**24))  # float32 has 2**24 steps in [0, 1)
         grain = torch.randn(image.shape, generator=generator).to(image)
-        image = (image + _between(noise[1], *NOISE_SIGMA) * grain).clamp(0, 1)
+        image = (image + scaled(noise[1], *NOISE_SIGMA).to(image) * grain).clamp(0, 1)
     if compression[0] < JPEG_SHARE:
-        quality = image.new_tensor([_between(compression[1], *JPEG_QUALITY)])
+        quality = scaled(compression[1:], *JPEG_QUALITY).to(image)
         image = jpeg_codec_differentiable(image.unsqueeze(0), quality).squeeze(0)
     return image
 

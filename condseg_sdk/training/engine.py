@@ -1,4 +1,4 @@
-"""One stage from its first step, or its last saved epoch, to its end. The loop is Lightning's."""
+"""One stage from its first step, or its last saved epoch, to its end. The training loop is Lightning's."""
 
 from __future__ import annotations
 
@@ -49,15 +49,21 @@ def fit(
     loggers: Sequence[Logger] = (),
     progress: bool = True,
 ) -> None:
-    """Run or continue a stage; `stage.network` ends with the weights to keep.
+    """Train a stage, or resume it. Afterwards `stage.network` has the weights to keep.
 
-    Those are, on the average over the last steps, the best epoch's on the validation part for stage 2, and the last
-    epoch's for stage 1.
+    These are moving averages: of the best epoch on the validation split for stage 2, of the last epoch for stage 1.
 
     Args:
-        folder: of the stage: last.ckpt (to continue from), best.ckpt, metrics.csv, finished.json.
-        config: complete ones.
-        loggers: besides TensorBoard's.
+        stage: Stage with its network.
+        batches: Training and validation batches.
+        folder: Folder of the stage, for last.ckpt (to resume from), best.ckpt, metrics.csv and finished.json.
+        epochs: Number of epochs.
+        config: Settings without open values.
+        loggers: Loggers in addition to that of TensorBoard.
+        progress: Whether to show progress bars.
+
+    Raises:
+        TrainingError: The loss became NaN, the GPU is out of memory, or a checkpoint of the stage is damaged.
     """
     make_folder(folder)
     if not (folder / FINISHED).exists():
@@ -96,7 +102,7 @@ def _trainer(
             enable_version_counter=False,
             save_on_train_epoch_end=True,
         ),
-        # Not `save_last`: that one is written only when the best improves, and a continued run would train twice.
+        # Not `save_last`, which is written only when the best epoch improves: a resumed run would repeat epochs.
         RelocatableCheckpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if config.ema_decay:
@@ -118,7 +124,7 @@ def _trainer(
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         gradient_clip_val=config.max_grad_norm or None,
         sync_batchnorm=config.accelerator != "cpu" and not config.freeze_batchnorm and torch.cuda.is_available(),
-        use_distributed_sampler=False,  # `EpochSampler` knows its share
+        use_distributed_sampler=False,  # `EpochSampler` distributes the samples
         callbacks=callbacks,
         logger=[board, *loggers],
         plugins=[AtomicCheckpointIO()],
@@ -131,14 +137,15 @@ def _trainer(
 
 
 class RelocatableCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which also finds the best epoch again after the run's folder has been moved."""
+    """Lightning's ModelCheckpoint, which finds the best epoch also after the folder of the run has been moved."""
 
     @property
     def state_key(self) -> str:
-        """The key of the state in last.ckpt: runs have saved it under this name since version 0.1.0."""
+        """Key of the state in last.ckpt, the same since version 0.1.0."""
         return super().state_key.replace(type(self).__qualname__, "_Checkpoint", 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Replace the folder in all saved paths."""
         folder = str(self.dirpath)
         paths = {
             name: str(Path(folder, Path(path).name))
@@ -150,20 +157,21 @@ class RelocatableCheckpoint(ModelCheckpoint):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear whole: written beside, brought to the disk, renamed.
+    """Writes checkpoints under another name, flushes them to the disk and renames them: they are never incomplete.
 
-    Lightning writes to the system's folder for temporary files; if that is another disk, files are copied from there.
+    Lightning writes them to the temporary folder and copies them if that is on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint."""
         if storage_options is not None:
-            raise TypeError("checkpoints are local files, which have no storage_options")
+            raise TypeError("checkpoints are local files, for which storage_options have no meaning")
 
         def write(part: Path) -> None:
             with part.open("wb") as file:
                 try:
                     torch.save(checkpoint, file)
-                except RuntimeError as error:  # PyTorch's word for a full disk, after the system's
+                except RuntimeError as error:  # PyTorch raises it for a full disk, from the OSError
                     raise error.__context__ if isinstance(error.__context__, OSError) else error from None
                 file.flush()
                 os.fsync(file.fileno())
@@ -177,30 +185,30 @@ def _check_continuable(last: Path, stage: Stage) -> None:
     try:
         _read(last, stage)
     except Exception as error:  # whatever zipfile, pickle and PyTorch raise on a damaged file
-        remedy = f"delete {last.parent} to begin this stage again"
+        remedy = f"delete {last.parent} to start this stage again"
         best = last.parent / BEST
         if best.exists() and last.name != BEST:
-            remedy += f", or copy {best} to {last} to go on from the best epoch, whose weights are in its {BEST}"
+            remedy += f", or copy {best} to {last} to continue from the best epoch"
         raise TrainingError(f"{last} is damaged: {remedy}", path=last) from error
 
 
 def _read_weights(kept: Path, stage: Stage) -> dict[str, Any]:
-    """The weights in a checkpoint of a stage that is finished."""
+    """Read the weights in a checkpoint of a finished stage."""
     try:
         weights: dict[str, Any] = _read(kept, stage)["state_dict"]
     except Exception as error:  # as above
         remedy = f"delete {kept.parent} to train this stage again"
         last = kept.parent / LAST
         if last.exists() and kept.name != LAST:
-            remedy += f", or copy {last} to {kept} to take the last epoch's weights instead of the best's"
+            remedy += f", or copy {last} to {kept} to use the weights of the last epoch instead of the best"
         raise TrainingError(f"{kept} is damaged: {remedy}; then resume (resume=True, --resume)", path=kept) from error
     return weights
 
 
 def _read(path: Path, stage: Stage) -> dict[str, Any]:
-    """A checkpoint of this stage; anything is raised for a damaged one.
+    """Read a checkpoint of this stage. A damaged one raises any exception.
 
-    torch.save writes a ZIP archive with a checksum (CRC-32) for each part, which torch.load does not look at.
+    torch.save writes a ZIP archive with a checksum (CRC-32) for each part, which torch.load does not verify.
     """
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
@@ -211,7 +219,7 @@ def _read(path: Path, stage: Stage) -> dict[str, Any]:
         {name: value.shape for name, value in s.items()} for s in (stage.state_dict(), content["state_dict"])
     )
     if found != expected:
-        raise ValueError("its weights are another network's")
+        raise ValueError("its weights belong to another network")
     for name in ("epoch", "global_step", "loops", "callbacks", "lr_schedulers"):
         content[name]
     for optimizer in content["optimizer_states"]:
@@ -220,7 +228,7 @@ def _read(path: Path, stage: Stage) -> dict[str, Any]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What a killed process had begun to write beside the files."""
+    """Delete temporary files of a killed process."""
     for part in folder.glob(".*"):
         if part.suffix in (".ckpt", ".csv", ".json") and len(part.stem) == 33:
             part.unlink(missing_ok=True)
@@ -231,17 +239,18 @@ class ResumableEarlyStopping(EarlyStopping):
 
     @property
     def state_key(self) -> str:
-        """The key of the state in last.ckpt: runs have saved it under this name since version 0.1.0."""
+        """Key of the state in last.ckpt, the same since version 0.1.0."""
         return super().state_key.replace(type(self).__qualname__, "_Patience", 1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Stop before the first step if patience was already over."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 
 
 @contextmanager
 def _keyboard_interrupt(trainer: L.Trainer) -> Iterator[None]:
-    """Ctrl-C as Python has it: Lightning ends the whole process, and leaves it deaf to the next one."""
+    """Raise KeyboardInterrupt on Ctrl-C: Lightning would exit the process, and ignore the next Ctrl-C."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -256,7 +265,7 @@ def _keyboard_interrupt(trainer: L.Trainer) -> Iterator[None]:
 
 @contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
-    """Leave the process as it was: Lightning switches PyTorch to deterministic algorithms for good."""
+    """Restore PyTorch's mode after a block: Lightning enables deterministic algorithms permanently."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
@@ -267,6 +276,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _memory_errors(config: FinetuneConfig) -> Iterator[None]:
+    """Turn PyTorch's error for too little memory into a TrainingError."""
     try:
         yield
     except torch.OutOfMemoryError as error:

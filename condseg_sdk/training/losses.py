@@ -1,6 +1,7 @@
-"""The losses of both stages (paper, section "Training"). All of them take logits and work in float32.
+"""The losses of both stages (paper, section "Training"). All of them take logits and compute in float32.
 
-Targets are {0, 1} masks of the logits' shape (B, 1, H, W); results are scalars, means over the batch.
+Targets are masks in {0, 1} of the same shape (B, 1, H, W) as the logits. Results are scalars, means over the batch,
+unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from torch.nn import functional as F
 from condseg_sdk.models import ConDSegOutput
 
 DICE_SMOOTHING = 1.0
-MIN_MEAN_FOREGROUND = 0.05  # bounds beta = 1 / tanh(mean) by 20: an empty mask would send it to infinity
+MIN_MEAN_FOREGROUND = 0.05  # limits beta = 1 / tanh(mean) to 20: it would be infinite for an empty mask
 
 
 def bce_dice(logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
-    """Per-image binary cross-entropy plus Dice loss, (B,): the paper's L_mask before its mean over the batch.
+    """Return binary cross-entropy plus Dice loss per image: L_mask of the paper before the mean over the batch.
 
     Args:
-        foreground_weight: of the target's pixels in the cross-entropy; 1 as in the paper.
+        logits: Logits (B, 1, H, W).
+        target: Masks (B, 1, H, W) in {0, 1}.
+        foreground_weight: Weight of the target's pixels in the cross-entropy; 1 in the paper.
+
+    Returns:
+        Losses (B,).
     """
     logits, target = logits.float(), target.float()
     weight = None if foreground_weight == 1 else torch.tensor(foreground_weight, device=logits.device)
@@ -31,24 +37,24 @@ def bce_dice(logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0) 
 
 
 def size_weight(logits: Tensor) -> Tensor:
-    """beta = 1 / tanh(mean of the map) per image, (B,), without gradient: small regions weigh more."""
+    """Return beta = 1 / tanh(mean of the map) per image, (B,), without gradient. Small regions get more weight."""
     mean = logits.detach().float().sigmoid().mean((1, 2, 3))
     return 1 / torch.tanh(mean.clamp(min=MIN_MEAN_FOREGROUND))
 
 
 def complementarity(foreground: Tensor, background: Tensor, uncertainty: Tensor) -> Tensor:
-    """L_compl: mean(Mfg Mbg + Mfg Muc + Mbg Muc); the three maps should not claim the same pixel."""
+    """Return L_compl = mean(Mfg Mbg + Mfg Muc + Mbg Muc): the three maps should not overlap."""
     fg, bg, uc = (x.float().sigmoid() for x in (foreground, background, uncertainty))
     return (fg * bg + fg * uc + bg * uc).mean()
 
 
 def segmentation_loss(output: ConDSegOutput, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
-    """Stage 2: L_mask + beta1 L_fg + beta2 L_bg + L_compl.
+    """Return the loss of stage 2: L_mask + beta1 L_fg + beta2 L_bg + L_compl.
 
     Args:
-        output: logits of all four maps, from `forward(images, aux=True)`.
-        target: {0, 1} masks (B, 1, H, W). The background's target is its complement, so it cannot be misaligned.
-        foreground_weight: of the region's pixels in the cross-entropy of mask and foreground map.
+        output: Logits of all four maps, from `forward(images, aux=True)`.
+        target: Masks (B, 1, H, W) in {0, 1}. The target of the background map is the complement.
+        foreground_weight: Weight of the foreground pixels in the cross-entropy of mask and foreground map.
     """
     assert output.foreground is not None
     assert output.background is not None
@@ -62,13 +68,15 @@ def segmentation_loss(output: ConDSegOutput, target: Tensor, *, foreground_weigh
 
 
 def consistency_loss(plain: Tensor, augmented: Tensor, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
-    """Stage 1: L_mask of both views plus the mean of their cross-entropies against each other, binarised at 0.5.
+    """Return the loss of stage 1: L_mask of both views plus the mean of their cross-entropies with each other.
+
+    In the latter the other view is binarized at 0.5 and has no gradient.
 
     Args:
-        plain: logits (B, 1, H, W) for the images.
-        augmented: logits for the same images after strong photometric augmentation.
-        target: {0, 1} masks (B, 1, H, W).
-        foreground_weight: of the target's pixels in the supervised cross-entropies.
+        plain: Logits (B, 1, H, W) for the images.
+        augmented: Logits for the same images after strong photometric augmentation.
+        target: Masks (B, 1, H, W) in {0, 1}.
+        foreground_weight: Weight of the target's pixels in the supervised cross-entropies.
     """
     plain, augmented = plain.float(), augmented.float()
     views = [bce_dice(view, target, foreground_weight=foreground_weight) for view in (plain, augmented)]

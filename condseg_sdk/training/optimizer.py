@@ -1,4 +1,4 @@
-"""AdamW with a learning rate of its own for the encoder, and the two schedules."""
+"""AdamW with a separate learning rate for the encoder, and the two schedules."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from condseg_sdk.training.config import Schedule
 __all__ = ["Optimization"]
 
 WARMUP = 0.1  # share of all steps
-COSINE_END = 0.01  # of the peak
+COSINE_END = 0.01  # share of the peak
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How weights are changed.
+    """Optimizer and schedule of a stage.
 
     Attributes:
-        learning_rate, encoder_learning_rate: peaks.
-        weight_decay: of weights; norms and biases are not decayed.
-        schedule: "one-cycle" (PyTorch's: up from a 25th of the peak, down to almost nothing) or "cosine" (linear
-            warm-up, then half a cosine down to a hundredth).
+        learning_rate: Peak learning rate of everything but the encoder.
+        encoder_learning_rate: Peak learning rate of the encoder.
+        weight_decay: Weight decay; norms and biases are not decayed.
+        schedule: "one-cycle" (of PyTorch: up from a 25th of the peak, down to almost 0) or "cosine" (linear warm-up,
+            then half a cosine down to a hundredth of the peak).
     """
 
     learning_rate: float = 1e-3
@@ -35,7 +36,7 @@ class Optimization:
     schedule: Schedule = "one-cycle"
 
     def optimizer(self, network: nn.Module) -> AdamW:
-        """For what is trained of a network with an `encoder`."""
+        """Return the optimizer of the trainable parameters of a network that has an `encoder`."""
         encoder = {id(p) for p in network.encoder.parameters()}  # type: ignore[union-attr]
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for parameter in network.parameters():
@@ -55,7 +56,7 @@ class Optimization:
         )
 
     def scheduler(self, optimizer: AdamW, steps: int) -> LRScheduler:
-        """Over this many steps."""
+        """Return the schedule over a number of steps."""
         if self.schedule == "cosine":
             return LambdaLR(optimizer, lambda step: _cosine(step, steps))
         steps = max(steps, 3)  # shorter cycles divide by zero
@@ -68,7 +69,7 @@ class Optimization:
         )
 
     def configured(self, network: nn.Module, steps: int) -> Any:
-        """As Lightning wants it."""
+        """Return optimizer and schedule in the form of `LightningModule.configure_optimizers`."""
         optimizer = self.optimizer(network)
         return {
             "optimizer": optimizer,
@@ -77,6 +78,7 @@ class Optimization:
 
 
 def _cosine(step: int, steps: int) -> float:
+    """The learning rate at a step, as a share of its peak."""
     warmup = max(math.ceil(WARMUP * steps), 1)
     if step < warmup:
         return (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""The choices a user did not make: from the data and the machine, each with its reason."""
+"""Values for the settings that a user has left open: chosen from the data and the machine, each with its reason."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from condseg_sdk.training.distributed import quiet_lightning
 
 __all__ = ["DatasetStats", "Machine", "TrainingPlan", "check_precision", "dataset_stats", "detect_machine", "make_plan"]
 
-SIZES = (64, 256)  # the paper trains at 256; smaller pictures gain nothing by being blown up
-EMA_SHARE = 0.1  # of a stage's steps: how far back the average of the weights reaches
+SIZES = (64, 256)  # the paper trains at 256; enlarging smaller images gains nothing
+EMA_SHARE = 0.1  # share of the steps of a stage over which weights are averaged
 EMA_BOUNDS = (0.5, 0.9995)
 STEPS = {"cpu": 1000, "gpu": 4000}
 EPOCHS = (10, 100)
@@ -33,14 +33,14 @@ FEW_FOREGROUND = 0.5
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to compute with.
+    """Hardware to train on.
 
     Attributes:
         kind: "cpu", "gpu" or "mps".
-        devices: over all machines.
-        memory: of one GPU in GB, 0 for others.
-        bfloat16: whether matrix products in bfloat16 are fast there.
-        cores: of this machine.
+        devices: Number of devices, over all machines.
+        memory: Memory of one GPU in GB, 0 for other devices.
+        bfloat16: Whether the device has fast matrix products in bfloat16.
+        cores: Number of CPU cores of this machine.
     """
 
     kind: str
@@ -52,31 +52,37 @@ class Machine:
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """What matters about the data.
+    """Properties of the data on which choices depend.
 
     Attributes:
-        train, validation: pairs.
-        side: the longest side of the largest image, in pixels.
-        shown: share of the training masks that have foreground.
-        bits: Number of bits in use in images of 16-bit values, None where there are none.
+        train: Number of training pairs.
+        validation: Number of validation pairs.
+        max_side: Longest side of the largest image, in pixels.
+        foreground_share: Share of the training masks with foreground, in [0, 1].
+        bits: Number of bits in use in 16-bit images, None without such images.
     """
 
     train: int
     validation: int
-    side: int
-    shown: float
+    max_side: int
+    foreground_share: float
     bits: int | None = None
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Settings without a None where something had to be chosen, and why each was chosen."""
+    """Settings in which all open values have been chosen.
+
+    Attributes:
+        config: The settings.
+        reasons: Reason of each choice, by the name of the setting.
+    """
 
     config: FinetuneConfig
     reasons: dict[str, str]
 
     def lines(self) -> list[str]:
-        """A line a choice, for people."""
+        """Return one line of text per choice."""
         values = self.config.to_dict()
         shown = {name: _shown(values[name]) for name in self.reasons}
         width = max(map(len, shown.values())) + 2
@@ -90,10 +96,10 @@ def _shown(value: Any) -> str:
 
 
 def detect_machine(config: FinetuneConfig) -> Machine:
-    """The machine as the settings allow to use it.
+    """Return the hardware that the settings allow to use.
 
     Raises:
-        OptionError: it has no such accelerator or devices, or Lightning no such strategy.
+        OptionError: The machine does not have this accelerator or these devices, or Lightning not this strategy.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     choice = {name: getattr(config, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
@@ -114,19 +120,25 @@ def detect_machine(config: FinetuneConfig) -> Machine:
 
 
 def dataset_stats(report: DatasetReport) -> DatasetStats:
-    """What a checked set's report says."""
+    """Return the properties of a dataset from the report of its check."""
     train = report.parts["train"]
     largest = report.image_sizes[1] if report.image_sizes else (SIZES[1], SIZES[1])
     shown = 1 - train.empty_masks / train.pairs
     return DatasetStats(train.pairs, report.parts["validation"].pairs, max(largest), shown, report.bits)
 
 
-def make_plan(config: FinetuneConfig, base: Base, facts: DatasetStats, machine: Machine) -> TrainingPlan:
-    """Choose what was left open.
+def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: Machine) -> TrainingPlan:
+    """Choose all settings that were left open.
+
+    Args:
+        config: Settings as given.
+        base: Network to start from.
+        stats: Properties of the data.
+        machine: Hardware to train on.
 
     Raises:
-        DatasetError: there are fewer pairs than one batch.
-        OptionError: the devices cannot share a batch.
+        DatasetError: There are fewer training pairs than images in a batch.
+        OptionError: A batch cannot be divided among the devices.
     """
     arguments = base.network.arguments
     encoder = ENCODERS[arguments["encoder"]]
@@ -141,85 +153,92 @@ def make_plan(config: FinetuneConfig, base: Base, facts: DatasetStats, machine: 
         return chosen[name]
 
     choose("base", base.name, "the default for this network")
-    choose("network", arguments, "the base's")
-    # The default base was not chosen for its size: small pictures stay small.
-    size, reason = _image_size(base, facts, keep=base.is_checkpoint and config.base is not None)
+    choose("network", arguments, "as in the base")
+    # The default base was not chosen for its size: small images stay small.
+    size, reason = _image_size(base, stats, keep=base.is_checkpoint and config.base is not None)
     image_size = choose("image_size", size, reason)
-    batch, reason = _batch_size(facts, machine, light=encoder.is_light)
+    batch, reason = _batch_size(stats, machine, light=encoder.is_light)
     batch_size = choose("batch_size", batch, reason)
-    if machine.devices > facts.train:
+    if machine.devices > stats.train:
         raise OptionError(
-            f"{facts.train} training pairs are fewer than the {machine.devices} devices: use fewer devices"
+            f"{stats.train} training pairs are fewer than the {machine.devices} devices: use fewer devices"
         )
-    if batch_size > facts.train:
-        raise DatasetError(f"{facts.train} training pairs are less than one batch of {batch_size}: lower batch_size")
+    if batch_size > stats.train:
+        raise DatasetError(f"{stats.train} training pairs are fewer than batch_size={batch_size}: lower batch_size")
     if batch_size % machine.devices:
         raise OptionError(f"batch_size={batch_size} must be a multiple of the {machine.devices} devices that share it")
-    if facts.bits is not None:
+    if stats.bits is not None:
         of_base = base.preprocessing.bits or 0
-        reason = "the base's" if of_base >= facts.bits else "hold the greatest value of the 16-bit images"
-        choose("bits", max(of_base, facts.bits), reason)
-    steps = facts.train // batch_size
+        reason = "as in the base" if of_base >= stats.bits else "hold the largest value of the 16-bit images"
+        choose("bits", max(of_base, stats.bits), reason)
+    steps = stats.train // batch_size
     low, high = EPOCHS
     epochs = min(max(round(STEPS["cpu" if machine.kind == "cpu" else "gpu"] / steps), low), high)
     epochs = choose("epochs", epochs, f"{steps} steps an epoch on {machine.kind}: {epochs * steps} steps in all")
-    reason = "the encoder is frozen" if config.freeze_encoder else "left out: no gain measured (docs/training.md)"
+    reason = "the encoder is frozen" if config.freeze_encoder else "no gain measured (docs/experiments/training.md)"
     choose("stage1_epochs", 0, reason)
     rates = encoder.learning_rates
     choose("learning_rate", rates.decoder, rates.source)
     choose("encoder_learning_rate", rates.encoder, rates.source)
     decay = min(max(1 - 1 / max(EMA_SHARE * epochs * steps, 1), EMA_BOUNDS[0]), EMA_BOUNDS[1])
     choose("ema_decay", round(decay, 4), f"an average over {EMA_SHARE:.0%} of stage 2's steps")
-    few = facts.shown < FEW_FOREGROUND
-    choose("oversample", FEW_FOREGROUND if few else 0.0, f"{facts.shown:.0%} of the training masks show foreground")
+    few = stats.foreground_share < FEW_FOREGROUND
+    choose(
+        "oversample",
+        FEW_FOREGROUND if few else 0.0,
+        f"{stats.foreground_share:.0%} of the training masks have foreground",
+    )
     precision, reason = _precision(machine)
     choose("precision", precision, reason)
-    gigabytes = facts.train * 4 * image_size**2
-    in_memory = gigabytes <= MEMORY_LIMIT
-    reason = "the set is in memory" if in_memory else f"the set is read from a file; {machine.cores} cores"
+    size_in_bytes = stats.train * 4 * image_size**2
+    in_memory = size_in_bytes <= MEMORY_LIMIT
+    reason = "the dataset fits into memory" if in_memory else f"the dataset is read from a file; {machine.cores} cores"
     choose("num_workers", 0 if in_memory else min(4, max(machine.cores // max(machine.devices, 1) - 1, 0)), reason)
     complete = replace(config, **chosen)
     return TrainingPlan(complete, {"network": reasons.pop("network"), **reasons})
 
 
 def check_precision(config: FinetuneConfig, machine: Machine) -> None:
-    """Refuse to train in what the machine computes wrongly in.
+    """Refuse a precision with which the machine computes wrong gradients.
 
-    oneDNN (PyTorch 2.13) leaves numbers of the bfloat16 weight gradient unwritten where a convolution is dilated.
+    On CPUs, oneDNN (PyTorch 2.13) leaves parts of the bfloat16 weight gradient of dilated convolutions uninitialized.
 
     Raises:
-        OptionError: less than float32 on a CPU.
+        OptionError: The precision is lower than float32 on a CPU.
     """
     if config.precision != "float32" and machine.kind == "cpu":
         raise OptionError(
-            f"precision={config.precision!r} is for GPUs: on a CPU the gradients of dilated convolutions are no "
-            "numbers in it; leave precision out, or go on with a run that a GPU began on a GPU"
+            f"precision={config.precision!r} is for GPUs: on a CPU it makes the gradients of dilated convolutions "
+            "NaN. Leave precision out; resume a run that was started on a GPU on a GPU"
         )
 
 
-def _image_size(base: Base, facts: DatasetStats, *, keep: bool) -> tuple[int, str]:
+def _image_size(base: Base, stats: DatasetStats, *, keep: bool) -> tuple[int, str]:
     if keep:
-        return max(base.preprocessing.size), "the base's"
+        return max(base.preprocessing.size), "as in the base"
     low, high = SIZES
-    size = min(max(math.ceil(facts.side / 32) * 32, low), high)
-    return size, "the paper's" if size == high else f"the largest image has {facts.side} pixels on its longer side"
+    size = min(max(math.ceil(stats.max_side / 32) * 32, low), high)
+    return (
+        size,
+        "as in the paper" if size == high else f"the largest image has {stats.max_side} pixels on its longer side",
+    )
 
 
-def _batch_size(facts: DatasetStats, machine: Machine, *, light: bool) -> tuple[int, str]:
+def _batch_size(stats: DatasetStats, machine: Machine, *, light: bool) -> tuple[int, str]:
     if machine.kind == "gpu":
         wanted = (32 if machine.memory > 20 else 16) if light else (16 if machine.memory > 40 else 4)
         reason = f"{machine.memory:.0f} GB on the GPU"
     else:
         wanted, reason = 8 if light else 4, f"for {machine.kind}"
-    # Small sets need steps more than they need large batches.
-    few = max(facts.train // 15, 2)
+    # For small datasets more steps matter more than large batches.
+    few = max(stats.train // 15, 2)
     if few < wanted:
-        wanted, reason = max(few, min(4, facts.train)), f"{facts.train} pairs to train on"
-    wanted = min(wanted * machine.devices, facts.train)
+        wanted, reason = max(few, min(4, stats.train)), f"{stats.train} pairs to train on"
+    wanted = min(wanted * machine.devices, stats.train)
     return max(wanted // machine.devices, 1) * machine.devices, reason
 
 
 def _precision(machine: Machine) -> tuple[str, str]:
     if machine.bfloat16:
-        return "bfloat16", "this GPU computes in it"
-    return "float32", f"no gain from less on {machine.kind}" if machine.kind == "cpu" else "this device has no bfloat16"
+        return "bfloat16", "this GPU supports it"
+    return "float32", "the only one on a CPU" if machine.kind == "cpu" else "this device has no bfloat16"

@@ -1,7 +1,7 @@
-"""Where every random number of a run comes from: (seed, stage, epoch, sample), and nothing else.
+"""All random numbers of a run, which follow from (seed, stage, epoch, sample) alone.
 
-A sample is disturbed in the same way, up to rounding, whatever batch it stands in, however many processes share the
-work, and whether or not the run was interrupted.
+The augmentation of a sample is the same, up to rounding, in any batch, for any number of processes, and with or without
+an interruption of the run.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["epoch_seed", "permutation", "uniforms"]
+__all__ = ["epoch_seed", "permutation", "scaled", "uniforms"]
 
 
 def uniforms(key: tuple[int, ...], samples: Tensor, count: int) -> Tensor:
-    """Independent numbers in [0, 1) for each sample.
+    """Return independent random numbers in [0, 1) for each sample.
 
     Args:
-        key: whole numbers from 0, such as (seed, stage, epoch).
-        samples: int (B,), from 0: the samples' places in the training set.
-        count: numbers a sample.
+        key: Integers from 0, such as (seed, stage, epoch).
+        samples: Sample numbers, int (B,), from 0.
+        count: Number of random numbers per sample.
 
     Returns:
         float32 (B, count) on the CPU.
@@ -33,15 +33,20 @@ def uniforms(key: tuple[int, ...], samples: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+def scaled(u: Tensor, low: float, high: float) -> Tensor:
+    """Scale random numbers from [0, 1) to [low, high)."""
+    return low + (high - low) * u
+
+
 def permutation(key: tuple[int, ...], count: int) -> list[int]:
-    """0 to count - 1 in an order that follows from the key."""
+    """Return 0 to count - 1 in a random order that follows from the key."""
     return [int(i) for i in np.random.default_rng((*key, _ORDER)).permutation(count)]
 
 
 def epoch_seed(key: tuple[int, ...]) -> int:
-    """A seed for what else is random in an epoch, such as dropout in an encoder."""
+    """Return a seed for everything else that is random in an epoch, such as dropout in an encoder."""
     return int(np.random.default_rng((*key, _GLOBAL)).integers(2**31))
 
 
-# Behind every sample's number, so that no two streams are one.
+# Above all sample numbers, so that no two sequences are the same.
 _ORDER, _GLOBAL = 2**62, 2**62 + 1

@@ -1,4 +1,4 @@
-"""A run's folder: settings.json before the first step, result.json after the last."""
+"""The folder of a run: settings.json is written before the first step, result.json after the last."""
 
 from __future__ import annotations
 
@@ -40,20 +40,22 @@ DIGEST = "sha256"  # in settings.json, of the rest of it
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run and what is in its JSON files.
+    """Paths of a run and the content of its JSON files.
 
     Attributes:
-        path: the folder.
+        path: The folder.
     """
 
     path: Path
 
     @property
     def checkpoint(self) -> Path:
+        """Folder of the checkpoint."""
         return self.path / CHECKPOINT
 
     @property
     def report(self) -> Path:
+        """File of the report."""
         return self.path / REPORT
 
     def resumed(self, config: FinetuneConfig, *, resume: bool, first: bool) -> FinetuneConfig:
@@ -93,10 +95,10 @@ class RunFolder:
         return saved.override(**{name: getattr(config, name) for name in machine})
 
     def _check_is_free(self) -> None:
-        """Checkpoints of a run whose settings.json is gone would be continued with other settings."""
+        """Refuse a folder with files of others, or of a run without settings.json, which would get other settings."""
         for name in ("stage1", "stage2", CHECKPOINT):
             if (self.path / name).exists():
-                raise OptionError(f"{self.path} holds {name} of a run without {SETTINGS}: choose another output_dir")
+                raise OptionError(f"{self.path} contains {name} of a run without {SETTINGS}: choose another output_dir")
         for name in WRITTEN:
             path = self.path / name
             if os.path.lexists(path) and not is_ours(path):
@@ -114,35 +116,38 @@ class RunFolder:
             ) from error
 
     def check_data(self, dataset: Dataset, content: str) -> None:
-        """Refuse to go on with other data.
+        """Refuse to resume with other data.
 
         Args:
-            dataset: what there is now.
-            content: the digest of its images and masks, of the check.
+            dataset: Dataset of this call.
+            content: Digest of its images and masks, from its check.
 
         Raises:
-            OptionError: the pairs or their parts are not those the run began with.
+            OptionError: The pairs, their splits or their content differ from those that the run began with.
         """
         values = self._begun()
         saved = values["split"]
         for part, names in names_by_split(dataset).items():
             if saved[part] != names:
                 raise OptionError(
-                    f"{self.path} holds a run on other data: its {part} part had {len(saved[part])} pairs, now there "
-                    f"are {len(names)}, or others; restore the data, or choose another output_dir"
+                    f"{self.path} contains a run on other data: its {part} split had {len(saved[part])} pairs, not "
+                    f"these {len(names)}; restore the data, or choose another output_dir"
                 )
         if values.get("content") != content:
             raise OptionError(
-                f"{self.path} holds a run on other data: images or masks of the same names have changed since; restore "
+                f"{self.path} contains a run on other data: images or masks of the same names have changed; restore "
                 "them, or choose another output_dir"
             )
 
     @contextmanager
     def alone(self, *, first: bool) -> Iterator[None]:
-        """Keep other calls of `finetune` out of the folder for the length of a block.
+        """Keep other calls of `finetune` out of the folder during a block.
+
+        Args:
+            first: Whether this is the first process of the run, which holds the lock.
 
         Raises:
-            OptionError: another one is at work there.
+            OptionError: Another call is using the folder.
         """
         if not first:
             yield
@@ -152,14 +157,14 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout as error:
-            raise OptionError(f"{self.path} is being written by another process: choose another output_dir") from error
+            raise OptionError(f"{self.path} is in use by another process: choose another output_dir") from error
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise OptionError(
                     f"{self.path} cannot be written ({error.strerror}): choose another output_dir"
                 ) from error
             logger.warning(
-                "the file system of %s has no locks: nothing keeps a second run out of the same folder", self.path
+                "The file system of %s has no locks: a second run in the same folder would not be noticed.", self.path
             )
         try:
             yield
@@ -169,7 +174,7 @@ class RunFolder:
                 (self.path / LOCK).unlink()
 
     def begin(self, plan: TrainingPlan, dataset: Dataset, report: DatasetReport, provenance: dict[str, Any]) -> None:
-        """Write what the run is, before its first step."""
+        """Write settings.json and check.txt, before the first step."""
         make_folder(self.path)
         values = {
             "settings": plan.config.to_dict(),
@@ -179,32 +184,38 @@ class RunFolder:
             "environment": describe_environment(),
             "provenance": provenance,
         }
-        # First, so that what follows is known as a run's.
+        # First, so that the other files are known to belong to a run.
         write_json(self.path / SETTINGS, {**values, DIGEST: _digest(values)})
         write_text(self.path / "check.txt", f"{report}\n")
 
     def provenance(self) -> dict[str, Any]:
-        """What the call that began the run said of it."""
+        """Return the provenance that was passed when the run began."""
         values: dict[str, Any] = self._begun()["provenance"]
         return values
 
     @property
     def is_begun(self) -> bool:
+        """Whether there is a run in the folder."""
         return (self.path / SETTINGS).exists()
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run in the folder is finished."""
         return (self.path / RESULT).exists()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the metrics and the history, as the last thing of a run."""
+        """Write metrics and history, the last step of a run."""
         history = [
             {name: value if math.isfinite(value) else None for name, value in row.items()} for row in result["history"]
         ]
         write_json(self.path / RESULT, seal_json({**result, "history": history}))
 
     def result(self) -> dict[str, Any]:
-        """What `finish` wrote."""
+        """Return what `finish` wrote.
+
+        Raises:
+            TrainingError: result.json is damaged.
+        """
         path = self.path / RESULT
         remedy = "delete it and resume (resume=True, --resume): it is made again from the other files of the run"
         values = read_json_object(path, error=TrainingError, remedy=remedy)
@@ -230,11 +241,12 @@ class RunFolder:
         return values
 
     def _remedy(self) -> str:
+        """What to do about a damaged settings.json."""
         trained = self.checkpoint if self.checkpoint.exists() else None
-        saved = f"the trained network is safe in {trained}; to train again " if trained else ""
+        saved = f"the trained network in {trained} is not affected; to train again, " if trained else ""
         return f"{saved}choose another output_dir"
 
 
 def _digest(values: dict[str, Any]) -> str:
-    """SHA-256 over the values of settings.json, in whatever form its text is."""
+    """SHA-256 of the values of settings.json, independent of its formatting."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

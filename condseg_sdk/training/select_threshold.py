@@ -1,4 +1,4 @@
-"""The threshold a checkpoint is given: the one with the best mean IoU on the validation part."""
+"""The threshold of a checkpoint: the one with the best mean IoU on the validation split."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(13))
 def choose_threshold(
     network: ConDSeg, pairs: CachedPairs, preprocessing: Preprocessing, *, batch_size: int = 8
 ) -> dict[str, float]:
-    """The best of 0.2, 0.25 ... 0.8, of equally good ones the nearest to 0.5, and the figures there.
+    """Return the best of the thresholds 0.2, 0.25 ... 0.8 and its metrics; of equally good ones, that nearest to 0.5.
 
     Args:
-        network: is put into eval mode on the CPU.
-        pairs: of the validation part, at the network's size.
-        preprocessing: of the checkpoint.
+        network: Network, which is moved to the CPU and put into eval mode.
+        pairs: Pairs of the validation split, at the network's size.
+        preprocessing: Preprocessing of the checkpoint.
+        batch_size: Number of images per forward pass.
 
     Returns:
-        {"mIoU": ..., "mDSC": ..., "threshold": ...}, means over images at the network's size.
+        {"mIoU": ..., "mDSC": ..., "threshold": ...}: means over images at the network's size, in [0, 1].
     """
     network.eval().cpu()
     probabilities: list[NDArray[np.float32]] = []
@@ -41,12 +42,12 @@ def choose_threshold(
     def means(threshold: float) -> dict[str, float]:
         return mean_scores(score(p >= np.float32(threshold), m) for p, m in zip(probabilities, masks, strict=True))
 
-    figures = {threshold: means(threshold) for threshold in THRESHOLDS}
-    best = max(THRESHOLDS, key=lambda threshold: (figures[threshold]["mIoU"], -abs(threshold - 0.5)))
-    return {**figures[best], "threshold": best}
+    metrics = {threshold: means(threshold) for threshold in THRESHOLDS}
+    best = max(THRESHOLDS, key=lambda threshold: (metrics[threshold]["mIoU"], -abs(threshold - 0.5)))
+    return {**metrics[best], "threshold": best}
 
 
 def trivial_baseline_iou(pairs: CachedPairs) -> float:
-    """The mean IoU of an answer that does not look at the images: all masks full, or all empty, whichever is better."""
+    """Return the mean IoU of predictions that ignore the image: all full or all empty, whichever is better."""
     masks = list(pairs.values[:, 3].numpy() > 0)
     return max(mean_scores(score(np.full_like(m, full), m) for m in masks)["mIoU"] for full in (True, False))

@@ -1,4 +1,4 @@
-"""The two training stages as Lightning modules: what a step computes. Loops are Lightning's."""
+"""The two training stages as Lightning modules: what a step computes. The training loop is Lightning's."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ __all__ = ["ConsistencyStage", "Recipe", "SegmentationStage", "Stage"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both stages have in common.
+    """Parameters of both stages.
 
     Attributes:
-        preprocessing: its color order, scale, mean and std are applied after augmentation.
-        optimization: learning rates and schedule.
-        size: (H, W) to train at.
-        seed: of everything random.
-        augmentation: see `Augmentation`.
-        freeze_encoder, freeze_batchnorm: what stays as it is.
-        foreground_weight: of foreground pixels in the cross-entropy.
+        preprocessing: Preprocessing whose color order, scale, mean and std are applied after augmentation.
+        optimization: Optimizer and schedule.
+        size: (height, width) of the training images.
+        seed: Seed of all random numbers.
+        augmentation: Kind of augmentation.
+        freeze_encoder: Whether the encoder keeps its weights.
+        freeze_batchnorm: Whether BatchNorm layers keep their weights and statistics.
+        foreground_weight: Weight of foreground pixels in the cross-entropy.
     """
 
     preprocessing: Preprocessing
@@ -48,11 +49,11 @@ class Recipe:
 
 
 class Stage(L.LightningModule):
-    """What both stages share: input on the network's scale, augmentation, optimiser, validation by IoU.
+    """Base class of both stages: input normalization, augmentation, optimizer, and validation by IoU.
 
     Args:
-        network: has an `encoder`, which gets its own learning rate.
-        recipe: the rest.
+        network: Network with an `encoder`, which has its own learning rate.
+        recipe: Parameters of the training.
     """
 
     number: int
@@ -61,7 +62,7 @@ class Stage(L.LightningModule):
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         super().__init__()
-        # A fifth less time a step on CPUs, and what tensor cores want.
+        # Takes a fifth less time per step on CPUs, and tensor cores need it.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe = recipe
         preprocessing = recipe.preprocessing
@@ -76,7 +77,7 @@ class Stage(L.LightningModule):
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """As for any module, but what is frozen stays in eval mode."""
+        """Set the mode as for any module, but keep what is frozen in eval mode."""
         super().train(mode)
         if mode and self.recipe.freeze_encoder:
             self.network.encoder.eval()
@@ -86,6 +87,7 @@ class Stage(L.LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
+        """Set the mode and seed the random numbers of the epoch."""
         self.train()
         torch.manual_seed(epoch_seed(self._key()))
 
@@ -93,7 +95,7 @@ class Stage(L.LightningModule):
         return self.recipe.seed, self.number, self.current_epoch
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] -> the network's input; same arithmetic as `Preprocessing.normalize`."""
+        """Return the network's input for RGB images (B, 3, H, W) in [0, 1], as `Preprocessing.normalize` does."""
         preprocessing = self.recipe.preprocessing
         if preprocessing.color_order == "bgr":
             images = images.flip(1)
@@ -101,20 +103,21 @@ class Stage(L.LightningModule):
         return values.contiguous(memory_format=torch.channels_last)
 
     def numbers(self, samples: Tensor, count: int) -> Tensor:
-        """This epoch's random numbers of these samples, (B, count)."""
+        """Return random numbers (B, count) of these samples in this epoch."""
         return uniforms(self._key(), samples, count)
 
     def mask_logits(self, images: Tensor) -> Tensor:
-        """Logits (B, 1, H, W) for normalised images."""
+        """Return mask logits (B, 1, H, W) for normalized images."""
         raise NotImplementedError
 
     def step_loss(self, images: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
-        """The loss of augmented images in [0, 1], their masks and the stage's own numbers (B, `own_numbers`)."""
+        """Return the loss for augmented images in [0, 1], masks and further random numbers (B, `own_numbers`)."""
         raise NotImplementedError
 
     own_numbers = 0
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
+        """Augment a batch and return its loss."""
         images, masks, samples = batch
         u = self.numbers(samples, TrainingAugmentation.numbers + self.own_numbers)
         with torch.autocast(images.device.type, enabled=False):
@@ -125,6 +128,7 @@ class Stage(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, _index: int) -> None:
+        """Add a batch to validation loss and IoU."""
         images, masks, samples = batch
         logits = self.mask_logits(self.normalize(images / 255)).float()
         real = (samples >= 0).float()  # fillers do not count
@@ -134,6 +138,7 @@ class Stage(L.LightningModule):
             self.log(f"stage{self.number}/{name}", metric, on_step=False, on_epoch=True, prog_bar=name == "val_iou")
 
     def configure_optimizers(self) -> Any:
+        """Return optimizer and schedule for Lightning."""
         return self.recipe.optimization.configured(self.network, int(self.trainer.estimated_stepping_batches))
 
 
@@ -142,7 +147,12 @@ def _batchnorms(network: nn.Module) -> list[nn.Module]:
 
 
 class ConsistencyStage(Stage):
-    """Stage 1, Consistency Reinforcement: the encoder with a light head sees each image plain and disturbed."""
+    """Stage 1, Consistency Reinforcement: the encoder with a light head sees each image plain and disturbed.
+
+    Args:
+        network: Encoder with a light head.
+        recipe: Parameters of the training.
+    """
 
     number = 1
     network: ConsistencyNetwork
@@ -153,10 +163,12 @@ class ConsistencyStage(Stage):
         self.disturb = StrongPhotometric()
 
     def mask_logits(self, images: Tensor) -> Tensor:
+        """Return mask logits (B, 1, H, W) for normalized images."""
         logits: Tensor = self.network(images)
         return logits
 
     def step_loss(self, images: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
+        """Return the consistency loss for augmented images, masks and random numbers of the disturbance."""
         with torch.autocast(images.device.type, enabled=False):
             both = self.normalize(torch.cat((images, self.disturb(images, numbers))))
         plain, disturbed = self.mask_logits(both).chunk(2)
@@ -167,7 +179,9 @@ class SegmentationStage(Stage):
     """Stage 2: the whole network with its auxiliary maps.
 
     Args:
-        finish: (epoch, (H, W)): from this epoch on train at this size instead, None for never.
+        network: Network to train.
+        recipe: Parameters of the training.
+        finish: (epoch, (height, width)) to train at another size from this epoch on; None for one size.
     """
 
     number = 2
@@ -178,14 +192,17 @@ class SegmentationStage(Stage):
         self.finish = finish
 
     def on_train_epoch_start(self) -> None:
+        """Change the size of the training images where it is time."""
         super().on_train_epoch_start()
         if self.finish is not None and self.current_epoch >= self.finish[0]:
             self.augmentation.size = self.finish[1]
 
     def mask_logits(self, images: Tensor) -> Tensor:
+        """Return mask logits (B, 1, H, W) for normalized images."""
         logits: Tensor = self.network(images).mask
         return logits
 
     def step_loss(self, images: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the segmentation loss for augmented images and masks."""
         output = self.network(self.normalize(images), aux=True)
         return segmentation_loss(output, masks, foreground_weight=self.recipe.foreground_weight)

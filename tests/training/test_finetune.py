@@ -107,7 +107,7 @@ def test_a_run_ends_in_a_checkpoint_that_predicts_and_knows_how_it_was_made(data
     with pytest.raises(OptionError, match="another epochs, seed"):
         finetune(dataset, output_dir=run, resume=True, seed=1, epochs=9)
     (tmp_path / "train.txt").write_text("1\n2\n3\n4\n5\n")
-    with pytest.raises(OptionError, match="on other data: its train part had 8 pairs, now there are 4"):
+    with pytest.raises(OptionError, match="on other data: its train split had 8 pairs, not these 4"):
         finetune(open_dataset(dataset, train_list=tmp_path / "train.txt"), output_dir=run, resume=True)
     copy = shutil.copytree(dataset, tmp_path / "copy")
     assert finetune(copy, output_dir=run, resume=True, progress=False).metrics == result.metrics
@@ -126,7 +126,7 @@ def test_training_evaluation_and_prediction_read_16_bit_images_alike(dataset: Pa
     result = finetune(deep, output_dir=tmp_path / "run", **options)
     saved = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert saved["settings"]["bits"] == 12
-    assert "greatest value" in saved["reasons"]["bits"]
+    assert "largest value" in saved["reasons"]["bits"]
     config = json.loads((result.checkpoint_dir / "config.json").read_text())
     assert config["preprocessing"]["bits"] == result.predictor.preprocessing.bits == 12
     dark = np.full((70, 90), 200, np.uint16)  # alone it would pass for an image of 8 bits
@@ -153,7 +153,7 @@ def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Pa
     with pytest.raises(OptionError, match="must be a logger of Lightning"):
         finetune(dataset, output_dir=tmp_path / "new", **SMALL, logger="tensorboard")
     (tmp_path / "left" / "stage2").mkdir(parents=True)
-    with pytest.raises(OptionError, match="holds stage2 of a run without settings.json"):
+    with pytest.raises(OptionError, match="contains stage2 of a run without settings.json"):
         finetune(dataset, output_dir=tmp_path / "left", **SMALL)
     for text in ("{}", '{"settings": {"of_tomorrow": 1}}'):
         (tmp_path / "left" / "settings.json").write_text(text)
@@ -163,7 +163,7 @@ def test_a_run_folder_that_cannot_be_used_is_refused(dataset: Path, tmp_path: Pa
 
 def test_two_calls_do_not_share_a_folder(dataset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with RunFolder(folder).alone(first=True), pytest.raises(OptionError, match="being written by another process"):
+    with RunFolder(folder).alone(first=True), pytest.raises(OptionError, match="in use by another process"):
         finetune(dataset, output_dir=folder, **SMALL)
     assert list(folder.iterdir()) == []
 
@@ -206,7 +206,7 @@ def test_damage_to_a_runs_own_files_is_found_and_every_remedy_works(
     path = run / "settings.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 8'))
     with pytest.raises(
-        TrainingError, match=r"has been changed or is damaged; the trained network is safe in .*checkpoint"
+        TrainingError, match=r"has been changed or is damaged; the trained network in .*checkpoint is not affected"
     ):
         again()
     path.write_bytes(whole[path])
@@ -422,7 +422,7 @@ def lite() -> Base:
 
 
 @pytest.mark.parametrize(
-    ("facts", "machine", "expected"),
+    ("stats", "machine", "expected"),
     [
         (
             DatasetStats(880, 88, 1000, 1.0),
@@ -443,9 +443,9 @@ def lite() -> Base:
     ],
 )
 def test_choices_follow_from_data_and_machine(
-    lite: Base, facts: DatasetStats, machine: Machine, expected: dict[str, Any]
+    lite: Base, stats: DatasetStats, machine: Machine, expected: dict[str, Any]
 ) -> None:
-    plan = make_plan(FinetuneConfig(), lite, facts, machine)
+    plan = make_plan(FinetuneConfig(), lite, stats, machine)
     values = plan.config.to_dict()
     assert {name: values[name] for name in expected} == expected
     assert None not in [values[name] for name in plan.reasons]
@@ -453,9 +453,9 @@ def test_choices_follow_from_data_and_machine(
 
 
 def test_a_base_that_was_named_keeps_its_size_and_the_default_one_follows_the_data() -> None:
-    facts = DatasetStats(20, 5, 100, 1.0)
+    stats = DatasetStats(20, 5, 100, 1.0)
     for settings, side in ((FinetuneConfig(), 128), (FinetuneConfig(base="condseg-lite-polyp"), 256)):
-        assert make_plan(settings, open_base(settings), facts, CPU).config.image_size == side
+        assert make_plan(settings, open_base(settings), stats, CPU).config.image_size == side
 
 
 def test_more_devices_than_pairs_are_refused_with_a_remedy_that_helps(lite: Base) -> None:
