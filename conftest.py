@@ -14,7 +14,7 @@ from PIL import Image
 from condseg_sdk import ConDSeg, Predictor, Preprocessing
 from condseg_sdk.opencv import cv2
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
-from tests.helpers.datasets import make_set, picture, save
+from tests.helpers.datasets import make_set, picture, region, save
 from tests.helpers.networks import TINY
 
 collect_ignore_glob = ["condseg_sdk/__pyinstaller/*"]
@@ -51,8 +51,9 @@ def example_files(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     make_set(folder / "my_dataset", names)
     for split in ("train", "val", "test"):
         make_set(folder / "my_test_set" / split, [f"{split}{i}" for i in range(2)])
-    for name in names[:4]:
+    for name in names[::2]:
         save(folder / "frames" / f"{name}.jpg", picture(name, (90, 120)))
+        save(folder / "annotations" / f"{name}.png", region((90, 120)))
     save(folder / "frame.jpg", picture("frame", (90, 120)))
     save(folder / "new.jpg", picture("new", (90, 120)))
     save(folder / "slide.png", picture("slide", (300, 400)))
