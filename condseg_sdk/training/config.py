@@ -41,6 +41,8 @@ PREVIOUS_NAMES = {
     "patience": "early_stopping_patience",
 }
 """Names in settings.json that version 0.1.0 wrote."""
+MISSING: dict[str, object] = {"field_of_view": "none"}
+"""Values of settings that a settings.json lacks because it is older than they are: images were not cut then."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ class FinetuneConfig:
         Raises:
             OptionError: A setting does not exist, or a value is not allowed.
         """
-        return cls().override(**{PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
+        return cls().override(**MISSING | {PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as settings.json has them."""
