@@ -116,8 +116,9 @@ def finetune(
         TrainingError: The loss became NaN, the GPU's memory is too small, or files of the run are damaged.
 
     Example:
-        >>> result = finetune("my_dataset", output_dir="runs/mine", epochs=20)  # doctest: +SKIP
-        >>> result.predictor("new.png").mask  # doctest: +SKIP
+        >>> result = finetune("my_dataset", output_dir="runs/new", epochs=1, progress=False, report=False)
+        >>> result.predictor("frame.jpg").mask.shape
+        (90, 120)
     """
     config = _merge(config, overrides, data)
     loggers = _check_loggers(logger)
