@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
@@ -25,6 +26,7 @@ __all__ = [
     "CONFIG_FILE",
     "REPOSITORY",
     "WEIGHTS_FILE",
+    "HubOptions",
     "HubSource",
     "download_checkpoint",
     "download_file",
@@ -43,25 +45,39 @@ PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 logger = logging.getLogger("condseg_sdk")
 
 
+class HubOptions(TypedDict, total=False):
+    """How the Hugging Face Hub is reached: keyword arguments of everything that may download.
+
+    Attributes:
+        cache_dir: Folder for downloads. The default is Hugging Face's own cache.
+        token: Token for private repositories. The default is the token of the current login.
+        local_files_only: Whether to use files of the cache alone, without the network.
+    """
+
+    cache_dir: str | os.PathLike[str] | None
+    token: str | bool | None
+    local_files_only: bool
+
+
 @dataclass(frozen=True)
 class HubSource:
     """A repository on the Hub, and how to reach it.
 
     Args:
         repo_id: "org/name".
-        revision: branch, tag or commit; default: the main branch.
-        cache_dir: where downloads are kept; default: Hugging Face's own cache.
-        token: for private repositories; default: the one the user is logged in with.
-        local_files_only: never go to the network.
-        force_download: fetch the files even if they are in the cache.
+        revision: Branch, tag or commit. The default is the main branch.
+        cache_dir: As in `HubOptions`.
+        token: As in `HubOptions`.
+        local_files_only: As in `HubOptions`.
+        force_download: Whether to download files that are already in the cache.
 
     Raises:
-        ModelNotFoundError: a name or revision that cannot be one.
+        ModelNotFoundError: The name or the revision is not a valid one.
     """
 
     repo_id: str
     revision: str | None = None
-    cache_dir: str | Path | None = None
+    cache_dir: str | os.PathLike[str] | None = None
     token: str | bool | None = None
     local_files_only: bool = False
     force_download: bool = False
@@ -91,7 +107,7 @@ class HubSource:
                 self.repo_id,
                 filename,
                 revision=self.revision,
-                cache_dir=self.cache_dir,
+                cache_dir=Path(self.cache_dir) if self.cache_dir else None,
                 token=self.token,
                 local_files_only=self.local_files_only,
                 force_download=self.force_download,

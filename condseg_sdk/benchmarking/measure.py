@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -168,30 +168,30 @@ def _least(entry: _Entry) -> int:
 
 def _row(entry: _Entry, setting: Setting, reference: NDArray[np.float32], rate: float | None) -> Row:
     subject = entry.subject
-    row = {
-        "network": setting.network,
-        "batch": setting.batch,
-        "size": setting.size,
-        "runtime": subject.runtime,
-        "form": subject.form,
-        "precision": subject.precision,
-        "device": subject.device,
-        "note": entry.note,
-    }
+    row = Row(
+        setting.network,
+        setting.batch,
+        setting.size,
+        subject.runtime,
+        subject.form,
+        subject.precision,
+        subject.device,
+        note=entry.note,
+    )
     if entry.worker is None or entry.loaded is None or not entry.seconds:
-        return Row(**row)  # type: ignore[arg-type]
+        return row
     try:
-        peak, answers = entry.worker.report()
+        peak, logits = entry.worker.report()
     except SubjectError as error:
-        return Row(**{**row, "note": str(error)})  # type: ignore[arg-type]
+        return replace(row, note=str(error))
     p50, p95, p99 = percentiles(entry.seconds)
-    difference, dice = agreement(answers, reference, setting.threshold)
+    difference, dice = agreement(logits, reference, setting.threshold)
     floor = None
     if rate and subject.runtime == "ONNX Runtime" and (subject.precision, subject.device) == ("float32", "cpu"):
         assert subject.file is not None
         floor = p50 * rate / graph_flops(subject.file, (setting.batch, 3, setting.size, setting.size))
-    return Row(
-        **row,  # type: ignore[arg-type]
+    return replace(
+        row,
         repetitions=len(entry.seconds),
         rounds=entry.rounds,
         p50_ms=1e3 * p50,
@@ -204,7 +204,7 @@ def _row(entry: _Entry, setting: Setting, reference: NDArray[np.float32], rate: 
         file_mb=None if subject.file is None else subject.file.stat().st_size / 1e6,
         max_difference=difference,
         dice=dice,
-        compared=len(answers),
+        compared=len(logits),
         floor=floor,
     )
 
@@ -221,22 +221,18 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
 
 
 def agreement(
-    answers: dict[int, NDArray[np.float32]], reference: NDArray[np.float32], threshold: float
+    logits: Mapping[int, NDArray[np.float32]], reference: NDArray[np.float32], threshold: float
 ) -> tuple[float, float]:
-    """Largest difference of probabilities and mean Dice of masks.
+    """Compute the largest difference of a probability and the mean Dice of the masks.
 
     Args:
-        answers: logits (h, w) by number of the image.
-        reference: logits (N, h, w).
-        threshold: of the probability.
+        logits: Logits (h, w) by number of the image.
+        reference: Logits of float32 PyTorch, (N, h, w).
+        threshold: Probability from which a pixel belongs to the mask.
     """
-
-    def probability(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return 1 / (1 + np.exp(-logits.astype(np.float64)))
-
     differences, dices = [], []
-    for number, logits in answers.items():
-        ours, theirs = probability(logits), probability(reference[number])
-        differences.append(float(np.abs(ours - theirs).max()))
-        dices.append(score(ours >= threshold, theirs >= threshold).dice)
+    for number, ours in logits.items():
+        first, second = (1 / (1 + np.exp(-x.astype(np.float64))) for x in (ours, reference[number]))
+        differences.append(float(np.abs(first - second).max()))
+        dices.append(score(first >= threshold, second >= threshold).dice)
     return max(differences), float(np.mean(dices))

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.benchmarking.builders import trained_form
 from condseg_sdk.benchmarking.flops import matmul_subject
 from condseg_sdk.benchmarking.measure import Row, Setting, measure
-from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, torch_subjects
+from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, run_trained_form, torch_subjects
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.export.precisions import PRECISIONS
@@ -91,7 +90,7 @@ def benchmark(
     for size in plan.sizes or (max(own),):
         inputs = network_inputs(predictor.preprocessing, size, plan.images)
         progress(f"{name} at {size}x{size}: float32 PyTorch on {len(inputs)} images")
-        reference = np.concatenate([trained_form(checkpoint)(image[None]) for image in inputs])
+        reference = np.concatenate([run_trained_form(checkpoint)(image[None]) for image in inputs])
         for batch in plan.batches:
             setting = Setting(name, batch, size, plan.threads, predictor.threshold)
             compiled = plan.compiled == "all" or (plan.compiled == "first" and not rows)

@@ -1,37 +1,42 @@
-"""What can be measured: a checkpoint in every runtime, precision and device, those included that are missing here."""
+"""The subjects of a benchmark: a checkpoint in every runtime, precision and device, including those missing here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from condseg_sdk.benchmarking import builders
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.export.precisions import PRECISIONS
-from condseg_sdk.runtimes.torch_runtime import Execution, Precision
+from condseg_sdk.runtimes.base import Runtime
+from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
+from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime
+from condseg_sdk.weights.checkpoint import load_checkpoint
+
+__all__ = ["Run", "Subject", "missing_device", "onnx_subjects", "run_trained_form", "torch_subjects"]
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Normalised images, float32 (B, 3, h, w), to logits of the mask, float32 (B, h, w)."""
+"""Computes the logits of the mask, float32 (B, h, w), from normalized images, float32 (B, 3, h, w)."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """One thing to measure.
 
-    Args:
+    Attributes:
         runtime: "PyTorch" or "ONNX Runtime".
-        form: of the network, such as "inference form".
-        precision: such as "float16".
+        form: Form of the network, such as "inference form".
+        precision: Precision of the arithmetic, such as "float16".
         device: "cpu", "cuda" or "tensorrt".
-        build: makes the thing that runs, in the process that measures it; importable by name.
-        file: what it is loaded from.
-        missing: why it cannot be measured here; "" if it can.
+        build: Makes the function to measure, in the process that measures it. It must be importable by name.
+        file: File that it is loaded from.
+        missing: Reason why it cannot be measured here, or "".
     """
 
     runtime: str
@@ -44,71 +49,69 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """Its name for a plot or a progress line."""
+        """Name of the subject for a line of progress."""
         return f"{self.runtime} {self.form} {self.precision} {self.device}"
 
 
 def torch_subjects(checkpoint: Path, *, compiled: bool = True) -> list[Subject]:
-    """The network in PyTorch, as trained and in its inference form, on the CPU and on a GPU.
+    """List the network in PyTorch, as trained and in its inference form, on the CPU and on a GPU.
 
     Args:
-        checkpoint: a checkpoint folder.
-        compiled: whether `torch.compile`, which takes minutes, is measured.
+        checkpoint: Folder of the checkpoint.
+        compiled: Whether to measure `torch.compile`, which takes minutes.
     """
-    file = checkpoint / "model.safetensors"
     no_cuda = missing_device("cuda")
     skipped = "" if compiled else "not compiled here: --compile"
 
-    def subject(form: str, precision: str, device: str, build: Callable[[], Run], missing: str) -> Subject:
-        return Subject("PyTorch", form, precision, device, build, file, missing)
-
-    def special(device: str, precision: Precision, execution: Execution) -> Callable[[], Run]:
-        return partial(builders.torch_runtime, checkpoint, device=device, precision=precision, execution=execution)
+    def subject(
+        form: str, precision: Precision, device: str, missing: str = "", *, execution: Execution = "eager"
+    ) -> Subject:
+        build = partial(_run_inference_form, checkpoint, device=device, precision=precision, execution=execution)
+        return Subject("PyTorch", form, precision, device, build, checkpoint / "model.safetensors", missing)
 
     rows = [
-        subject("as trained", "float32", "cpu", partial(builders.trained_form, checkpoint), ""),
-        subject("inference form", "float32", "cpu", partial(builders.torch_runtime, checkpoint), ""),
-        # Refused, with the reason, by processors without the instructions for it.
-        subject(
-            "inference form", "bfloat16", "cpu", partial(builders.torch_runtime, checkpoint, precision="bfloat16"), ""
+        Subject(
+            "PyTorch",
+            "as trained",
+            "float32",
+            "cpu",
+            partial(run_trained_form, checkpoint),
+            checkpoint / "model.safetensors",
         ),
-        subject("compiled", "float32", "cpu", special("cpu", "float32", "compiled"), skipped),
+        subject("inference form", "float32", "cpu"),
+        subject("inference form", "bfloat16", "cpu"),  # processors without the instructions refuse it with the reason
+        subject("compiled", "float32", "cpu", skipped, execution="compiled"),
     ]
     for precision in get_args(Precision):
-        eager = partial(builders.torch_runtime, checkpoint, device="cuda", precision=precision)
-        rows.append(subject("inference form", precision, "cuda", eager, no_cuda))
-        compiled_form = special("cuda", precision, "compiled")
-        rows.append(subject("compiled", precision, "cuda", compiled_form, no_cuda or skipped))
-        rows.append(subject("CUDA graph", precision, "cuda", special("cuda", precision, "cuda-graph"), no_cuda))
+        rows += [
+            subject("inference form", precision, "cuda", no_cuda),
+            subject("compiled", precision, "cuda", no_cuda or skipped, execution="compiled"),
+            subject("CUDA graph", precision, "cuda", no_cuda, execution="cuda-graph"),
+        ]
     return rows
 
 
-def onnx_subjects(files: dict[OnnxPrecision, Path | str], *, threads: int | None = None) -> list[Subject]:
-    """Exported files in ONNX Runtime on every provider.
+def onnx_subjects(files: Mapping[OnnxPrecision, Path | str], *, threads: int | None = None) -> list[Subject]:
+    """List the exported files in ONNX Runtime on every device.
 
     Args:
-        files: for each precision the file, or why there is none.
-        threads: of ONNX Runtime for one operation on the CPU; None leaves it to ONNX Runtime.
+        files: For each precision the file, or the reason why there is none.
+        threads: Number of threads for one operation on the CPU; None leaves it to ONNX Runtime.
     """
     rows = []
     for precision, file in files.items():
         for device in PRECISIONS[precision].devices:
             if isinstance(file, str):
-                rows.append(Subject("ONNX Runtime", "ours", precision, device, None, None, file))
+                rows.append(Subject("ONNX Runtime", "ours", precision, device, None, missing=file))
                 continue
-            build = partial(builders.onnx_runtime, file, device=device, threads=threads if device == "cpu" else None)
-            missing = missing_device(device)
-            rows.append(Subject("ONNX Runtime", "ours", precision, device, build, file, missing))
+            build = partial(_run_onnx, file, device=device, threads=threads if device == "cpu" else None)
+            rows.append(Subject("ONNX Runtime", "ours", precision, device, build, file, missing_device(device)))
     return rows
 
 
 def missing_device(device: str) -> str:
-    """Why a device cannot be measured here; "" if it can, as far as one sees without trying."""
-    if device == "cpu":
-        return ""
-    import torch
-
-    if not torch.cuda.is_available():
+    """Return the reason why a device cannot be measured here, or "" as far as one sees without trying."""
+    if device != "cpu" and not torch.cuda.is_available():
         return "no CUDA device"
     if device == "tensorrt":
         import onnxruntime
@@ -116,3 +119,30 @@ def missing_device(device: str) -> str:
         if "TensorrtExecutionProvider" not in onnxruntime.get_available_providers():
             return "no TensorRT in this onnxruntime"
     return ""
+
+
+def run_trained_form(checkpoint: Path) -> Run:
+    """Load the network as training has it, in PyTorch on the CPU."""
+    network = load_checkpoint(checkpoint)[0].eval()
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            mask: NDArray[np.float32] = network(torch.from_numpy(batch)).mask[:, 0].numpy()
+        return mask
+
+    return run
+
+
+def _run_inference_form(checkpoint: Path, *, device: str, precision: Precision, execution: Execution) -> Run:
+    """Load what `Predictor.from_pretrained(checkpoint)` runs."""
+    network, _ = load_checkpoint(checkpoint)
+    return _run_mask(TorchRuntime(network, device=device, precision=precision, execution=execution))
+
+
+def _run_onnx(file: Path, *, device: str, threads: int | None) -> Run:
+    """Load what `Predictor.from_pretrained("model.onnx")` runs."""
+    return _run_mask(OnnxRuntime(file, device=device, threads=threads))
+
+
+def _run_mask(runtime: Runtime) -> Run:
+    return lambda batch: runtime.run(batch, uncertainty=False).mask

@@ -24,23 +24,30 @@ def write_rows(rows: Sequence[Row], path: Path) -> Path:
 
 
 def markdown(rows: Sequence[Row], header: Sequence[str], *, command: str) -> str:
-    """Header, then a table for each network, batch and size."""
-    parts = ["\n".join(f"- {line}" for line in header), f"```bash\n{command}\n```"]
-    for (network, batch, size), group in groupby(rows, lambda row: (row.network, row.batch, row.size)):
+    """Write the header and a table of measured rows for each network, batch and size.
+
+    Args:
+        rows: Rows of one or more settings.
+        header: Facts about the machine, one per line.
+        command: Command that measures the same again.
+    """
+    lines = [*header, *_not_measured([row for row in rows if row.p50_ms is None])]
+    parts = ["\n".join(f"- {line}" for line in lines), f"```bash\n{command}\n```"]
+    measured = [row for row in rows if row.p50_ms is not None]
+    for (network, batch, size), group in groupby(measured, lambda row: (row.network, row.batch, row.size)):
         parts.append(f"### {network}, batch {batch}, {size}x{size}")
-        lines = [_line(COLUMNS), _line(["---"] * 4 + ["---:"] * (len(COLUMNS) - 4))]
-        lines += [_line(cells(row)) for row in group]
-        parts.append("\n".join(lines))
+        head = [_line(COLUMNS), _line(["---"] * 4 + ["---:"] * (len(COLUMNS) - 4))]
+        parts.append("\n".join([*head, *(_line(cells(row)) for row in group)]))
     return "\n\n".join(parts) + "\n"
 
 
 def cells(row: Row) -> list[str]:
-    """A row as text, in the order of `COLUMNS`; what is missing says why in the first cell of figures."""
-    named = [row.runtime, row.form, row.precision, row.device]
-    if row.p50_ms is None:
-        return [*named, row.note.replace("|", "/") or "not measured", *[""] * (len(COLUMNS) - 5)]
+    """Return a measured row as text, in the order of `COLUMNS`."""
     return [
-        *named,
+        row.runtime,
+        row.form,
+        row.precision,
+        row.device,
         *(_number(x) for x in (row.p50_ms, row.p95_ms, row.p99_ms, row.images_per_second)),
         "" if row.speedup is None else f"{row.speedup:.2f}x",
         "" if row.memory_mb is None else f"{row.memory_mb:.0f}",
@@ -50,6 +57,16 @@ def cells(row: Row) -> list[str]:
         "" if row.floor is None else f"{row.floor:.2f}",
         str(row.repetitions),
     ]
+
+
+def _not_measured(rows: Sequence[Row]) -> list[str]:
+    """One line about all rows without metrics, where there are any: each reason is given once."""
+    by_reason: dict[str, dict[str, None]] = {}
+    for row in rows:
+        reason = by_reason.setdefault(row.note or "no reason known", {})
+        reason[f"{row.runtime} {row.form} on {row.device}"] = None
+    reasons = [f"{reason} ({', '.join(labels)})" for reason, labels in by_reason.items()]
+    return [f"Not measured: {'; '.join(reasons)}"] if reasons else []
 
 
 def include(path: Path, text: str) -> Path:

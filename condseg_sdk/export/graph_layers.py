@@ -6,19 +6,23 @@ reduces one axis of a single image in one thread. Both are avoided here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from condseg_sdk.export.early_conv import EarlyConv, MergedConv
-from condseg_sdk.export.plane_aggregation import PlaneAggregation
+from condseg_sdk.export.plane_aggregation import PlaneAggregation, Planes
+from condseg_sdk.export.symbolic import Tape, placeholder
 from condseg_sdk.models.cdfa import ContrastDrivenFeatureAggregation
 from condseg_sdk.models.decoder import OutputBlock
 from condseg_sdk.models.layers import ChannelAttention, DilatedConvBlock, SpatialAttention
 from condseg_sdk.models.sid import FeatureGuide
 
-__all__ = ["use_graph_layers"]
+__all__ = ["GROUPED", "use_graph_layers", "write_grouped"]
 
+GROUPED = "GroupChannels"
 GROUP = 8  # channels reduced at once: the groups are what threads share
 PARTS = 4  # of the full-resolution maps, whose rows are multiples of it
 
@@ -56,20 +60,13 @@ class JoinedDilatedBlock(nn.Module):
         return result
 
 
-class JoinedChannelAttention(nn.Module):
+class JoinedChannelAttention(ChannelAttention):
     """Several channel attentions side by side: one with as many groups."""
 
     def __init__(self, parts: list[ChannelAttention]) -> None:
-        super().__init__()
-        self.squeeze, self.excite = (
-            _joined([part.squeeze for part in parts]),
-            _joined([part.excite for part in parts]),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
-        average, maximum = (self.excite(F.relu(self.squeeze(p))) for p in pooled)
-        return x * torch.sigmoid(average + maximum)
+        nn.Module.__init__(self)  # the parts bring the weights
+        self.squeeze = _joined([part.squeeze for part in parts])
+        self.excite = _joined([part.excite for part in parts])
 
 
 def _joined(convs: list[nn.Conv2d]) -> nn.Conv2d:
@@ -91,9 +88,23 @@ class GroupedSpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
         mean = F.conv2d(x, x.new_full((1, channels, 1, 1), 1 / channels))
-        groups = x.unflatten(1, (channels // GROUP, GROUP)) if channels % GROUP == 0 else x.unsqueeze(1)
+        groups = _grouped(x, channels // GROUP) if channels % GROUP == 0 else x.unsqueeze(1)
         pooled = torch.cat((mean, groups.amax(2).amax(1, keepdim=True)), 1)
         return x * torch.sigmoid(self.conv(pooled))
+
+
+def _grouped(x: Tensor, count: int) -> Tensor:
+    """(B, count * GROUP, H, W) as (B, count, GROUP, H, W)."""
+    if torch.compiler.is_exporting():
+        batch, _, *size = x.shape
+        return placeholder(GROUPED, (x,), {"count": count}, shape=(batch, count, GROUP, *size))
+    return x.unflatten(1, (count, GROUP))
+
+
+def write_grouped(tape: Tape, node: Any) -> Any:
+    """Write ONNX's operators for `_grouped`, see `symbolic.expand`."""
+    (x,) = node.inputs
+    return Planes(tape, x).view(x, node.attributes["count"].as_int(), GROUP)
 
 
 class EarlyGuide(nn.Module):

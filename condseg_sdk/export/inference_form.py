@@ -102,7 +102,7 @@ class InferenceForm(nn.Module):
         logits = [self._output(*reversed(aggregated))]
         if self.uncertainty is not None and uncertainty is not False:
             logits.append(self.uncertainty(features[-1]))
-        maps = [ConDSeg._to_size(x, padded.shape[-2:]) for x in logits]
+        maps = [self._to_size(x, padded) for x in logits]
         return tuple(maps if known else [x[..., :height, :width] for x in maps])
 
     def _output(self, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor) -> Tensor:
@@ -112,6 +112,15 @@ class InferenceForm(nn.Module):
         parts = self.decoder.small(f2, f1), self.decoder.middle(f3, f2), self.decoder.large(f4, f3)
         merged: Tensor = self.output(*parts)
         return merged
+
+    def _to_size(self, logits: Tensor, padded: Tensor) -> Tensor:
+        if not self.graph:
+            return ConDSeg._to_size(logits, padded.shape[-2:])
+        # By a factor, so that an exporter need not know the size.
+        factor = padded.shape[-1] // logits.shape[-1]
+        if factor == 1:
+            return logits
+        return F.interpolate(logits, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
     def _pad(self, images: Tensor) -> Tensor:
         if not self.graph:

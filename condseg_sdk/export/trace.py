@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from condseg_sdk.errors import ExportError
-from condseg_sdk.export import early_conv, plane_aggregation
+from condseg_sdk.export import early_conv, graph_layers, plane_aggregation
 from condseg_sdk.export.inference_form import InferenceForm, inference_form
-from condseg_sdk.export.symbolic import expand
+from condseg_sdk.export.symbolic import Tape, expand
 from condseg_sdk.models import ConDSeg
 
 __all__ = ["IMAGES", "OUTPUTS", "trace"]
@@ -25,7 +25,10 @@ WRITERS = {
     plane_aggregation.NODE: plane_aggregation.write_aggregation,
     early_conv.CUT: early_conv.write_cut,
     early_conv.MIX: early_conv.write_mix,
+    graph_layers.GROUPED: graph_layers.write_grouped,
 }
+SIZED = {"Reshape", "Expand", "Slice", "Tile", "ConstantOfShape"}
+"""Operators that a traced graph has only with the sizes of its example, or with those of its tokens."""
 POOLING = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
 
@@ -45,17 +48,13 @@ def trace(network: ConDSeg, *, size: tuple[int, int], dynamic: bool, uncertainty
     import onnx
     import onnx_ir
 
-    form = inference_form(network, uncertainty=uncertainty, size=None if dynamic else size, graph=True).cpu()
-    # The exporter takes sizes of 1 for constants.
-    example = torch.zeros(2 if dynamic else 1, 3, *size)
-    free = (dict.fromkeys(AXES, torch.export.Dim.DYNAMIC),) if dynamic else None
     with _silence():
         try:
-            model = _exported(form, example, free, uncertainty, opset)
+            model = _of_free_sizes(network, uncertainty, opset) if dynamic else None
+            if model is None:
+                model = _of_given_sizes(network, size, dynamic, uncertainty, opset)
         except Exception as error:
             raise ExportError(f"the network cannot be exported ({type(error).__name__}: {error})") from error
-    _pool_globally(model)
-    expand(model, WRITERS)
     if dynamic:
         for value in (*model.graph.inputs, *model.graph.outputs):
             value.shape = onnx_ir.Shape([AXES.get(axis, known) for axis, known in enumerate(value.shape)])
@@ -67,6 +66,70 @@ def trace(network: ConDSeg, *, size: tuple[int, int], dynamic: bool, uncertainty
     del proto.graph.value_info[:]  # the exporter's symbols; what reads the file infers shapes itself
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _of_free_sizes(network: ConDSeg, uncertainty: bool, opset: int) -> Any:
+    """Trace a network at one size and take out of the graph what depends on it; None if some of that is left.
+
+    An exporter that carries unknown sizes along takes three times as long. A network of convolutions has no need of
+    that: each of its operators works on any size, once images are padded to the stride and maps are cropped again.
+    """
+    import onnx_ir
+
+    form = inference_form(network, uncertainty=uncertainty, graph=True).cpu()
+    form.size = (2 * form.stride, 3 * form.stride)
+    model = _exported(form, torch.zeros(2, 3, *form.size), None, uncertainty, opset)
+    if any(_has_a_size(node) for node in model.graph):
+        return None
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is not None:
+                value.shape = onnx_ir.Shape([n if axis == 1 else None for axis, n in enumerate(value.shape)])
+    _finish(model)
+    _pad_and_crop(model, form.stride)
+    return model
+
+
+def _has_a_size(node: Any) -> bool:
+    """Whether a node of a traced graph holds a size that another image would not have."""
+    sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
+    return node.op_type in SIZED or sizes is not None
+
+
+def _pad_and_crop(model: Any, stride: int) -> None:
+    """Repeat the last row and column of images up to the stride, and crop the maps back."""
+    (images,) = model.graph.inputs
+    tape = Tape()
+    size = tape("Shape", images, start=2, end=4)
+    after = tape("Mod", tape("Neg", size), tape.ints(stride))
+    padded = tape("Pad", images, tape("Concat", tape.ints(*[0] * 6), after, axis=0), mode="edge")
+    for user, index in list(images.uses()):
+        if user not in tape.nodes.nodes:
+            user.replace_input_with(index, padded)
+    model.graph.insert_before(model.graph[0], tape.nodes.nodes)
+    for index, output in enumerate(list(model.graph.outputs)):
+        tape = Tape()
+        cropped = tape("Slice", output, tape.ints(0, 0), size, tape.ints(2, 3))
+        cropped.dtype, cropped.shape = output.dtype, output.shape
+        cropped.name, output.name = output.name, f"{output.name}.padded"
+        model.graph.extend(tape.nodes.nodes)
+        model.graph.outputs[index] = cropped
+
+
+def _of_given_sizes(network: ConDSeg, size: tuple[int, int], dynamic: bool, uncertainty: bool, opset: int) -> Any:
+    """Trace a network at its size, or, if `dynamic`, with sizes that the exporter carries along."""
+    form = inference_form(network, uncertainty=uncertainty, size=None if dynamic else size, graph=True).cpu()
+    # The exporter takes sizes of 1 for constants.
+    example = torch.zeros(2 if dynamic else 1, 3, *size)
+    free = (dict.fromkeys(AXES, torch.export.Dim.DYNAMIC),) if dynamic else None
+    model = _exported(form, example, free, uncertainty, opset)
+    _finish(model)
+    return model
+
+
+def _finish(model: Any) -> None:
+    _pool_globally(model)
+    expand(model, WRITERS)
 
 
 def _exported(form: InferenceForm, example: torch.Tensor, free: Any, uncertainty: bool, opset: int) -> Any:

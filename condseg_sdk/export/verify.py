@@ -16,6 +16,7 @@ from condseg_sdk.errors import ExportError
 from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.export.preprocessing import BOX, IMAGE, whole_image
 from condseg_sdk.export.trace import IMAGES
+from condseg_sdk.metrics import score
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import resize_logits
 
@@ -69,7 +70,8 @@ def verify_export(
     except Exception as error:
         raise ExportError(f"the graph cannot be run ({type(error).__name__}: {str(error)[:300]})") from error
     difference = max(float(np.abs(a - b).max()) for wanted, got in pairs for a, b in zip(wanted, got, strict=True))
-    dice = float(np.mean([_dice(wanted[0], got[0], config.threshold) for wanted, got in pairs]))
+    masks = [(wanted[0] >= config.threshold, got[0] >= config.threshold) for wanted, got in pairs]
+    dice = float(np.mean([score(*pair).dice for pair in masks]))
     spec = PRECISIONS[info.precision]
     allowed = max(spec.max_difference, MAX_DIFFERENCE_WITH_PREPROCESSING if info.preprocessing else 0)
     if not (difference <= allowed and (dice >= spec.min_dice or not images)):
@@ -109,12 +111,6 @@ def _answers(
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(torch.from_numpy(x).double().sigmoid().float())
-
-
-def _dice(first: NDArray[np.float32], second: NDArray[np.float32], threshold: float) -> float:
-    a, b = first >= threshold, second >= threshold
-    total = int(a.sum() + b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def _synthetic(size: tuple[int, int]) -> list[NDArray[np.uint8]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import check_sha256
@@ -16,6 +16,7 @@ from condseg_sdk.download import (
     CONFIG_FILE,
     REPOSITORY,
     WEIGHTS_FILE,
+    HubOptions,
     HubSource,
     download_checkpoint,
     download_file,
@@ -51,35 +52,32 @@ def resolve(
     model: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
     manifest: ManifestPath | None = None,
+    **hub: Unpack[HubOptions],
 ) -> Path:
-    """A checkpoint or an ONNX file on this machine.
+    """Find a checkpoint or an ONNX file, and download it if it is on the Hub.
 
     Args:
-        model: looked for in this order:
+        model: What to look for, in this order:
             - a folder with config.json and model.safetensors, a .safetensors file with its config.json beside it, or an
               .onnx file, links included; a folder without a checkpoint does not hide a model of that name;
-            - "hf://org/name", "hf://org/name@revision", with "/path" after it for a subfolder or a .safetensors or
+            - "hf://org/name" or "hf://org/name@revision", with "/path" after it for a subfolder or a .safetensors or
               .onnx file;
             - "org/name" or "org/name@revision" on the Hugging Face Hub;
             - a name from `list_models()`.
-        revision: branch, tag or commit, for a repository on the Hub only.
-        cache_dir: where downloads are kept; default: Hugging Face's own cache.
-        token: for private repositories; default: the one the user is logged in with.
-        local_files_only: never go to the network.
-        manifest: a manifest of the user's own, in addition to ours and to those of CONDSEG_MANIFEST.
+        revision: Branch, tag or commit, for a repository on the Hub only.
+        manifest: Path of a manifest of your own, in addition to the package's and to those of CONDSEG_MANIFEST.
+        hub: As in `HubOptions`.
 
     Returns:
-        An existing folder with a checkpoint, or a .safetensors or .onnx file. What comes from a manifest or the Hub has
-        the hash it should; a user's own files are taken as they are.
+        An existing folder with a checkpoint, or a .safetensors or .onnx file. Files from a manifest or the Hub have
+        their SHA-256; your own files are not checked.
 
     Raises:
-        ModelNotFoundError: nothing of that name; the message lists the nearest ones.
-        CheckpointError: found, but not the file its hash promises, or of a kind that cannot be loaded.
-        OptionError: `revision` with something that has none, or two revisions.
+        ModelNotFoundError: Nothing has that name; the message lists the nearest names.
+        HubError: The Hub cannot be reached.
+        CheckpointError: The file does not have its SHA-256, or is of a kind that cannot be loaded.
+        OptionError: `revision` is given for something that has none, or there are two revisions.
 
     Example:
         >>> resolve("condseg-lite-polyp").name
@@ -89,20 +87,19 @@ def resolve(
     if path is not None:
         _refuse_revision(model, revision)
         return _own_folder(path) if path.is_dir() else _own_file(path)
-    options = _options(cache_dir, token, local_files_only)
     name = os.fspath(model)
     if _path(model) is not None:
         logger.info("%s: the folder or file of that name here is no checkpoint, so the known model is meant", name)
     place = _hub_name(name, revision)
     if place is not None:
-        source = HubSource(place.repo_id, place.revision, **options)
+        source = HubSource(place.repo_id, place.revision, **hub)
         if place.path.endswith(ONNX_SUFFIX):
             return download_file(source, place.path)
         return _checkpoint(download_checkpoint(source, _weights_in(place)))
     entry = _entry(name, revision, manifest)
     if entry.hub is None or (entry.file is not None and entry.folder.is_dir()):
         return _bundled(entry)
-    source = HubSource(entry.hub.repo_id, entry.hub.revision, **options)
+    source = HubSource(entry.hub.repo_id, entry.hub.revision, **hub)
     return _checkpoint(download_checkpoint(source, entry.hub.filename, sha256=entry.sha256))
 
 
@@ -110,21 +107,22 @@ def resolve_onnx(
     model: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
     manifest: ManifestPath | None = None,
+    **hub: Unpack[HubOptions],
 ) -> Path:
-    """The ONNX file of a model that is named as a whole: model.onnx of a folder or a repository.
+    """Find the ONNX file of a model: model.onnx of a folder or a repository.
 
     Args:
-        model: as in `resolve`; an .onnx file is the answer itself.
-        revision, cache_dir, token, local_files_only, manifest: as in `resolve`.
+        model: As in `resolve`; an .onnx file is returned itself.
+        revision: As in `resolve`.
+        manifest: As in `resolve`.
+        hub: As in `HubOptions`.
 
     Raises:
-        ModelNotFoundError: nothing of that name, or no model.onnx there.
-        CheckpointError: found, but not the file its hash promises.
-        OptionError: `revision` with something that has none, or two revisions.
+        ModelNotFoundError: Nothing has that name, or there is no model.onnx.
+        HubError: The Hub cannot be reached.
+        CheckpointError: The file does not have its SHA-256.
+        OptionError: `revision` is given for something that has none, or there are two revisions.
     """
     path = local_path(model, manifest=manifest)
     name = os.fspath(model)
@@ -139,10 +137,10 @@ def resolve_onnx(
         folder = entry.hub.filename.rpartition("/")[0]
         place = _HubName(entry.hub.repo_id, entry.hub.revision, folder)
     if place is not None and not place.path.endswith(FILES):
-        source = HubSource(place.repo_id, place.revision, **_options(cache_dir, token, local_files_only))
+        source = HubSource(place.repo_id, place.revision, **hub)
         return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
     if is_onnx(model):
-        return resolve(model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
+        return resolve(model, revision=revision, **hub)
     raise ModelNotFoundError(f"{name} is no .onnx file: make one with `condseg export {name} {ONNX_FILE}`")
 
 
@@ -215,10 +213,6 @@ def _links(path: Path) -> Iterator[Path]:
         if not path.is_symlink():
             return
         path = path.parent / path.readlink()
-
-
-def _options(cache_dir: str | os.PathLike[str] | None, token: str | bool | None, local: bool) -> dict[str, Any]:
-    return {"cache_dir": Path(cache_dir) if cache_dir else None, "token": token, "local_files_only": local}
 
 
 def _own_folder(path: Path) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checkpoints.tensors import read_tensors
 from condseg_sdk.checksums import check_sha256
-from condseg_sdk.download import HubSource, download_file
+from condseg_sdk.download import HubOptions, HubSource, download_file
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
 from condseg_sdk.models.encoders import ENCODERS, Encoder, build_encoder
 from condseg_sdk.preprocessing import Preprocessing
@@ -57,9 +57,7 @@ def load_imagenet_encoder(
     *,
     name: str | None = None,
     manifest: ManifestPath | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> Preprocessing:
     """Fill an encoder with ImageNet weights, in place.
 
@@ -70,9 +68,7 @@ def load_imagenet_encoder(
         name: Name of an entry in `list_models("encoder")`, such as "imagenet:tf_efficientnet_lite0". The default is
             the encoder's first entry.
         manifest: Path of a manifest of your own, in addition to the package's.
-        cache_dir: As in `Predictor.from_pretrained`.
-        token: As in `Predictor.from_pretrained`.
-        local_files_only: As in `Predictor.from_pretrained`.
+        hub: As in `HubOptions`.
 
     Returns:
         The preprocessing that these weights expect. Its size is the one of their training; the encoder takes others.
@@ -94,13 +90,7 @@ def load_imagenet_encoder(
         path = _package_file(entry)
         published = torch.load(path, map_location="cpu", weights_only=True)
     else:
-        source = HubSource(
-            entry.hub.repo_id,
-            entry.hub.revision,
-            cache_dir=Path(cache_dir) if cache_dir else None,
-            token=token,
-            local_files_only=local_files_only,
-        )
+        source = HubSource(entry.hub.repo_id, entry.hub.revision, **hub)
         path = download_file(source, entry.hub.filename, sha256=entry.sha256)
         published = read_tensors(path)
     try:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from condseg_sdk import OptionError
-from condseg_sdk.benchmarking import builders, machine, plot, table
+from condseg_sdk.benchmarking import machine, plot, table
 from condseg_sdk.benchmarking.flops import graph_flops
 from condseg_sdk.benchmarking.measure import Row, Setting, agreement, measure, percentiles
 from condseg_sdk.benchmarking.run import BenchmarkConfig, network_inputs, synthetic_images
-from condseg_sdk.benchmarking.subjects import Subject, onnx_subjects, torch_subjects
+from condseg_sdk.benchmarking.subjects import Run, Subject, onnx_subjects, run_trained_form, torch_subjects
 from condseg_sdk.benchmarking.worker import Worker
 from condseg_sdk.cli import main
 from condseg_sdk.predictor import Predictor
@@ -95,17 +95,17 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def breaks() -> builders.Run:
+def breaks() -> Run:
     raise ValueError("cannot be built")
 
 
-def dies() -> builders.Run:
+def dies() -> Run:
     import os
 
     os._exit(3)
 
 
-def sleeper(seconds: float) -> builders.Run:
+def sleeper(seconds: float) -> Run:
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         time.sleep(seconds)
         return np.zeros((len(batch), SIZE, SIZE), np.float32)
@@ -121,7 +121,7 @@ def inputs(checkpoint: Path) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def rows(checkpoint: Path, exported: Path, inputs: NDArray[np.float32]) -> list[Row]:
     config = load_checkpoint(checkpoint)[1]
-    reference = builders.trained_form(checkpoint)(inputs)
+    reference = run_trained_form(checkpoint)(inputs)
     subjects = [
         Subject("PyTorch", "sleeper", "float32", "cpu", partial(sleeper, 0.05)),
         Subject("PyTorch", "published", "float32", "cpu", partial(published.torch_form, checkpoint)),
@@ -159,13 +159,13 @@ def test_rows_are_measured_in_real_processes(rows: list[Row]) -> None:
 
 
 def test_batches_go_through_all_images_and_begin_again(checkpoint: Path, inputs: NDArray[np.float32]) -> None:
-    subject = Subject("PyTorch", "as trained", "float32", "cpu", partial(builders.trained_form, checkpoint))
+    subject = Subject("PyTorch", "as trained", "float32", "cpu", partial(run_trained_form, checkpoint))
     with Worker(subject, inputs, batch=3, threads=1) as worker:
         assert worker.load().first_seconds > 0
         assert len(worker.run(2, warm=False)) == 2
         answers = worker.report()[1]
     assert sorted(answers) == list(range(8))  # 3 + 3 + 2, and the first one again
-    expected = builders.trained_form(checkpoint)(inputs)
+    expected = run_trained_form(checkpoint)(inputs)
     np.testing.assert_allclose(np.stack([answers[n] for n in range(8)]), expected, atol=1e-3)
 
 
@@ -201,9 +201,13 @@ def test_csv_markdown_and_plot(rows: list[Row], tmp_path: Path) -> None:
     assert read[-1]["p50_ms"] == ""
     text = table.markdown(rows, machine.machine_lines(1), command="condseg benchmark")
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(rows)
+    measured = [row for row in rows if row.p50_ms is not None]
+    assert len(lines) == 2 + len(measured)
     assert {line.count("|") for line in lines} == {len(table.COLUMNS) + 1}
     assert "### tiny, batch 1, 64x64" in text
+    assert "Not measured: no images to calibrate with (ONNX Runtime ours on cpu)" in text.replace(
+        "no CUDA device (ONNX Runtime ours on cuda, ONNX Runtime ours on tensorrt); ", ""
+    )
     picture = plot.plot(rows, tmp_path / "a.png", title="title")
     assert picture.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(OptionError, match="nothing was measured"):
@@ -293,7 +297,7 @@ def test_the_published_form_exports_and_agrees(checkpoint: Path, tmp_path: Path,
     assert [p.name for p in tmp_path.iterdir()] == ["published.onnx"]  # weights inside
     assert "Col2Im" in {node.op_type for node in onnx.load(file).graph.node}  # the baseline is what it says it is
     run = published.onnx_form(file, device="cpu", threads=1)
-    np.testing.assert_allclose(run(inputs[:2]), builders.trained_form(checkpoint)(inputs[:2]), atol=1e-3)
+    np.testing.assert_allclose(run(inputs[:2]), run_trained_form(checkpoint)(inputs[:2]), atol=1e-3)
 
 
 @pytest.mark.gpu
@@ -306,7 +310,7 @@ def test_torch_on_a_gpu(checkpoint: Path, inputs: NDArray[np.float32], form: str
     assert subject.build is not None
     run = subject.build()
     for batch in (inputs[:2], inputs[2:4]):  # a CUDA graph must not repeat its first answer
-        expected = 1 / (1 + np.exp(-builders.trained_form(checkpoint)(batch)))
+        expected = 1 / (1 + np.exp(-run_trained_form(checkpoint)(batch)))
         answer = 1 / (1 + np.exp(-run(batch)))
         assert np.abs(answer - expected).mean() < (1e-4 if precision == "float32" else 0.05)
 
@@ -319,13 +323,13 @@ def test_onnx_runtime_on_a_gpu(checkpoint: Path, exported: Path, inputs: NDArray
         pytest.skip(subject.missing)
     assert subject.build is not None
     answer = 1 / (1 + np.exp(-subject.build()(inputs[:2])))
-    expected = 1 / (1 + np.exp(-builders.trained_form(checkpoint)(inputs[:2])))
+    expected = 1 / (1 + np.exp(-run_trained_form(checkpoint)(inputs[:2])))
     assert np.abs(answer - expected).mean() < 1e-2  # TensorRT may use TF32
 
 
 @pytest.mark.gpu
 def test_the_published_form_on_a_gpu(checkpoint: Path, tmp_path: Path, inputs: NDArray[np.float32]) -> None:
-    expected = builders.trained_form(checkpoint)(inputs[:1])
+    expected = run_trained_form(checkpoint)(inputs[:1])
     answer = published.torch_form(checkpoint, device="cuda")(inputs[:1])
     np.testing.assert_allclose(answer, expected, atol=5e-2)
     file = published.export(checkpoint, tmp_path / "published.onnx", batch=1, size=SIZE)
