@@ -82,7 +82,7 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
 def test_an_object_is_an_object(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("[1]")
-    with pytest.raises(DatasetError, match="holds no JSON object; export it again"):
+    with pytest.raises(DatasetError, match="is not a JSON object; export it again"):
         read_json_object(path, error=DatasetError, remedy="export it again")
 
 

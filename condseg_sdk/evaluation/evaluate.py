@@ -24,7 +24,7 @@ from condseg_sdk.data import (
     Pair,
     data_name,
     find_pairs,
-    find_part,
+    find_split,
     load_mask,
     read_names,
     resize_mask,
@@ -34,7 +34,7 @@ from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import DatasetError, OptionError
-from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, Figures, ImageResult
+from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, ImageMetrics, ImageResult
 from condseg_sdk.metrics import score
 from condseg_sdk.metrics.calibration import calibration_bins
 from condseg_sdk.metrics.error_detection import score_error_detection
@@ -171,7 +171,7 @@ def choose_pairs(
         check_choice("part", part, Split)
         if names is not None:
             raise OptionError(f"part={part!r} and names exclude each other: give one of them")
-        pairs = find_part(data, part, masks=masks) or _of_split(data, masks, (split or {}).get(part))
+        pairs = find_split(data, part, masks=masks) or _of_split(data, masks, (split or {}).get(part))
         if not pairs:  # a part drawn at random would hold images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[part]
             raise DatasetError(
@@ -267,10 +267,10 @@ def _which_is_empty(answer: bool, truth: bool) -> Literal["none", "answer", "tru
 
 def _figures(
     answer: NDArray[np.bool_], probability: NDArray[np.float32], truth: NDArray[np.bool_], spacing: Spacing | None
-) -> Figures:
+) -> ImageMetrics:
     surface = surface_scores(answer, truth)
     in_mm = surface_scores(answer, truth, spacing=spacing) if spacing else None
-    return Figures(
+    return ImageMetrics(
         **asdict(score(answer, truth)),
         mae=float(np.abs(probability - truth).mean(dtype=np.float64)),
         boundary_iou=boundary_iou(answer, truth),

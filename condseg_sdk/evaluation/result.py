@@ -18,12 +18,12 @@ from condseg_sdk.data import Pair
 from condseg_sdk.files import make_folder, write_csv
 from condseg_sdk.json_files import write_json
 from condseg_sdk.metrics.calibration import expected_calibration_error
-from condseg_sdk.metrics.error_detection import ErrorsFound
+from condseg_sdk.metrics.error_detection import ErrorDetection
 from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
 from condseg_sdk.metrics.threshold_curve import ThresholdCurve, threshold_curve
 from condseg_sdk.provenance import seal_json
 
-__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions", "Figures", "ImageResult"]
+__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions", "ImageMetrics", "ImageResult"]
 
 PAPER_SIZE = (256, 256)
 """The size at which the paper measures."""
@@ -50,7 +50,7 @@ FILES = {"images": "per_image.csv", "summary": "summary.json"}
 
 
 @dataclass(frozen=True)
-class Figures:
+class ImageMetrics:
     """One image at one size; docs/evaluation.md says what each of them is.
 
     Attributes:
@@ -94,16 +94,16 @@ class ImageResult:
     size: tuple[int, int]
     foreground: float
     empty: Literal["none", "answer", "truth", "both"]
-    own: Figures
-    small: Figures
-    uncertainty: ErrorsFound
-    branch_uncertainty: ErrorsFound | None
+    own: ImageMetrics
+    small: ImageMetrics
+    uncertainty: ErrorDetection
+    branch_uncertainty: ErrorDetection | None
     bins: NDArray[np.float64] = field(repr=False)
     counts: NDArray[np.int64] = field(repr=False)
 
     def row(self) -> dict[str, str | float | int]:
         """A line of the CSV file."""
-        branch = self.branch_uncertainty or ErrorsFound(math.nan, math.nan)
+        branch = self.branch_uncertainty or ErrorDetection(math.nan, math.nan)
         return {
             "name": self.pair.name,
             "width": self.size[1],
@@ -194,7 +194,7 @@ class Evaluation:
         found = {"ECE": ece}
         maps = ("uncertainty", "branch_uncertainty") if self.options.branch_uncertainty else ("uncertainty",)
         for name in maps:
-            results: list[ErrorsFound] = [getattr(image, name) for image in self.images]
+            results: list[ErrorDetection] = [getattr(image, name) for image in self.images]
             shown = name.replace("_", " ")
             found[f"AUROC of {shown}"] = self._mean([result.auroc for result in results])
             found[f"errors in the top 5 % of {shown}"] = self._mean([result.in_top5 for result in results])

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-__all__ = ["ErrorsFound", "score_error_detection"]
+__all__ = ["ErrorDetection", "score_error_detection"]
 
 TOP = 0.05
 
 
 @dataclass(frozen=True)
-class ErrorsFound:
+class ErrorDetection:
     """How well uncertainty points at errors in one image; NaN where that is undefined.
 
     Attributes:
@@ -29,7 +29,7 @@ class ErrorsFound:
     in_top5: float
 
 
-def score_error_detection(uncertainty: NDArray[np.float32], wrong: NDArray[np.bool_]) -> ErrorsFound:
+def score_error_detection(uncertainty: NDArray[np.float32], wrong: NDArray[np.bool_]) -> ErrorDetection:
     """Compare a map of uncertainty with the pixels that are wrong.
 
     Args:
@@ -43,8 +43,8 @@ def score_error_detection(uncertainty: NDArray[np.float32], wrong: NDArray[np.bo
     values, is_wrong = uncertainty.ravel(), wrong.ravel()
     count = np.count_nonzero(is_wrong)
     if count == 0:
-        return ErrorsFound(math.nan, math.nan)
-    return ErrorsFound(_auroc(values, is_wrong, int(count)), float(_share_in_top(values, is_wrong) / count))
+        return ErrorDetection(math.nan, math.nan)
+    return ErrorDetection(_auroc(values, is_wrong, int(count)), float(_share_in_top(values, is_wrong) / count))
 
 
 def _auroc(uncertainty: NDArray[np.float32], wrong: NDArray[np.bool_], count: int) -> float:

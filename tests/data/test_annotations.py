@@ -51,7 +51,7 @@ def shape(kind: str | None, points: Any, **more: Any) -> dict[str, Any]:
 
 
 def pair_names(dataset: Dataset) -> list[str]:
-    return sorted(pair.name for pairs in dataset.parts.values() for pair in pairs)
+    return sorted(pair.name for pairs in dataset.splits.values() for pair in pairs)
 
 
 def lines(dataset: Dataset, severity: str) -> list[str]:
@@ -150,7 +150,7 @@ def test_labelme_files_beside_their_images(tmp_path: Path) -> None:
     labelme(tmp_path / "e.json", shape("point", [[1, 1]]), shape(None, [[0, 0], [9, 0], [9, 9], [0, 9]]))
     labelme(tmp_path / "f.json")
     dataset = open_dataset(tmp_path)
-    masks = {pair.name: load_mask(pair.mask) for part in dataset.parts.values() for pair in part}
+    masks = {pair.name: load_mask(pair.mask) for part in dataset.splits.values() for pair in part}
     sums = {name: int(mask.sum()) for name, mask in masks.items()}
     expected = {"b": 8 * 4 + 5 * 2, "d": 2 * 3, "e": 81, "f": 0}  # the lower rows of d's piece are outside
     assert {name: sums[name] for name in expected} == expected
@@ -221,15 +221,15 @@ def test_one_labelme_file_says_that_its_folder_is_wanted_which_helps(tmp_path: P
             r"of the type 'spiral\\n' with 3 points; in LabelMe",
         ),
         ({"shapes": [{**shape(None, TRIANGLE), "shape_type": ["x"]}]}, r"of the type \['x'\]"),
-        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask="AAAA")]}, "has no mask that can be read"),
-        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask=[1])]}, "has no mask that can be read"),
+        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask="AAAA")]}, "has no readable mask"),
+        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask=[1])]}, "has no readable mask"),
         (
             {"shapes": [shape("mask", [[1, 2], [3, 4]], mask="AAAA")], "imageHeight": 90_000, "imageWidth": 90_000},
             "larger than",
         ),
-        ({"imageHeight": "20"}, "imageHeight and imageWidth must be pixels"),
-        ({"imageHeight": 0}, "imageHeight and imageWidth must be pixels"),
-        ({"imagePath": 3}, "'imagePath' a text"),
+        ({"imageHeight": "20"}, "imageHeight and imageWidth must be numbers of pixels"),
+        ({"imageHeight": 0}, "imageHeight and imageWidth must be numbers of pixels"),
+        ({"imagePath": 3}, "'imagePath' a string"),
     ],
 )
 def test_a_damaged_labelme_file_is_one_error_of_its_set(tmp_path: Path, content: dict[str, Any], message: str) -> None:
@@ -275,7 +275,7 @@ def test_via_shapes(tmp_path: Path, is_project: bool) -> None:
     project = {"_via_settings": {}, "_via_img_metadata": content, "_via_attributes": {}}
     write_json(tmp_path / "via.json", project if is_project else content)
     dataset = open_dataset(tmp_path)
-    masks = {pair.name: load_mask(pair.mask) for part in dataset.parts.values() for pair in part}
+    masks = {pair.name: load_mask(pair.mask) for part in dataset.splits.values() for pair in part}
     sums = {name: int(mask.sum()) for name, mask in masks.items()}
     assert (sums["b"], sums["e"]) == (32, 0)
     assert abs(sums["a"] - 122) < 8
@@ -358,7 +358,7 @@ def test_a_table_is_recommended_only_if_it_can_be_read(tmp_path: Path) -> None:
         (tmp_path / "y" / f"{name}.png").unlink()
     table = tmp_path / "set.csv"
     table.write_text("patient,age\n1,2\n")
-    with pytest.raises(DatasetError, match=r"no masks were recognised.*: put them into a folder named masks/"):
+    with pytest.raises(DatasetError, match=r"no masks were recognized.*: put them into a folder named masks/"):
         open_dataset(tmp_path)
     table.write_text("image,mask\n" + "".join(f"x/{name}.png,y/{name}{name}.png\n" for name in "abc"))
     with pytest.raises(DatasetError, match=r"set\.csv lists them: give that file instead of the folder"):

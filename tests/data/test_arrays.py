@@ -75,7 +75,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}, None], object))
     np.savez(tmp_path / "b.npz", np.array([{}, None], object))
     (tmp_path / "c.npy").write_bytes(b"\x80\x04\x95N.")
-    for name, message in (("a.npy", "type object"), ("b.npz", "type object"), ("c.npy", "no NumPy array we can read")):
+    for name, message in (("a.npy", "type object"), ("b.npz", "type object"), ("c.npy", "not a readable NumPy array")):
         with pytest.raises(DatasetError, match=message):
             load_mask(tmp_path / name)
 
@@ -94,10 +94,10 @@ def test_damaged_archives_are_refused_in_one_line(tmp_path: Path) -> None:
     for offset, value in ((8, 99), (raw.rindex(b"PK\x01\x02") + 10, 99)):  # a method nobody has, in both headers
         raw[offset] = value
     path.write_bytes(raw)
-    with pytest.raises(DatasetError, match=r"mask\.npz is no NumPy array we can read \(.*compression"):
+    with pytest.raises(DatasetError, match=r"mask\.npz is not a readable NumPy array \(.*compression"):
         load_mask(path)
     path.write_bytes(b"PK")
-    with pytest.raises(DatasetError, match="no NumPy array we can read"):
+    with pytest.raises(DatasetError, match="not a readable NumPy array"):
         load_mask(path)
     with zipfile.ZipFile(path, "w"):
         pass
@@ -133,12 +133,12 @@ def test_one_bad_array_is_one_error_of_the_check(tmp_path: Path) -> None:
     (tmp_path / "masks" / "c.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': (" + bytes(100))
     (problem,) = check_dataset(open_dataset(tmp_path)).errors
     assert problem.message.startswith("1 pair with a file that cannot be used")
-    assert "c.npy is no NumPy array we can read" in problem.line()
+    assert "c.npy is not a readable NumPy array" in problem.line()
 
 
 def test_an_array_cut_short_is_named(tmp_path: Path) -> None:
     (tmp_path / "mask.npy").write_bytes(header((40, 50)) + bytes(1000))
-    with pytest.raises(DatasetError, match=r"mask\.npy is no NumPy array we can read"):
+    with pytest.raises(DatasetError, match=r"mask\.npy is not a readable NumPy array"):
         read_array(tmp_path / "mask.npy")
 
 

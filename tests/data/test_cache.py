@@ -72,7 +72,7 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(cache, "MEMORY_LIMIT", 0)
     monkeypatch.setattr(cache.tempfile, "TemporaryFile", FullDisk)
-    with pytest.raises(OutputError, match=r"has no room for .* \(No space left on device\); free it, choose another"):
+    with pytest.raises(OutputError, match=r"has no space for .* \(No space left on device\); free it, choose another"):
         CachedPairs(find_pairs(make_set(tmp_path, ["a"])), Preprocessing((16, 16)), folder=tmp_path)
 
 
@@ -119,8 +119,8 @@ class TestFieldOfView:
         items = CachedPairs(pairs, Preprocessing((20, 24), field_of_view="endoscopy"))
         assert items[1][1].sum() == 0
         assert [record.message for record in caplog.records] == [
-            "in 1 of 2 images part of the foreground lies outside of the field of view that was found and is not seen, "
-            "first in outside: look at them, and train with field_of_view='none' if they are many"
+            "in 1 of 2 images part of the foreground is outside of the field of view that was found and is not seen, "
+            "first in outside: look at them, and train with field_of_view='none' if there are many"
         ]
         caplog.clear()
         CachedPairs(pairs, Preprocessing((20, 24)))

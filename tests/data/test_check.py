@@ -43,9 +43,9 @@ def test_a_good_set_has_no_problems(folder: Path) -> None:
     report = check(folder)
     assert report.problems == ()
     report.raise_if_wrong()
-    assert (report.parts["train"].pairs, report.parts["validation"].pairs, report.parts["test"].pairs) == (24, 6, 0)
-    assert report.parts["train"].foreground == pytest.approx(96 / 600)
-    assert report.parts["test"].foreground is None
+    assert (report.splits["train"].pairs, report.splits["validation"].pairs, report.splits["test"].pairs) == (24, 6, 0)
+    assert report.splits["train"].foreground == pytest.approx(96 / 600)
+    assert report.splits["test"].foreground is None
     assert report.image_sizes == ((20, 30), (20, 30))
     assert report.mask_kinds == {"two values": 30}
 
@@ -60,7 +60,7 @@ def test_the_table(folder: Path) -> None:
     (folder / "val.txt").unlink()
     lines = str(check_dataset(open_dataset(folder, group_by=r"n(\d)"))).splitlines()
     assert lines[0].startswith("folders images/ with masks in masks/; ")
-    assert lines[2].split() == ["part", "pairs", "groups", "empty", "masks", "median", "foreground"]
+    assert lines[2].split() == ["split", "pairs", "groups", "empty", "masks", "median", "foreground"]
     assert [line.split()[0] for line in lines[3:6]] == ["train", "validation", "test"]
     assert sum(int(line.split()[1]) for line in lines[3:6]) == 29
     assert sum(int(line.split()[3]) for line in lines[3:6]) == 8
@@ -81,7 +81,7 @@ def test_the_error_names_the_first_files_and_counts_the_rest(folder: Path) -> No
         check(folder).raise_if_wrong()
     message = str(caught.value)
     assert message.startswith("5 pairs with a file that cannot be used; repair it or take the pair out: ")
-    assert "n03.png is no image we can read" in message
+    assert "n03.png is not an image that can be read" in message
     assert "and 2 more" in message
     assert message.endswith("(and 1 other error; `condseg finetune DATA --check` lists all)")
 
@@ -164,7 +164,7 @@ def test_an_image_turned_by_exif_with_a_mask_that_is_not(folder: Path) -> None:
     turned(folder / "images" / "n01.png", 6, (20, 30))  # 30x20 as stored, 20x30 as shown
     line = only(check(folder))
     assert line.startswith(
-        "error: 1 mask drawn on the picture as stored, while an EXIF tag turns it; turn the mask, or"
+        "error: 1 mask drawn on the image as stored, while an EXIF tag rotates it; rotate the mask, or"
     )
     assert line.endswith("n01.png is 20x30, its mask 30x20")
     turned(folder / "images" / "n01.png", 6, (30, 20))  # shown as the mask is
@@ -178,7 +178,7 @@ def test_an_orientation_that_sizes_cannot_check_is_a_warning(
     turned(folder / "images" / "n01.png", orientation, size)
     save(folder / "masks" / "n01.png", region(size))
     assert only(check(folder)).startswith(
-        "warning: 1 image turned by an EXIF tag that the mask does not have; check that"
+        "warning: 1 image rotated by an EXIF tag that the mask does not have; check that"
     )
 
 
@@ -188,28 +188,26 @@ def test_an_orientation_that_sizes_cannot_check_is_a_warning(
 @pytest.mark.parametrize(("value", "word"), [(0, "without foreground"), (255, "without background")])
 def test_empty_and_full_masks(folder: Path, value: int, word: str) -> None:
     save(folder / "masks" / "n01.png", np.full((20, 30), value, np.uint8))
-    assert only(check(folder)).startswith(f"warning: 1 mask {word}; right if ")
+    assert only(check(folder)).startswith(f"warning: 1 mask {word}; correct if ")
     for name in NAMES[:24]:
         save(folder / "masks" / f"{name}.png", np.full((20, 30), value, np.uint8))
     report = check(folder)
     (problem,) = report.errors
-    assert "of the train part" in problem.message
+    assert "of the train split" in problem.message
     assert "masks must be 0 outside the region and not 0 inside it" in problem.message
 
 
 def test_a_validation_part_without_foreground(folder: Path) -> None:
     for name in NAMES[24:]:
         save(folder / "masks" / f"{name}.png", np.zeros((20, 30), np.uint8))
-    assert check(folder).errors[0].message.startswith("no mask of the validation part has foreground")
+    assert check(folder).errors[0].message.startswith("no mask of the validation split has foreground")
 
 
 def test_inverted_masks(folder: Path) -> None:
     save(folder / "masks" / "n01.png", 255 - region())
     save(folder / "masks" / "n02.png", np.pad(np.full((18, 28), 255, np.uint8), 1))  # large, but not inverted
     line = only(check(folder))
-    assert line.startswith(
-        "warning: 1 mask covering the picture's edges and most of it; if that is the background, swap"
-    )
+    assert line.startswith("warning: 1 mask covering the image's edges and most of it; if that is the background, swap")
     assert line.endswith("n01.png")
 
 
@@ -220,7 +218,7 @@ def test_suspicious_values_and_labels_among_two_values(folder: Path) -> None:
     save(folder / "masks" / "n02.png", stripes // 127)
     first, second = check(folder).warnings
     assert first.line() == (
-        f"1 mask of several gray levels in flat areas: all above 0 was taken for foreground: {folder / 'masks/n01.png'}"
+        f"1 mask of several gray levels in flat areas: all above 0 was read as foreground: {folder / 'masks/n01.png'}"
     )
     assert second.message.startswith("2 masks with several labels, unlike the rest")
     for name in NAMES:
@@ -240,7 +238,7 @@ def test_images_of_one_color(folder: Path) -> None:
 def test_few_pairs(tmp_path: Path) -> None:
     make_set(tmp_path, NAMES[:8])
     few, fewer = check(tmp_path).warnings
-    assert few.message == "only 6 pairs to train on; 20 or more are wanted"
+    assert few.message == "only 6 pairs to train on; 20 or more are recommended"
     assert fewer.message.startswith("only 2 pairs to validate on")
 
 
@@ -251,12 +249,12 @@ def test_copies_across_parts_are_an_error_and_within_one_a_warning(folder: Path)
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n25.png")
     line = only(check(folder))
     assert line == (
-        "error: 1 image copied into another part, which makes scores too good; keep one, or give group_by: "
+        "error: 1 image copied into another split, which makes scores too good; keep one, or give group_by: "
         f"{folder / 'images/n25.png'} (validation) and {folder / 'images/n00.png'} (train)"
     )
     make_set(folder, ["n25"])
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n05.png")
-    assert only(check(folder)).startswith("warning: 1 image copied within one part; keep one")
+    assert only(check(folder)).startswith("warning: 1 image copied within one split; keep one")
 
 
 def noisy(size: tuple[int, int]) -> Image.Image:
@@ -283,7 +281,7 @@ def test_a_picture_saved_again_is_found_in_the_other_part(folder: Path, change: 
     path = save(folder / "images" / f"n25{suffix}", np.asarray(other), **({"quality": 40} if change == "jpeg" else {}))
     save(folder / "masks" / "n25.png", region((other.height, other.width)))
     line = only(check(folder))
-    assert line.startswith("warning: 1 image much like one of another part")
+    assert line.startswith("warning: 1 image much like one of another split")
     assert "with group_by" in line
     assert line.endswith(f"{path} (validation) and {folder / 'images/n00.png'} (train)")
 

@@ -60,7 +60,7 @@ def annotation(image: int, region: Any, **more: Any) -> dict[str, Any]:
 
 
 def all_pairs(dataset: Dataset) -> list[str]:
-    return sorted(pair.name for pairs in dataset.parts.values() for pair in pairs)
+    return sorted(pair.name for pairs in dataset.splits.values() for pair in pairs)
 
 
 # Drawing
@@ -133,7 +133,7 @@ def test_a_coco_file_with_polygons_run_lengths_and_an_image_without_a_region(tmp
     run_length = {"size": [5, 7], "counts": [0, 5, 30]}
     path = write(tmp_path / "set.json", coco(entries, [annotation(1, [SQUARE]), annotation(2, run_length, iscrowd=1)]))
     dataset = open_dataset(path)
-    masks = {pair.name: load_pair(pair)[1] for part in dataset.parts.values() for pair in part}
+    masks = {pair.name: load_pair(pair)[1] for part in dataset.splits.values() for pair in part}
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {"a": 12, "b": 5, "c": 0}
     assert masks["b"][:, 0].all()
     assert dataset.problems == ()
@@ -167,7 +167,7 @@ def test_a_file_for_each_part(tmp_path: Path, place: str) -> None:
         entries = images(folder, *names)
         write(tmp_path / place.format(part=part), coco(entries, [annotation(1, [SQUARE])]))
     dataset = open_dataset(tmp_path)
-    assert [len(part) for part in dataset.parts.values()] == [2, 1, 1]
+    assert [len(part) for part in dataset.splits.values()] == [2, 1, 1]
     assert dataset.test[0].name == "test/a"
     assert dataset.problems == ()
     assert len(find_pairs(tmp_path)) == 4
@@ -186,7 +186,7 @@ def test_several_categories_are_one_region_and_remarked(tmp_path: Path) -> None:
     problem, unknown = open_dataset(path).problems
     assert problem.severity == unknown.severity == "warning"
     assert unknown.line().startswith("1 category id used in set.json and not listed there")
-    assert problem.message.startswith("set.json has 2 categories, all of which were taken for the one region")
+    assert problem.message.startswith("set.json has 2 categories, all of which were read as foreground")
     assert problem.files == ("2", "polyp")
 
 
@@ -221,9 +221,9 @@ def complaint(path: Path) -> str:
         ("{", "is not JSON"),
         ("[" * 100_000, "nested too deep"),
         ('{"images": NaN, "annotations": []}', "NaN is not a finite number"),
-        ([], "is no annotation file of COCO, LabelMe, VIA or YOLO"),
-        ({"images": {}, "annotations": []}, "no COCO file"),
-        ({"images": 3, "annotations": None}, "no COCO file"),
+        ([], "is not an annotation file of COCO, LabelMe, VIA or YOLO"),
+        ({"images": {}, "annotations": []}, "not a COCO file"),
+        ({"images": 3, "annotations": None}, "not a COCO file"),
         (coco([], []), "lists no images"),
         (coco([{"id": 1}], []), "1 image of .* without one of id, file_name"),
         (coco([[1], None, "x", *GOOD], []), "3 images of .* without one of id, file_name"),
@@ -236,7 +236,7 @@ def complaint(path: Path) -> str:
         (coco([{**ENTRY, "height": 5.5}], []), "without a size in pixels"),
         (
             coco([ENTRY, {**OTHER, "id": 1}, {**OTHER, "id": 3}], []),
-            "an id that another one has; ids must differ: id 1",
+            "the id of another one; ids must differ: id 1",
         ),
         (
             coco(GOOD, [annotation(9, [SQUARE])]),
@@ -246,7 +246,7 @@ def complaint(path: Path) -> str:
         (coco(GOOD, [{"image_id": [1]}]), "for an image that is not in 'images'"),
         (
             coco(GOOD, [annotation(1, [], bbox=[1, 2, 3, 4])]),
-            "1 annotation of .* with a box and no outline; .* not boxes: a.png",
+            "1 annotation of .* with a box and no outline; .* instead of boxes: a.png",
         ),
         (coco(GOOD, [annotation(1, [])]), "with an empty segmentation"),
         (coco(GOOD, []), "has no annotations, only images"),
@@ -371,7 +371,7 @@ def test_a_json_of_something_else_is_not_taken_for_coco(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
     write(tmp_path / "boxes.json", {"a": {"bbox": []}})
     write(tmp_path / "broken.json", "{")
-    with pytest.raises(DatasetError, match=r"no masks were recognised.*: .*boxes\.json is in no format that is read"):
+    with pytest.raises(DatasetError, match=r"no masks were recognized.*: .*boxes\.json is in no format that is read"):
         open_dataset(tmp_path)
     with pytest.raises(DatasetError, match=r"broken\.json is not JSON"):
         open_dataset(tmp_path / "broken.json")

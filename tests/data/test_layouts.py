@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from condseg_sdk.data import Dataset, Pair, check_dataset, find_pairs, load_mask, open_dataset, read_names
 from condseg_sdk.data.names import (
     folder_role,
-    name_split,
-    split_word,
+    split_of_folders,
+    split_of_name,
     unique_names,
     without_image_word,
     without_mask_word,
@@ -31,7 +31,7 @@ def names(pairs: list[Pair]) -> list[str]:
 
 def matched(dataset: Dataset) -> dict[str, str]:
     """Mask file by image name, over all parts."""
-    return {p.name: Path(str(p.mask)).name for part in dataset.parts.values() for p in part}
+    return {p.name: Path(str(p.mask)).name for part in dataset.splits.values() for p in part}
 
 
 def errors(dataset: Dataset) -> list[str]:
@@ -79,7 +79,7 @@ def test_parts_above_below_and_in_the_folders_names(tmp_path: Path, order: str, 
     for word, stems in zip(words, ("abcd", "ef", "g"), strict=True):
         make_set(tmp_path, stems, order.format(part=word, kind="images"), order.format(part=word, kind="masks"))
     dataset = open_dataset(tmp_path)
-    assert [[name[-1] for name in names(part)] for part in dataset.parts.values()] == [[*"abcd"], [*"ef"], ["g"]]
+    assert [[name[-1] for name in names(part)] for part in dataset.splits.values()] == [[*"abcd"], [*"ef"], ["g"]]
     assert dataset.problems == ()
 
 
@@ -164,7 +164,7 @@ def test_isic_as_downloaded(tmp_path: Path) -> None:
             )
             save(data / f"{stem}_superpixels.png", picture(stem))
     dataset = open_dataset(tmp_path)
-    assert {part: names(pairs) for part, pairs in dataset.parts.items()} == {
+    assert {part: names(pairs) for part, pairs in dataset.splits.items()} == {
         "train": ["ISIC_1", "ISIC_2"],
         "validation": ["ISIC_3"],
         "test": ["ISIC_4"],
@@ -197,7 +197,7 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
     save(tmp_path / "overlays" / "a.png", picture("a"))
     dataset = open_dataset(tmp_path)
     assert warnings(dataset) == [
-        "2 folders not used, since nothing says that it holds images with masks: overlays/, test/images/"
+        "2 folders not used, since its name does not mean images with masks: overlays/, test/images/"
     ]
     assert len(dataset.train) + len(dataset.validation) == 3
     assert dataset.test == []
@@ -254,7 +254,7 @@ def test_what_is_left_out_is_counted_by_kind_in_one_line(tmp_path: Path) -> None
     expected = "2 .dcm files, 2 folders named @eaDir, 1 .docx file, 1 .mp4 file, 1 hidden file"
     assert dataset.left_out == expected
     assert f"left out {expected}" in str(check_dataset(dataset)).splitlines()
-    assert sum(len(part) for part in dataset.parts.values()) == 3
+    assert sum(len(part) for part in dataset.splits.values()) == 3
 
 
 def test_images_that_nothing_reads_are_named_by_their_kind(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_several_masks_of_one_image_are_merged_and_counted(tmp_path: Path, image
         mask[4:12, 9 * number : 9 * number + 5] = 255
         save(tmp_path / name, mask)
     dataset = open_dataset(tmp_path)
-    (pair,) = (p for part in dataset.parts.values() for p in part if p.image == tmp_path / image)
+    (pair,) = (p for part in dataset.splits.values() for p in part if p.image == tmp_path / image)
     assert load_mask(pair.mask).sum() == 8 * 5 * len(masks)
     assert errors(dataset) == []
     (warning,) = (line for line in warnings(dataset) if "several masks" in line)
@@ -336,7 +336,7 @@ def test_masks_found_by_their_folder_are_said(tmp_path: Path) -> None:
         add_pair(tmp_path / name / "images" / "scan.png", tmp_path / name / "masks" / "label_map.png")
     dataset = open_dataset(tmp_path)
     assert len(matched(dataset)) == 3
-    assert warnings(dataset)[0].startswith("3 images joined with the masks of its folder, whose names are others")
+    assert warnings(dataset)[0].startswith("3 images matched with the masks in its folder, whose names differ")
 
 
 def test_unmatched_images_and_masks_are_all_listed_with_what_to_do(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_two_folders_of_masks_are_no_guess(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({}, "holds no images"),
-        ({"images": ["a.png"]}, "no masks were recognised: put them into a folder named masks/"),
+        ({"images": ["a.png"]}, "no masks were recognized: put them into a folder named masks/"),
         ({"masks": ["a.png"]}, "but no images; put them into a folder named images/"),
         ({"images": ["a.png"], "masks": ["z.png"]}, "images are named like a.png, masks like z.png"),
         ({"test/images": ["a.png"], "test/masks": ["a.png"]}, "no pairs to train on; only test was found"),
@@ -417,11 +417,11 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
 
 def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
     make_set(tmp_path, "ab")
-    with pytest.raises(OptionError, match="goes with a folder of images"):
+    with pytest.raises(OptionError, match="needs a folder of images as data"):
         open_dataset(tmp_path / "set.csv", masks=tmp_path)
-    with pytest.raises(OptionError, match=r"val_fraction=1\.5 must lie between 0 and 1"):
+    with pytest.raises(OptionError, match=r"val_fraction=1\.5 must be between 0 and 1"):
         open_dataset(tmp_path, val_fraction=1.5)
-    with pytest.raises(OptionError, match=r"group_by='\(' is no regular expression"):
+    with pytest.raises(OptionError, match=r"group_by='\(' is neither a regular expression"):
         open_dataset(tmp_path, group_by="(")
     with pytest.raises(DatasetError, match=r"does not match 2 names, such as 'a'"):
         open_dataset(tmp_path, group_by=r"p\d")
@@ -461,7 +461,7 @@ def test_any_folder_is_a_partition_or_an_error(
         dataset = open_dataset(root)
     except DatasetError:
         return
-    found = [pair for part in dataset.parts.values() for pair in part]
+    found = [pair for part in dataset.splits.values() for pair in part]
     assert dataset.train
     assert dataset.validation
     assert len({pair.name.casefold() for pair in found}) == len(found)
@@ -481,7 +481,7 @@ def test_a_list_is_read_as_people_write_it(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"train\.txt lists no names"):
         read_names(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"train\.txt cannot be read .*; write text, one name a line"):
+    with pytest.raises(DatasetError, match=r"train\.txt cannot be read .*; write text, one name per line"):
         read_names(path)
     with pytest.raises(DatasetError, match=r"missing\.txt"):
         read_names(tmp_path / "missing.txt")
@@ -566,14 +566,14 @@ def test_lists_beside_the_folders_divide_them(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("e\n")
     (tmp_path / "notes.txt").write_text("hello\n")
     dataset = open_dataset(tmp_path)
-    assert {part: names(pairs) for part, pairs in dataset.parts.items()} == {
+    assert {part: names(pairs) for part, pairs in dataset.splits.items()} == {
         "train": [*"abc"],
         "validation": ["d"],
         "test": ["e"],
     }
     assert "test.txt, train.txt, val.txt, which leave out 1 pair" in dataset.layout
     (tmp_path / "valid.txt").write_text("f\n")
-    with pytest.raises(DatasetError, match=r"val\.txt and .*valid\.txt both list the validation part"):
+    with pytest.raises(DatasetError, match=r"val\.txt and .*valid\.txt both list the validation split"):
         open_dataset(tmp_path)
 
 
@@ -598,7 +598,7 @@ def test_mistakes_in_lists_are_named(tmp_path: Path) -> None:
     unknown, twice = errors(dataset)
     assert "2 names in " in unknown
     assert unknown.endswith("add the files or take the name out: zz, f")
-    assert twice == "1 name in the lists of two parts; take it out of one: d"
+    assert twice == "1 name in the lists of two splits; take it out of one: d"
     # What no list asks for does no harm.
     unused, repeated = warnings(dataset)
     assert "1 image without a mask" in unused
@@ -654,7 +654,7 @@ def test_a_csv_with_groups_and_parts(tmp_path: Path) -> None:
         add_pair(tmp_path / f"x/{i}.png", tmp_path / f"y/{i}.png")
         rows.append([f"x/{i}.png", f"y/{i}.png", f"patient {i}", part, "50"])
     dataset = open_dataset(write_csv(tmp_path / "set.csv", rows))
-    assert [len(part) for part in dataset.parts.values()] == [2, 1, 1]
+    assert [len(part) for part in dataset.splits.values()] == [2, 1, 1]
     assert [pair.group for pair in dataset.train] == ["patient 0", "patient 1"]
     assert dataset.test[0].image == tmp_path / "x/3.png"
     assert dataset.problems == ()
@@ -699,7 +699,7 @@ def test_any_column_may_be_the_group(tmp_path: Path) -> None:
             "line 2 has the split 'holdout'; it must be train, validation or",
         ),
         ("image,mask,group\na.png,a_m.png,\n", "line 2 has no group"),
-        ("image,mask\na.png,a_m.png\n./a.png,b_m.png\n", "the image .*a.png stands in it twice"),
+        ("image,mask\na.png,a_m.png\n./a.png,b_m.png\n", "the image .*a.png is listed twice"),
         ("image,mask\nnone.png,no_m.png\n", "none of its files exists, such as .*none.png"),
         ('image,mask\n"a.png,a_m.png\n', "cannot be read as CSV"),
         ("image,mask,Mask\na.png,a_m.png,b\n", "two columns are named 'mask'"),
@@ -760,10 +760,10 @@ def test_pairs_in_python(tmp_path: Path) -> None:
     ("items", "message"),
     [
         ([], "an empty list holds no pairs"),
-        (["a.png"], "'a.png' is no pair"),
-        ([("a.png", "b.png", "c.png")], "is no pair; give \\(image, mask\\)"),
-        ([("a.png", 3)], "is no pair"),
-        ([("a.png", "b.png")] * 2, "stands in it twice"),
+        (["a.png"], "'a.png' is not a pair"),
+        ([("a.png", "b.png", "c.png")], "is not a pair; give \\(image, mask\\)"),
+        ([("a.png", 3)], "is not a pair"),
+        ([("a.png", "b.png")] * 2, "is listed twice"),
         ([("a.png", "b.png")], "none of its files exists"),
     ],
 )
@@ -784,7 +784,7 @@ def test_words_in_names() -> None:
         None,
         None,
     ]
-    assert [split_word([n]) for n in ("TestDataset", "val2017", "train", "latest", "trained", "devel")] == [
+    assert [split_of_folders([n]) for n in ("TestDataset", "val2017", "train", "latest", "trained", "devel")] == [
         "test",
         "validation",
         "train",
@@ -792,7 +792,7 @@ def test_words_in_names() -> None:
         None,
         None,
     ]
-    assert [name_split(n) for n in ("train_1", "testA_1", "Val-3", "test7", "tester_1", "trainee")] == [
+    assert [split_of_name(n) for n in ("train_1", "testA_1", "Val-3", "test7", "tester_1", "trainee")] == [
         "train",
         "test",
         "validation",

@@ -167,7 +167,7 @@ def test_probabilities_are_cut_at_a_half(tmp_path: Path) -> None:
     [
         ((0, 127, 255), (0, 1, 1), "several gray levels in flat areas"),  # a trimap
         ((0, 1, 255), (0, 1, 1), "several gray levels in flat areas"),  # VOC: a class and the void around it
-        ((84, 253, 253), (0, 1, 1), "the lower was taken for background"),
+        ((84, 253, 253), (0, 1, 1), "the lower one was read as background"),
         ((1, 2, 2), (1, 1, 1), "without a pixel of 0"),
         ((1, 2, 3), (1, 1, 1), "without a pixel of 0"),
     ],

@@ -55,16 +55,16 @@ def test_boxes_are_remarked_if_most_masks_are_boxes(tmp_path: Path) -> None:
     box = np.zeros(SIZE, np.uint8)
     box[10:40, 20:90] = box[60:90, 100:150] = 255
     report = check(tmp_path, [box if int(name[1]) < 5 else blob(60, 80, 20) for name in NAMES])
-    (line,) = matching(report, "warning", "nothing but rectangles")
-    assert line.startswith("5 masks that are nothing but rectangles, so that the network learns boxes; draw outlines")
+    (line,) = matching(report, "warning", "only rectangles")
+    assert line.startswith("5 masks that are only rectangles, so that the network learns boxes; draw outlines")
     report = check(tmp_path, [box if int(name[1]) < 3 else blob(60, 80, 20) for name in NAMES])
-    assert matching(report, "warning", "nothing but rectangles") == []
+    assert matching(report, "warning", "only rectangles") == []
 
 
 def test_coordinates_in_percent_or_of_a_smaller_image_are_remarked(tmp_path: Path) -> None:
     report = check(tmp_path, [blob(20 + i, 30 + i, 15) for i in range(8)])
     (line,) = matching(report, "warning", "upper left quarter")
-    assert "not percent or those of a smaller one" in line
+    assert "not percent or pixels of a smaller one" in line
     assert matching(check(tmp_path, [blob(20 + 8 * i, 30, 15) for i in range(8)]), "warning", "upper left") == []
 
 

@@ -220,35 +220,35 @@ def test_which_images(tmp_path: Path) -> None:
     folder = make_set(tmp_path, ["a", "b"], "train/images", "train/masks")
     make_set(tmp_path, ["c"], "test/images", "test/masks")
     assert [pair.name for pair in choose_pairs(folder)] == ["a", "b", "c"]
-    assert [pair.name for pair in choose_pairs(folder, part="test")] == ["c"]
+    assert [pair.name for pair in choose_pairs(folder, split="test")] == ["c"]
     assert [pair.name for pair in choose_pairs(folder, names=["b"])] == ["b"]
     (tmp_path / "names.txt").write_text("c\na.png\n")
     assert [pair.name for pair in choose_pairs(folder, names=tmp_path / "names.txt")] == ["c", "a"]
     with pytest.raises(OptionError, match="exclude each other"):
-        choose_pairs(folder, names=["a"], part="test")
-    with pytest.raises(OptionError, match="part='dev'"):
-        choose_pairs(folder, part="dev")  # type: ignore[arg-type]
+        choose_pairs(folder, names=["a"], split="test")
+    with pytest.raises(OptionError, match="split='dev'"):
+        choose_pairs(folder, split="dev")  # type: ignore[arg-type]
 
 
 def test_a_dataset_in_hand_is_measured_whole_or_by_split(tmp_path: Path) -> None:
     dataset = open_dataset(make_set(tmp_path / "set", NAMES), val_fraction=0.4)
     assert [pair.name for pair in choose_pairs(dataset)] == list(NAMES)
-    assert choose_pairs(dataset, part="validation") == dataset.validation
+    assert choose_pairs(dataset, split="validation") == dataset.validation
     assert [pair.name for pair in choose_pairs(dataset, names=["b", "a"])] == ["b", "a"]
-    with pytest.raises(DatasetError, match="5 pairs names no test part"):
-        choose_pairs(dataset, part="test")
+    with pytest.raises(DatasetError, match="5 pairs names no test split"):
+        choose_pairs(dataset, split="test")
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_a_part_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any) -> None:
     """Drawn at random it would hold images that were trained on."""
-    with pytest.raises(DatasetError, match=rf"plain names no {part} part: leave part out"):
-        choose_pairs(make_set(tmp_path / "plain", NAMES), part=part)
+    with pytest.raises(DatasetError, match=rf"plain names no {part} split: leave split out"):
+        choose_pairs(make_set(tmp_path / "plain", NAMES), split=part)
     folder = make_set(tmp_path / "named", NAMES, "train/images", "train/masks")
     make_set(folder, ["f"], "test/images", "test/masks")
-    with pytest.raises(DatasetError, match="names no validation part"):
-        choose_pairs(folder, part="validation")
-    assert [pair.name for pair in choose_pairs(folder, part="train")] == list(NAMES)  # none of it held out
+    with pytest.raises(DatasetError, match="names no validation split"):
+        choose_pairs(folder, split="validation")
+    assert [pair.name for pair in choose_pairs(folder, split="train")] == list(NAMES)  # none of it held out
 
 
 @pytest.fixture
@@ -263,16 +263,16 @@ def run(checkpoint: Path, tmp_path: Path) -> Path:
 
 def test_a_part_of_the_run(run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     predictor = Predictor.from_pretrained(run / "checkpoint")
-    held_out = evaluate(predictor, data, part="validation")
+    held_out = evaluate(predictor, data, split="validation")
     assert [image.pair.name for image in held_out.images] == ["d", "e"]
-    assert [image.pair.name for image in evaluate(predictor, data, part="train").images] == ["a", "b", "c"]
+    assert [image.pair.name for image in evaluate(predictor, data, split="train").images] == ["a", "b", "c"]
     assert not caplog.records
-    with pytest.raises(DatasetError, match="names no test part"):
-        evaluate(predictor, data, part="test")
-    with pytest.raises(DatasetError, match="names no validation part"):  # of other data
-        evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), part="validation")
+    with pytest.raises(DatasetError, match="names no test split"):
+        evaluate(predictor, data, split="test")
+    with pytest.raises(DatasetError, match="names no validation split"):  # of other data
+        evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), split="validation")
     parted = make_set(tmp_path / "parted", ["x"], "val/images", "val/masks")  # what the data says goes first
-    assert [image.pair.name for image in evaluate(predictor, parted, part="validation").images] == ["x"]
+    assert [image.pair.name for image in evaluate(predictor, parted, split="validation").images] == ["x"]
 
 
 def test_a_models_name_is_of_no_run_whatever_stands_around(
@@ -280,15 +280,15 @@ def test_a_models_name_is_of_no_run_whatever_stands_around(
 ) -> None:
     monkeypatch.chdir(run)
     predictor = Predictor.from_pretrained("condseg-lite-polyp")
-    with pytest.raises(DatasetError, match="names no validation part"):
-        evaluate(predictor, data, part="validation")
+    with pytest.raises(DatasetError, match="names no validation split"):
+        evaluate(predictor, data, split="validation")
     assert not caplog.records
 
 
 def test_images_of_a_part_without_masks_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
     (folder / "test" / "masks" / "b.png").unlink()
-    assert [pair.name for pair in choose_pairs(folder, part="test")] == ["a", "c", "d", "e"]
+    assert [pair.name for pair in choose_pairs(folder, split="test")] == ["a", "c", "d", "e"]
     (record,) = caplog.records
     assert re.match(r"left out: 1 image without.*: .*b\.png", record.getMessage())
 
@@ -308,7 +308,7 @@ def test_training_images_are_counted_in_a_warning(
 
 def test_data_may_have_a_test_part_alone(tmp_path: Path) -> None:
     folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
-    assert len(choose_pairs(folder, part="test")) == len(NAMES)
+    assert len(choose_pairs(folder, split="test")) == len(NAMES)
 
 
 def test_a_mask_of_another_shape_is_named(checkpoint: Path, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert main([*arguments[:3]]) == 2
     assert "give masks= (--masks)" in capsys.readouterr().err
     make_set(tmp_path, ["f"], "parted/test", "drawn_parts/test")
-    (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", part="test")
+    (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", split="test")
     assert pair.mask == tmp_path / "drawn_parts" / "test" / "f.png"
 
 
@@ -366,7 +366,7 @@ def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.
         (["{checkpoint}", "{data}/nowhere"], "nowhere"),
         (["{data}", "{data}"], "config.json"),
         (["{checkpoint}", "{data}", "--list", "missing.txt"], "missing.txt"),
-        (["{checkpoint}", "{data}", "--part", "test"], "no test part"),
+        (["{checkpoint}", "{data}", "--split", "test"], "no test split"),
         (["{checkpoint}", "{data}", "--threshold", "1"], "threshold=1.0"),
         (["{checkpoint}", "{data}", "--spacing", "1", "2", "3"], "spacing="),
         (["{checkpoint}", "{data}", "--seed", "-1"], "seed=-1 must be a whole number from 0 to 4294967295"),
@@ -386,7 +386,7 @@ def test_errors_are_one_line(
 
 
 def test_refused_data_leaves_no_folder(checkpoint: Path, data: Path, tmp_path: Path) -> None:
-    assert main(["evaluate", str(checkpoint), str(data), "--part", "test", "--out", str(tmp_path / "a" / "out")]) == 2
+    assert main(["evaluate", str(checkpoint), str(data), "--split", "test", "--out", str(tmp_path / "a" / "out")]) == 2
     assert list(tmp_path.iterdir()) == []
 
 

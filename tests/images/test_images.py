@@ -439,13 +439,13 @@ class TestWhatIsRefused:
 
         refusals = {
             file("empty.png", b""): "empty",
-            file("text.png", b"this is no image"): "no image we can read",
+            file("text.png", b"this is no image"): "not an image that can be read",
             file("cut.jpg", tiny_jpeg()[:-300]): "damaged or incomplete",
             file("header.jpg", tiny_jpeg()[:60]): "",
             file("bomb.png", bomb()): "178,956,970 pixels",
             file("scan.dcm", b"\0" * 128 + b"DICM" + b"\0" * 64): "DICOM",
             file("film.mp4", b"ftyp"): "predictor.stream",
-            file("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"): "no image we can read",
+            file("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"): "not an image that can be read",
             tmp_path / "missing.png": "does not exist",
             tmp_path / "empty.png" / "below_a_file.png": "does not exist",
             tmp_path: "folder",
@@ -489,7 +489,7 @@ class TestWhatIsRefused:
     def test_what_begins_like_a_video(self, tmp_path: Path) -> None:
         for brand in (b"crx ", b"M4A "):  # a camera's raw image, and sound
             (tmp_path / "file.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
-            assert "no image we can read" in refused(tmp_path / "file.jpg")
+            assert "not an image that can be read" in refused(tmp_path / "file.jpg")
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
     def test_a_file_without_permission(self, tmp_path: Path) -> None:
@@ -635,5 +635,5 @@ def test_names_for_messages(source: object, name: str) -> None:
 
 @pytest.mark.parametrize("address", ["https://example.org/a.png", "file:///data/a.png"])
 def test_an_address_is_told_from_a_path(address: str) -> None:
-    with pytest.raises(ImageError, match="is an address, not a path; download the file and give its path"):
+    with pytest.raises(ImageError, match="is a URL, not a path; download the file and give its path"):
         load_image(address)
