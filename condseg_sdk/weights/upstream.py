@@ -49,7 +49,7 @@ def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> di
         ...     convert_state_dict({"fc.weight": torch.zeros(1)}, "stage1")
         ... except CheckpointError as error:
         ...     print(str(error)[:64])
-        not the weights of stage1: 283 missing (convs.0.0.weight, convs.
+        not the weights of stage1: 236 missing (encoder.conv1.weight, en
     """
     check_choice("network", network, UpstreamNetwork)
     build, table = _NETWORKS[network]
