@@ -41,7 +41,7 @@ def main() -> int:
             file = Path(folder, "model.onnx")
             predictor.export_onnx(file, precision=options.precision, verify=False, calibration=others or None)
             exported = Predictor.from_pretrained(file, device="cpu")
-            answers = list(zip(predictor(compared), exported(compared), strict=True))
+            answers = list(zip(predictor.predict(compared), exported.predict(compared), strict=True))
     except CondsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

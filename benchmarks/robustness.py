@@ -99,7 +99,7 @@ def measure(
 
     def mean_iou(kind: str, severity: int) -> float:
         pictures = [disturbed(image, kind, severity, number) for number, image in enumerate(images)]
-        answers = predictor(pictures)
+        answers = predictor.predict(pictures)
         bar.update()
         return float(np.mean([score(seg.mask, mask).iou for seg, mask in zip(answers, masks, strict=True)]))
 

@@ -54,13 +54,13 @@ def measure(predictor: Predictor, runtime: Runtime, paths: list[Path], batch_siz
 
     def bare() -> None:
         for batch in batches:
-            runtime.run(batch, uncertainty=False)
+            runtime.run(batch, branch_uncertainty=False)
 
     def folder() -> None:
-        predictor([*paths], batch_size=batch_size)
+        predictor.predict([*paths], batch_size=batch_size)
 
-    runtime.run(batches[0], uncertainty=False)  # warm-up
-    predictor(paths[:batch_size], batch_size=batch_size)
+    runtime.run(batches[0], branch_uncertainty=False)  # warm-up
+    predictor.predict(paths[:batch_size], batch_size=batch_size)
     pairs = [(seconds(bare), seconds(folder)) for _ in range(repetitions)]
     walls = [statistics.median(x) for x in zip(*((b[0], f[0]) for b, f in pairs), strict=True)]
     processor = [statistics.median(x) for x in zip(*((b[1], f[1]) for b, f in pairs), strict=True)]

@@ -1,4 +1,4 @@
-"""condseg_sdk: ConDSeg for medical image segmentation, from a photo to its mask.
+"""condseg_sdk: medical image segmentation with ConDSeg.
 
 Example:
     >>> from condseg_sdk import Predictor
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from condseg_sdk._version import __version__
 from condseg_sdk.privacy import disable_telemetry
 
 TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
     from typing import Any
 
-    from condseg_sdk.data import check_dataset, open_dataset
+    from condseg_sdk.data import Dataset, check_dataset, open_dataset
     from condseg_sdk.errors import (
         CheckpointError,
         CondsegError,
@@ -33,20 +34,21 @@ if TYPE_CHECKING:
         OutputError,
         TrainingError,
     )
+    from condseg_sdk.evaluation.evaluate import evaluate
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.preprocessing import Preprocessing
-    from condseg_sdk.segmentation import Segmentation
+    from condseg_sdk.runtimes.options import OnnxOptions, TorchOptions
+    from condseg_sdk.segmentation import Region, Segmentation
     from condseg_sdk.training.config import FinetuneConfig
     from condseg_sdk.training.finetune import FinetuneResult, finetune
     from condseg_sdk.weights.manifest import list_models
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
     "ConDSeg",
     "CondsegError",
+    "Dataset",
     "DatasetError",
     "DeviceError",
     "ExportError",
@@ -56,13 +58,18 @@ __all__ = [
     "ImageError",
     "InstallationError",
     "ModelNotFoundError",
+    "OnnxOptions",
     "OptionError",
     "OutputError",
     "Predictor",
     "Preprocessing",
+    "Region",
     "Segmentation",
+    "TorchOptions",
     "TrainingError",
+    "__version__",
     "check_dataset",
+    "evaluate",
     "finetune",
     "list_models",
     "open_dataset",
@@ -71,42 +78,39 @@ __all__ = [
 disable_telemetry()  # before any of the libraries below is loaded
 
 _MODULES = {
-    "CheckpointError": "condseg_sdk.errors",
-    "CondsegError": "condseg_sdk.errors",
-    "DatasetError": "condseg_sdk.errors",
-    "DeviceError": "condseg_sdk.errors",
-    "ExportError": "condseg_sdk.errors",
-    "HubError": "condseg_sdk.errors",
-    "ImageError": "condseg_sdk.errors",
-    "InstallationError": "condseg_sdk.errors",
-    "ModelNotFoundError": "condseg_sdk.errors",
-    "OptionError": "condseg_sdk.errors",
-    "OutputError": "condseg_sdk.errors",
-    "TrainingError": "condseg_sdk.errors",
     "ConDSeg": "condseg_sdk.models",
-    "FinetuneResult": "condseg_sdk.training.finetune",
+    "Dataset": "condseg_sdk.data",
     "FinetuneConfig": "condseg_sdk.training.config",
+    "FinetuneResult": "condseg_sdk.training.finetune",
+    "OnnxOptions": "condseg_sdk.runtimes.options",
     "Predictor": "condseg_sdk.predictor",
     "Preprocessing": "condseg_sdk.preprocessing",
+    "Region": "condseg_sdk.segmentation",
     "Segmentation": "condseg_sdk.segmentation",
+    "TorchOptions": "condseg_sdk.runtimes.options",
     "check_dataset": "condseg_sdk.data",
-    "open_dataset": "condseg_sdk.data",
+    "evaluate": "condseg_sdk.evaluation.evaluate",
     "finetune": "condseg_sdk.training.finetune",
     "list_models": "condseg_sdk.weights.manifest",
+    "open_dataset": "condseg_sdk.data",
 }
+"""Module of each public name; the others are errors."""
+
+_NEED_TRAINING = ("condseg_sdk.data", "condseg_sdk.evaluation", "condseg_sdk.training")
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name's module when it is asked for: errors need no PyTorch or OpenCV, a predictor no training stack.
+    """Load the module of a name on its first use: errors need no PyTorch or OpenCV, a predictor no training stack.
 
-    The command line takes care of signals before anything that takes time is loaded.
+    The command line handles signals before anything that takes long is loaded.
     """
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _MODULES.get(name, "condseg_sdk.errors")
     try:
-        value = getattr(import_module(_MODULES[name]), name)
+        value = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        extra = "[train]" if _MODULES[name] in ("condseg_sdk.data", "condseg_sdk.training.finetune") else ""
+        extra = "[train]" if module.startswith(_NEED_TRAINING) else ""
         from condseg_sdk.errors import InstallationError
 
         raise InstallationError(f"{name} needs {error.name}: pip install 'condseg_sdk{extra}'") from error

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from condseg_sdk._version import __version__
+
 __all__ = ["describe_environment"]
 
 PACKAGES = ("numpy", "pillow", "opencv-python", "onnxruntime-gpu", "onnxruntime", "lightning", "monai")
@@ -14,8 +16,6 @@ PACKAGES = ("numpy", "pillow", "opencv-python", "onnxruntime-gpu", "onnxruntime"
 
 def describe_environment() -> dict[str, str]:
     """Versions and hardware as plain text, by name; packages that are not installed are left out."""
-    from condseg_sdk import __version__  # not at the top: the package may be just being imported
-
     found = {}
     for package in PACKAGES:
         try:

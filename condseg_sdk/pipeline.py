@@ -1,8 +1,8 @@
-"""From sources to answers, in order, with the network always at work.
+"""From images to predictions, in order, with the network always busy.
 
-With a GPU three things happen at once: sources are decoded and resized in threads, one thread of its own runs the
-network on batches, and the caller uses the answers before them. On a CPU they take turns, each on all cores. A few
-batches are in memory, however long the list or the video.
+With a GPU three things happen at the same time: threads decode and resize images, a thread of its own runs the network
+on batches, and the caller uses the predictions made before. On a CPU they take turns, each on all cores. Only a few
+batches are in memory, however long the list or the video is.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ from condseg_sdk.tiling import merge, plan_tiles
 logger = logging.getLogger("condseg_sdk")
 
 BATCHES_AHEAD = 2  # one in the network and one ready for it
-MAX_BATCH = 65536  # more images at once are a slip, and more than any memory holds
-MIN_TILE = 32  # below it a tile shows less than one cell of the network's coarsest map
+MAX_BATCH = 65536  # more images at once are a mistake, and more than any memory holds
+MIN_TILE = 32  # a smaller tile shows less than one cell of the network's coarsest map
 
 ErrorHandler = Callable[[Any, CondsegError], None]
-Mapper = Callable[..., Iterator[Any]]  # `map`, or one that works ahead
-
+Mapper = Callable[..., Iterator[Any]]  # `map` or `prefetch_map`
 
 T = TypeVar("T")
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items; the last one may be shorter. (itertools.batched needs Python 3.12.)"""
+    """Yield lists of `size` items; the last one may be shorter. (itertools.batched needs Python 3.12.)"""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -52,18 +51,18 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @dataclass(frozen=True)
 class Request:
-    """How sources are to be answered: `Predictor.__call__`'s arguments, checked here."""
+    """How images are segmented: the arguments of `Predictor.__call__`, which are checked here."""
 
     threshold: float
     batch_size: int
     tta: bool
     tile: int | None
-    uncertainty: bool
+    branch_uncertainty: bool
     color_order: ColorOrder
 
     def __post_init__(self) -> None:
         check_choice("color_order", self.color_order, ColorOrder)
-        check_flags(tta=self.tta, uncertainty=self.uncertainty)
+        check_flags(tta=self.tta, branch_uncertainty=self.branch_uncertainty)
         values = {
             "threshold": check_number("threshold", self.threshold, above=0, below=1),
             "batch_size": check_integer("batch_size", self.batch_size, least=1, most=MAX_BATCH),
@@ -75,18 +74,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """A source with the name its answer shall carry.
+    """An image to segment.
 
     Attributes:
-        source: what `load_image` takes.
-        name: of the answer.
-        error: why there is nothing to load, such as a video that ends early.
-        field_of_view: What the network sees of it, where that is known, as in a video.
+        image: The image, as `load_image` takes it.
+        name: Name of its prediction.
+        error: Error to raise when its turn comes, such as a video that cannot be read; None if there is an image.
+        field_of_view: The part that the network sees, where it is known already, as in a video.
         bits: Number of bits in use, if the image has 16-bit values; None to find it from the image.
         frame: Number of the frame in its video.
     """
 
-    source: Any
+    image: Any
     name: str
     error: CondsegError | None = None
     field_of_view: Box | None = None
@@ -96,7 +95,9 @@ class Source:
 
 @dataclass(frozen=True)
 class _Decoded:
-    named: Source
+    """An image that was read and prepared for the network."""
+
+    source: Source
     size: tuple[int, int]
     bits: int | None
     field_of_view: Box | None  # None for all of it
@@ -105,31 +106,31 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _Failed:
-    """Stands in the place of a source that cannot be read, so that its error comes in order."""
+    """An image that cannot be read; it keeps its place so that its error comes in order."""
 
-    named: Source
+    source: Source
     error: CondsegError
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """A batch, failures in their places, and the maps of what was decoded, one each."""
+    """The images of a batch with their failures, and the logits of each decoded image."""
 
     items: list[_Decoded | _Failed]
     masks: list[NDArray[np.float32]]
-    uncertainties: list[NDArray[np.float32] | None]
+    branches: list[NDArray[np.float32] | None]
 
 
 class Pipeline:
-    """Answers sources with one runtime.
+    """Segments images with one runtime.
 
     Args:
-        runtime: executes the network.
-        preprocessing: of the checkpoint.
-        request: how to answer.
-        on_error: called with a source that cannot be read and its error; None raises the error.
-        model: What messages call the model.
-        assumed_bits: Bits that were assumed for single images before, each of which is told once.
+        runtime: Runtime that executes the network.
+        preprocessing: Preprocessing of the checkpoint.
+        request: How the images are segmented.
+        on_error: Function that is called with an image that cannot be read and its error; None raises the error.
+        model_id: Name of the model in messages.
+        assumed_bits: Numbers of bits that were assumed for single images before; each is logged once.
     """
 
     def __init__(
@@ -139,114 +140,115 @@ class Pipeline:
         request: Request,
         *,
         on_error: ErrorHandler | None,
-        model: str = "the model",
+        model_id: str = "the model",
         assumed_bits: set[int] | None = None,
     ) -> None:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.request = request
         self.on_error = on_error
-        self.model = model
-        # On a CPU the network takes every core, and each of its steps waits for the slowest: a decoder beside it costs
-        # more than it gains. There the two take turns, decoders using all cores between two batches.
+        self.model_id = model_id
+        # On a CPU the network uses every core, and each of its steps waits for the slowest: a decoder at the same time
+        # costs more than it gains. There the two take turns: between two batches the decoders use all cores.
         self._cores = PauseGate() if runtime.device == "cpu" else None
         self._assumed_bits = set() if assumed_bits is None else assumed_bits
 
-    def predict_one(self, named: Source) -> Segmentation:
-        """The answer for one source, in the caller's thread; an error is raised."""
-        return next(self._segmentations(self._answered([fork_safe(self._decode)(named)], map)))
+    def predict_one(self, source: Source) -> Segmentation:
+        """Segment one image in the caller's thread; an error is raised."""
+        return next(self._segmentations(self._predict_batch([fork_safe(self._decode)(source)], map)))
 
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Segmentation]:
-        """One Segmentation for each source that can be read, in order.
+        """Yield a prediction for each image that can be read, in order.
 
-        An error is raised, or given to `on_error`, after the answers before it; one of the iterator `sources` itself is
-        raised in any case.
+        An error is raised or given to `on_error` after the predictions before it. An error of the iterator `sources`
+        itself is always raised.
         """
         with worker_threads(DECODERS) as decoders, worker_threads(1) as network:
             # With tiles an image is a batch of its own, and may be a large one.
             ahead = BATCHES_AHEAD if self.request.tile is not None else self.request.batch_size + DECODERS
             decoded = prefetch_map(self._try_decode, sources, pool=decoders, ahead=ahead)
             batches = self._batches(decoded)
-            answer = partial(self._answered, mapper=partial(prefetch_map, pool=decoders, ahead=BATCHES_AHEAD))
-            # In the caller's thread on a CPU: a second thread there would have a second team of OpenMP threads, and
-            # more threads than cores make each of the network's steps sleep and wake.
+            predict = partial(self._predict_batch, mapper=partial(prefetch_map, pool=decoders, ahead=BATCHES_AHEAD))
+            # On a CPU the network runs in the caller's thread: a second thread would bring a second team of OpenMP
+            # threads, and with more threads than cores each step of the network sleeps and wakes.
             beside = self._cores is None
             results = (
-                prefetch_map(answer, batches, pool=network, ahead=BATCHES_AHEAD) if beside else map(answer, batches)
+                prefetch_map(predict, batches, pool=network, ahead=BATCHES_AHEAD) if beside else map(predict, batches)
             )
-            for answered in results:
-                yield from self._segmentations(answered)
+            for result in results:
+                yield from self._segmentations(result)
 
-    def _decode(self, named: Source) -> _Decoded:
-        if named.error is not None:
-            raise named.error
-        with read_image(named.source, color_order=self.request.color_order, bits=named.bits) as image:
+    def _decode(self, source: Source) -> _Decoded:
+        """Read an image and prepare it for the network."""
+        if source.error is not None:
+            raise source.error
+        with read_image(source.image, color_order=self.request.color_order, bits=source.bits) as image:
             if image.depth is not None and (image.depth.is_guess or image.depth.clipped):
-                self._warn_of_bits(named, image.depth)
+                self._warn_of_bits(source, image.depth)
             height, width = image.pixels.shape[:2]
-            box = named.field_of_view or self.preprocessing.find_field_of_view(image.pixels)
+            box = source.field_of_view or self.preprocessing.find_field_of_view(image.pixels)
             if box == (0, 0, width, height):
                 box = None
             inside = crop(image.pixels, box)
             pixels = inside if self.request.tile is not None else self._network_input(inside)
-            return _Decoded(named, (height, width), image.depth.bits if image.depth else None, box, pixels)
+            return _Decoded(source, (height, width), image.depth.bits if image.depth else None, box, pixels)
 
     def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Of a field of view or a tile, in which there is nothing more to cut."""
+        """Prepare a field of view or a tile, which is not cut any further."""
         return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
-    def _warn_of_bits(self, named: Source, depth: BitDepth) -> None:
-        """Say which bits were assumed for an image, or how much they clip: once for each number of bits."""
+    def _warn_of_bits(self, source: Source, depth: BitDepth) -> None:
+        """Log which bits were assumed for an image, or how much they clip: once for each number of bits."""
         if depth.bits not in self._assumed_bits:
             self._assumed_bits.add(depth.bits)
-            logger.warning("%s: %s", named.name, depth.describe())
+            logger.warning("%s: %s", source.name, depth.describe())
 
-    def _try_decode(self, named: Source) -> _Decoded | _Failed:
+    def _try_decode(self, source: Source) -> _Decoded | _Failed:
         if self._cores is not None:
             self._cores.wait()
         try:
-            return self._decode(named)
+            return self._decode(source)
         except CondsegError as error:
-            return _Failed(named, error)
+            return _Failed(source, error)
 
     def _batches(self, decoded: Iterable[_Decoded | _Failed]) -> Iterator[list[_Decoded | _Failed]]:
-        """Lists of `batch_size`, failures counted; of a single image with tiles, which make batches themselves."""
+        """Yield batches of images, failures included; with tiles, of one image, whose tiles fill batches."""
         size = self.request.batch_size if self.request.tile is None else 1
         batch: list[_Decoded | _Failed] = []
         try:
             for item in decoded:
                 batch.append(item)
                 if isinstance(item, _Failed) and self.on_error is None:
-                    break  # it will be raised: nothing after it is wanted
+                    break  # it will be raised, and nothing after it is needed
                 if len(batch) == size:
                     yield batch
                     batch = []
-        except Exception:  # of the sources' iterator: first what it gave before
+        except Exception:  # of the iterator `sources`: first comes what it gave before
             if batch:
                 yield batch
             raise
         if batch:
             yield batch
 
-    def _answered(self, items: list[_Decoded | _Failed], mapper: Mapper) -> BatchResult:
+    def _predict_batch(self, items: list[_Decoded | _Failed], mapper: Mapper) -> BatchResult:
         decoded = [item for item in items if isinstance(item, _Decoded)]
         if not decoded:
             return BatchResult(items, [], [])
         if self.request.tile is not None:
             maps = [self._run_tiled(item, mapper) for item in decoded]
             return BatchResult(items, [m for m, _ in maps], [u for _, u in maps])
-        masks, uncertainties = self._run(np.stack([item.pixels for item in decoded]))
-        # Copies: one answer that is kept must not keep its whole batch.
+        masks, branches = self._run(np.stack([item.pixels for item in decoded]))
+        # Copies, so that one prediction that is kept does not keep its whole batch.
         return BatchResult(
             items,
             [mask.copy() for mask in masks],
-            [None] * len(masks) if uncertainties is None else [u.copy() for u in uncertainties],
+            [None] * len(masks) if branches is None else [branch.copy() for branch in branches],
         )
 
     def _run(self, batch: NDArray[np.float32]) -> Logits:
         run = partial(run_flipped, self.runtime) if self.request.tta else self.runtime.run
         with self._cores.closed() if self._cores is not None else nullcontext():
-            return run(batch, uncertainty=self.request.uncertainty)
+            return run(batch, branch_uncertainty=self.request.branch_uncertainty)
 
     def _run_tiled(self, item: _Decoded, mapper: Mapper) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         assert self.request.tile is not None
@@ -256,38 +258,38 @@ class Pipeline:
             lambda group: np.stack([self._network_input(tile.crop(item.pixels)) for tile in group]),
             _batched(tiles, self.request.batch_size),
         )
-        answers = [self._run(group) for group in groups]
-        mask = merge(tiles, (x for maps in answers for x in maps.mask), size=size)
-        if not self.request.uncertainty:
+        logits = [self._run(group) for group in groups]
+        mask = merge(tiles, (x for maps in logits for x in maps.mask), size=size)
+        if not self.request.branch_uncertainty:
             return mask, None
-        parts = (x for maps in answers if maps.uncertainty is not None for x in maps.uncertainty)
+        parts = (x for maps in logits if maps.branch_uncertainty is not None for x in maps.branch_uncertainty)
         return mask, merge(tiles, parts, size=size)
 
-    def _segmentations(self, answered: BatchResult) -> Iterator[Segmentation]:
-        maps = zip(answered.masks, answered.uncertainties, strict=True)
-        for item in answered.items:
+    def _segmentations(self, result: BatchResult) -> Iterator[Segmentation]:
+        maps = zip(result.masks, result.branches, strict=True)
+        for item in result.items:
             if isinstance(item, _Decoded):
                 yield self._segmentation(item, *next(maps))
             elif self.on_error is None:
                 raise item.error
             else:
-                self.on_error(item.named.source, item.error)
+                self.on_error(item.source.image, item.error)
 
     def _segmentation(
-        self, item: _Decoded, mask: NDArray[np.float32], uncertainty: NDArray[np.float32] | None
+        self, item: _Decoded, mask: NDArray[np.float32], branch: NDArray[np.float32] | None
     ) -> Segmentation:
         if not np.isfinite(mask).all():
-            remedy = "its weights are damaged: load it again, or use precision='float32' if it runs in less"
-            raise CheckpointError(f"{self.model} answered NaN or infinity for {item.named.name}; {remedy}")
+            remedy = "its weights are damaged: load it again, or use precision='float32' if it runs in a lower one"
+            raise CheckpointError(f"{self.model_id} predicted NaN or infinity for {item.source.name}; {remedy}")
         return Segmentation(
             mask,
             item.size,
             threshold=self.request.threshold,
-            source=item.named.source,
-            name=item.named.name,
+            source=item.source.image,
+            name=item.source.name,
             color_order=self.request.color_order,
-            uncertainty_logits=uncertainty,
+            branch_logits=branch,
             field_of_view=item.field_of_view,
             bits=item.bits,
-            frame=item.named.frame,
+            frame=item.source.frame,
         )

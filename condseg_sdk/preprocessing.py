@@ -186,9 +186,9 @@ def resize_logits(
 
     Example:
         >>> import numpy as np
-        >>> restore(np.float32([[0, 4]]), (1, 4)).tolist()
+        >>> resize_logits(np.float32([[0, 4]]), (1, 4)).tolist()
         [[0.0, 1.0, 3.0, 4.0]]
-        >>> restore(np.float32([[0, 4]]), (1, 6), (1, 0, 5, 1)).tolist()
+        >>> resize_logits(np.float32([[0, 4]]), (1, 6), (1, 0, 5, 1)).tolist()
         [[-inf, 0.0, 1.0, 3.0, 4.0, -inf]]
     """
     if field_of_view is None:

@@ -18,8 +18,8 @@ from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, translate_hub_errors
 from condseg_sdk.errors import CheckpointError, HubError, ModelNotFoundError, OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg
-from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
+from condseg_sdk.options import check_flags, check_text
+from condseg_sdk.weights.checkpoint import save_checkpoint
 from condseg_sdk.weights.hub import ONNX_FILE
 
 __all__ = ["PushResult", "push_checkpoint"]
@@ -46,10 +46,11 @@ class PushResult:
 
 
 def push_checkpoint(
-    source: Path,
+    network: ConDSeg,
+    config: CheckpointConfig,
     repo_id: str,
     *,
-    preprocessing: Preprocessing | None = None,
+    folder: Path | None = None,
     onnx: bool = False,
     private: bool | None = None,
     token: str | bool | None = None,
@@ -59,43 +60,53 @@ def push_checkpoint(
 ) -> PushResult:
     """Publish a checkpoint with config.json, model.safetensors (float32), README.md and, if asked for, model.onnx.
 
-    It is loaded first, so that nothing is published that cannot be. A README.md that somebody has edited goes along;
-    one as `save_checkpoint` writes it is written anew with the name on the Hub, and keeps what training has measured.
-
     Args:
-        source: a checkpoint folder, or a .safetensors file with its config.json beside it.
-        repo_id: "org/name"; made if it does not exist.
-        preprocessing: instead of the checkpoint's own, as in `load_checkpoint`.
-        onnx: export the network, verify it against PyTorch and publish it, too.
-        private: make a new repository a private one; default: as the organisation has it.
-        token: with the right to write; default: the one the user is logged in with.
-        branch: to commit to; made if it does not exist; default: the main branch.
-        create_pr: open a pull request instead of committing to the branch.
-        commit_message: its first line.
+        network: The network.
+        config: Config of its checkpoint.
+        repo_id: Repository, "org/name". It is created if it does not exist.
+        folder: Checkpoint folder (or the .safetensors file in it) that the network was loaded from. If somebody has
+            edited the README.md there, it is published; otherwise a new model card is written with the name on the Hub,
+            and what training has measured is kept.
+        onnx: Whether to export the network, verify it against PyTorch and publish it, too.
+        private: Whether a new repository is private. Default: the setting of the organization.
+        token: Access token with the right to write. Default: the one of `hf auth login`.
+        branch: Branch to commit to, created if it does not exist. Default: the main branch.
+        create_pr: Whether to open a pull request instead of committing to the branch.
+        commit_message: First line of the commit message.
 
     Raises:
-        OptionError: `repo_id` or `branch` cannot be one.
-        CheckpointError: the checkpoint is incomplete or damaged.
-        HubError: the Hub cannot be reached, or does not let this user write; the message says what to do.
-        ExportError: the ONNX file differs from the network; nothing is published.
+        OptionError: The value of an argument is not allowed.
+        CheckpointError: README.md cannot be read.
+        HubError: The Hub cannot be reached, or does not let this user write; the message says what to do.
+        ExportError: The ONNX file differs from the network; nothing is published.
 
     Example:
-        >>> push_checkpoint(Path("runs/mine/checkpoint"), "org/polyps").entry.sha256  # doctest: +SKIP
+        >>> from condseg_sdk.weights.checkpoint import load_checkpoint
+        >>> network, config = load_checkpoint("runs/mine/checkpoint")  # doctest: +SKIP
+        >>> push_checkpoint(network, config, "org/polyps").entry.sha256  # doctest: +SKIP
         'b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9'
     """
+    for name, text in (("repo_id", repo_id), ("commit_message", commit_message)):
+        check_text(name, text)
+    if branch is not None:
+        check_text("branch", branch)
+    if token is not None and not isinstance(token, bool):
+        check_text("token", token)
+    check_flags(onnx=onnx, create_pr=create_pr, **({} if private is None else {"private": private}))
     if not REPOSITORY.fullmatch(repo_id):
         raise OptionError(f"repo_id={repo_id!r} must be 'org/name', the repository to publish to", option="repo_id")
     if branch is not None and not is_plain_path(branch):
         raise OptionError(f"branch={branch!r} can be no branch: choose a plain name", option="branch")
-    network, config = load_checkpoint(source, preprocessing=preprocessing)
-    card = _card(source, config, model_card(config, name=repo_id, onnx=onnx))
+    card = model_card(config, name=repo_id, onnx=onnx)
+    if folder is not None:
+        card = _card(folder, config, card)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "checkpoint"
-        save_checkpoint(folder, network, config, card=card)
+        part = Path(temporary) / "checkpoint"
+        save_checkpoint(part, network, config, card=card)
         if onnx:
             from condseg_sdk.export.onnx import export_onnx
 
-            export_onnx(network, config, folder / ONNX_FILE)
+            export_onnx(network, config, part / ONNX_FILE)
         api = HfApi(token=token)
         with translate_push_errors(repo_id):
             api.create_repo(repo_id, private=private, exist_ok=True)
@@ -103,18 +114,18 @@ def push_checkpoint(
                 api.create_branch(repo_id, branch=branch, exist_ok=True)
             commit = api.upload_folder(
                 repo_id=repo_id,
-                folder_path=folder,
+                folder_path=part,
                 revision=branch,
                 create_pr=create_pr,
                 commit_message=commit_message,
             )
-        entry = _entry(repo_id, commit.oid, folder / WEIGHTS_FILE, network, config)
+        entry = _entry(repo_id, commit.oid, part / WEIGHTS_FILE, network, config)
     return PushResult(str(commit.commit_url), commit.oid, commit.pr_url, entry)
 
 
-def _card(source: Path, config: CheckpointConfig, new: str) -> str:
+def _card(folder: Path, config: CheckpointConfig, new: str) -> str:
     """README.md if somebody has edited it, else the new card, with the old one's evaluation."""
-    folder = source if source.is_dir() else source.parent
+    folder = folder if folder.is_dir() else folder.parent
     path = folder / "README.md"
     if not path.is_file():
         return new

@@ -1,6 +1,6 @@
-"""Segmentation: the answer for one image, and what people do with it.
+"""Segmentation: the prediction for one image, and what people do with it.
 
-It keeps the network's small map of logits and makes masks, outlines and pictures when asked.
+It keeps the network's small map of logits and computes masks, outlines and overlays on request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
-from condseg_sdk.images.load import ColorOrder, ImageSource, load_image
+from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
 from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_choice, check_path
 from condseg_sdk.preprocessing import resize_logits
@@ -29,14 +29,14 @@ from condseg_sdk.provenance import seal_json, seal_png
 
 __all__ = ["Region", "SaveKind", "Segmentation"]
 
-SaveKind = Literal["mask", "overlay", "json", "probability", "doubt"]
+SaveKind = Literal["mask", "overlay", "json", "probability", "uncertainty"]
 
 _SUFFIXES = {
     "mask": (".png",),  # JPEG would blur a mask's edges into gray
     "overlay": (".png", ".jpg", ".jpeg"),
     "json": (".json",),
     "probability": (".png",),
-    "doubt": (".png",),
+    "uncertainty": (".png",),
 }
 _TURQUOISE = (64, 224, 208)  # far from the reds of tissue and from the purples of its stains
 
@@ -75,7 +75,7 @@ class Segmentation:
         source: The image as the user gave it; `overlay` reads it again.
         name: The image's name, for people.
         color_order: Channel order of `source` where that is a NumPy array.
-        uncertainty_logits: Like `logits`, where uncertainty was asked for.
+        branch_logits: Logits of the uncertainty branch, like `logits`, where `branch_uncertainty` was requested.
         field_of_view: The rectangle x0, y0, x1, y1 of the image that the network saw and the maps cover, in pixels,
             x1 and y1 exclusive; None for all of it. Outside of it every probability is 0.
         bits: Number of bits with which the source was read, where it has 16-bit values.
@@ -97,10 +97,10 @@ class Segmentation:
     size: tuple[int, int]
     _: KW_ONLY
     threshold: float
-    source: ImageSource = field(repr=False)
+    source: ImageLike = field(repr=False)
     name: str
     color_order: ColorOrder = field(default="rgb", repr=False)
-    uncertainty_logits: NDArray[np.float32] | None = field(default=None, repr=False)
+    branch_logits: NDArray[np.float32] | None = field(default=None, repr=False)
     field_of_view: FloatBox | None = field(default=None, repr=False)
     bits: int | None = field(default=None, repr=False)
     frame: int | None = field(default=None, repr=False)
@@ -114,7 +114,7 @@ class Segmentation:
                 raise OptionError(
                     f"{self.name}: field_of_view={self.field_of_view} must lie in {width}x{height} pixels"
                 )
-        for logits in (self.logits, self.uncertainty_logits):
+        for logits in (self.logits, self.branch_logits):
             if logits is None:
                 continue
             if logits.ndim != 2 or logits.dtype != np.float32:
@@ -153,33 +153,38 @@ class Segmentation:
         return replace(self, size=size, field_of_view=scale_box(self.field_of_view, self.size, size))
 
     @property
-    def doubt(self) -> NDArray[np.float32]:
-        """How near each pixel is to a toss-up: float32 (H, W) in [0, 1], 1 - |2p - 1| of the probability p.
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Uncertainty of the prediction: float32 (H, W) in [0, 1], at the image's size.
 
-        In the bundled models' answers the most doubtful twentieth of an image holds about three quarters of its wrong
-        pixels (docs/evaluation.md), far more than `uncertainty` finds.
+        It is 1 - |2p - 1| of the probability p: 0 where the network is sure, 1 where p is 0.5. In the bundled models'
+        predictions the most uncertain 5 % of an image's pixels hold about three quarters of its wrong pixels
+        (docs/evaluation.md).
 
         Example:
+            >>> import numpy as np
             >>> seg = Segmentation(np.zeros((4, 6), np.float32), (4, 6), threshold=0.5, source=b"", name="a")
-            >>> float(seg.doubt.min())
+            >>> float(seg.uncertainty.min())
             1.0
         """
         return 1 - np.abs(2 * self.probability - 1)
 
     @property
-    def uncertainty(self) -> NDArray[np.float32]:
-        """What the uncertainty branch answers: float32 (H, W) in [0, 1], at the image's size.
+    def branch_uncertainty(self) -> NDArray[np.float32]:
+        """Map of the network's uncertainty branch: float32 (H, W) in [0, 1], at the image's size.
 
-        The paper (section "Semantic Information Decoupling") trains it to claim what foreground and background leave.
-        To find pixels that may be wrong use `doubt`: docs/evaluation.md compares them.
+        The paper (section "Semantic Information Decoupling") trains the branch on the pixels that neither the
+        foreground branch nor the background branch claims. To find pixels that may be wrong, use `uncertainty`:
+        docs/evaluation.md compares the two.
 
         Raises:
-            OptionError: It was not asked for.
+            OptionError: It was not requested.
         """
-        if self.uncertainty_logits is None:
-            remedy = "call predictor(..., uncertainty=True)"
-            raise OptionError(f"{self.name}: uncertainty was not computed; {remedy}")
-        return _sigmoid(self._restore(self.uncertainty_logits))
+        if self.branch_logits is None:
+            raise OptionError(
+                f"{self.name}: the uncertainty branch was not computed; call predictor(..., branch_uncertainty=True)",
+                option="branch_uncertainty",
+            )
+        return _sigmoid(self._restore(self.branch_logits))
 
     @property
     def area(self) -> int:
@@ -247,7 +252,7 @@ class Segmentation:
 
     def overlay(
         self,
-        image: ImageSource | None = None,
+        image: ImageLike | None = None,
         *,
         color: tuple[int, int, int] = _TURQUOISE,
         alpha: float = 0.15,
@@ -321,7 +326,7 @@ class Segmentation:
         Args:
             path: The file; its folder must exist.
             kind: "mask", a PNG of 0 and 255; "overlay", a PNG or JPEG; "json", what `to_dict` has;
-                "probability" or "doubt", a 16-bit PNG, 0 to 65535 for 0 to 1.
+                "probability" or "uncertainty", a 16-bit PNG, 0 to 65535 for 0 to 1.
 
         Returns:
             The path.
@@ -377,7 +382,7 @@ class Segmentation:
         elif kind == "mask":
             picture = self.to_pil()
         else:
-            values = self.probability if kind == "probability" else self.doubt
+            values = self.probability if kind == "probability" else self.uncertainty
             picture = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
         file = io.BytesIO()
         if suffix != ".png":

@@ -1,4 +1,4 @@
-"""What several test modules share: a small checkpoint on disk."""
+"""What several test modules share: a Hub on loopback, and where GPUs are missing."""
 
 from __future__ import annotations
 
@@ -10,28 +10,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from condseg_sdk import ConDSeg, Preprocessing
-from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 from tests.helpers.hub_server import HubServer
-from tests.helpers.networks import TINY
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete checkpoint folder of a tiny network with random weights."""
-    torch.manual_seed(0)
-    network = ConDSeg(**TINY)
-    with torch.no_grad():  # spread the answers, so that masks are neither empty nor full
-        network.output.logits.weight.mul_(100)
-    config = CheckpointConfig(
-        network=TINY,
-        preprocessing=Preprocessing((64, 64), scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3),
-        threshold=0.4,
-        provenance={},
-    )
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    save_checkpoint(folder, network, config)
-    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

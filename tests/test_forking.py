@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 PARENT = """
 import multiprocessing, os, sys, threading, time
 import numpy as np, torch
-from condseg_sdk import Predictor
+from condseg_sdk import OnnxOptions, Predictor
 from condseg_sdk.errors import CondsegError
 
 torch.set_num_threads(4)
@@ -79,11 +79,11 @@ def grandchild():
 
 
 in_child("cold", lambda: predictor(images[0]) is not None)
-expected = predictor(images)
+expected = predictor.predict(images)
 begun = predictor.stream(images * 4, batch_size=1)
 next(begun)
 in_child("one", lambda: same([predictor(images[0])], expected[:1]))
-in_child("list", lambda: same(predictor(images), expected))
+in_child("list", lambda: same(predictor.predict(images), expected))
 in_child("tiles", lambda: predictor(images[0], tile=200) is not None)
 in_child("stream", lambda: same(list(predictor.stream(iter(images))), expected))
 in_child("reload", lambda: same([Predictor.from_pretrained(checkpoint, device="cpu")(images[0])], expected[:1]))
@@ -97,9 +97,9 @@ if "export" not in sys.argv:
     raise SystemExit
 in_child("export", export)
 predictor.export_onnx(work + "/model.onnx", dynamic=False, verify=False)
-fast = Predictor.from_pretrained(work + "/model.onnx", device="cpu", threads=4)
-from_onnx = fast(images)
-in_child("onnx", lambda: same(fast(images), from_onnx))
+fast = Predictor.from_pretrained(work + "/model.onnx", device="cpu", runtime=OnnxOptions(threads=4))
+from_onnx = fast.predict(images)
+in_child("onnx", lambda: same(fast.predict(images), from_onnx))
 """
 
 

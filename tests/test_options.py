@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from condseg_sdk import Predictor
+from condseg_sdk import OnnxOptions, Predictor, TorchOptions
 from condseg_sdk.errors import DeviceError, OptionError
 from condseg_sdk.options import check_choice, check_integer, check_number
 from condseg_sdk.runtimes import torch_runtime
@@ -25,25 +25,29 @@ CALL: list[dict[str, Any]] = [
     {"batch_size": "8"}, {"batch_size": True}, {"batch_size": 2.0}, {"batch_size": 0}, {"batch_size": None},
     {"batch_size": 10**9}, {"threshold": "0.5"}, {"threshold": float("nan")}, {"threshold": 1}, {"threshold": True},
     {"threshold": np.array([0.1, 0.2])}, {"tile": True}, {"tile": "256"}, {"tile": 256.0}, {"tile": 5}, {"tta": 1},
-    {"tta": "yes"}, {"uncertainty": None}, {"color_order": "grb"}, {"color_order": []}, {"on_error": "ignore"},
-    {"on_error": None},
+    {"tta": "yes"}, {"branch_uncertainty": None}, {"color_order": "grb"}, {"color_order": []},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("options", CALL, ids=str)
 def test_of_a_prediction(options: dict[str, Any], predictor: Predictor) -> None:
     name = next(iter(options))
-    for call in (predictor, predictor.stream):
-        for source in (IMAGE, [IMAGE]):
-            with pytest.raises(OptionError, match=name):
-                call(source, **options)
+    for call, source in ((predictor, IMAGE), (predictor.predict, [IMAGE]), (predictor.stream, [IMAGE])):
+        with pytest.raises(OptionError, match=name) as caught:
+            call(source, **options)
+        assert caught.value.option == name
+
+
+@pytest.mark.parametrize("wrong", ["ignore", None])
+def test_of_an_error_handler(wrong: Any, predictor: Predictor) -> None:
+    for call in (predictor.predict, predictor.stream):
+        with pytest.raises(OptionError, match="on_error"):
+            call([IMAGE], on_error=wrong)
 
 
 OPEN: list[dict[str, Any]] = [
-    {"device": 0}, {"device": None}, {"device": ""}, {"runtime": "tf"}, {"precision": 16}, {"execution": True},
-    {"precision": "half"}, {"session_options": {"a": 1}}, {"session_options": "fast"}, {"revision": 3},
+    {"device": 0}, {"device": None}, {"device": ""}, {"runtime": "tf"}, {"runtime": 1}, {"runtime": {}}, {"revision": 3},
     {"cache_dir": 5}, {"token": 7}, {"local_files_only": "yes"}, {"preprocessing": {}}, {"manifest": 1},
-    {"threads": 4},
 ]  # fmt: skip
 
 
@@ -51,6 +55,25 @@ OPEN: list[dict[str, Any]] = [
 def test_of_opening_a_model(options: dict[str, Any], checkpoint: Path) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
         Predictor.from_pretrained(checkpoint, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (TorchOptions, {"precision": 16}),
+        (TorchOptions, {"precision": "half"}),
+        (TorchOptions, {"execution": True}),
+        (OnnxOptions, {"threads": 0}),
+        (OnnxOptions, {"threads": "4"}),
+        (OnnxOptions, {"session_options": {"a": 1}}),
+        (OnnxOptions, {"session_options": "fast"}),
+    ],
+    ids=str,
+)
+def test_of_a_runtime(kind: type, options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))) as caught:
+        kind(**options)
+    assert caught.value.option == next(iter(options))
 
 
 @pytest.mark.parametrize("model", [None, 5, "", "a\0b", True, b"name"])
@@ -65,7 +88,7 @@ def test_a_name_too_long_for_a_file_system_is_said_in_a_short_line() -> None:
 
 
 EXPORT: list[dict[str, Any]] = [
-    {"opset": "18"}, {"opset": True}, {"opset": 5}, {"dynamic": 1}, {"verify": "no"}, {"uncertainty": None},
+    {"opset": "18"}, {"opset": True}, {"opset": 5}, {"dynamic": 1}, {"verify": "no"}, {"branch_uncertainty": None},
     {"preprocessing": "yes"}, {"precision": "int4"}, {"path": 5}, {"path": ""}, {"path": None},
 ]  # fmt: skip
 
@@ -92,7 +115,7 @@ def test_of_a_push(options: dict[str, Any], predictor: Predictor) -> None:
 def test_numpys_numbers_are_numbers(predictor: Predictor) -> None:
     assert check_integer("n", np.int64(8), least=1) == 8
     assert check_number("t", np.float32(0.5), above=0, below=1) == 0.5
-    segs = predictor([IMAGE], batch_size=np.int32(2), threshold=np.float64(0.25))
+    segs = predictor.predict([IMAGE], batch_size=np.int32(2), threshold=np.float64(0.25))
     assert segs[0].threshold == 0.25
 
 
@@ -110,8 +133,8 @@ def test_a_missing_compiler_is_said_at_loading(checkpoint: Path, monkeypatch: py
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
     with pytest.raises(DeviceError, match="apt install g"):
-        Predictor.from_pretrained(checkpoint, device="cpu", execution="compiled")
-    assert Predictor.from_pretrained(checkpoint, device="cpu", execution="eager").device == "cpu"
+        Predictor.from_pretrained(checkpoint, device="cpu", runtime=TorchOptions(execution="compiled"))
+    assert Predictor.from_pretrained(checkpoint, device="cpu", runtime=TorchOptions(execution="eager")).device == "cpu"
 
 
 def test_what_the_compiler_raises_at_the_first_call_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,18 +33,20 @@ class Watched:
         self.batches: list[int] = []
         self.threads: set[int] = set()
 
-    def check_uncertainty(self) -> None: ...
+    def check_branch_uncertainty(self) -> None: ...
 
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
+    def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
         self.batches.append(len(batch))
         self.threads.add(threading.get_ident())
         time.sleep(self.seconds)
         maps = np.repeat(batch.mean((1, 2, 3)), SIZE * SIZE).reshape(-1, SIZE, SIZE).astype(np.float32)
-        return Logits(maps, maps if uncertainty else None)
+        return Logits(maps, maps if branch_uncertainty else None)
 
 
 def pipeline(runtime: Watched, on_error: Any = None, batch_size: int = 4, tile: int | None = None) -> Pipeline:
-    request = Request(threshold=0.5, batch_size=batch_size, tta=False, tile=tile, uncertainty=False, color_order="rgb")
+    request = Request(
+        threshold=0.5, batch_size=batch_size, tta=False, tile=tile, branch_uncertainty=False, color_order="rgb"
+    )
     return Pipeline(runtime, Preprocessing((SIZE, SIZE), scale=1.0), request, on_error=on_error)
 
 
@@ -73,11 +75,11 @@ def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.M
     begun: list[bool] = []
 
     class Exclusive(Watched):
-        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
+        def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
             running.set()
             time.sleep(0.05)  # time enough for a decoder that does not wait
             running.clear()
-            return super().run(batch, uncertainty=uncertainty)
+            return super().run(batch, branch_uncertainty=branch_uncertainty)
 
     def watched(*arguments: Any, **options: Any) -> Any:
         begun.append(running.is_set())
@@ -98,7 +100,7 @@ def test_one_image_is_answered_in_the_callers_thread() -> None:
 
 def test_numbers_that_are_none_name_the_model_and_the_image() -> None:
     class Damaged(Watched):
-        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
+        def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
             return Logits(np.full((len(batch), SIZE, SIZE), np.nan, np.float32), None)
 
     named = Source(np.zeros((40, 50, 3), np.uint8), "frame.png")
@@ -164,9 +166,9 @@ def test_the_network_goes_on_while_the_caller_works() -> None:
     started = [threading.Event() for _ in range(5)]
 
     class Announcing(Watched):
-        def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
+        def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
             started[len(self.batches)].set()
-            return super().run(batch, uncertainty=uncertainty)
+            return super().run(batch, branch_uncertainty=branch_uncertainty)
 
     for number, _ in enumerate(pipeline(Announcing()).predict_all(frames(20))):
         following = min(number // 4 + 1, 4)

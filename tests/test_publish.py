@@ -30,7 +30,7 @@ from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.cli import main
 from condseg_sdk.models import NETWORKS
-from condseg_sdk.publish import _network_name, push_checkpoint
+from condseg_sdk.publish import PushResult, _network_name, push_checkpoint
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
 from condseg_sdk.weights.hub import resolve, resolve_onnx
 from tests.helpers.hub_server import SECRET, HubServer, Repository
@@ -59,6 +59,11 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
 
 
+def push(folder: Path, repo_id: str, **options: Any) -> PushResult:
+    network, config = load_checkpoint(folder)
+    return push_checkpoint(network, config, repo_id, folder=folder, **options)
+
+
 def same_weights(a: Path, b: Path) -> bool:
     states = [ConDSeg.from_pretrained(path).state_dict() for path in (a, b)]
     return states[0].keys() == states[1].keys() and all(torch.equal(v, states[1][k]) for k, v in states[0].items())
@@ -84,7 +89,7 @@ def test_what_is_pushed_comes_back_bit_by_bit_and_predicts_the_same(
 def test_the_entry_pins_what_was_pushed(
     server: HubServer, described: Path, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    entry = push_checkpoint(described, REPO, token=SECRET).entry
+    entry = push(described, REPO, token=SECRET).entry
     assert ManifestEntry.from_dict(json.loads(json.dumps(entry.to_dict()))) == entry
     assert (entry.name, entry.network, entry.license, entry.data) == ("circles", "custom", "cc0-1.0", "circles we drew")
     assert entry.metrics == FACTS["metrics"]
@@ -100,7 +105,7 @@ def test_the_entry_pins_what_was_pushed(
 
 
 def test_the_card_speaks_to_the_hub_and_names_the_repository(server: HubServer, described: Path) -> None:
-    push_checkpoint(described, REPO, token=SECRET)
+    push(described, REPO, token=SECRET)
     card = ModelCard(server.repositories[REPO].files["README.md"].decode())
     assert (card.data.pipeline_tag, card.data.library_name) == ("image-segmentation", "condseg_sdk")
     assert (card.data.license, card.data.datasets, card.data.model_name) == ("cc0-1.0", ["org/drawings"], "circles")
@@ -117,7 +122,7 @@ def test_without_measured_figures_the_held_out_ones_are_named(
     network, config = load_checkpoint(checkpoint)
     facts = {"data": "our clinic", "validation": {"mIoU": 0.7, "mDSC": 0.8, "threshold": 0.4}}
     config = CheckpointConfig(config.network, config.preprocessing, config.threshold, facts)
-    push_checkpoint(save_checkpoint(tmp_path / "one", network, config), REPO, token=SECRET)
+    push(save_checkpoint(tmp_path / "one", network, config), REPO, token=SECRET)
     card = ModelCard(server.repositories[REPO].files["README.md"].decode())
     assert {(r.metric_type, r.dataset_name, r.dataset_split) for r in card.data.eval_results} == {
         ("mIoU", "our clinic", "validation"),
@@ -130,7 +135,7 @@ def test_the_card_of_a_run_gets_the_hubs_name_and_keeps_its_evaluation(server: H
     path = described / "README.md"
     section = "## Evaluation\n\nMeasured on 3 images.\n\n| mIoU | 0.7 |\n"
     path.write_text(with_evaluation(path.read_text(), section))
-    push_checkpoint(described, REPO, token=SECRET)
+    push(described, REPO, token=SECRET)
     text = server.repositories[REPO].files["README.md"].decode()
     assert f"\n# {REPO}\n" in text
     assert f'from_pretrained("{REPO}")' in text
@@ -142,7 +147,7 @@ def test_the_card_of_a_run_gets_the_hubs_name_and_keeps_its_evaluation(server: H
 def test_an_edited_card_goes_along_as_it_is(server: HubServer, described: Path) -> None:
     text = (described / "README.md").read_text() + "\nAsk us before use.\n"
     (described / "README.md").write_text(text)
-    push_checkpoint(described, REPO, token=SECRET)
+    push(described, REPO, token=SECRET)
     assert server.repositories[REPO].files["README.md"].decode() == text
 
 
@@ -150,7 +155,7 @@ def test_an_edited_card_goes_along_as_it_is(server: HubServer, described: Path) 
 def test_onnx_goes_along_and_opens_from_the_hub(
     server: HubServer, described: Path, options: dict[str, Any], image: np.ndarray
 ) -> None:
-    push_checkpoint(described, REPO, onnx=True, token=SECRET)
+    push(described, REPO, onnx=True, token=SECRET)
     repository = server.repositories[REPO]
     assert "model.onnx" in repository.files
     assert 'from_pretrained("hf://org/circles/model.onnx")' in repository.files["README.md"].decode()
@@ -159,14 +164,14 @@ def test_onnx_goes_along_and_opens_from_the_hub(
     exact = Predictor.from_pretrained(described, device="cpu")
     assert np.abs(fast(image).probability - exact(image).probability).max() < 1e-4
     assert resolve_onnx(REPO, **options) == resolve("hf://org/circles/model.onnx", **options)
-    with pytest.raises(OptionError, match="push the checkpoint it was made of"):
+    with pytest.raises(CheckpointError, match="open the checkpoint that it was exported from"):
         fast.push_to_hub(REPO, token=SECRET)
 
 
 def test_float16_weights_are_published_as_float32(server: HubServer, described: Path, tmp_path: Path) -> None:
     network, config = load_checkpoint(described)
     half = save_checkpoint(tmp_path / "half", network, config, dtype="float16")
-    push_checkpoint(half, REPO, token=SECRET)
+    push(half, REPO, token=SECRET)
     sent = load(server.repositories[REPO].files["model.safetensors"])
     assert {value.dtype for value in sent.values() if value.is_floating_point()} == {torch.float32}
     loaded = load_checkpoint(half)[0].state_dict()
@@ -182,23 +187,23 @@ def test_a_private_repository_needs_its_token(server: HubServer, described: Path
 
 
 def test_branch_message_and_pull_request(server: HubServer, described: Path, options: dict[str, Any]) -> None:
-    first = push_checkpoint(described, REPO, token=SECRET, branch="trial", commit_message="First try")
+    first = push(described, REPO, token=SECRET, branch="trial", commit_message="First try")
     assert server.messages[first.commit] == "First try"
     assert server.repositories[REPO].files == {}
     assert same_weights(resolve(f"{REPO}@trial", **options), described)
-    asked = push_checkpoint(described, REPO, token=SECRET, create_pr=True)
+    asked = push(described, REPO, token=SECRET, create_pr=True)
     assert asked.pr_url is not None
     assert asked.pr_url.endswith("/discussions/1")
     assert same_weights(resolve(f"hf://{REPO}@refs/pr/1", **options), described)
 
 
 def test_pushing_again_replaces_and_pushing_the_same_changes_nothing(server: HubServer, described: Path) -> None:
-    first = push_checkpoint(described, REPO, token=SECRET)
-    assert push_checkpoint(described, REPO, token=SECRET).commit == first.commit
+    first = push(described, REPO, token=SECRET)
+    assert push(described, REPO, token=SECRET).commit == first.commit
     network, config = load_checkpoint(described)
     with torch.no_grad():
         network.output.logits.bias.add_(1)
-    second = push_checkpoint(save_checkpoint(described, network, config), REPO, token=SECRET)
+    second = push(save_checkpoint(described, network, config), REPO, token=SECRET)
     assert second.commit != first.commit
     assert second.entry.sha256 != first.entry.sha256
     assert first.commit in server.repositories[REPO].history
@@ -217,25 +222,25 @@ def test_who_may_not_write_is_told_what_to_do(
     token: Any, repo_id: str, error: type[CondsegError], message: str, server: HubServer, described: Path
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        push_checkpoint(described, repo_id, token=token)
+        push(described, repo_id, token=token)
     assert "\n" not in str(caught.value)
     assert REPO not in server.repositories
 
 
 def test_a_branch_that_cannot_be_one_and_a_server_that_fails(server: HubServer, described: Path) -> None:
     with pytest.raises(OptionError, match="branch='../x'"):
-        push_checkpoint(described, REPO, token=SECRET, branch="../x")
+        push(described, REPO, token=SECRET, branch="../x")
     server.repositories[REPO] = Repository({}, error=(500, ""))
     server.faults.statuses = [501]
     with pytest.raises(HubError, match=r"org/circles could not be published \(.*501"):
-        push_checkpoint(described, REPO, token=SECRET)
+        push(described, REPO, token=SECRET)
 
 
 def test_a_damaged_checkpoint_is_not_published(server: HubServer, described: Path) -> None:
     weights = described / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
-        push_checkpoint(described, REPO, token=SECRET)
+        push(described, REPO, token=SECRET)
     assert REPO not in server.repositories
 
 
@@ -300,7 +305,7 @@ def test_preprocessing_replaces_a_checkpoints_own_but_not_an_exports(described: 
 
 def test_info_and_tree_of_what_was_pushed(server: HubServer, described: Path) -> None:
     """The large file stands in the Hub's large-file store under the hash of the entry."""
-    result = push_checkpoint(described, REPO, token=SECRET)
+    result = push(described, REPO, token=SECRET)
     api = HfApi(token=SECRET)
     assert api.model_info(REPO).sha == result.commit
     tree = {file.path: file for file in api.list_repo_tree(REPO)}

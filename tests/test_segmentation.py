@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
-from condseg_sdk.errors import CondsegError, ImageError, OptionError
+from condseg_sdk.errors import CondsegError, ImageError, OptionError, OutputError
 from condseg_sdk.segmentation import Region, Segmentation
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -77,10 +77,10 @@ class TestMaps:
 
     def test_uncertainty_only_where_asked_for(self) -> None:
         mask = np.ones((2, 2), bool)
-        with pytest.raises(OptionError, match="uncertainty=True"):
-            _ = from_mask(mask).uncertainty
-        seg = from_mask(mask, uncertainty_logits=np.zeros((1, 1), np.float32))
-        assert seg.uncertainty.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+        with pytest.raises(OptionError, match="branch_uncertainty=True"):
+            _ = from_mask(mask).branch_uncertainty
+        seg = from_mask(mask, branch_logits=np.zeros((1, 1), np.float32))
+        assert seg.branch_uncertainty.tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
     @pytest.mark.parametrize("threshold", [0, 1, -1, float("nan"), "0.5", None])
     def test_thresholds_that_are_not_allowed(self, threshold: object) -> None:
@@ -88,7 +88,7 @@ class TestMaps:
             from_mask(np.ones((2, 2), bool), threshold=threshold)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    @pytest.mark.parametrize("field", ["logits", "uncertainty_logits"])
+    @pytest.mark.parametrize("field", ["logits", "branch_logits"])
     def test_a_network_that_answers_nonsense_is_not_an_empty_mask(self, field: str, value: float) -> None:
         maps = {"logits": np.zeros((2, 2), np.float32), field: np.full((2, 2), value, np.float32)}
         with pytest.raises(OptionError, match="NaN or infinity"):
@@ -243,11 +243,11 @@ class TestSaving:
         np.testing.assert_array_equal(saved > 127, seg.mask)
         np.testing.assert_array_equal(np.asarray(seg.to_pil()), saved)
 
-    def test_doubt_is_largest_at_one_half(self, seg: Segmentation, tmp_path: Path) -> None:
+    def test_uncertainty_is_largest_at_one_half(self, seg: Segmentation, tmp_path: Path) -> None:
         expected = 1 - np.abs(2 * seg.probability - 1)
-        np.testing.assert_array_equal(seg.doubt, expected)
-        assert (seg.doubt.dtype, seg.doubt.shape) == (np.float32, seg.size)
-        saved = np.asarray(Image.open(seg.save(tmp_path / "d.png", kind="doubt")))
+        np.testing.assert_array_equal(seg.uncertainty, expected)
+        assert (seg.uncertainty.dtype, seg.uncertainty.shape) == (np.float32, seg.size)
+        saved = np.asarray(Image.open(seg.save(tmp_path / "d.png", kind="uncertainty")))
         np.testing.assert_allclose(saved / 65535, expected, atol=1e-5)
 
     def test_a_probability_survives_to_16_bit(self, seg: Segmentation, tmp_path: Path) -> None:
@@ -276,13 +276,19 @@ class TestSaving:
             ("mask", "mask", r"end in \.png"),
             ("a.txt", "json", r"end in \.json"),
             ("a.png", "picture", "kind='picture'"),
-            ("missing/mask.png", "mask", "cannot be written"),
         ],
     )
-    def test_names_that_do_not_suit(self, seg: Segmentation, tmp_path: Path, name: str, kind: str, reason: str) -> None:
+    def test_a_name_that_does_not_fit_the_kind_is_refused(
+        self, seg: Segmentation, tmp_path: Path, name: str, kind: str, reason: str
+    ) -> None:
         with pytest.raises(OptionError, match=reason):
             seg.save(tmp_path / name, kind=kind)  # type: ignore[arg-type]
         assert not any(tmp_path.iterdir())
+
+    def test_a_missing_folder_is_an_output_error(self, seg: Segmentation, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="cannot be written") as caught:
+            seg.save(tmp_path / "missing" / "mask.png")
+        assert caught.value.path == tmp_path / "missing" / "mask.png"
 
     def test_a_failed_overlay_leaves_no_file(self, seg: Segmentation, tmp_path: Path) -> None:
         broken = from_mask(seg.mask, source=tmp_path / "gone.png")
@@ -315,14 +321,14 @@ class TestFieldOfView:
         threshold=0.5,
         source=np.zeros((4, 8), np.uint8),
         name="frame",
-        uncertainty_logits=np.ones((1, 2), np.float32),
+        branch_logits=np.ones((1, 2), np.float32),
         field_of_view=(2, 1, 6, 3),
     )
 
     def test_outside_of_it_every_map_is_zero(self) -> None:
         outside = np.ones((4, 8), bool)
         outside[1:3, 2:6] = False
-        for values in (self.SEG.probability, self.SEG.doubt, self.SEG.uncertainty):
+        for values in (self.SEG.probability, self.SEG.uncertainty, self.SEG.branch_uncertainty):
             assert (values[outside] == 0).all()
             assert (values[~outside] > 0).all()
         assert not self.SEG.mask[outside].any()

@@ -8,6 +8,8 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+from condseg_sdk._version import __version__
+
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp")
 PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
 
@@ -31,8 +33,6 @@ def machine_lines(threads: int | None) -> list[str]:
     """
     import onnxruntime
     import torch
-
-    from condseg_sdk import __version__
 
     gpu = "no CUDA device"
     if torch.cuda.is_available():

@@ -16,7 +16,8 @@ from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
-from condseg_sdk.runtimes.torch_runtime import Execution, Precision, TorchRuntime
+from condseg_sdk.runtimes.options import Execution, OnnxOptions, Precision, TorchOptions
+from condseg_sdk.runtimes.torch_runtime import TorchRuntime
 from condseg_sdk.weights.checkpoint import load_checkpoint
 
 __all__ = ["Run", "Subject", "missing_device", "onnx_subjects", "run_trained_form", "torch_subjects"]
@@ -136,13 +137,14 @@ def run_trained_form(checkpoint: Path) -> Run:
 def _run_inference_form(checkpoint: Path, *, device: str, precision: Precision, execution: Execution) -> Run:
     """Load what `Predictor.from_pretrained(checkpoint)` runs."""
     network, _ = load_checkpoint(checkpoint)
-    return _run_mask(TorchRuntime(network, device=device, precision=precision, execution=execution))
+    options = TorchOptions(precision=precision, execution=execution)
+    return _run_mask(TorchRuntime(network, device=device, options=options))
 
 
 def _run_onnx(file: Path, *, device: str, threads: int | None) -> Run:
     """Load what `Predictor.from_pretrained("model.onnx")` runs."""
-    return _run_mask(OnnxRuntime(file, device=device, threads=threads))
+    return _run_mask(OnnxRuntime(file, device=device, options=OnnxOptions(threads=threads)))
 
 
 def _run_mask(runtime: Runtime) -> Run:
-    return lambda batch: runtime.run(batch, uncertainty=False).mask
+    return lambda batch: runtime.run(batch, branch_uncertainty=False).mask

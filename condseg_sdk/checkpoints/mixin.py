@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
+from condseg_sdk._version import __version__
 from condseg_sdk.checkpoints.card import model_card
 from condseg_sdk.checkpoints.config import CheckpointConfig, as_json
 from condseg_sdk.checkpoints.tensors import WeightsDtype, load_weights, tensors_to_bytes
@@ -242,6 +243,5 @@ def _check_same_network(network: PretrainedNetwork, config: CheckpointConfig) ->
 
 def _with_version(config: CheckpointConfig) -> CheckpointConfig:
     """With the release that writes it, which a release that cannot read the format will name."""
-    from condseg_sdk import __version__  # not at the top: the package imports this module
 
     return replace(config, provenance={**config.provenance, "package_version": __version__})

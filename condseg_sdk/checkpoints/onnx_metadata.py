@@ -16,7 +16,8 @@ __all__ = ["CONFIG_KEY", "EXPORT_KEY", "ExportInfo", "OnnxPrecision", "read_meta
 
 CONFIG_KEY = "condseg_config"
 EXPORT_KEY = "condseg_export"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+BRANCH_OUTPUT = {1: "uncertainty", 2: "branch_uncertainty"}  # name of the second output, by format version
 
 OnnxPrecision = Literal["float32", "float16", "int8"]
 
@@ -28,7 +29,7 @@ class ExportInfo:
     Args:
         precision: of weights and arithmetic; inputs and outputs are float32 always.
         dynamic: whether batch, height and width are free; otherwise they are one image at the checkpoint's size.
-        uncertainty: whether there is a second output.
+        branch_uncertainty: Whether there is a second output, of the uncertainty branch.
         preprocessing: whether it takes an image as it is, for programs without this package.
         opset: of the standard ONNX operators.
         package_version: of the exporting condseg_sdk.
@@ -36,11 +37,16 @@ class ExportInfo:
 
     precision: OnnxPrecision
     dynamic: bool
-    uncertainty: bool
+    branch_uncertainty: bool
     preprocessing: bool
     opset: int
     package_version: str
     format_version: int = FORMAT_VERSION
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs."""
+        return ("mask", BRANCH_OUTPUT[self.format_version]) if self.branch_uncertainty else ("mask",)
 
     @classmethod
     def from_dict(cls, values: Any) -> ExportInfo:
@@ -58,7 +64,13 @@ class ExportInfo:
             )
         types = {"precision": str, "package_version": str, "opset": int, "format_version": int}
         expected = {field.name: types.get(field.name, bool) for field in fields(cls)}
-        if version != FORMAT_VERSION or {key: type(value) for key, value in values.items()} != expected:
+        if version == 1:  # written until condseg_sdk 0.1.0
+            values = {BRANCH_OUTPUT[2] if key == BRANCH_OUTPUT[1] else key: value for key, value in values.items()}
+        if (
+            type(version) is not int
+            or version not in BRANCH_OUTPUT
+            or {key: type(value) for key, value in values.items()} != expected
+        ):
             raise CheckpointError(f"{EXPORT_KEY} must have the keys {', '.join(expected)} and values of their types")
         if values["precision"] not in get_args(OnnxPrecision):
             raise CheckpointError(f"precision={reprlib.repr(values['precision'])} is unknown")

@@ -23,6 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         2 an error, told in one line on stderr, 130 and 143 ended by Ctrl-C and SIGTERM.
     """
     if arguments is None:
+        import os
+
+        # OpenMP's threads wait in a loop by default. Beside another busy process they keep each other from the cores
+        # at every step of a network, which then takes many times as long. OpenMP reads this when PyTorch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from condseg_sdk.cli import interrupts
 
         interrupts.install()

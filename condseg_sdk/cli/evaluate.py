@@ -32,7 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tta", action="store_true", help="average over four mirror images")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
     parser.add_argument("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
-    parser.add_argument("--uncertainty", action="store_true", help="measure the uncertainty map, too")
+    parser.add_argument(
+        "--branch-uncertainty", action="store_true", help="measure the map of the uncertainty branch, too"
+    )
     parser.add_argument(
         "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
     )
@@ -80,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
             threshold=options.threshold,
             tta=options.tta,
             tile=options.tile,
-            uncertainty=options.uncertainty,
+            branch_uncertainty=options.branch_uncertainty,
             bits=options.bits,
             spacing=options.spacing,
             batch_size=options.batch_size,
@@ -121,5 +123,5 @@ def _command(options: argparse.Namespace) -> str:
     for name, value in given.items():
         if value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    words += [f"--{name}" for name in ("tta", "uncertainty") if getattr(options, name)]
+    words += [f"--{name.replace('_', '-')}" for name in ("tta", "branch_uncertainty") if getattr(options, name)]
     return shlex.join(words)

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=get_args(OnnxPrecision), default="float32", help="(default: %(default)s)"
     )
     parser.add_argument("--static", action="store_true", help="one image at the checkpoint's size, nothing free")
-    parser.add_argument("--uncertainty", action="store_true", help="include the uncertainty map")
+    parser.add_argument("--branch-uncertainty", action="store_true", help="include the map of the uncertainty branch")
     parser.add_argument(
         "--preprocessing",
         action="store_true",
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
             options.out,
             precision=options.precision,
             dynamic=not options.static,
-            uncertainty=options.uncertainty,
+            branch_uncertainty=options.branch_uncertainty,
             preprocessing=options.preprocessing,
             opset=options.opset,
             verify=not options.no_verify,

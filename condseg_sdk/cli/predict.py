@@ -28,7 +28,7 @@ ENDINGS = {
     "mask": "_mask.png",
     "overlay": "_overlay.png",
     "probability": "_probability.png",
-    "doubt": "_doubt.png",
+    "uncertainty": "_uncertainty.png",
     "json": ".json",
 }
 

@@ -26,13 +26,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from condseg_sdk.publish import push_checkpoint
+    from condseg_sdk.weights.checkpoint import load_checkpoint
     from condseg_sdk.weights.hub import resolve
 
     folder = resolve(options.model)
+    network, config = load_checkpoint(folder)
     with interrupts.raising("look at the repository on the Hub: the commit may have been made"):
         result = push_checkpoint(
-            folder,
+            network,
+            config,
             options.repo_id,
+            folder=folder,
             onnx=options.onnx,
             private=options.private,
             token=options.token,

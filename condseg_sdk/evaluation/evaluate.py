@@ -64,7 +64,7 @@ def evaluate(
     threshold: float | None = None,
     tta: bool = False,
     tile: int | None = None,
-    uncertainty: bool = False,
+    branch_uncertainty: bool = False,
     bits: int | None = None,
     spacing: float | Sequence[float] | None = None,
     batch_size: int = 8,
@@ -81,14 +81,14 @@ def evaluate(
     where all images weigh the same. docs/evaluation.md says what each figure is and what becomes of empty masks.
 
     Args:
-        predictor: with any runtime; for `uncertainty` one that has the map.
+        predictor: with any runtime; for `branch_uncertainty` one that has the map.
         data: A `Dataset`, or images with masks in any layout that `open_dataset` reads, or a list of pairs.
         masks: a folder of masks, or an annotation file, that stands apart from a folder of images.
         names: only these images: a list of names without extension, or a text file with one a line; default: all.
         part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
             the run of `finetune` in whose folder the checkpoint lies.
         threshold, tta, tile, bits, batch_size: as for the predictor.
-        uncertainty: measure how well the uncertainty branch finds the errors, too.
+        branch_uncertainty: measure how well the uncertainty branch finds the errors, too.
         spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
         seed: of the confidence intervals, 0 to 2**32 - 1.
         model_name: what the files call the model; default: `repr(predictor)`.
@@ -111,8 +111,8 @@ def evaluate(
         >>> evaluation.save("figures")  # doctest: +SKIP
     """
     check_seed(seed)
-    options = EvaluationOptions(tta, tile, uncertainty, bits, _spacing(spacing), seed)
-    split = recorded_split(local_path(predictor.model))
+    options = EvaluationOptions(tta, tile, branch_uncertainty, bits, _spacing(spacing), seed)
+    split = recorded_split(local_path(predictor.model_id))
     pairs = choose_pairs(data, masks=masks, names=names, part=part, split=split)
     if part != "train":
         _warn_of_training_images(pairs, split)
@@ -122,7 +122,7 @@ def evaluate(
         batch_size=batch_size,
         tta=tta,
         tile=tile,
-        uncertainty=uncertainty,
+        branch_uncertainty=branch_uncertainty,
         bits=bits,
     )
     if on_start is not None:
@@ -239,8 +239,10 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         empty=_which_is_empty(bool(answer.any()), bool(truth.any())),
         own=_figures(answer, seg.probability, truth, spacing),
         small=_figures(small_answer, probability, small_truth, None),
-        doubt=score_error_detection(small.doubt, wrong),
-        uncertainty=None if seg.uncertainty_logits is None else score_error_detection(small.uncertainty, wrong),
+        uncertainty=score_error_detection(small.uncertainty, wrong),
+        branch_uncertainty=(
+            None if seg.branch_logits is None else score_error_detection(small.branch_uncertainty, wrong)
+        ),
         bins=calibration_bins(probability, small_truth),
         counts=threshold_counts(probability, small_truth),
     )

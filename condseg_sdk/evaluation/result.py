@@ -84,8 +84,8 @@ class ImageResult:
         foreground: share of the image that is foreground in truth.
         empty: which of the two masks has no pixel, at the image's own size.
         own, small: figures at the image's own size and at 256x256.
-        doubt: how well the probability's nearness to 1/2 finds the errors, at 256x256.
-        uncertainty: how well the uncertainty branch does, where asked for.
+        uncertainty: How well `Segmentation.uncertainty` finds the errors, at 256x256.
+        branch_uncertainty: How well the uncertainty branch does; None unless requested.
         bins: `calibration_bins` at 256x256.
         counts: `threshold_counts` at 256x256.
     """
@@ -96,14 +96,14 @@ class ImageResult:
     empty: Literal["none", "answer", "truth", "both"]
     own: Figures
     small: Figures
-    doubt: ErrorsFound
-    uncertainty: ErrorsFound | None
+    uncertainty: ErrorsFound
+    branch_uncertainty: ErrorsFound | None
     bins: NDArray[np.float64] = field(repr=False)
     counts: NDArray[np.int64] = field(repr=False)
 
     def row(self) -> dict[str, str | float | int]:
         """A line of the CSV file."""
-        uncertainty = self.uncertainty or ErrorsFound(math.nan, math.nan)
+        branch = self.branch_uncertainty or ErrorsFound(math.nan, math.nan)
         return {
             "name": self.pair.name,
             "width": self.size[1],
@@ -112,8 +112,8 @@ class ImageResult:
             "empty": self.empty,
             **{f"{key}_256": value for key, value in asdict(self.small).items() if not key.endswith("_mm")},
             **{f"{key}_own": value for key, value in asdict(self.own).items()},
-            **{f"doubt_{key}": value for key, value in asdict(self.doubt).items()},
-            **{f"uncertainty_{key}": value for key, value in asdict(uncertainty).items()},
+            **{f"uncertainty_{key}": value for key, value in asdict(self.uncertainty).items()},
+            **{f"branch_uncertainty_{key}": value for key, value in asdict(branch).items()},
         }
 
 
@@ -124,7 +124,7 @@ class EvaluationOptions:
     Attributes:
         tta: Whether predictions were averaged over four mirror images.
         tile: Side of the tiles in pixels into which images were cut; None for whole images.
-        uncertainty: Whether the uncertainty branch was measured.
+        branch_uncertainty: Whether the uncertainty branch was measured.
         bits: Number of bits in use in images with 16-bit values; None where it was found from the images.
         spacing_mm: Distance between rows and between columns of pixels in millimeters, None where it is not known.
         seed: Seed of the confidence intervals.
@@ -132,7 +132,7 @@ class EvaluationOptions:
 
     tta: bool = False
     tile: int | None = None
-    uncertainty: bool = False
+    branch_uncertainty: bool = False
     bits: int | None = None
     spacing_mm: tuple[float, float] | None = None
     seed: int = 0
@@ -184,7 +184,7 @@ class Evaluation:
     @cached_property
     def reliability(self) -> dict[str, Estimate]:
         """Calibration and error finding at 256x256: "ECE" over all pixels; "AUROC of ..." and "errors in the top 5 % of
-        ..." as means over the images that have errors, for "doubt" and, where measured, "uncertainty"."""
+        ..." as means over the images that have errors, for "uncertainty" and, where measured, "branch uncertainty"."""
         bins = np.stack([image.bins for image in self.images])
         ece = estimate(
             bins.reshape(len(bins), -1),
@@ -192,11 +192,12 @@ class Evaluation:
             seed=self.options.seed,
         )
         found = {"ECE": ece}
-        maps = ("doubt", "uncertainty") if self.options.uncertainty else ("doubt",)
+        maps = ("uncertainty", "branch_uncertainty") if self.options.branch_uncertainty else ("uncertainty",)
         for name in maps:
             results: list[ErrorsFound] = [getattr(image, name) for image in self.images]
-            found[f"AUROC of {name}"] = self._mean([result.auroc for result in results])
-            found[f"errors in the top 5 % of {name}"] = self._mean([result.in_top5 for result in results])
+            shown = name.replace("_", " ")
+            found[f"AUROC of {shown}"] = self._mean([result.auroc for result in results])
+            found[f"errors in the top 5 % of {shown}"] = self._mean([result.in_top5 for result in results])
         return found
 
     @cached_property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from condseg_sdk._version import __version__
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.checkpoints.onnx_metadata import ExportInfo, OnnxPrecision, write_metadata
 from condseg_sdk.errors import ExportError, OptionError, OutputError
@@ -59,7 +60,7 @@ def export_onnx(
     *,
     precision: OnnxPrecision = "float32",
     dynamic: bool = True,
-    uncertainty: bool = False,
+    branch_uncertainty: bool = False,
     preprocessing: bool = False,
     opset: int = 18,
     verify: bool = True,
@@ -69,8 +70,8 @@ def export_onnx(
     """Write a network as ONNX.
 
     The graph takes "images", float32 (N, 3, H, W), normalised as the config's preprocessing says, and gives "mask" and,
-    if asked for, "uncertainty": logits, float32 (N, 1, H, W). With `preprocessing=True` it takes "image", uint8 RGB
-    (height, width, 3), and gives "probability", float32 (height, width); where the checkpoint cuts images to their
+    if asked for, "branch_uncertainty": logits, float32 (N, 1, H, W). With `preprocessing=True` it takes "image", uint8
+    RGB (height, width, 3), and gives "probability", float32 (height, width); where the checkpoint cuts images to their
     field of view it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config travels
     in the metadata.
 
@@ -82,7 +83,7 @@ def export_onnx(
         dynamic: leave the number of images, height and width free; otherwise one image at the checkpoint's size, which
             is a little faster and what some compilers want. With `preprocessing=True` the image's size is free and the
             network's is not, whatever this says.
-        uncertainty: give the graph the uncertainty map, too.
+        branch_uncertainty: give the graph a second output, the map of the uncertainty branch.
         preprocessing: put resizing, colour order, normalisation and the way back into the graph.
         opset: of ONNX, in `OPSETS`.
         verify: compare with PyTorch before the file takes its place.
@@ -95,14 +96,19 @@ def export_onnx(
         ExportError: the exporter failed, or the file answers differently than the network.
     """
     check_export_options(
-        path, precision, opset, dynamic=dynamic, uncertainty=uncertainty, preprocessing=preprocessing, verify=verify
+        path,
+        precision,
+        opset,
+        dynamic=dynamic,
+        branch_uncertainty=branch_uncertainty,
+        preprocessing=preprocessing,
+        verify=verify,
     )
     _check_calibration(precision, calibration)
     path = Path(path)
-    from condseg_sdk import __version__  # not at the top: the package imports this module
 
     dynamic = dynamic and not preprocessing
-    info = ExportInfo(precision, dynamic, uncertainty, preprocessing, opset, __version__)
+    info = ExportInfo(precision, dynamic, branch_uncertainty, preprocessing, opset, __version__)
     agreements: list[Agreement] = []
 
     def write(part: Path) -> None:
@@ -166,7 +172,7 @@ def _model(
         network,
         size=config.preprocessing.size,
         dynamic=info.dynamic,
-        uncertainty=info.uncertainty,
+        uncertainty=info.branch_uncertainty,
         opset=info.opset,
     )
     convert = PRECISIONS[info.precision].convert

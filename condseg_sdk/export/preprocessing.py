@@ -18,7 +18,7 @@ from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["BOX", "BOX_HELP", "BOX_KEY", "IMAGE", "PROBABILITIES", "add_preprocessing", "whole_image"]
 
-IMAGE, PROBABILITIES = "image", ("probability", "uncertainty_probability")
+IMAGE, PROBABILITIES = "image", ("probability", "branch_uncertainty_probability")
 BOX = "field_of_view"
 BOX_KEY = "condseg_field_of_view"
 BOX_HELP = (
@@ -35,9 +35,9 @@ def add_preprocessing(model: Any, preprocessing: Preprocessing) -> None:
     Args:
         model: onnx.ModelProto from `trace`, not dynamic, also with fewer bits; changed in place. Its input becomes
             "image", uint8 RGB (height, width, 3), its outputs "probability" and, where it has one,
-            "uncertainty_probability", float32 (height, width) in [0, 1], both sizes free. Where the preprocessing looks
-            for a field of view there is a second input, "field_of_view", which `BOX_HELP` explains; `export_onnx`
-            writes the explanation into the metadata, too.
+            "branch_uncertainty_probability", float32 (height, width) in [0, 1], both sizes free. Where the
+            preprocessing looks for a field of view there is a second input, "field_of_view", which `BOX_HELP` explains;
+            `export_onnx` writes the explanation into the metadata, too.
         preprocessing: of the checkpoint.
 
     Raises:

@@ -19,7 +19,7 @@ from condseg_sdk.models import ConDSeg
 
 __all__ = ["IMAGES", "OUTPUTS", "trace"]
 
-IMAGES, OUTPUTS = "images", ("mask", "uncertainty")
+IMAGES, OUTPUTS = "images", ("mask", "branch_uncertainty")
 AXES = {0: "batch", 2: "height", 3: "width"}
 WRITERS = {
     plane_aggregation.NODE: plane_aggregation.write_aggregation,

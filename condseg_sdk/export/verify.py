@@ -88,8 +88,8 @@ def _wanted(
     """The network's probabilities, mask first, at the size that the model answers in."""
     batch = torch.from_numpy(config.preprocessing(image)[None]).to(next(network.parameters()).device)
     with torch.inference_mode():
-        output = network.eval()(batch, aux=info.uncertainty)
-    maps = [output.mask, output.uncertainty] if info.uncertainty else [output.mask]
+        output = network.eval()(batch, aux=info.branch_uncertainty)
+    maps = [output.mask, output.uncertainty] if info.branch_uncertainty else [output.mask]
     logits = [x[0, 0].cpu().numpy() for x in maps if x is not None]
     if info.preprocessing:
         box = config.preprocessing.find_field_of_view(image)

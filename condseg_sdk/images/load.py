@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ from condseg_sdk.images.files import (
 )
 from condseg_sdk.images.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from condseg_sdk.images.sources import find_images, is_single
+from condseg_sdk.images.types import ColorOrder, ImageLike
 from condseg_sdk.images.video import video_frames
 from condseg_sdk.options import check_choice
 from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
@@ -61,7 +62,7 @@ __all__ = [
     "MAX_PIXELS",
     "VIDEO_SUFFIXES",
     "ColorOrder",
-    "ImageSource",
+    "ImageLike",
     "LoadedImage",
     "find_bits",
     "find_images",
@@ -75,11 +76,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("condseg_sdk")
-
-ColorOrder = Literal["rgb", "bgr"]
-ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any] | torch.Tensor"
-)
 
 ALPHA_BACKGROUND = (0, 0, 0)
 """RGB color that shows through transparent pixels: black, like the frame around an endoscope's image."""
@@ -100,7 +96,7 @@ class LoadedImage:
     depth: BitDepth | None
 
 
-def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> NDArray[np.uint8]:
+def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> NDArray[np.uint8]:
     """Load one image from whatever a user has.
 
     EXIF orientation is applied. Palettes, CMYK, gray and bilevel images become RGB. Transparent pixels show
@@ -142,9 +138,7 @@ def load_image(source: ImageSource, *, color_order: ColorOrder = "rgb", bits: in
 
 
 @contextmanager
-def read_image(
-    source: ImageSource, *, color_order: ColorOrder = "rgb", bits: int | None = None
-) -> Iterator[LoadedImage]:
+def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> Iterator[LoadedImage]:
     """Load an image as `load_image` does, with what became known of it, and without a warning.
 
     The memory of a large file stays reserved for the length of the block: other threads that want to decode large

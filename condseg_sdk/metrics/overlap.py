@@ -54,8 +54,8 @@ def score(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> ImageScor
         >>> scores.iou, scores.precision, scores.recall
         (0.5, 0.5, 1.0)
     """
-    hits = np.count_nonzero(prediction & target)
-    found, wanted = np.count_nonzero(prediction), np.count_nonzero(target)
+    hits = int(np.count_nonzero(prediction & target))
+    found, wanted = int(np.count_nonzero(prediction)), int(np.count_nonzero(target))
     union = found + wanted - hits
     return ImageScores(
         iou=float(overlap_ratio(hits, union)),

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from condseg_sdk import __version__
+from condseg_sdk._version import __version__
 from condseg_sdk.evaluation.result import FILES, Evaluation, ImageResult
 from condseg_sdk.metrics.intervals import estimate_mean
 from condseg_sdk.report.charts import Chart

@@ -82,7 +82,7 @@ def write_report(
     evaluation = evaluate(
         predictor,
         list(pairs),
-        uncertainty=True,
+        branch_uncertainty=True,
         seed=seed,
         model_name=folder.resolve().name,
         data_name="the run's validation part",

@@ -1,22 +1,30 @@
-"""The one thing the rest of the package knows about a runtime, and what can be built on that alone."""
+"""The interface of a runtime, and what can be built on it alone."""
 
 from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from condseg_sdk.models import ConDSeg
 
 logger = logging.getLogger("condseg_sdk")
 
 
 class Logits(NamedTuple):
-    """Logits of a batch at the network's size, float32 (B, h, w); `uncertainty` is None unless asked for."""
+    """Logits of a batch at the network's size.
+
+    Attributes:
+        mask: Logits of the mask, float32 (B, h, w).
+        branch_uncertainty: Logits of the uncertainty branch, float32 (B, h, w); None unless requested.
+    """
 
     mask: NDArray[np.float32]
-    uncertainty: NDArray[np.float32] | None
+    branch_uncertainty: NDArray[np.float32] | None
 
 
 class Runtime(Protocol):
@@ -30,28 +38,32 @@ class Runtime(Protocol):
     def providers(self) -> tuple[str, ...]:
         """What really executes it, such as ("torch",)."""
 
-    def check_uncertainty(self) -> None:
-        """Raise OptionError if there is no uncertainty map to be had."""
+    @property
+    def network(self) -> ConDSeg | None:
+        """The network in PyTorch, float32, on the CPU; None where there is only an exported graph."""
 
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
-        """Logits for a batch of normalised images, float32 (B, 3, h, w)."""
+    def check_branch_uncertainty(self) -> None:
+        """Raise OptionError if the model has no uncertainty branch."""
+
+    def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
+        """Return the logits of a batch of normalized images, float32 (B, 3, h, w)."""
 
 
 @cache
-def say_cpu() -> None:
-    """Once a process: device="auto" found no GPU."""
+def log_cpu() -> None:
+    """Log that device="auto" found no GPU, once per process."""
     logger.info("no GPU can be used: running on the CPU")
 
 
-def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
-    """Test-time augmentation: the mean of the logits over the four mirror images, each mirrored back.
+def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
+    """Average the logits over the four mirror images, each mirrored back (test-time augmentation).
 
-    Takes four times as long as `runtime.run`, whose arguments and result these are.
+    The arguments and the result are those of `runtime.run`; it takes four times as long.
     """
     totals: list[NDArray[np.float32]] = []
     for axes in ((), (-1,), (-2,), (-2, -1)):
-        maps = runtime.run(np.ascontiguousarray(np.flip(batch, axes)), uncertainty=uncertainty)
-        answers = [np.flip(x, axes) for x in maps if x is not None]
-        totals = [a + b for a, b in zip(totals, answers, strict=True)] if totals else answers
+        maps = runtime.run(np.ascontiguousarray(np.flip(batch, axes)), branch_uncertainty=branch_uncertainty)
+        logits = [np.flip(x, axes) for x in maps if x is not None]
+        totals = [a + b for a, b in zip(totals, logits, strict=True)] if totals else logits
     means = [total / np.float32(4) for total in totals]
-    return Logits(means[0], means[1] if uncertainty else None)
+    return Logits(means[0], means[1] if branch_uncertainty else None)

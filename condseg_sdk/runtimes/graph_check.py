@@ -20,7 +20,7 @@ from condseg_sdk.errors import CheckpointError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["INPUT", "check_graph", "output_names"]
+__all__ = ["INPUT", "check_graph"]
 
 INPUT = "images"
 MAX_FILE = 2**30  # five times the largest published network
@@ -28,11 +28,6 @@ SHAPE_BYTES = 1024  # tensors up to this size may be shapes, which the inference
 LEAST_BUDGET = 2**30  # of the memory for one image at the checkpoint's size; ours take a tenth of it at 256x256
 BYTES_PER_PIXEL = 2**13  # of larger images: the published networks take some 3 kilobytes a pixel
 REMEDY = "the file is damaged or not for this release; export it again"
-
-
-def output_names(*, uncertainty: bool) -> list[str]:
-    """The outputs of an exported graph, in order."""
-    return ["mask", "uncertainty"][: 1 + uncertainty]
 
 
 def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
@@ -104,7 +99,7 @@ def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: Exp
     if not fits or (info.dynamic and any(sides[axis] for axis in (0, 2, 3))):
         raise CheckpointError(f"its input is {reprlib.repr(sides)}, its metadata promise {list(expected)}")
     floats = {value.name for value in graph.output if _is_float(value)}
-    missing = [name for name in output_names(uncertainty=info.uncertainty) if name not in floats]
+    missing = [name for name in info.outputs if name not in floats]
     if missing:
         raise CheckpointError(f"its metadata promise the output {missing[0]!r}, which its graph lacks")
 

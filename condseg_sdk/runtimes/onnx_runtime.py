@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from numpy.typing import NDArray
 from condseg_sdk.errors import CheckpointError, DeviceError, OptionError
 from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import check_gpu_process
-from condseg_sdk.options import check_integer
-from condseg_sdk.runtimes.base import Logits, say_cpu
-from condseg_sdk.runtimes.graph_check import INPUT, check_graph, output_names
+from condseg_sdk.runtimes.base import Logits, log_cpu
+from condseg_sdk.runtimes.graph_check import INPUT, check_graph
+from condseg_sdk.runtimes.options import OnnxOptions
 
 __all__ = ["OnnxRuntime"]
 
@@ -50,7 +49,6 @@ SHAPE_ARITHMETIC = frozenset(
         "Where",
     ]
 )
-MAX_THREADS = 1024
 TRIAL_SIDE = 32
 OUT_OF_MEMORY = ("Failed to allocate memory", "BFCArena", "out of memory", "CUDA failure 2")
 FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
@@ -101,7 +99,7 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
     if kind == "auto":
         kind = "cuda" if CUDA in built and _has_nvidia_driver() else "cpu"
         if kind == "cpu":
-            say_cpu()
+            log_cpu()
     if kind == "cpu":
         return [(CPU, {})]
     wanted = CUDA if kind == "cuda" else TENSORRT
@@ -132,8 +130,7 @@ class OnnxRuntime:
     Args:
         path: of a file that `export_onnx` wrote.
         device: see `choose_providers`.
-        threads: for one operation on the CPU; None leaves it to ONNX Runtime, which takes the physical cores.
-        session_options: ONNX Runtime's session configuration, key to value.
+        options: Threads and session configuration; default: those of `OnnxOptions()`.
 
     Raises:
         CheckpointError: the file is damaged, cannot be read by this ONNX Runtime, or is no export of condseg_sdk.
@@ -150,28 +147,26 @@ class OnnxRuntime:
         path: str | os.PathLike[str],
         *,
         device: str = "auto",
-        threads: int | None = None,
-        session_options: Mapping[str, str] | None = None,
+        options: OnnxOptions | None = None,
     ) -> None:
-        if threads is not None:
-            check_integer("threads", threads, least=1, most=MAX_THREADS)
+        options = options or OnnxOptions()
         self._path = Path(path)
         self._owner = os.getpid()
         self.config, self.info = check_graph(self._path)
         import onnxruntime
 
         providers = choose_providers(device)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = threads or 0
-        for key, value in (session_options or {}).items():
-            options.add_session_config_entry(key, value)
+        session_options = onnxruntime.SessionOptions()
+        session_options.log_severity_level = FATAL_ONLY
+        session_options.intra_op_num_threads = options.threads or 0
+        for key, value in options.session_options.items():
+            session_options.add_session_config_entry(key, value)
         named = providers[0][0] != CPU and device != "auto"
         if named:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             model = os.fspath(self._path) if is_utf8(self._path) else self._path.read_bytes()
-            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(model, session_options, providers=providers)
         except Exception as error:
             remedy = "the file is damaged or not for this onnxruntime; export it again"
             raise CheckpointError(f"{self._path} cannot be opened ({_reason(error)}): {remedy}") from error
@@ -207,9 +202,11 @@ class OnnxRuntime:
     def _try_out(self) -> None:
         """Run the graph once, on the smallest image it takes: operations that do not work are found now."""
         size = (TRIAL_SIDE, TRIAL_SIDE) if self.info.dynamic else self.config.preprocessing.size
-        maps = self.run(np.zeros((1, 3, *size), np.float32), uncertainty=self.info.uncertainty)
+        maps = self.run(np.zeros((1, 3, *size), np.float32), branch_uncertainty=self.info.branch_uncertainty)
         if not all(np.isfinite(values).all() for values in maps if values is not None):
             raise CheckpointError(f"{self._path} is damaged, it predicts NaN or infinity: export it again")
+
+    network = None  # an exported graph has none
 
     @property
     def device(self) -> str:
@@ -221,25 +218,31 @@ class OnnxRuntime:
         """The session's own providers, the first one first."""
         return tuple(self._session.get_providers())
 
-    def check_uncertainty(self) -> None:
-        """Refuse a request for the uncertainty map if the file has none.
+    def check_branch_uncertainty(self) -> None:
+        """Refuse a request for the map of the uncertainty branch if the file does not have it.
 
         Raises:
-            OptionError: it has none.
+            OptionError: The file does not have it.
         """
-        if not self.info.uncertainty:
-            raise OptionError(f"{self._path} was exported without the uncertainty map: export with uncertainty=True")
+        if not self.info.branch_uncertainty:
+            raise OptionError(
+                f"{self._path} was exported without the uncertainty branch: export with branch_uncertainty=True",
+                option="branch_uncertainty",
+            )
 
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
-        """Logits for a batch of normalised images, float32 (B, 3, h, w). A file for one image gets them one by one."""
+    def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
+        """Return the logits of a batch of normalized images, float32 (B, 3, h, w).
+
+        A file for one image gets them one by one.
+        """
         check_gpu_process(self._owner, self._device)
-        if uncertainty:
-            self.check_uncertainty()
-        names = output_names(uncertainty=uncertainty)
+        if branch_uncertainty:
+            self.check_branch_uncertainty()
+        names = list(self.info.outputs[: 1 + branch_uncertainty])
         groups = [batch] if self.info.dynamic else np.split(batch, len(batch))
-        answers = [self._checked_run(names, group) for group in groups]
-        maps = [np.concatenate(parts)[:, 0] for parts in zip(*answers, strict=True)]
-        return Logits(maps[0], maps[1] if uncertainty else None)
+        results = [self._checked_run(names, group) for group in groups]
+        maps = [np.concatenate(parts)[:, 0] for parts in zip(*results, strict=True)]
+        return Logits(maps[0], maps[1] if branch_uncertainty else None)
 
     def _checked_run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """`_run`, and what ONNX Runtime raises as an error of ours."""
@@ -263,8 +266,8 @@ class OnnxRuntime:
 
     def _run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         if self._device == "cpu":
-            answers: list[NDArray[np.float32]] = self._session.run(names, {INPUT: batch})
-            return answers
+            outputs: list[NDArray[np.float32]] = self._session.run(names, {INPUT: batch})
+            return outputs
         # Bound outputs stay on the GPU until they are asked for, so that no operation waits for a copy.
         binding = self._session.io_binding()
         binding.bind_cpu_input(INPUT, batch)

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +17,9 @@ from condseg_sdk.errors import DeviceError, OptionError
 from condseg_sdk.export.inference_form import inference_form
 from condseg_sdk.forking import REMEDY, check_gpu_process, fork_safe
 from condseg_sdk.models import ConDSeg
-from condseg_sdk.options import check_choice
-from condseg_sdk.runtimes.base import Logits, say_cpu
+from condseg_sdk.runtimes.base import Logits, log_cpu
+from condseg_sdk.runtimes.options import Precision, TorchOptions
 from condseg_sdk.user import ensure_user_name
-
-Precision = Literal["float32", "float16", "bfloat16"]
-Execution = Literal["eager", "compiled", "cuda-graph"]
 
 logger = logging.getLogger("condseg_sdk")
 
@@ -47,7 +43,7 @@ def resolve_device(device: str) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        say_cpu()
+        log_cpu()
         return torch.device("cpu")
     try:
         chosen = torch.device(device)
@@ -71,14 +67,15 @@ def _usable() -> list[str]:
 
 
 def _check_precision(precision: Precision, device: torch.device) -> None:
-    check_choice("precision", precision, Precision)
+    """Refuse a precision that the device does not have, or is slow with."""
     if device.type != "cpu" or precision == "float32":
         return
     if precision == "float16":
-        raise OptionError("precision='float16' needs a GPU: use 'bfloat16' or 'float32' on the CPU")
+        raise OptionError("precision='float16' needs a GPU: use 'bfloat16' or 'float32' on the CPU", option="precision")
     if not torch.cpu._is_avx512_bf16_supported():
         raise OptionError(
-            "precision='bfloat16' would be slower than float32 on this CPU, which has no AVX512_BF16: use 'float32'"
+            "precision='bfloat16' would be slower than float32 on this CPU, which has no AVX512_BF16: use 'float32'",
+            option="precision",
         )
 
 
@@ -102,19 +99,17 @@ def _check_compiler(device: torch.device) -> None:
 
 
 class TorchRuntime:
-    """A `ConDSeg` in PyTorch, in its inference form.
+    """A `ConDSeg` in PyTorch, in its inference form. Safe to call from several threads.
 
     Args:
-        network: a copy of it is rewritten (`inference_form`), with channels last, which CPUs and GPUs are faster with.
-        device: see `resolve_device`.
-        precision: "float32"; on a GPU also "float16" or "bfloat16"; "bfloat16" also on CPUs that have instructions for
-            it, where it is 1.1 to 2.1 times as fast (docs/benchmarks.md). Input and logits stay float32.
-        execution: "eager"; "compiled" by torch.compile, which takes minutes at the first image of a size; "cuda-graph",
-            one graph recorded for each size of a batch and replayed, without the cost of launching kernels.
+        network: The network. It is kept as it is; a copy of it is rewritten (`inference_form`) with channels last,
+            which is faster on CPUs and GPUs.
+        device: Name of the device; see `resolve_device`.
+        options: Precision and execution; default: those of `TorchOptions()`.
 
     Raises:
-        DeviceError: the device cannot be used, or a CUDA graph is asked of another device.
-        OptionError: an unknown precision or execution, or one that this device does not have.
+        DeviceError: The device cannot be used, or a CUDA graph is requested on another device.
+        OptionError: The device does not have this precision.
     """
 
     providers = ("torch",)
@@ -124,25 +119,25 @@ class TorchRuntime:
         network: ConDSeg,
         *,
         device: str = "auto",
-        precision: Precision = "float32",
-        execution: Execution = "eager",
+        options: TorchOptions | None = None,
     ) -> None:
-        check_choice("execution", execution, Execution)
+        options = options or TorchOptions()
+        self.network = network
         self._device = resolve_device(device)
-        _check_precision(precision, self._device)
+        _check_precision(options.precision, self._device)
         self._owner = os.getpid()
-        self._dtype: torch.dtype = getattr(torch, precision)
-        if execution == "cuda-graph" and self._device.type != "cuda":
+        self._dtype: torch.dtype = getattr(torch, options.precision)
+        if options.execution == "cuda-graph" and self._device.type != "cuda":
             raise DeviceError(f"execution='cuda-graph' needs a CUDA device, not {self._device}: use 'eager'")
-        # One form for both requests: what the uncertainty needs runs only when it is asked for.
+        # One form for both requests: the uncertainty branch runs only when it is requested.
         form = inference_form(network, uncertainty=True).to(self._device)
         form = form.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._form: Callable[..., tuple[Tensor, ...]] = form
-        if execution == "compiled":
+        if options.execution == "compiled":
             ensure_user_name()
             _check_compiler(self._device)
             self._form = _Compiled(form)
-        elif execution == "cuda-graph":
+        elif options.execution == "cuda-graph":
             self._form = CudaGraphCache(form, self._numerics)
 
     @property
@@ -150,8 +145,8 @@ class TorchRuntime:
         """Where it runs, such as "cpu" or "cuda:0"."""
         return str(self._device)
 
-    def check_uncertainty(self) -> None:
-        """Every checkpoint has the uncertainty map."""
+    def check_branch_uncertainty(self) -> None:
+        """Do nothing: every checkpoint has the uncertainty branch."""
 
     def _numerics(self) -> AbstractContextManager[object]:
         if self._dtype != torch.float32:
@@ -163,13 +158,13 @@ class TorchRuntime:
         return nullcontext()
 
     @fork_safe
-    def run(self, batch: NDArray[np.float32], *, uncertainty: bool) -> Logits:
-        """Logits for a batch of normalised images, float32 (B, 3, h, w)."""
+    def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
+        """Return the logits of a batch of normalized images, float32 (B, 3, h, w)."""
         check_gpu_process(self._owner, self.device)
         with torch.inference_mode(), self._numerics():
             images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
-            maps = [x[:, 0].float().cpu().numpy() for x in self._form(images, uncertainty=uncertainty)]
-        return Logits(maps[0], maps[1] if uncertainty else None)
+            maps = [x[:, 0].float().cpu().numpy() for x in self._form(images, uncertainty=branch_uncertainty)]
+        return Logits(maps[0], maps[1] if branch_uncertainty else None)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ Schedule = Literal["one-cycle", "cosine"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Augmentation = Literal["full", "endoscopy", "upright", "none"]
 
-NETWORK, DURATION, OPTIMIZATION, DATA = "Network", "Duration", "Optimization", "Data"
+MODEL, DURATION, OPTIMIZATION, DATA = "Model", "Duration", "Optimization", "Data"
 REPRODUCIBILITY, MACHINE = "Reproducibility", "Machine"
 SIDE = f"[16, {MAX_SIDE}]"
 PREVIOUS_NAMES = {
@@ -41,6 +41,8 @@ PREVIOUS_NAMES = {
     "patience": "early_stopping_patience",
 }
 """Names in settings.json that version 0.1.0 wrote."""
+MISSING: dict[str, object] = {"field_of_view": "none"}
+"""Values of settings that a settings.json lacks because it is older than they are: images were not cut then."""
 
 
 @dataclass(frozen=True)
@@ -128,26 +130,26 @@ class FinetuneConfig:
 
     # fmt: off
     base: str | os.PathLike[str] | None = _setting(
-        None, NETWORK,
+        None, MODEL,
         "Initial weights: name of a model, checkpoint folder, org/name on the Hub, imagenet:ENCODER, or random.",
-        auto="condseg-lite-polyp; for other networks than condseg-lite imagenet: with their encoder"
+        auto="condseg-lite-polyp; ImageNet weights of the encoder for networks other than condseg-lite"
     )
     network: str | Mapping[str, object] | None = _setting(
-        None, NETWORK, f"Network: {', '.join(NETWORKS)}, or arguments of ConDSeg (on the command line in a JSON file).",
+        None, MODEL, f"Network: {', '.join(NETWORKS)}, or arguments of ConDSeg (on the command line in a JSON file).",
         auto="the network of the base"
     )
     image_size: int | None = _setting(
-        None, NETWORK, "Side of the checkpoint's input in pixels.",
+        None, MODEL, "Side of the checkpoint's input in pixels.",
         auto="that of a named base, otherwise 256, or less for small images", range=SIDE
     )
     field_of_view: FieldOfView | None = _setting(
-        None, NETWORK,
+        None, MODEL,
         "Part of the image that the network sees, in training and in the checkpoint: endoscopy is the endoscope's view "
         "without margins, text and inset images; none is the whole image.", auto="that of a named base, otherwise none"
     )
-    freeze_encoder: bool = _setting(False, NETWORK, "Keep the weights of the encoder as they are.")
+    freeze_encoder: bool = _setting(False, MODEL, "Keep the weights of the encoder as they are.")
     freeze_batchnorm: bool = _setting(
-        False, NETWORK, "Keep weights and statistics of all BatchNorm layers as they are."
+        False, MODEL, "Keep weights and statistics of all BatchNorm layers as they are."
     )
     epochs: int | None = _setting(
         None, DURATION, "Number of epochs of stage 2.", auto="10 to 100, about 1000 steps on a CPU, 4000 on a GPU",
@@ -261,7 +263,7 @@ class FinetuneConfig:
         Raises:
             OptionError: A setting does not exist, or a value is not allowed.
         """
-        return cls().override(**{PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
+        return cls().override(**MISSING | {PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as settings.json has them."""

@@ -43,7 +43,8 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
-                "ignore", r".*(smaller than the logging interval|in eval mode at the start|LeafSpec)"
+                "ignore",
+                r".*(smaller than the logging interval|in eval mode at the start|LeafSpec|Checkpoint directory)",
             )
             warnings.filterwarnings("ignore", r".*does not have many workers")
             yield

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger
@@ -25,6 +25,7 @@ from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.options import check_flags, check_path
+from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.report import check_report_folder, write_report
 from condseg_sdk.training.base import Base, open_base
@@ -39,9 +40,6 @@ from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.select_threshold import choose_threshold, trivial_baseline_iou
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
-
-if TYPE_CHECKING:
-    from condseg_sdk.predictor import Predictor
 
 __all__ = ["FinetuneResult", "finetune"]
 
@@ -70,8 +68,6 @@ class FinetuneResult:
     @cached_property
     def predictor(self) -> Predictor:
         """The checkpoint as a `Predictor`, loaded on first use."""
-        from condseg_sdk.predictor import Predictor
-
         return Predictor.from_pretrained(self.checkpoint_dir)
 
 
@@ -120,8 +116,9 @@ def finetune(
         TrainingError: The loss became NaN, the GPU's memory is too small, or files of the run are damaged.
 
     Example:
-        >>> result = finetune("my_dataset", output_dir="runs/mine", epochs=20)  # doctest: +SKIP
-        >>> result.predictor("new.png").mask  # doctest: +SKIP
+        >>> result = finetune("my_dataset", output_dir="runs/new", epochs=1, progress=False, report=False)
+        >>> result.predictor("frame.jpg").mask.shape
+        (90, 120)
     """
     config = _merge(config, overrides, data)
     loggers = _check_loggers(logger)

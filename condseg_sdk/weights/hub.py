@@ -155,7 +155,7 @@ def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None =
         manifest: As in `resolve`.
 
     Example:
-        >>> local_path("condseg-lite-polyp") is None
+        >>> local_path("condseg-r50") is None
         True
     """
     path = _path(model)

@@ -236,3 +236,18 @@ def test_an_export_replaces_only_exports(checkpoint: Path, tmp_path: Path, capsy
     assert main([*arguments, "--overwrite"]) == 0
     assert main(arguments) == 0
     assert main(["predict", str(images(tmp_path / "in", 1)), "--model", str(path), "--out", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_the_command_wait_without_spinning_unless_the_user_wants_it(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    code = (
+        "import atexit, os, sys; from condseg_sdk.cli import main; "
+        "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)); sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{expected} False"

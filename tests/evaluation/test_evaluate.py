@@ -38,7 +38,7 @@ HARD = 8.0  # a logit that is as good as certain
 class Answers:
     """In a predictor's place: its logits for each image, by the file's stem."""
 
-    model, device, providers, threshold = "answers", "cpu", ("none",), 0.5
+    model_id, device, providers, threshold = "answers", "cpu", ("none",), 0.5
 
     def __init__(self, logits: dict[str, NDArray[np.float32]]) -> None:
         self.logits = logits
@@ -49,9 +49,9 @@ class Answers:
     def stream(self, source: Sequence[Path], *, threshold: float | None = None, **_: Any) -> Iterator[Segmentation]:
         for path in source:
             logits, size = self.logits[path.stem], load_image(path).shape[:2]
-            doubt = -np.abs(logits)
+            branch = -np.abs(logits)
             yield Segmentation(
-                logits, size, threshold=threshold or 0.5, source=path, name=str(path), uncertainty_logits=doubt
+                logits, size, threshold=threshold or 0.5, source=path, name=str(path), branch_logits=branch
             )
 
 
@@ -82,7 +82,7 @@ def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> 
     class Cut(Answers):
         def stream(self, *args: Any, **options: Any) -> Iterator[Segmentation]:
             for seg in super().stream(*args, **options):
-                yield replace(seg, uncertainty_logits=None, field_of_view=(100, 0, 200, 100))
+                yield replace(seg, branch_logits=None, field_of_view=(100, 0, 200, 100))
 
     (image,) = evaluate(Cut({"a": logits}), choose_pairs(tmp_path)).images
     assert (image.own.recall, image.own.precision, image.own.iou) == (0.5, 1, 0.5)
@@ -92,7 +92,7 @@ def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> 
 
 
 def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:
-    evaluation = evaluate(*known, uncertainty=True)
+    evaluation = evaluate(*known, branch_uncertainty=True)
     half, missed, nothing, right = evaluation.images  # by name
     assert (right.own.iou, right.own.dice, right.own.hd95, right.own.assd, right.own.boundary_iou) == (1, 1, 0, 0, 1)
     assert (half.own.iou, half.own.dice, half.own.precision, half.own.recall) == (0.5, pytest.approx(2 / 3), 1, 0.5)
@@ -112,9 +112,9 @@ def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:
     assert means["mIoU"].low < means["mIoU"].value < means["mIoU"].high
     assert evaluation.half_empty == 1
     # Wrong pixels in two images alone, and all pixels equally sure: no better than guessing.
-    assert evaluation.reliability["AUROC of doubt"].value == 0.5
-    assert evaluation.reliability["AUROC of doubt"].images == 2
-    assert evaluation.reliability["errors in the top 5 % of uncertainty"].value == pytest.approx(0.05)
+    assert evaluation.reliability["AUROC of uncertainty"].value == 0.5
+    assert evaluation.reliability["AUROC of uncertainty"].images == 2
+    assert evaluation.reliability["errors in the top 5 % of branch uncertainty"].value == pytest.approx(0.05)
     # Of the pixels called background, an eighth of one image and a quarter of another are foreground.
     wrong = (128 * 64 + 128 * 128) / (4 * 256**2)
     assert evaluation.reliability["ECE"].value == pytest.approx(wrong, abs=2 * (1 - certain))
@@ -157,11 +157,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evaluation(checkpoint: Path, data: Path) -> Evaluation:
     command = "condseg evaluate tiny data"
-    return evaluate(Predictor.from_pretrained(checkpoint), data, uncertainty=True, model_name="tiny", command=command)
+    return evaluate(
+        Predictor.from_pretrained(checkpoint), data, branch_uncertainty=True, model_name="tiny", command=command
+    )
 
 
 def test_the_same_figures_every_time(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
-    again = evaluate(Predictor.from_pretrained(checkpoint), data, uncertainty=True)
+    again = evaluate(Predictor.from_pretrained(checkpoint), data, branch_uncertainty=True)
     assert again.means() == evaluation.means()
     assert again.reliability == evaluation.reliability
 
@@ -169,7 +171,7 @@ def test_the_same_figures_every_time(checkpoint: Path, data: Path, evaluation: E
 def test_a_network_is_measured_at_both_sizes(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
     predictor = Predictor.from_pretrained(checkpoint)
     # In one call, as `evaluate` does it: alone an image's logits differ in the last bits, and a pixel may tip over.
-    answers = predictor([image.pair.image for image in evaluation.images])
+    answers = predictor.predict([image.pair.image for image in evaluation.images])
     for image, seg in zip(evaluation.images, answers, strict=True):
         truth = load_mask(image.pair.mask)
         assert image.own.dice == score(seg.mask, truth).dice
@@ -187,7 +189,7 @@ def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
     assert [float(row["dice_256"]) for row in rows] == [image.small.dice for image in evaluation.images]
     assert {row["width"] for row in rows} == {"30"}
     assert rows[0]["hd95_mm_own"] == ""
-    assert 0 <= float(rows[0]["uncertainty_auroc"]) <= 1
+    assert 0 <= float(rows[0]["branch_uncertainty_auroc"]) <= 1
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     mean = np.mean([float(row["iou_own"]) for row in rows])
     assert summary["means"]["own size"]["mIoU"]["value"] == pytest.approx(mean)

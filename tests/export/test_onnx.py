@@ -24,10 +24,12 @@ from condseg_sdk import (
     DeviceError,
     ExportError,
     ModelNotFoundError,
+    OnnxOptions,
     OptionError,
     OutputError,
     Predictor,
     Preprocessing,
+    TorchOptions,
 )
 from condseg_sdk.checkpoints.onnx_metadata import CONFIG_KEY, EXPORT_KEY
 from condseg_sdk.cli import main
@@ -55,7 +57,7 @@ def files(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> dic
     """Exports of the tiny network, made once."""
     folder = tmp_path_factory.mktemp("onnx")
     kinds: dict[str, dict[str, object]] = {
-        "float32": {"uncertainty": True},
+        "float32": {"branch_uncertainty": True},
         "static": {"dynamic": False},
         "float16": {"dynamic": False, "precision": "float16"},
         "int8": {"dynamic": False, "precision": "int8", "calibration": IMAGES, "verify": False},
@@ -87,7 +89,7 @@ def test_a_file_alone_answers_as_the_checkpoint_does(
     opened = Predictor.from_pretrained(files[kind], device="cpu")
     assert opened.providers == ("CPUExecutionProvider",)
     assert (opened.device, opened.threshold, opened.preprocessing) == ("cpu", 0.4, predictor.preprocessing)
-    for ours, theirs in zip(opened(IMAGES, batch_size=2), predictor(IMAGES), strict=True):
+    for ours, theirs in zip(opened.predict(IMAGES, batch_size=2), predictor.predict(IMAGES), strict=True):
         np.testing.assert_allclose(ours.probability, theirs.probability, atol=tolerance)
     again = pickle.loads(pickle.dumps(opened))
     np.testing.assert_allclose(again(IMAGES[0]).probability, opened(IMAGES[0]).probability, atol=1e-6)
@@ -95,8 +97,8 @@ def test_a_file_alone_answers_as_the_checkpoint_does(
 
 def test_batch_height_and_width_are_free(files: dict[str, Path], predictor: Predictor) -> None:
     batch = np.random.default_rng(0).standard_normal((3, 3, 96, 33)).astype(np.float32)
-    ours = onnx_runtime.OnnxRuntime(files["float32"], device="cpu").run(batch, uncertainty=True)
-    theirs = predictor._runtime.run(batch, uncertainty=True)
+    ours = onnx_runtime.OnnxRuntime(files["float32"], device="cpu").run(batch, branch_uncertainty=True)
+    theirs = predictor._runtime.run(batch, branch_uncertainty=True)
     for a, b in zip(ours, theirs, strict=True):
         assert a is not None
         assert b is not None
@@ -115,9 +117,11 @@ def test_graphs_hold_nothing_that_gpus_lack_and_nothing_of_this_machine(kind: st
 
 
 def test_uncertainty_is_there_or_refused_at_once(files: dict[str, Path]) -> None:
-    assert Predictor.from_pretrained(files["float32"])(IMAGES[0], uncertainty=True).uncertainty is not None
-    with pytest.raises(OptionError, match="export with uncertainty=True"):
-        Predictor.from_pretrained(files["static"]).stream(iter(()), uncertainty=True)
+    assert (
+        Predictor.from_pretrained(files["float32"])(IMAGES[0], branch_uncertainty=True).branch_uncertainty is not None
+    )
+    with pytest.raises(OptionError, match="export with branch_uncertainty=True"):
+        Predictor.from_pretrained(files["static"]).stream(iter(()), branch_uncertainty=True)
 
 
 def test_what_is_no_export_of_ours_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_what_is_no_export_of_ours_is_one_line(files: dict[str, Path], tmp_path:
     newer.CopyFrom(model)
     props = {entry.key: entry.value for entry in model.metadata_props}
     assert set(props) >= {CONFIG_KEY, EXPORT_KEY}
-    props[EXPORT_KEY] = json.dumps({**json.loads(props[EXPORT_KEY]), "format_version": 2})
+    props[EXPORT_KEY] = json.dumps({**json.loads(props[EXPORT_KEY]), "format_version": 3})
     onnx.helper.set_model_props(newer, props)
     onnx.save(newer, tmp_path / "newer.onnx")
     with pytest.raises(CheckpointError, match="newer than this release"):
@@ -145,25 +149,47 @@ def test_what_is_no_export_of_ours_is_one_line(files: dict[str, Path], tmp_path:
         Predictor.from_pretrained(tmp_path / "none.onnx")
 
 
-def test_options_of_the_other_runtime_are_refused(files: dict[str, Path], checkpoint: Path) -> None:
+def test_an_export_of_format_1_opens_and_has_its_uncertainty_branch(files: dict[str, Path], tmp_path: Path) -> None:
+    """Until version 0.1.0 the second output and its metadata key were called "uncertainty"."""
+    model = onnx.load(files["float32"])
+    for node in model.graph.node:
+        node.output[:] = ["uncertainty" if name == "branch_uncertainty" else name for name in node.output]
+    model.graph.output[1].name = "uncertainty"
+    props = {prop.key: prop.value for prop in model.metadata_props}
+    info = json.loads(props[EXPORT_KEY])
+    props[EXPORT_KEY] = json.dumps({"uncertainty": info.pop("branch_uncertainty"), **info, "format_version": 1})
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, props)
+    onnx.save(model, tmp_path / "old.onnx")
+    old, new = (
+        Predictor.from_pretrained(path, device="cpu")(IMAGES[0], branch_uncertainty=True)
+        for path in (tmp_path / "old.onnx", files["float32"])
+    )
+    np.testing.assert_array_equal(old.branch_uncertainty, new.branch_uncertainty)
+    np.testing.assert_array_equal(old.probability, new.probability)
+
+
+def test_options_that_do_not_fit_the_model_are_refused(files: dict[str, Path], checkpoint: Path) -> None:
     with pytest.raises(OptionError, match="has its own"):
-        Predictor.from_pretrained(files["static"], precision="float32")
-    with pytest.raises(OptionError, match="ONNX files"):
-        Predictor.from_pretrained(checkpoint, session_options={"a": "b"})
-    with pytest.raises(OptionError, match="for PyTorch"):
-        Predictor.from_pretrained(files["static"], execution="compiled")
+        Predictor.from_pretrained(files["static"], preprocessing=Preprocessing((64, 64)))
     with pytest.raises(OptionError, match="exported from"):
         Predictor.from_pretrained(files["static"], runtime="torch")
+    with pytest.raises(OptionError, match="exported from"):
+        Predictor.from_pretrained(files["static"], runtime=TorchOptions(execution="compiled"))
+    with pytest.raises(ModelNotFoundError, match=r"has no model\.onnx"):
+        Predictor.from_pretrained(checkpoint, runtime=OnnxOptions(threads=1))
     with pytest.raises(DeviceError, match="needs a CUDA device"):
-        Predictor.from_pretrained(checkpoint, device="cpu", execution="cuda-graph")
-    with pytest.raises(OptionError, match="set_num_threads"):
-        Predictor.from_pretrained(checkpoint, threads=1)
-    with pytest.raises(OptionError, match="threads=0 must be a whole number, from 1"):
-        Predictor.from_pretrained(files["static"], threads=0)
+        Predictor.from_pretrained(checkpoint, device="cpu", runtime=TorchOptions(execution="cuda-graph"))
     with pytest.raises(OptionError, match="tensorrt"):
         Predictor.from_pretrained(files["static"], device="gpu")
-    with pytest.raises(OptionError, match="runs an export already"):
-        Predictor.from_pretrained(files["static"]).export_onnx("again.onnx")
+
+
+def test_an_export_has_no_network_to_export_or_to_publish(files: dict[str, Path]) -> None:
+    opened = Predictor.from_pretrained(files["static"])
+    for use in (lambda: opened.model, lambda: opened.export_onnx("again.onnx"), lambda: opened.push_to_hub("a/b")):
+        with pytest.raises(CheckpointError, match="open the checkpoint that it was exported from") as caught:
+            use()
+        assert caught.value.path == files["static"]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +269,7 @@ def test_export_on_the_command_line(checkpoint: Path, tmp_path: Path, capfd: pyt
 def test_cuda_answers_as_the_cpu_does(files: dict[str, Path]) -> None:
     gpu = Predictor.from_pretrained(files["float32"], device="cuda")
     assert gpu.providers[0] == "CUDAExecutionProvider"
-    expected = Predictor.from_pretrained(files["float32"], device="cpu")(IMAGES)
+    expected = Predictor.from_pretrained(files["float32"], device="cpu").predict(IMAGES)
     for ours, theirs in zip(gpu(IMAGES), expected, strict=True):
         np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-3)
 
@@ -319,8 +345,8 @@ DAMAGED_FILES: dict[str, tuple[Any, str]] = {
     ),
     "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata promise"),
     "promised output": (
-        change_metadata(EXPORT_KEY, edit_json(uncertainty=True)),
-        "'uncertainty', which its graph lacks",
+        change_metadata(EXPORT_KEY, edit_json(branch_uncertainty=True)),
+        "'branch_uncertainty', which its graph lacks",
     ),
     "no output": (change_graph(lambda graph: graph.output.pop()), "the output 'mask', which its graph lacks"),
     "another input": (
@@ -355,7 +381,7 @@ def test_a_damaged_file_is_refused_when_it_is_opened(damage: str, files: dict[st
     path = tmp_path / "model.onnx"
     write(onnx.load(files["static"]), path)
     with pytest.raises(CheckpointError, match=message) as caught:
-        Predictor.from_pretrained(path, device="cpu", threads=1)
+        Predictor.from_pretrained(path, device="cpu", runtime=OnnxOptions(threads=1))
     text = str(caught.value)
     assert text.startswith(str(path))
     assert len(text.splitlines()) == 1
@@ -365,7 +391,7 @@ def test_a_damaged_file_is_refused_when_it_is_opened(damage: str, files: dict[st
 def test_what_onnxruntime_raises_in_a_prediction_names_the_file(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Predictor.from_pretrained(files["static"], device="cpu", threads=1)
+    opened = Predictor.from_pretrained(files["static"], device="cpu", runtime=OnnxOptions(threads=1))
     reasons = {
         "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code": (CheckpointError, r"cannot be run \(1 : FAIL"),
         "BFCArena::AllocateRawInternal Available memory": (OptionError, "lower batch_size"),
@@ -386,8 +412,8 @@ def test_a_file_is_found_under_any_name(files: dict[str, Path], tmp_path: Path) 
     (tmp_path / "model.onnx").symlink_to("blob")
     (tmp_path / "polyps").symlink_to("model.onnx")
     for name in ("model.onnx", "polyps", "blob"):
-        opened = Predictor.from_pretrained(tmp_path / name, device="cpu", threads=1)
-        assert opened.model == str(tmp_path / name)
+        opened = Predictor.from_pretrained(tmp_path / name, device="cpu", runtime=OnnxOptions(threads=1))
+        assert opened.model_id == str(tmp_path / name)
         assert pickle.loads(pickle.dumps(opened)).providers == opened.providers
 
 
@@ -442,16 +468,16 @@ def test_the_field_of_view_is_an_input_of_a_graph_with_preprocessing(checkpoint:
     frame = np.zeros((90, 160, 3), np.uint8)
     coarse = np.random.default_rng(0).integers(90, 255, (6, 6, 3), np.uint8)
     frame[10:80, 60:150] = cv2.resize(coarse, (90, 70), interpolation=cv2.INTER_CUBIC)
-    predictor.export_onnx(tmp_path / "box.onnx", preprocessing=True, uncertainty=True, images=[frame])
+    predictor.export_onnx(tmp_path / "box.onnx", preprocessing=True, branch_uncertainty=True, images=[frame])
     session = onnxruntime.InferenceSession(tmp_path / "box.onnx", providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()][1] == ("field_of_view", "tensor(int64)", [4])
     assert "x0, y0, x1, y1" in session.get_modelmeta().custom_metadata_map["condseg_field_of_view"]
-    seg = predictor(frame, uncertainty=True)
+    seg = predictor(frame, branch_uncertainty=True)
     assert seg.field_of_view is not None
-    boxes = {"found": (seg, seg.field_of_view), "whole": (own(frame, uncertainty=True), (0, 0, 160, 90))}
+    boxes = {"found": (seg, seg.field_of_view), "whole": (own(frame, branch_uncertainty=True), (0, 0, 160, 90))}
     for expected, box in boxes.values():
         maps = session.run(None, {"image": frame, "field_of_view": np.array(box, np.int64)})
-        for got, values in zip(maps, (expected.probability, expected.uncertainty), strict=True):
+        for got, values in zip(maps, (expected.probability, expected.branch_uncertainty), strict=True):
             np.testing.assert_allclose(got, values, atol=0.03)
             assert (got[values == 0] == 0).all()
 

@@ -99,11 +99,11 @@ def make_onnx(path: Path) -> Path:
         helper.make_node("Concat", ["b", "e"], ["f"], axis=1),
         helper.make_node("Conv", ["f", "w3"], ["g"], kernel_shape=[1, 1]),
         helper.make_node("Resize", ["g", "", "scales"], ["mask"], mode="linear"),
-        helper.make_node("Neg", ["mask"], ["uncertainty"]),
+        helper.make_node("Neg", ["mask"], ["branch_uncertainty"]),
     ]
     maps = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, "height", "width"])
-        for name in ("mask", "uncertainty")
+        for name in ("mask", "branch_uncertainty")
     ]
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, "height", "width"])
     constants = {"low": np.float32(0), "high": np.float32(6), "scales": np.array([1, 1, 2, 2], np.float32)}
@@ -111,7 +111,9 @@ def make_onnx(path: Path) -> Path:
     initializers += [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "small", [images], maps, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    info = ExportInfo("float32", dynamic=True, uncertainty=True, preprocessing=False, opset=18, package_version="0")
+    info = ExportInfo(
+        "float32", dynamic=True, branch_uncertainty=True, preprocessing=False, opset=18, package_version="0"
+    )
     helper.set_model_props(model, write_metadata(CONFIG, info))
     onnx.checker.check_model(model)
     onnx.save(model, path)

@@ -22,7 +22,7 @@ from PIL import Image, features
 from pycocotools import mask as coco_mask
 from safetensors.torch import save_file
 
-from condseg_sdk import Predictor
+from condseg_sdk import OnnxOptions, Predictor
 from condseg_sdk.checkpoints.onnx_metadata import CONFIG_KEY, EXPORT_KEY
 from condseg_sdk.cli.models import run as list_models_command
 from condseg_sdk.data import CachedPairs, check_dataset, open_dataset
@@ -325,10 +325,10 @@ def _mutate_onnx(rng: Random, corpus: Path, folder: Path) -> Case:
 
 
 def _predict_with_onnx(case: Case, corpus: Path) -> None:
-    opened = Predictor.from_pretrained(case.path, device="cpu", threads=1)
+    opened = Predictor.from_pretrained(case.path, device="cpu", runtime=OnnxOptions(threads=1))
     assert opened(photo(0)).mask.shape == (30, 40)
-    if opened._runtime.info.uncertainty:
-        assert opened(photo(0), uncertainty=True).mask.shape == (30, 40)
+    if opened._runtime.info.branch_uncertainty:
+        assert opened(photo(0), branch_uncertainty=True).mask.shape == (30, 40)
 
 
 # Manifests ------------------------------------------------------------------------------------------------------------

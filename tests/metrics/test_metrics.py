@@ -218,14 +218,14 @@ def test_calibration_bins_of_images_add_up() -> None:
     np.testing.assert_allclose(calibration_bins(p[0], t[0]) + calibration_bins(p[1], t[1]), together, rtol=1e-12)
 
 
-doubts = hnp.arrays(np.float32, (6, 10), elements=st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.7, 0.99]))
+uncertainties = hnp.arrays(np.float32, (6, 10), elements=st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.7, 0.99]))
 
 
 @settings(deadline=None, max_examples=60)
-@given(doubts, hnp.arrays(np.bool_, (6, 10)))
-def test_errors_found_by_brute_force(doubt: NDArray[np.float32], wrong: Mask) -> None:
-    found = score_error_detection(doubt, wrong)
-    bad, good = doubt[wrong], doubt[~wrong]
+@given(uncertainties, hnp.arrays(np.bool_, (6, 10)))
+def test_errors_found_by_brute_force(uncertainty: NDArray[np.float32], wrong: Mask) -> None:
+    found = score_error_detection(uncertainty, wrong)
+    bad, good = uncertainty[wrong], uncertainty[~wrong]
     if not len(bad):
         assert math.isnan(found.auroc)
         assert math.isnan(found.in_top5)
@@ -233,14 +233,14 @@ def test_errors_found_by_brute_force(doubt: NDArray[np.float32], wrong: Mask) ->
     if len(good):
         pairs = [(b > g) + 0.5 * (b == g) for b in bad for g in good]
         assert found.auroc == close(sum(pairs) / len(pairs))
-        area = tm.binary_auroc(torch.from_numpy(doubt).flatten(), torch.from_numpy(wrong).flatten().int())
+        area = tm.binary_auroc(torch.from_numpy(uncertainty).flatten(), torch.from_numpy(wrong).flatten().int())
         assert found.auroc == close(float(area))
     else:
         assert math.isnan(found.auroc)
-    # 5 % of 60 pixels are 3: the mean over all orders of pixels that are doubted alike, by drawing places one by one
+    # 5 % of 60 pixels are 3: the mean over all orders of pixels that are of equal uncertainty, by drawing places one by one
     expected, places = 0.0, 3.0
-    for level in sorted(set(doubt.flatten().tolist()), reverse=True):
-        here = doubt == np.float32(level)
+    for level in sorted(set(uncertainty.flatten().tolist()), reverse=True):
+        here = uncertainty == np.float32(level)
         taken = min(places, here.sum())
         expected += taken * wrong[here].mean()
         places -= taken
@@ -248,10 +248,10 @@ def test_errors_found_by_brute_force(doubt: NDArray[np.float32], wrong: Mask) ->
 
 
 def test_errors_found_by_hand() -> None:
-    doubt = np.arange(40, dtype=np.float32).reshape(5, 8)  # the top are 38 and 39
+    uncertainty = np.arange(40, dtype=np.float32).reshape(5, 8)  # the top are 38 and 39
     wrong = np.zeros((5, 8), bool)
     wrong.flat[[39, 37]] = True
-    found = score_error_detection(doubt, wrong)
+    found = score_error_detection(uncertainty, wrong)
     assert found.in_top5 == 0.5
     assert found.auroc == close((38 + 37) / (2 * 38))
 

@@ -65,7 +65,9 @@ def check_self_contained(text: str) -> Page:
 def test_report_of_an_evaluation(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = make_set(tmp_path / "set", NAMES), tmp_path / "out"
     for _ in range(2):  # again into the same folder
-        assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report", "--uncertainty"]) == 0
+        assert (
+            main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report", "--branch-uncertainty"]) == 0
+        )
     assert str(out / "report.html") in capsys.readouterr().out
     text = (out / "report.html").read_text(encoding="utf-8")
     page = check_self_contained(text)

@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move together, and a sample's numbers are its own."""
+"""Augmentation changes image and mask together, and depends on the sample alone."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_image_and_mask_move_together() -> None:
 
 
 @pytest.mark.parametrize("kind", ["full", "endoscopy", "upright", "none"])
-def test_a_sample_does_not_depend_on_its_batch(kind: str) -> None:
-    """In any order and any company, up to rounding: what one process sees of a batch is what two see together.
+def test_augmentation_does_not_depend_on_the_batch(kind: str) -> None:
+    """In any order and any batch, up to rounding: two processes together see what one process sees.
 
     Rounding may carry a coordinate over the border between two pixels of a mask, or a coefficient of a JPEG over a step.
     """
@@ -81,7 +81,7 @@ def test_color_of_gray_images_stays_gray_and_in_range(limits: object) -> None:
     torch.testing.assert_close(changed, changed[:, :1].expand_as(changed), atol=2e-3, rtol=0)
 
 
-def test_color_in_the_middle_of_each_range_changes_nothing_and_gray_has_no_color() -> None:
+def test_color_in_the_middle_of_each_range_is_unchanged_and_gray_has_no_color() -> None:
     images = torch.rand(3, 3, 8, 8)
     torch.testing.assert_close(recolor(images, torch.full((3, 4), 0.5), STRONG), images, atol=1e-4, rtol=0)
     gray = recolor(images, torch.full((3, 4), 0.5), STRONG, gray=torch.tensor([True, False, True]))
@@ -102,7 +102,7 @@ def test_strong_disturbance_keeps_geometry_and_range() -> None:
 
 @given(st.integers(0, 2**31), st.integers(0, 500), st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
-def test_numbers_follow_from_seed_epoch_and_sample_alone(seed: int, epoch: int, sample: int) -> None:
+def test_random_numbers_follow_from_seed_epoch_and_sample_alone(seed: int, epoch: int, sample: int) -> None:
     one = uniforms((seed, 2, epoch), torch.tensor([sample]), 5)
     assert torch.equal(one, uniforms((seed, 2, epoch), torch.tensor([7, sample]), 5)[1:])
     assert ((one >= 0) & (one < 1)).all()
@@ -112,7 +112,7 @@ def test_numbers_follow_from_seed_epoch_and_sample_alone(seed: int, epoch: int, 
     assert epoch_seed((seed, 2, epoch)) == epoch_seed((seed, 2, epoch))
 
 
-def test_numbers_are_uniform() -> None:
+def test_random_numbers_are_uniform() -> None:
     u = numbers(4000, 4)
     assert u.mean(0).tolist() == pytest.approx([0.5] * 4, abs=0.02)
     assert u.var(0).tolist() == pytest.approx([1 / 12] * 4, abs=0.005)
@@ -131,7 +131,7 @@ def test_an_order_follows_from_its_key() -> None:
 
 @given(st.integers(1, 40), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_processes_share_each_batch_of_one(count: int, world: int, each: int, epoch: int) -> None:
+def test_processes_divide_the_batches_of_one_process(count: int, world: int, each: int, epoch: int) -> None:
     def order(rank: int, world: int) -> list[int]:
         sampler = EpochSampler((0, 2), [True] * count, batch_size=each * world_size, rank=rank, world=world)
         sampler.set_epoch(epoch)
@@ -149,7 +149,7 @@ def test_processes_share_each_batch_of_one(count: int, world: int, each: int, ep
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.sampled_from([0.0, 0.3, 0.5, 0.9]))
 @settings(max_examples=80, deadline=None)
-def test_oversampling_shows_foreground_often_enough_and_never_twice_alike(shows: list[bool], share: float) -> None:
+def test_oversampling_repeats_foreground_with_new_random_numbers(shows: list[bool], share: float) -> None:
     count = len(shows)
     order = epoch_order((0, 2, 3), shows, share)
     assert len(order) == len(set(order)) == count
@@ -162,7 +162,7 @@ def test_oversampling_shows_foreground_often_enough_and_never_twice_alike(shows:
 
 
 def test_artifacts_cover_image_and_mask_alike() -> None:
-    """Gray pictures, all foreground: what is drawn over is foreground no more, a highlight leaves the mask alone."""
+    """Gray images, all foreground: what is covered becomes background, a highlight does not change the mask."""
     count = 400
     gray = torch.full((count, 3, *SIZE), 0.5)
     images, masks = RandomArtifacts()(gray, torch.ones(count, 1, *SIZE), numbers(count, RandomArtifacts.numbers))

@@ -113,6 +113,11 @@ def test_saved_settings_are_plain_json_and_read_back() -> None:
 def test_settings_of_version_0_1_0_are_read_under_their_new_names() -> None:
     old = {"train_size": 64, "validation": 0.3, "workers": 2, "gradient_clip": 0.5, "patience": 4}
     assert FinetuneConfig.from_dict(old) == FinetuneConfig(
-        train_image_size=64, val_fraction=0.3, num_workers=2, max_grad_norm=0.5, early_stopping_patience=4
+        train_image_size=64,
+        val_fraction=0.3,
+        num_workers=2,
+        max_grad_norm=0.5,
+        early_stopping_patience=4,
+        field_of_view="none",  # there was no such setting yet, and images were not cut
     )
     assert old.keys() == PREVIOUS_NAMES.keys()

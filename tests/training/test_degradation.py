@@ -1,4 +1,4 @@
-"""Poor recordings: each kind against an oracle of its own, and shares as promised."""
+"""Degradation: each kind is compared with another implementation, and its share with the documented one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from condseg_sdk.training.degradation import RandomDegradation
 from condseg_sdk.training.randomness import uniforms
 
 SIZE = (64, 96)
-NO = 0.99  # beyond every share
+NO = 0.99  # above every share
 COARSE, NOISE, JPEG = slice(0, 2), slice(2, 5), slice(5, 7)
 
 
 def record(images: Tensor, **kinds: list[float]) -> Tensor:
-    """All pictures by the same numbers; kinds not named stay away."""
+    """Degrade all images with the same random numbers, by the kinds that are named only."""
     u = torch.full((len(images), RandomDegradation.numbers), NO)
     for place, values in ((COARSE, "coarse"), (NOISE, "noise"), (JPEG, "jpeg")):
         if values in kinds:
@@ -27,7 +27,7 @@ def record(images: Tensor, **kinds: list[float]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def scene() -> Tensor:
-    """Tissue with an edge and some grain, (1, 3, H, W)."""
+    """Tissue with an edge and some noise, (1, 3, H, W)."""
     y, x = torch.meshgrid(torch.linspace(0, 1, SIZE[0]), torch.linspace(0, 1, SIZE[1]), indexing="ij")
     disc = ((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.06) * 0.3
     tissue = torch.stack([0.4 + 0.3 * x + disc, 0.3 + 0.2 * y + disc, 0.3 - 0.1 * x])
@@ -35,7 +35,7 @@ def scene() -> Tensor:
     return (tissue + grain)[None].clamp(0, 1).float()
 
 
-def test_nothing_drawn_nothing_changed(scene: Tensor) -> None:
+def test_images_that_are_not_degraded_stay_the_same(scene: Tensor) -> None:
     assert torch.equal(record(scene), scene)
 
 
@@ -63,8 +63,8 @@ def test_noise_has_its_sigma_and_its_own_seed() -> None:
     assert abs(float((first * second).mean())) < 0.02 * 0.055**2
 
 
-def test_a_low_resolution_takes_fine_patterns_and_leaves_the_rest(scene: Tensor) -> None:
-    """A checkerboard of single pixels goes gray at 0.3 of the side; a gradient stays within a gray value or two."""
+def test_low_resolution_removes_fine_patterns_only(scene: Tensor) -> None:
+    """A checkerboard of single pixels becomes gray at 0.3 of the side; a gradient stays within a gray value or two."""
     y, x = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
     board = ((x + y) % 2).float().expand(1, 3, -1, -1)
     middle = record(board, coarse=[0.0, 0.0])[..., 8:-8, 8:-8]
@@ -74,7 +74,7 @@ def test_a_low_resolution_takes_fine_patterns_and_leaves_the_rest(scene: Tensor)
     assert not torch.equal(record(scene, coarse=[0.0, 0.0]), scene)
 
 
-def test_as_many_as_promised_and_in_range() -> None:
+def test_shares_of_degraded_images_are_as_documented() -> None:
     count = 500
     images = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     recorded = RandomDegradation()(images, uniforms((0, 2, 0), torch.arange(count), RandomDegradation.numbers))

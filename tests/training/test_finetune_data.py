@@ -1,4 +1,4 @@
-"""One call on data as people have it, to the end; and every mistake in it stops the call before anything is written."""
+"""`finetune` trains on all layouts of data, and errors in the data stop it before anything is written."""
 
 from __future__ import annotations
 
@@ -10,27 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from condseg_sdk import ConDSeg, Predictor, Preprocessing, finetune, open_dataset
+from condseg_sdk import Predictor, finetune, open_dataset
 from condseg_sdk.cli import main
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 from tests.helpers.datasets import SIZE, add_pair, make_set, picture, region, save
-from tests.helpers.networks import TINY
 
 NAMES = [f"n{i}" for i in range(10)]
 Data = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint at 32x32 to start from."""
-    torch.manual_seed(0)
-    config = CheckpointConfig(TINY, Preprocessing((32, 32)), 0.5, {})
-    return save_checkpoint(tmp_path_factory.mktemp("base") / "tiny", ConDSeg(**TINY), config)
 
 
 # Layouts
@@ -162,7 +151,7 @@ def rgba(path: Path) -> None:
         pytest.param(masks_as(rgba), id="rgba"),
     ],
 )
-def test_one_call_reaches_the_end(build: Callable[[Path], Data], base: Path, tmp_path: Path) -> None:
+def test_finetune_trains_on_every_layout(build: Callable[[Path], Data], base: Path, tmp_path: Path) -> None:
     data = build(tmp_path / "data")
     options = {"epochs": 1, "stage1_epochs": 1, "batch_size": 4, "progress": False, "report": False}
     dataset = open_dataset(data.pop("data"), **data)
@@ -270,7 +259,7 @@ MISTAKES: Sequence[Any] = [
 
 
 @pytest.mark.parametrize("spoil", MISTAKES)
-def test_a_wrong_set_stops_the_call_and_the_check(
+def test_an_error_in_the_data_stops_the_call_and_the_check(
     spoil: Callable[[Path], list[str]], base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_set(tmp_path / "data", NAMES)
@@ -317,7 +306,7 @@ SUSPICIONS: Sequence[Any] = [
 
 
 @pytest.mark.parametrize(("change", "message"), SUSPICIONS)
-def test_what_only_looks_wrong_is_shown_with_its_file(
+def test_suspicious_data_is_a_warning_with_its_file(
     change: Callable[[Path], object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_set(tmp_path / "data", NAMES)

@@ -1,4 +1,4 @@
-"""Runs in real processes: killed and continued, and shared by two."""
+"""Runs in processes of their own: killed and resumed, and distributed over two processes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from condseg_sdk import ConDSeg, Preprocessing, finetune
-from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
+from condseg_sdk import finetune
+from condseg_sdk.weights.checkpoint import load_checkpoint
 from tests.helpers.datasets import make_set
-from tests.helpers.networks import TINY
 
 RUN = """
 import json, sys
 from condseg_sdk import finetune
 finetune(**json.loads(sys.argv[1]))
 """
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint at 32x32 to start from."""
-    torch.manual_seed(0)
-    network = ConDSeg(**TINY)
-    config = CheckpointConfig(TINY, Preprocessing((32, 32)), 0.5, {})
-    return save_checkpoint(tmp_path_factory.mktemp("base") / "tiny", network, config)
 
 
 def command(**options: Any) -> list[str]:
@@ -49,7 +39,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def check_whole(folder: Path) -> None:
-    """Every file that stands under its final name can be read to its end."""
+    """Check that every file under its final name is complete."""
     for path in folder.rglob("[!.]*"):
         if path.suffix == ".ckpt":
             assert "state_dict" in torch.load(path, weights_only=True)
@@ -69,7 +59,7 @@ def finished_epochs(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_continued_a_run_gives_the_same_bits(base: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_bits(base: Path, tmp_path: Path) -> None:
     data = make_set(tmp_path / "data", [f"n{i:02}" for i in range(20)])
     options = {
         "data": data, "base": base, "epochs": 6, "stage1_epochs": 3, "batch_size": 4, "deterministic": True, "early_stopping_patience": 5,
@@ -109,7 +99,7 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def alone(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
-    """20 steps in one process: the arguments, and what came out."""
+    """20 steps in one process: arguments and result.json."""
     folder = tmp_path_factory.mktemp("alone")
     data = make_set(folder / "data", [f"n{i:02}" for i in range(11)])
     (data / "val.txt").write_text("n03\nn05\nn07\n")  # an odd number: one of two processes gets a filler

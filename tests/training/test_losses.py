@@ -1,4 +1,4 @@
-"""Losses against numbers worked out by hand."""
+"""Losses compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from condseg_sdk.models import ConDSegOutput
 from condseg_sdk.training.losses import bce_dice, complementarity, consistency_loss, segmentation_loss, size_weight
 
 
-def test_bce_dice_of_undecided_logits_by_hand() -> None:
+def test_bce_dice_of_zero_logits_as_computed_by_hand() -> None:
     logits, target = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
     # BCE of p = 1/2 is ln 2 everywhere; Dice: overlap 1/2, total 2 + 1, smoothing 1 -> 1 - 2 / 4
     assert bce_dice(logits, target).tolist() == pytest.approx([math.log(2) + 0.5], rel=1e-5)
 
 
-def test_bce_dice_is_per_image_and_zero_for_the_truth() -> None:
+def test_bce_dice_is_per_image_and_zero_for_the_ground_truth() -> None:
     target = (torch.rand(3, 1, 8, 8) > 0.5).float()
     logits = torch.where(target > 0, 50.0, -50.0)
     logits[1] *= -1
@@ -26,7 +26,7 @@ def test_bce_dice_is_per_image_and_zero_for_the_truth() -> None:
     assert loss[1] > 40
 
 
-def test_bce_dice_works_in_float32_for_half_precision_logits() -> None:
+def test_bce_dice_computes_in_float32_for_half_precision_logits() -> None:
     logits = torch.full((1, 1, 4, 4), -30.0, dtype=torch.float16)
     assert bce_dice(logits, torch.zeros(1, 1, 4, 4)).dtype == torch.float32
 
@@ -39,7 +39,7 @@ def test_size_weight_is_per_image_bounded_and_without_gradient() -> None:
     assert not weight.requires_grad
 
 
-def test_complementarity_by_hand() -> None:
+def test_complementarity_as_computed_by_hand() -> None:
     certain, never = torch.full((1, 1, 2, 2), 50.0), torch.full((1, 1, 2, 2), -50.0)
     half = torch.zeros(1, 1, 2, 2)
     assert complementarity(certain, never, never).item() == pytest.approx(0, abs=1e-6)
@@ -47,7 +47,7 @@ def test_complementarity_by_hand() -> None:
     assert complementarity(certain, certain, half).item() == pytest.approx(1 + 0.5 + 0.5, rel=1e-5)
 
 
-def test_segmentation_loss_adds_up_and_wants_the_background_complementary() -> None:
+def test_segmentation_loss_is_the_sum_of_its_terms_and_the_background_is_complementary() -> None:
     target = torch.zeros(1, 1, 4, 4)
     target[..., :2] = 1
     sure = torch.where(target > 0, 50.0, -50.0)
@@ -58,7 +58,7 @@ def test_segmentation_loss_adds_up_and_wants_the_background_complementary() -> N
     assert segmentation_loss(undecided, target).item() == pytest.approx(term * (1 + 2 * beta) + 0.75, rel=1e-5)
 
 
-def test_consistency_pulls_each_view_to_the_other_but_not_through_the_pseudo_labels() -> None:
+def test_consistency_has_no_gradient_through_the_pseudo_labels() -> None:
     plain = torch.tensor([[[[2.0, -1.0]]]], requires_grad=True)
     augmented = torch.tensor([[[[-3.0, 0.5]]]], requires_grad=True)
     target = torch.tensor([[[[1.0, 0.0]]]])

@@ -19,7 +19,7 @@ SETTINGS = Path(__file__).parents[1] / "assets" / "run_0_1_0" / "settings.json"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images and masks of that run, bit by bit."""
+    """The images and masks of that run, bit for bit."""
     folder = tmp_path_factory.mktemp("bars")
     y, x = np.mgrid[:24, :32]
     for n in range(10):

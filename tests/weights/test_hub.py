@@ -89,7 +89,7 @@ def test_a_folder_without_a_checkpoint_hides_no_model(
     (here / "frame_mask.png").touch()
     assert resolve("condseg-lite-polyp") == bundled
     assert "is no checkpoint, so the known model is meant" in caplog.text
-    assert Predictor.from_pretrained("condseg-lite-polyp", device="cpu").model == "condseg-lite-polyp"
+    assert Predictor.from_pretrained("condseg-lite-polyp", device="cpu").model_id == "condseg-lite-polyp"
     with pytest.raises(CheckpointError, match=r"has no config.json"):
         resolve("./condseg-lite-polyp"), resolve(here)
     shutil.copytree(checkpoint, here, dirs_exist_ok=True)
@@ -112,7 +112,7 @@ def test_links_are_taken_by_their_own_names(checkpoint: Path, tmp_path: Path) ->
     for name in ("snapshot", "snapshot/model.safetensors", "polyps.safetensors", "polyps"):
         predictor = Predictor.from_pretrained(tmp_path / name, device="cpu")
         assert predictor.threshold == 0.4
-        assert predictor.model == str(tmp_path / name)
+        assert predictor.model_id == str(tmp_path / name)
 
 
 def test_what_cannot_be_a_model_says_what_to_give_instead(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""What the package reads as images: the types of its public signatures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ColorOrder", "ImageLike", "Sources"]
+
+ColorOrder = Literal["rgb", "bgr"]
+
+ImageLike: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.generic]"
+    " | torch.Tensor"
+)
+"""One image: a path, the bytes of a file, a binary file object, a PIL image, a NumPy array (H, W[, C]) or a tensor."""
+
+Sources: TypeAlias = "ImageLike | Sequence[ImageLike]"
+"""One or many images: whatever is an `ImageLike`, a folder, a glob pattern, or a list or tuple of these."""

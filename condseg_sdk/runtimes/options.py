@@ -1,0 +1,79 @@
+"""The options that belong to one runtime, for `Predictor.from_pretrained(runtime=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from condseg_sdk.errors import OptionError
+from condseg_sdk.options import check_choice, check_integer
+
+__all__ = ["Execution", "OnnxOptions", "Precision", "RuntimeName", "TorchOptions"]
+
+RuntimeName = Literal["torch", "onnx"]
+Precision = Literal["float32", "float16", "bfloat16"]
+Execution = Literal["eager", "compiled", "cuda-graph"]
+
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How PyTorch runs a checkpoint.
+
+    Args:
+        precision: Precision of the arithmetic: "float32"; on a GPU also "float16" or "bfloat16"; "bfloat16" also on a
+            CPU with AVX512_BF16, where it is 1.1 to 2.1 times as fast (docs/benchmarks.md). The network's input and
+            logits stay float32.
+        execution: "eager"; "compiled" by torch.compile, which takes minutes at the first image of each size; or, on a
+            CUDA device, "cuda-graph", one graph recorded for each size of a batch and replayed, without the cost of
+            launching kernels.
+
+    Raises:
+        OptionError: A value is not one of these.
+
+    Example:
+        >>> from condseg_sdk import Predictor, TorchOptions
+        >>> Predictor.from_pretrained(
+        ...     "condseg-lite-polyp", device="cuda", runtime=TorchOptions(precision="float16")
+        ... )  # doctest: +SKIP
+    """
+
+    precision: Precision = "float32"
+    execution: Execution = "eager"
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, Precision)
+        check_choice("execution", self.execution, Execution)
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """How ONNX Runtime runs an exported file.
+
+    Args:
+        threads: Number of CPU threads for one operation. Default: ONNX Runtime's own, the number of physical cores.
+        session_options: Entries of ONNX Runtime's session configuration.
+
+    Raises:
+        OptionError: A value is of the wrong type or out of range.
+
+    Example:
+        >>> OnnxOptions(threads=1, session_options={"session.intra_op.allow_spinning": "0"}).threads
+        1
+    """
+
+    threads: int | None = None
+    session_options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            check_integer("threads", self.threads, least=1, most=MAX_THREADS)
+        if not isinstance(self.session_options, Mapping) or not all(
+            isinstance(text, str) for pair in self.session_options.items() for text in pair
+        ):
+            raise OptionError(
+                f"session_options={self.session_options!r} must map names to values, all of them strings",
+                option="session_options",
+            )

@@ -1,0 +1,40 @@
+"""The Python blocks of README.md and docs/ run, page by page, beside the files of the fixture `example_files`.
+
+A block that needs a network or more has `<!-- not run: why -->` above it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import condseg_sdk
+from condseg_sdk import FinetuneResult, finetune
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^(<!-- not run: [^\n]* -->\n+)?```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [
+    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if "```python" in page.read_text()
+]
+
+
+def short_finetune(data: Any, *, output_dir: str, **options: Any) -> FinetuneResult:
+    """`finetune` of the tiny network for one epoch; a run that an earlier block left there is removed."""
+    shutil.rmtree(output_dir, ignore_errors=True)
+    shorter = {"base": "condseg-lite-polyp", "epochs": 1, "image_size": 64, "report": False, "progress": False}
+    return finetune(data, output_dir=output_dir, **{**options, **shorter})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_of_a_page_run(page: Path, example_names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(condseg_sdk, "finetune", short_finetune)
+    text = page.read_text(encoding="utf-8")
+    names = {**example_names, "__name__": "example"}
+    for block in BLOCK.finditer(text):
+        if block[1] is None:
+            lines_above = "\n" * text.count("\n", 0, block.start(2))  # so that a failure names the page's line
+            exec(compile(lines_above + block[2], str(page), "exec"), names)
