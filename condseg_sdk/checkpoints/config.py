@@ -10,6 +10,7 @@ from typing import Any
 
 from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.json_files import parse_json
+from condseg_sdk.options import check_threshold
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
@@ -45,8 +46,7 @@ class CheckpointConfig:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if type(self.threshold) not in (int, float) or not 0 < self.threshold < 1:
-            raise OptionError(f"threshold={reprlib.repr(self.threshold)} must be a number above 0 and below 1")
+        object.__setattr__(self, "threshold", check_threshold(self.threshold))
         if not isinstance(self.preprocessing, Preprocessing):
             raise OptionError(f"preprocessing={reprlib.repr(self.preprocessing)} must be a Preprocessing")
         for name in ("network", "provenance"):

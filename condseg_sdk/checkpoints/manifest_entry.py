@@ -10,7 +10,7 @@ from typing import Any, Literal
 from condseg_sdk.checksums import SHA256
 from condseg_sdk.download import COMMIT, CONFIG_FILE, REPOSITORY, WEIGHTS_FILE, is_plain_path
 from condseg_sdk.errors import CheckpointError, OptionError
-from condseg_sdk.options import check_choice
+from condseg_sdk.options import check_choice, check_threshold
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["HubFile", "Kind", "ManifestEntry", "PackageFile"]
@@ -131,8 +131,8 @@ class ManifestEntry:
             raise OptionError(f"bytes={self.bytes!r} must be a whole number above 0")
         if (self.kind == "checkpoint") != (self.threshold is not None):
             raise OptionError("a checkpoint has a threshold, an encoder has none")
-        if self.threshold is not None and not (type(self.threshold) in (int, float) and 0 < self.threshold < 1):
-            raise OptionError(f"threshold={self.threshold!r} must be a number above 0 and below 1")
+        if self.threshold is not None:
+            check_threshold(self.threshold)
         self._check_place()
 
     def _check_place(self) -> None:
