@@ -74,7 +74,7 @@ def _open(config: FinetuneConfig) -> Base:
         return _imagenet(base, arguments, config.seed)
     network, saved = load_checkpoint(resolve(base))
     if arguments is not None and network.arguments != _new(arguments, 0).arguments:
-        raise OptionError(f"base={base!r} is not the network={config.network!r}: leave network out")
+        raise OptionError(f"base={base!r} is not the network={config.network!r}: leave network out", option="base")
     seen = str(saved.provenance.get("data", "not recorded"))
     names, license_ = saved.provenance.get("attribution"), saved.provenance.get("license")
     attribution = None if names is None else f"{names}{'' if license_ is None else f' ({license_})'}"
@@ -91,10 +91,12 @@ def _default(arguments: Mapping[str, Any] | None) -> str:
 def _imagenet(base: str, arguments: Mapping[str, Any] | None, seed: int) -> Base:
     encoders = {entry.name: entry.network for entry in list_models("encoder")}
     if base not in encoders:
-        raise OptionError(f"base={base!r}: choose one of {', '.join(encoders)}")
+        raise OptionError(f"base={base!r}: choose one of {', '.join(encoders)}", option="base")
     network = _new(arguments or network_arguments(encoders[base]), seed)
     if network.arguments["encoder"] != encoders[base]:
-        raise OptionError(f"base={base!r} does not fit a network with encoder {network.arguments['encoder']}")
+        raise OptionError(
+            f"base={base!r} does not fit a network with encoder {network.arguments['encoder']}", option="base"
+        )
     pixels = replace(load_imagenet_encoder(network.encoder, name=base), size=DEFAULT_SIZE)
     return Base(network, pixels, base, is_checkpoint=False)
 
@@ -109,4 +111,6 @@ def _new(arguments: Mapping[str, Any], seed: int) -> ConDSeg:
         try:
             return ConDSeg(**arguments).eval()
         except TypeError as error:
-            raise OptionError(f"network={dict(arguments)}: {error}; give arguments of ConDSeg") from error
+            raise OptionError(
+                f"network={dict(arguments)}: {error}; give arguments of ConDSeg", option="network"
+            ) from error

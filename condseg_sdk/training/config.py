@@ -235,13 +235,17 @@ class FinetuneConfig:
         for name, setting in settings().items():
             object.__setattr__(self, name, setting.check(getattr(self, name)))
         if isinstance(self.network, str) and self.network not in NETWORKS:
-            raise OptionError(f"network={self.network!r} is not one of {', '.join(NETWORKS)}")
+            raise OptionError(f"network={self.network!r} is not one of {', '.join(NETWORKS)}", option="network")
         if self.freeze_encoder and self.stage1_epochs:
-            raise OptionError("stage 1 trains the encoder: leave out freeze_encoder or stage1_epochs")
+            raise OptionError(
+                "stage 1 trains the encoder: leave out freeze_encoder or stage1_epochs", option="stage1_epochs"
+            )
         if self.finish_epochs and self.train_image_size is None:
-            raise OptionError("finish_epochs has no effect without train_image_size: give both")
+            raise OptionError("finish_epochs has no effect without train_image_size: give both", option="finish_epochs")
         if self.epochs is not None and self.finish_epochs > self.epochs:
-            raise OptionError(f"finish_epochs={self.finish_epochs} must be at most epochs={self.epochs}")
+            raise OptionError(
+                f"finish_epochs={self.finish_epochs} must be at most epochs={self.epochs}", option="finish_epochs"
+            )
 
     def override(self, **overrides: object) -> Self:
         """Return a copy with other values of some settings.

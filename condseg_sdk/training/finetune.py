@@ -111,6 +111,7 @@ def finetune(
     Raises:
         DatasetError: The data is incomplete or wrong; the message names the files and the remedy.
         OptionError: A setting is not allowed, or `output_dir` contains a different run.
+        OutputError: A file cannot be written, or it would replace one that this package has not written.
         ModelNotFoundError: The base does not exist.
         CheckpointError: The base is damaged.
         TrainingError: The loss became NaN, the GPU's memory is too small, or files of the run are damaged.
@@ -176,25 +177,34 @@ def _merge(
     """The settings with the overrides and, for a dataset that is divided already, with the share it was divided by."""
     for name in DATASET_OPTIONS:
         if name in overrides:
-            raise OptionError(f"{name} is an option of the data: use finetune(open_dataset(data, {name}=...), ...)")
+            raise OptionError(
+                f"{name} is an option of the data: use finetune(open_dataset(data, {name}=...), ...)", option=name
+            )
     config = (config or FinetuneConfig()).override(**overrides)
     if not isinstance(data, Dataset):
         return config
     if config.val_fraction is not None:
-        raise OptionError("val_fraction has no effect on a Dataset, which is divided already: pass it to open_dataset")
+        raise OptionError(
+            "val_fraction has no effect on a Dataset, which is divided already: pass it to open_dataset",
+            option="val_fraction",
+        )
     return replace(config, val_fraction=data.val_fraction)
 
 
 def _check_loggers(given: Any) -> list[Logger]:
     loggers = list(given) if isinstance(given, (list, tuple)) else [given]
     if not all(isinstance(logger, Logger) for logger in loggers):
-        raise OptionError(f"logger={given!r} must be a logger of Lightning, such as WandbLogger(), or a list of them")
+        raise OptionError(
+            f"logger={given!r} must be a logger of Lightning, such as WandbLogger(), or a list of them", option="logger"
+        )
     return loggers
 
 
 def _check_provenance(given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise OptionError(f'provenance={given!r} must be a dictionary, such as {{"license": "cc-by-4.0"}}')
+        raise OptionError(
+            f'provenance={given!r} must be a dictionary, such as {{"license": "cc-by-4.0"}}', option="provenance"
+        )
     plain: dict[str, Any] = as_json("provenance", dict(given))
     return plain
 
@@ -204,12 +214,15 @@ def _open_run(output_dir: str | os.PathLike[str], data: DataSource | Dataset, *,
     run = RunFolder(check_path("output_dir", output_dir))
     if not is_utf8(run.path.absolute()):
         raise OptionError(
-            f"output_dir={os.fspath(output_dir)!r} is not UTF-8, which TensorBoard needs: choose another one"
+            f"output_dir={os.fspath(output_dir)!r} is not UTF-8, which TensorBoard needs: choose another one",
+            option="output_dir",
         )
     source = data.source if isinstance(data, Dataset) else data
     # The report's images would be images without masks when the data is read again.
     if isinstance(source, (str, os.PathLike)) and run.path.resolve().is_relative_to(Path(source).resolve()):
-        raise OptionError(f"output_dir={run.path} lies inside the data: choose a folder outside of {source}")
+        raise OptionError(
+            f"output_dir={run.path} lies inside the data: choose a folder outside of {source}", option="output_dir"
+        )
     if report:
         check_report_folder(run.path)
     return run

@@ -110,7 +110,9 @@ def detect_machine(config: FinetuneConfig) -> Machine:
         asked = ", ".join(f"{name}={value!r}" for name, value in choice.items() if value not in ("auto", 1))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         remedy = "leave it out, or train with accelerator='cpu' (--accelerator cpu)"
-        raise OptionError(f"{asked} cannot be used on this machine ({reason}); {remedy}") from error
+        raise OptionError(
+            f"{asked} cannot be used on this machine ({reason}); {remedy}", option="accelerator"
+        ) from error
     if isinstance(trainer.accelerator, CUDAAccelerator):
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -161,12 +163,16 @@ def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: 
     batch_size = choose("batch_size", batch, reason)
     if machine.devices > stats.train:
         raise OptionError(
-            f"{stats.train} training pairs are fewer than the {machine.devices} devices: use fewer devices"
+            f"{stats.train} training pairs are fewer than the {machine.devices} devices: use fewer devices",
+            option="devices",
         )
     if batch_size > stats.train:
         raise DatasetError(f"{stats.train} training pairs are fewer than batch_size={batch_size}: lower batch_size")
     if batch_size % machine.devices:
-        raise OptionError(f"batch_size={batch_size} must be a multiple of the {machine.devices} devices that share it")
+        raise OptionError(
+            f"batch_size={batch_size} must be a multiple of the {machine.devices} devices that share it",
+            option="batch_size",
+        )
     if stats.bits is not None:
         of_base = base.preprocessing.bits or 0
         reason = "as in the base" if of_base >= stats.bits else "hold the largest value of the 16-bit images"
@@ -209,7 +215,8 @@ def check_precision(config: FinetuneConfig, machine: Machine) -> None:
     if config.precision != "float32" and machine.kind == "cpu":
         raise OptionError(
             f"precision={config.precision!r} is for GPUs: on a CPU it makes the gradients of dilated convolutions "
-            "NaN. Leave precision out; resume a run that was started on a GPU on a GPU"
+            "NaN. Leave precision out; resume a run that was started on a GPU on a GPU",
+            option="precision",
         )
 
 

@@ -21,7 +21,7 @@ from condseg_sdk.data.pairs import SPLITS
 from condseg_sdk.data.recorded_split import SETTINGS_FILE as SETTINGS
 from condseg_sdk.data.recorded_split import names_by_split
 from condseg_sdk.environment import describe_environment
-from condseg_sdk.errors import OptionError, TrainingError
+from condseg_sdk.errors import OptionError, OutputError, TrainingError
 from condseg_sdk.files import make_folder, write_text
 from condseg_sdk.json_files import read_json_object, write_json
 from condseg_sdk.provenance import is_ours, seal_json
@@ -70,6 +70,7 @@ class RunFolder:
 
         Raises:
             OptionError: There is a run and `resume` is False, or it is True and the settings differ.
+            OutputError: The folder contains files of others that a run would replace.
             TrainingError: settings.json is damaged.
         """
         if not self.is_begun:
@@ -79,18 +80,16 @@ class RunFolder:
         if not first and not resume:
             return config
         if not resume:
-            raise OptionError(
-                f"{self.path} contains a run: continue it with resume=True (--resume), or choose another output_dir"
-            )
+            raise self._refused("contains a run: continue it with resume=True (--resume), or choose another output_dir")
         saved = self._saved_config()
         machine = {name for name, setting in settings().items() if setting.section == MACHINE}
         changed = [
             name for name, value in config.changed().items() if name not in machine and value != getattr(saved, name)
         ]
         if changed:
-            raise OptionError(
-                f"{self.path} contains a run with another {', '.join(changed)}: use the values that it began with, or "
-                "choose another output_dir"
+            raise self._refused(
+                f"contains a run with another {', '.join(changed)}: use the values that it began with, or choose "
+                "another output_dir"
             )
         return saved.override(**{name: getattr(config, name) for name in machine})
 
@@ -98,13 +97,18 @@ class RunFolder:
         """Refuse a folder with files of others, or of a run without settings.json, which would get other settings."""
         for name in ("stage1", "stage2", CHECKPOINT):
             if (self.path / name).exists():
-                raise OptionError(f"{self.path} contains {name} of a run without {SETTINGS}: choose another output_dir")
+                raise self._refused(f"contains {name} of a run without {SETTINGS}: choose another output_dir")
         for name in WRITTEN:
             path = self.path / name
             if os.path.lexists(path) and not is_ours(path):
-                raise OptionError(
-                    f"{path} was not written by condseg_sdk, and a run would replace it: choose another output_dir"
+                raise OutputError(
+                    f"{path} was not written by condseg_sdk, and a run would replace it: choose another output_dir",
+                    path=path,
                 )
+
+    def _refused(self, reason: str) -> OptionError:
+        """The error for a folder that this call cannot use."""
+        return OptionError(f"{self.path} {reason}", option="output_dir", path=self.path)
 
     def _saved_config(self) -> FinetuneConfig:
         try:
@@ -127,16 +131,16 @@ class RunFolder:
         """
         values = self._begun()
         saved = values["split"]
-        for part, names in names_by_split(dataset).items():
-            if saved[part] != names:
-                raise OptionError(
-                    f"{self.path} contains a run on other data: its {part} split had {len(saved[part])} pairs, not "
-                    f"these {len(names)}; restore the data, or choose another output_dir"
+        for split, names in names_by_split(dataset).items():
+            if saved[split] != names:
+                raise self._refused(
+                    f"contains a run on other data: its {split} split had {len(saved[split])} pairs, not these "
+                    f"{len(names)}; restore the data, or choose another output_dir"
                 )
         if values.get("content") != content:
-            raise OptionError(
-                f"{self.path} contains a run on other data: images or masks of the same names have changed; restore "
-                "them, or choose another output_dir"
+            raise self._refused(
+                "contains a run on other data: images or masks of the same names have changed; restore them, or "
+                "choose another output_dir"
             )
 
     @contextmanager
@@ -148,6 +152,7 @@ class RunFolder:
 
         Raises:
             OptionError: Another call is using the folder.
+            OutputError: The folder cannot be written to.
         """
         if not first:
             yield
@@ -157,11 +162,11 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout as error:
-            raise OptionError(f"{self.path} is in use by another process: choose another output_dir") from error
+            raise self._refused("is in use by another process: choose another output_dir") from error
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise OptionError(
-                    f"{self.path} cannot be written ({error.strerror}): choose another output_dir"
+                raise OutputError(
+                    f"{self.path} cannot be written ({error.strerror}): choose another output_dir", path=self.path
                 ) from error
             logger.warning(
                 "The file system of %s has no locks: a second run in the same folder would not be noticed.", self.path
@@ -235,7 +240,7 @@ class RunFolder:
         if digest not in (None, _digest(values)):
             raise TrainingError(f"{path} has been changed or is damaged; {self._remedy()}", path=path)
         if not all(isinstance(values.get(name), kind) for name, kind in kinds.items()) or not all(
-            isinstance(values["split"].get(part), list) for part in SPLITS
+            isinstance(values["split"].get(split), list) for split in SPLITS
         ):
             raise TrainingError(f"{path} is not the settings.json of a run; {self._remedy()}", path=path)
         return values

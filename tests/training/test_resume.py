@@ -84,6 +84,13 @@ def test_a_report_folder_with_other_files_is_refused(dataset: Path, tmp_path: Pa
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["report"]
 
 
+def test_a_file_of_another_program_is_not_replaced(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"summary.json was not written by condseg_sdk") as caught:
+        finetune(dataset, output_dir=tmp_path, **SMALL)
+    assert caught.value.path == tmp_path / "summary.json"
+
+
 def test_checkpoints_without_settings_json_are_refused(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "stage2").mkdir(parents=True)
     with pytest.raises(OptionError, match="contains stage2 of a run without settings.json"):
