@@ -64,7 +64,8 @@ class BitDepth:
         read = f"16-bit values up to {self.greatest} were read as {self.bits} bits (white is {white})"
         if self.bits == 16:
             dark = "most pixels are below 4096"
-            return f"{read}, and {dark}; give bits= (--bits), such as bits=12, if the image is almost black"
+            remedy = "give bits= (--bits), such as bits=12, and paint out marks of more than 1 % of the pixels"
+            return f"{read}, and {dark}; if that is almost black, {remedy}"
         remedy = "give bits= (--bits) if that is wrong, such as bits=16 for the full range"
         return f"{read}; {above}; {remedy}" if self.clipped else f"{read}; {remedy}"
 

@@ -26,6 +26,9 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 TRIES = 64  # reads that may fail in a row at damaged frames if the number of frames is unknown
 MANY = 100_000_000  # OpenCV reports such counts for streams without one
+TOO_SHORT = (
+    3  # frames of a broadcast format in which FFmpeg takes the field rate, twice the true one, for the frame rate
+)
 TIMED = frozenset({".m2ts", ".mpeg", ".mpg", ".mts", ".ts"})  # broadcast formats, whose time stamps reveal lost frames
 
 
@@ -108,8 +111,8 @@ class _Numbers:
         self._count = int(count) if 0 < count < MANY else None
         if container.frames is not None:
             self._count = container.frames
-        self._is_timed = is_timed
-        self._follows_time = is_timed or (container.is_damaged and not container.counts_frames)
+        self._is_timed = is_timed and (self._count is None or self._count > TOO_SHORT)
+        self._follows_time = self._is_timed or (container.is_damaged and not container.counts_frames)
         self._start: float | None = None
 
     def next_frame(self) -> NDArray[np.uint8] | None:

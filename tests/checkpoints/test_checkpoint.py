@@ -90,7 +90,7 @@ def test_saving_replaces_an_older_checkpoint_and_nothing_else(network: ConDSeg, 
     save_checkpoint(folder, network, config())
     assert load_checkpoint(folder)[1].threshold == 0.35
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds other files, such as notes.txt"):
+    with pytest.raises(OutputError, match=r"has other files, such as notes.txt"):
         save_checkpoint(folder, network, config())
     assert {path.name for path in folder.iterdir()} == {*FILES, "notes.txt"}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -101,7 +101,7 @@ def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:
     assert half.own.hd95 == 64  # from the truth's far edge to the answer's
     certain = 1 / (1 + math.exp(-HARD))
     assert half.own.mae == pytest.approx(1 - certain + (2 * certain - 1) * 128 * 64 / 256**2, abs=1e-6)
-    assert (missed.own.dice, missed.own.hd95, missed.empty) == (0, math.hypot(256, 256), "answer")
+    assert (missed.own.dice, missed.own.hd95, missed.empty) == (0, math.hypot(256, 256), "prediction")
     assert (nothing.own.dice, nothing.own.precision, nothing.own.hd95, nothing.empty) == (1, 1, 0, "both")
     assert [image.foreground for image in evaluation.images] == [0.25, 0.25, 0, 0.25]
     assert all(image.own == image.small for image in evaluation.images)  # all are 256x256

@@ -106,7 +106,7 @@ def test_anothers_report_folder_is_refused_before_the_work(
     (out / "report" / "thesis.tex").touch()
     assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report"]) == 2
     printed = capsys.readouterr()
-    assert "holds other files, such as thesis.tex" in printed.err
+    assert "has other files, such as thesis.tex" in printed.err
     assert "mIoU" not in printed.out
     assert [path.name for path in out.iterdir()] == ["report"]
 
@@ -156,7 +156,7 @@ def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ..
     assert ("Stage 1" in text) == (1 in stages)
     card = (folder / "checkpoint" / "README.md").read_text()
     assert card.index("## Evaluation") < card.index("## Citation")
-    assert "4 images of the run's validation part" in card
+    assert "4 images of the run's validation split" in card
     assert "chosen on these same images" in card
     assert f"condseg evaluate {folder}/checkpoint TEST_DATA" in text
     assert str(tmp_path) not in card  # which may be published
