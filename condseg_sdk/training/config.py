@@ -187,14 +187,16 @@ class FinetuneConfig:
     weight_decay: float = _setting(
         0.01, OPTIMIZATION, "Weight decay of AdamW; norms and biases are not decayed.", range="[0, inf)"
     )
-    max_grad_norm: float = _setting(1.0, OPTIMIZATION, "Largest norm of the gradient, which is clipped to it; 0 for no limit.", range="[0, inf)")
+    max_grad_norm: float = _setting(
+        1.0, OPTIMIZATION, "Norm to which larger gradients are clipped; 0 for no limit.", range="[0, inf)"
+    )
     ema_decay: float | None = _setting(
-        None, OPTIMIZATION, "Decay of the moving average of the weights, which is validated and saved; 0 for no average.",
+        None, OPTIMIZATION, "Decay of the moving average of the weights, which is validated and saved; 0 for none.",
         auto="an average over a tenth of the steps of stage 2", range="[0, 1)"
     )
     balanced_loss: bool = _setting(
         False, OPTIMIZATION,
-        "Give foreground pixels more weight, the square root of background per foreground (at most 10): for tiny regions."
+        "Give foreground pixels a larger weight (root of background to foreground, at most 10), for tiny regions."
     )
     augmentation: Augmentation = _setting(
         "full", DATA,
@@ -211,7 +213,8 @@ class FinetuneConfig:
     )
     bits: int | None = _setting(
         None, DATA, "Number of bits in use in 16-bit images; stored in the checkpoint.",
-        auto="the smallest of 8, 10, 12, 14, 16 that holds the values of all images, except for a few pixels each", range="[8, 16]"
+        auto="the smallest of 8, 10, 12, 14, 16 that holds the values of all images, except for a few pixels each",
+        range="[8, 16]"
     )
     precision: Precision = _setting(
         "auto", REPRODUCIBILITY,
