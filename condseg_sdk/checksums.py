@@ -1,4 +1,4 @@
-"""Is a file the one it should be? Asked before anything in it is read."""
+"""SHA-256 of files, compared before their content is read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's content, 64 lower-case hexadecimal digits.
+    """Compute the SHA-256 of a file, 64 lower-case hexadecimal digits.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: The file cannot be read.
+
+    Example:
+        >>> len(sha256_of(__file__))
+        64
     """
     try:
         with Path(path).open("rb") as file:
@@ -28,15 +35,15 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def check_sha256(path: str | os.PathLike[str], expected: str, *, remedy: str) -> None:
-    """Refuse a file that is not the one expected.
+    """Refuse a file with another SHA-256 than the expected one.
 
     Args:
-        path: the file.
-        expected: its SHA-256.
-        remedy: what the user can do about a wrong one, for the message.
+        path: Path of the file.
+        expected: The SHA-256 it should have.
+        remedy: What to do about another one, for the message.
 
     Raises:
-        CheckpointError: the content is another one (the message names both hashes), or it cannot be read.
+        CheckpointError: The SHA-256 differs (the message names both), or the file cannot be read.
     """
     found = sha256_of(path)
     if found != expected.lower():

@@ -1,6 +1,6 @@
 """Files from the Hugging Face Hub, checked before they are used; every failure is one line.
 
-Only huggingface_hub talks to the network: cache, resuming, tokens and offline mode are as its users know them.
+Only huggingface_hub uses the network: cache, resuming, tokens and offline mode work as in other programs with it.
 """
 
 from __future__ import annotations
@@ -85,22 +85,28 @@ class HubSource:
     def __post_init__(self) -> None:
         if not REPOSITORY.fullmatch(self.repo_id):
             raise ModelNotFoundError(
-                f"{self.repo_id} is no folder here and no 'org/name' on the Hub: check the spelling",
+                f"{self.repo_id} is neither a local folder nor 'org/name' on the Hub: check the spelling",
                 repo_id=self.repo_id,
             )
         if self.revision is not None and not is_plain_path(self.revision):
             raise ModelNotFoundError(
-                f"{self.repo_id} can have no revision {self.revision!r}: check the spelling", repo_id=self.repo_id
+                f"{self.repo_id} cannot have a revision {self.revision!r}: check the spelling", repo_id=self.repo_id
             )
 
     def __str__(self) -> str:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
 
     def fetch(self, filename: str) -> tuple[Path, str]:
-        """A file's place in the cache and its commit. Nothing about its content is checked.
+        """Download a file without checking its content.
+
+        Args:
+            filename: Path of the file in the repository.
+
+        Returns:
+            The path in the cache, and the commit.
 
         Raises:
-            CheckpointError: a link leads out of the cache.
+            CheckpointError: A link leads out of the cache.
         """
         path = Path(
             hf_hub_download(
@@ -113,25 +119,25 @@ class HubSource:
                 force_download=self.force_download,
             )
         )
-        # The cache names a snapshot's folder after its commit; a file in a subfolder stands below it.
+        # The cache names the folder of a snapshot after its commit; a file in a subfolder is below it.
         snapshot = path.parents[filename.count("/")]
         repository = snapshot.parents[1]
-        # Somebody may keep the cache, or a repository in it, on another disk; a single file has no reason to.
+        # The cache, or a repository in it, may be on another disk; a single file has no reason to be.
         if not any(path.resolve().is_relative_to(home.resolve()) for home in (repository, repository.parent)):
             raise CheckpointError(f"{path} leads out of the cache: delete {repository} and fetch it again", path=path)
         return path, snapshot.name
 
 
 def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha256: str | None = None) -> Path:
-    """A checkpoint's weights and the config.json beside them, both of the same commit.
+    """Download a checkpoint's weights and the config.json beside them, both of the same commit.
 
     Args:
-        source: the repository.
-        filename: path of the weights in the repository.
-        sha256: of the weights, where somebody knows it; default: what the Hub says.
+        source: The repository.
+        filename: Path of the weights in the repository.
+        sha256: SHA-256 of the weights. The default is the one that the Hub names.
 
     Returns:
-        The weights' path in the cache; config.json stands in the same folder.
+        The path of the weights in the cache; config.json is in the same folder.
 
     Raises:
         ModelNotFoundError: the repository or revision does not exist, or is private.
@@ -152,17 +158,17 @@ def download_file(
     asked: HubSource | None = None,
     also: tuple[str, ...] = (),
 ) -> Path:
-    """A large file, such as weights or an ONNX file.
+    """Download a large file, such as weights or an ONNX file, and check its SHA-256.
 
     Args:
-        source: the repository.
-        filename: path of the file in it.
-        sha256: of the file, where somebody knows it; default: what the Hub says.
-        asked: what the user asked for, if `source` was derived from it.
-        also: files that belong to this one, to be named in the advice on how to fetch it.
+        source: The repository.
+        filename: Path of the file in the repository.
+        sha256: SHA-256 of the file. The default is the one that the Hub names.
+        asked: Repository that the user asked for, if `source` was derived from it.
+        also: Files that belong to this one, which error messages name, too.
 
     Returns:
-        The file's path in the cache.
+        The path of the file in the cache.
 
     Raises:
         ModelNotFoundError, HubError, CheckpointError: as `download_checkpoint`.
@@ -170,7 +176,7 @@ def download_file(
     asked = asked or source
     if not is_plain_path(filename):
         raise ModelNotFoundError(
-            f"{source} can have no file {filename!r}: give a plain path inside the repository", repo_id=source.repo_id
+            f"{source} cannot have a file {filename!r}: give a plain path inside the repository", repo_id=source.repo_id
         )
     with translate_hub_errors(asked, *also, filename):
         path, commit = source.fetch(filename)
@@ -182,7 +188,7 @@ def download_file(
                 if not _is_unreachable(error):
                     raise
                 logger.info(
-                    "%s: the Hub cannot be asked for its SHA-256; %s is taken as a file of your own", asked, path
+                    "%s: the Hub cannot be reached for its SHA-256; %s is not checked, like a local file", asked, path
                 )
                 return path
     if expected is not None:
@@ -198,7 +204,7 @@ def download_file(
 
 
 def is_plain_path(path: str) -> bool:
-    """Whether a path has forward slashes, is relative, and cannot lead out of the folder it is joined to.
+    """Whether a path is relative, has forward slashes, and cannot lead out of the folder that it is joined to.
 
     Example:
         >>> is_plain_path("polyp/model.safetensors"), is_plain_path("../model.safetensors"), is_plain_path("/etc")
@@ -208,10 +214,10 @@ def is_plain_path(path: str) -> bool:
 
 
 def _known_sha256(path: Path, filename: str) -> str | None:
-    """What this machine knows of the SHA-256 of a file in the cache; None where it knows nothing.
+    """Return the SHA-256 that a file in the cache should have, or None where this machine does not know it.
 
-    The cache names a large file after its SHA-256 and links to it. A cache without links (copied by `cp -rL`, on a USB
-    stick, on Windows) may still hold that file, or a note of ours beside its copy.
+    The cache names a large file after its SHA-256 and links to it. A cache without links (copied with `cp -rL`, on a
+    USB stick, on Windows) may still hold that file, or a note with the SHA-256 beside its copy.
     """
     if path.is_symlink():
         name = path.readlink().name
@@ -234,15 +240,15 @@ def _note(path: Path) -> Path:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether there was no answer at all, as without a network, and not an answer that refuses."""
+    """Whether there was no response at all, as without a network, in contrast to a refusal."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return bool(kinds & {"NetworkError", "TimeoutException", "ConnectionError", "OfflineModeIsEnabled"})
 
 
 def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | None:
-    """What the Hub says is the SHA-256 of a file; None for a file it keeps in git, not in its large-file store.
+    """Ask the Hub for the SHA-256 of a file; None for a file that it keeps in git and not in its large-file store.
 
-    The Hub's ETag of a large file is its SHA-256. It is kept beside the file, for the next time without a network.
+    The Hub's ETag of a large file is its SHA-256. It is written beside the file, for later use without a network.
     """
     if source.local_files_only:
         raise errors.OfflineModeIsEnabled("local_files_only=True")
@@ -257,11 +263,11 @@ def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | No
 
 @contextmanager
 def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into errors of ours.
+    """Translate the errors of huggingface_hub.
 
     Args:
-        source: what the user asked for.
-        filenames: of the files that are needed.
+        source: Repository that the user asked for.
+        filenames: Files that are needed.
 
     Raises:
         ModelNotFoundError, HubError, CheckpointError: see `download_checkpoint`.
@@ -270,12 +276,12 @@ def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
         yield
     except CondsegError:
         raise
-    except Exception as error:  # of the client, the network stack below it, a proxy: there is no list of them
+    except Exception as error:  # from the client, the network below it or a proxy: there is no complete list
         raise _explain(error, source, filenames) from error
 
 
 def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) -> CondsegError:
-    """The first line of the table that fits; what is more special stands before what is more general."""
+    """Choose the first error of the table that fits; special cases come before general ones."""
     at = f" --revision {source.revision}" if source.revision else ""
     fetch = f"hf download {source.repo_id} {' '.join(filenames)}{at}"
     table: list[tuple[type[Exception], type[CondsegError], str]] = [
@@ -314,7 +320,7 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
             f"{known}, then run `{fetch}`" if known else f"check the path, or where there is a network, run `{fetch}`"
         )
         return HubError(
-            f"{source} is no folder here, not in the cache, and the Hub cannot be reached{_reason(cause)}; {remedy}",
+            f"{source} is neither a local folder nor cached, and the Hub cannot be reached{_reason(cause)}; {remedy}",
             repo_id=source.repo_id,
         )
     remedy = f"{_remedy(error) or 'try again later'}, or run `{fetch}`"
@@ -322,7 +328,7 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
 
 
 def _remedy(error: BaseException | None) -> str | None:
-    """What to do about a failure that is not the repository's; None where nothing better is known than to try again."""
+    """Return the remedy for a failure of the machine or the network, or None where only another try may help."""
     kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
     text = " ".join(str(link) for link in _chain(error)).lower()
     status = next((link.response.status_code for link in _chain(error) if isinstance(link, errors.HfHubHTTPError)), 0)
@@ -335,11 +341,11 @@ def _remedy(error: BaseException | None) -> str | None:
     if "socks" in text:
         return "for a SOCKS proxy install socksio (pip install socksio), or unset ALL_PROXY"
     if status == TOO_MANY_REQUESTS:
-        return "the Hub limits how often it is asked: wait some minutes, or log in with `hf auth login`"
+        return "the Hub limits the number of requests: wait some minutes, or log in with `hf auth login`"
     if "certificate" in text:
-        return "where your network has certificates of its own, name their file in SSL_CERT_FILE"
+        return "if your network has its own certificates, give their file in SSL_CERT_FILE"
     if kinds & {"JSONDecodeError", "FileMetadataError", "TooManyRedirects", "RemoteProtocolError", "DecodingError"}:
-        return "what answers is not the Hub: check HF_ENDPOINT, and whether this network wants you to log in first"
+        return "the response is not from the Hub: check HF_ENDPOINT, and whether this network needs a login first"
     if kinds & {"InvalidURL", "UnsupportedProtocol", "SSLError"}:
         return f"{proxy}, and HF_ENDPOINT, each of the form http://host:port"
     if "LocalProtocolError" in kinds or "UnicodeEncodeError" in kinds:
@@ -347,12 +353,12 @@ def _remedy(error: BaseException | None) -> str | None:
     has_proxy = any(name.upper() in PROXIES and value for name, value in os.environ.items())
     unreachable = has_proxy and error is not None and _is_unreachable(error)
     if "ProxyError" in kinds or "proxy url" in text or status == PROXY_LOGIN or unreachable:
-        return f"{proxy}, with user and password where the proxy asks for them"
+        return f"{proxy}, with user and password if the proxy needs them"
     return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
+    """Yield an error and the errors that caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

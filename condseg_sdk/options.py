@@ -8,12 +8,27 @@ from __future__ import annotations
 import errno
 import math
 import os
+import reprlib
 from pathlib import Path
 from typing import Any, get_args
 
 from condseg_sdk.errors import OptionError
 
-__all__ = ["check_choice", "check_flags", "check_integer", "check_number", "check_path", "check_seed", "check_text"]
+__all__ = [
+    "check_choice",
+    "check_flags",
+    "check_integer",
+    "check_number",
+    "check_path",
+    "check_seed",
+    "check_spacing",
+    "check_text",
+    "check_threshold",
+]
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 100
+_shown = _short.repr  # a damaged file may hold values of a megabyte
 
 MAX_SEED = 2**32 - 1  # the largest that NumPy, PyTorch and Lightning all accept
 
@@ -35,7 +50,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     """
     allowed = get_args(choices)
     if value not in allowed:
-        raise OptionError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}", option=name)
+        raise OptionError(f"{name}={_shown(value)} is not one of {', '.join(map(repr, allowed))}", option=name)
 
 
 def check_seed(seed: object) -> None:
@@ -67,7 +82,7 @@ def check_integer(name: str, value: object, *, least: int, most: int | None = No
     number = value if isinstance(value, int) and not isinstance(value, bool) else _as_index(value)
     within = f"at least {least}" if most is None else f"from {least} to {most}"
     if number is None or number < least or (most is not None and number > most):
-        raise OptionError(f"{name}={value!r} must be a whole number, {within}", option=name)
+        raise OptionError(f"{name}={_shown(value)} must be a whole number, {within}", option=name)
     return int(number)
 
 
@@ -86,14 +101,55 @@ def check_number(name: str, value: object, *, above: float, below: float) -> flo
     """
     limits = f"must be a number between {above:g} and {below:g}, both excluded"
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        raise OptionError(f"{name}={value!r} {limits}", option=name)
+        raise OptionError(f"{name}={_shown(value)} {limits}", option=name)
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not above < number < below:
-        raise OptionError(f"{name}={value!r} {limits}", option=name)
+        raise OptionError(f"{name}={_shown(value)} {limits}", option=name)
     return number
+
+
+def check_threshold(value: object) -> float:
+    """Refuse a threshold of a probability that is not strictly between 0 and 1.
+
+    Returns:
+        The threshold as a Python float.
+
+    Raises:
+        OptionError: `value` is not a number, or out of range.
+
+    Example:
+        >>> check_threshold(0.5)
+        0.5
+    """
+    return check_number("threshold", value, above=0, below=1)
+
+
+def check_spacing(spacing: Any) -> tuple[float, float]:
+    """Refuse distances between pixels that are not one or two numbers above 0.
+
+    Args:
+        spacing: One number for both directions, or the distance between rows and that between columns.
+
+    Returns:
+        The distance between rows and that between columns.
+
+    Raises:
+        OptionError: `spacing` is something else.
+
+    Example:
+        >>> check_spacing(0.5), check_spacing([0.5, 0.25])
+        ((0.5, 0.5), (0.5, 0.25))
+    """
+    values = [*spacing] if isinstance(spacing, (list, tuple)) or getattr(spacing, "ndim", 0) == 1 else [spacing]
+    try:
+        row, column = [check_number("spacing", value, above=0, below=math.inf) for value in values * (3 - len(values))]
+    except (TypeError, ValueError) as error:  # OptionError is a ValueError
+        message = f"spacing={_shown(spacing)} must be one or two numbers of millimeters, above 0"
+        raise OptionError(message, option="spacing") from error
+    return row, column
 
 
 def check_flags(**flags: object) -> None:
@@ -107,7 +163,7 @@ def check_flags(**flags: object) -> None:
     """
     for name, value in flags.items():
         if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
-            raise OptionError(f"{name}={value!r} must be True or False", option=name)
+            raise OptionError(f"{name}={_shown(value)} must be True or False", option=name)
 
 
 def check_text(name: str, value: object) -> str:
@@ -121,7 +177,7 @@ def check_text(name: str, value: object) -> str:
         'cpu'
     """
     if not isinstance(value, str) or not value:
-        raise OptionError(f"{name}={value!r} must be a string that is not empty", option=name)
+        raise OptionError(f"{name}={_shown(value)} must be a string that is not empty", option=name)
     return value
 
 
@@ -137,7 +193,7 @@ def check_path(name: str, value: object) -> Path:
     """
     text: Any = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise OptionError(f"{name}={value!r} must be a path, such as 'folder/file'", option=name)
+        raise OptionError(f"{name}={_shown(value)} must be a path, such as 'folder/file'", option=name)
     try:
         os.lstat(text)
     except OSError as error:

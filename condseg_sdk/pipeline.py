@@ -23,7 +23,7 @@ from condseg_sdk.field_of_view import Box, crop
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.load import ColorOrder, read_image
-from condseg_sdk.options import check_choice, check_flags, check_integer, check_number
+from condseg_sdk.options import check_choice, check_flags, check_integer, check_threshold
 from condseg_sdk.prefetch import DECODERS, PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped
@@ -64,7 +64,7 @@ class Request:
         check_choice("color_order", self.color_order, ColorOrder)
         check_flags(tta=self.tta, branch_uncertainty=self.branch_uncertainty)
         values = {
-            "threshold": check_number("threshold", self.threshold, above=0, below=1),
+            "threshold": check_threshold(self.threshold),
             "batch_size": check_integer("batch_size", self.batch_size, least=1, most=MAX_BATCH),
             "tile": None if self.tile is None else check_integer("tile", self.tile, least=MIN_TILE),
         }

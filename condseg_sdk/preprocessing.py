@@ -24,7 +24,7 @@ from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_choice
 
-__all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "resize_logits"]
+__all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "resize_logits", "sigmoid"]
 
 Interpolation = Literal["antialias", "linear", "area"]
 
@@ -215,6 +215,17 @@ def resize_logits(
                 padded.resize(inner[::-1], Image.Resampling.BILINEAR, box=source)
             )
     return result
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the probabilities of logits, float32 of any shape.
+
+    Example:
+        >>> sigmoid(np.float32([-np.inf, 0, 100])).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    with np.errstate(over="ignore"):  # exp(-logit) may be infinite: the probability is then 0
+        return np.reciprocal(1 + np.exp(-logits), dtype=np.float32)
 
 
 def _resize(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

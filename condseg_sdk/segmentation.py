@@ -23,8 +23,8 @@ from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
 from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
 from condseg_sdk.opencv import cv2
-from condseg_sdk.options import check_choice, check_path
-from condseg_sdk.preprocessing import resize_logits
+from condseg_sdk.options import check_choice, check_path, check_spacing, check_threshold
+from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
 __all__ = ["Region", "SaveKind", "Segmentation"]
@@ -106,8 +106,7 @@ class Segmentation:
     frame: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.threshold, (int, float, np.floating)) and 0 < self.threshold < 1):
-            raise OptionError(f"threshold={self.threshold!r} must lie between 0 and 1, both excluded")
+        object.__setattr__(self, "threshold", check_threshold(self.threshold))
         if self.field_of_view is not None:
             (x0, y0, x1, y1), (height, width) = self.field_of_view, self.size
             if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
@@ -129,7 +128,7 @@ class Segmentation:
     @property
     def probability(self) -> NDArray[np.float32]:
         """How likely each pixel belongs to the region: float32 (H, W) in [0, 1], at the image's size."""
-        return _sigmoid(self._restore(self.logits))
+        return sigmoid(self._restore(self.logits))
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -184,7 +183,7 @@ class Segmentation:
                 f"{self.name}: the uncertainty branch was not computed; call predictor(..., branch_uncertainty=True)",
                 option="branch_uncertainty",
             )
-        return _sigmoid(self._restore(self.branch_logits))
+        return sigmoid(self._restore(self.branch_logits))
 
     @property
     def area(self) -> int:
@@ -212,13 +211,8 @@ class Segmentation:
             >>> seg.area, seg.area_mm2((0.5, 0.25))
             (24, 3.0)
         """
-        try:
-            row, column = np.broadcast_to(np.asarray(spacing, np.float64), 2).tolist()
-        except (TypeError, ValueError):
-            row = column = math.nan
-        if not (0 < row < math.inf and 0 < column < math.inf):
-            raise OptionError(f"spacing={spacing!r} must be one or two numbers of millimetres, above 0")
-        return float(self.area * row * column)
+        row, column = check_spacing(spacing)
+        return self.area * row * column
 
     def regions(self, *, min_area: int = 1) -> list[Region]:
         """The mask's connected regions, largest first.
@@ -306,7 +300,7 @@ class Segmentation:
             "name": self.name,
             "size": list(self.size),
             "field_of_view": None if self.field_of_view is None else list(self.field_of_view),
-            "threshold": float(self.threshold),
+            "threshold": self.threshold,
             "area": int(np.count_nonzero(mask)),
             "mean_probability": float(self.probability[mask].mean()) if mask.any() else None,
             "regions": [
@@ -390,11 +384,6 @@ class Segmentation:
             return file.getvalue()
         picture.save(file, format="PNG")
         return seal_png(file.getvalue())
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # infinite odds against are a probability of 0, as outside of the field of view
-        return np.reciprocal(1 + np.exp(-logits), dtype=np.float32)
 
 
 def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:

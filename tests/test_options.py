@@ -10,7 +10,7 @@ import pytest
 
 from condseg_sdk import OnnxOptions, Predictor, TorchOptions
 from condseg_sdk.errors import DeviceError, OptionError
-from condseg_sdk.options import check_choice, check_integer, check_number
+from condseg_sdk.options import check_choice, check_integer, check_number, check_spacing
 from condseg_sdk.runtimes import torch_runtime
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -151,3 +151,15 @@ def test_a_choice_lists_what_is_allowed_and_the_error_names_the_option() -> None
     with pytest.raises(OptionError, match="color_order='grb' is not one of 'rgb', 'bgr'") as caught:
         check_choice("color_order", "grb", Literal["rgb", "bgr"])
     assert caught.value.option == "color_order"
+
+
+@pytest.mark.parametrize("spacing", [0.5, [0.5], (0.5, 0.5), np.float32(0.5), np.array([0.5, 0.5])])
+def test_a_spacing_is_one_or_two_numbers(spacing: Any) -> None:
+    assert check_spacing(spacing) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("spacing", [0, -1, "0.5", "12", [1, 2, 3], [], None, [1, None], float("inf"), np.ones((2, 2))])
+def test_other_spacings_are_refused(spacing: Any) -> None:
+    with pytest.raises(OptionError, match="spacing=") as caught:
+        check_spacing(spacing)
+    assert caught.value.option == "spacing"

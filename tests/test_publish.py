@@ -284,7 +284,7 @@ def test_a_repository_of_the_mixin_alone(
 ) -> None:
     network = ConDSeg.from_pretrained(REPO, **options)
     assert all(torch.equal(v, plain.state_dict()[k]) for k, v in network.state_dict().items())
-    with pytest.raises(CheckpointError, match="says nothing about preprocessing .*pass preprocessing="):
+    with pytest.raises(CheckpointError, match="has neither preprocessing .*pass preprocessing="):
         Predictor.from_pretrained(REPO, device="cpu", **options)
     preprocessing = Preprocessing((64, 64), scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3)
     predictor = Predictor.from_pretrained(REPO, device="cpu", preprocessing=preprocessing, **options)

@@ -13,6 +13,7 @@ from condseg_sdk.benchmarking.flops import SIDE, graph_flops
 from condseg_sdk.benchmarking.subjects import Subject
 from condseg_sdk.benchmarking.worker import Loaded, SubjectError, Worker
 from condseg_sdk.metrics import score
+from condseg_sdk.preprocessing import sigmoid
 
 ROUNDS = 5  # at least, in turn
 SLOW_ROUNDS = 3  # where one repetition takes more than SLOW
@@ -232,7 +233,7 @@ def agreement(
     """
     differences, dices = [], []
     for number, ours in logits.items():
-        first, second = (1 / (1 + np.exp(-x.astype(np.float64))) for x in (ours, reference[number]))
+        first, second = (sigmoid(x) for x in (ours, reference[number]))
         differences.append(float(np.abs(first - second).max()))
         dices.append(score(first >= threshold, second >= threshold).dice)
     return max(differences), float(np.mean(dices))

@@ -1,1 +1,1 @@
-"""What a checkpoint is on disk: its config.json, its tensors, its model card. Knows no network address."""
+"""Checkpoints on disk: config.json, tensors, model card, and the metadata of exported files."""

@@ -1,4 +1,4 @@
-"""The model card: README.md of a checkpoint, for people and, in its head, for the Hugging Face Hub."""
+"""The model card: README.md of a checkpoint, with metadata for the Hugging Face Hub at its top."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ CITATION = """\
 
 
 def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: bool = False) -> str:
-    """Write the card of a checkpoint from what its config says.
+    """Write the model card of a checkpoint from its config.
 
     Args:
-        config: of the checkpoint; None for a network that has only its arguments.
-        name: title of the card and what `from_pretrained` is called with in its example.
-        onnx: the repository `name` on the Hub also holds model.onnx.
+        config: Config of the checkpoint; None for a network that has only its arguments.
+        name: Title of the card and argument of `from_pretrained` in its example.
+        onnx: Whether the repository `name` on the Hub also holds model.onnx.
 
     Returns:
-        Markdown with the Hub's YAML head.
+        Markdown with the Hub's metadata as YAML at the top.
 
     Example:
         >>> "Not a medical device" in model_card(None)
@@ -48,19 +48,19 @@ def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: 
             "A network without preprocessing or threshold; load it with `condseg_sdk.ConDSeg.from_pretrained`."
         ]
     else:
-        sections += [_facts(config), _figures(config.provenance), _usage(name, onnx)]
+        sections += [_facts(config), _metrics(config.provenance), _usage(name, onnx)]
     sections += [f"## Citation\n\n```bibtex\n{CITATION}\n```"]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def evaluation_in(card: str) -> str:
-    """The section "Evaluation" of a card, which measuring adds to it; empty where there is none."""
+    """Return the section "Evaluation" of a card, or "" without one."""
     found = EVALUATION.search(card)
     return found[0] if found else ""
 
 
 def with_evaluation(card: str, section: str) -> str:
-    """The card with this section "Evaluation", before "Citation" where that is there; an older one is replaced."""
+    """Return the card with this section "Evaluation" in place of an older one, before the section "Citation"."""
     before, heading, after = EVALUATION.sub("", card).partition("## Citation")
     parts = [before.rstrip(), section.rstrip(), (heading + after).rstrip()]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -82,7 +82,7 @@ def _metadata(config: CheckpointConfig | None, name: str) -> str:
 
 
 def _results(provenance: Mapping[str, Any]) -> list[EvalResult]:
-    """The measured figures; without any, those of the held-out part, which training chose epoch and threshold by."""
+    """List the measured metrics; without any, those of the validation split, which chose epoch and threshold."""
     metrics: Mapping[str, Any] = provenance.get("metrics") or {}
     if not _numbers(metrics):
         held_out = provenance.get("validation")
@@ -110,8 +110,8 @@ def _facts(config: CheckpointConfig) -> str:
     facts = {
         "Network": f"ConDSeg, encoder {config.network.get('encoder', 'resnet50')}; one kind of region, binary",
         "Data seen in training": provenance.get("data", "not recorded"),
-        "Input": f"{width}x{height} pixels, {preprocessing.color_order.upper()}; images are squashed to it",
-        "Field of view": "the endoscope's picture: margins, text and small pictures beside it are cut off first"
+        "Input": f"{width}x{height} pixels, {preprocessing.color_order.upper()}; images of any shape are resized to it",
+        "Field of view": "the endoscope's image: margins, text and small images beside it are cut off first"
         if preprocessing.field_of_view == "endoscopy"
         else None,
         "Threshold": f"{config.threshold:g}",
@@ -123,10 +123,10 @@ def _facts(config: CheckpointConfig) -> str:
     return "## Facts\n\n" + "\n".join(f"- {key}: {value}" for key, value in facts.items() if value)
 
 
-def _figures(provenance: Mapping[str, Any]) -> str:
-    titles = {"metrics": "Measured", "validation": "On the held-out part of the training data"}
+def _metrics(provenance: Mapping[str, Any]) -> str:
+    titles = {"metrics": "Measured", "validation": "On the validation split of the training data"}
     tables = [_table(title, provenance[key]) for key, title in titles.items() if _numbers(provenance.get(key))]
-    return "## Figures\n\n" + "\n\n".join(tables) if tables else ""
+    return "## Metrics\n\n" + "\n\n".join(tables) if tables else ""
 
 
 def _table(title: str, metrics: Mapping[str, Any]) -> str:
@@ -142,7 +142,7 @@ def _table(title: str, metrics: Mapping[str, Any]) -> str:
 
 
 def _numbers(metrics: Any) -> dict[str, float]:
-    """The figures among a metrics' entries."""
+    """Return the numbers among the entries of `metrics`."""
     if not isinstance(metrics, Mapping):
         return {}
     return {key: value for key, value in metrics.items() if type(value) in (int, float)}

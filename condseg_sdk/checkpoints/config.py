@@ -1,4 +1,4 @@
-"""config.json of a checkpoint: what the network is built of, what it expects, and where its weights come from."""
+"""config.json of a checkpoint: arguments of the network, preprocessing, threshold and provenance."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.json_files import parse_json
+from condseg_sdk.options import check_threshold
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
-FORMAT_VERSION = 2  # 1: the preprocessing has none of VERSION_2_KEYS. Written where it has none, for older releases
+FORMAT_VERSION = 2  # version 1 has none of VERSION_2_KEYS, and is written where there are none, for older releases
 VERSION_2_KEYS = ("field_of_view", "bits")
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
 
@@ -24,14 +25,14 @@ class CheckpointConfig:
     """Everything about a checkpoint besides its weights.
 
     Args:
-        network: arguments of `ConDSeg`. Tuples become lists, as in JSON.
-        preprocessing: what the network expects of its input.
-        threshold: of the probability, chosen in training; above 0 and below 1.
-        provenance: where the weights come from, any JSON. The model card shows `data`, `license`, `attribution`,
-            `datasets` (names on the Hub), `metrics`, `validation`, `command` and `date`.
+        network: Arguments of `ConDSeg`. Tuples become lists, as in JSON.
+        preprocessing: The input that the network expects.
+        threshold: Probability from which a pixel belongs to the mask, above 0 and below 1.
+        provenance: Origin of the weights, as JSON. The model card shows `data`, `license`, `attribution`, `datasets`
+            (names on the Hub), `metrics`, `validation`, `command` and `date`.
 
     Raises:
-        OptionError: a value is out of range or cannot be written as JSON.
+        OptionError: A value is out of range or cannot be written as JSON.
 
     Example:
         >>> config = CheckpointConfig({"heads": (1, 2, 4, 4)}, Preprocessing((256, 256)), 0.5, {"license": "mit"})
@@ -45,28 +46,29 @@ class CheckpointConfig:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if type(self.threshold) not in (int, float) or not 0 < self.threshold < 1:
-            raise OptionError(f"threshold={reprlib.repr(self.threshold)} must be a number above 0 and below 1")
+        object.__setattr__(self, "threshold", check_threshold(self.threshold))
         if not isinstance(self.preprocessing, Preprocessing):
             raise OptionError(f"preprocessing={reprlib.repr(self.preprocessing)} must be a Preprocessing")
         for name in ("network", "provenance"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
                 raise OptionError(f"{name}={reprlib.repr(value)} must be a dictionary")
-            object.__setattr__(self, name, as_json(name, dict(value)))  # also a copy of our own
+            object.__setattr__(
+                self, name, as_json(name, dict(value))
+            )  # also a copy, which later changes of the argument do not reach
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of config.json; `from_dict` reads it back."""
+        """Return the content of config.json; `from_dict` reads it back."""
         preprocessing = self.preprocessing.to_dict()
         version = FORMAT_VERSION if any(key in preprocessing for key in VERSION_2_KEYS) else 1
         return {"format_version": version, **asdict(self), "preprocessing": preprocessing}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CheckpointConfig:
-        """Read what `to_dict` wrote.
+        """Read what `to_dict` returned.
 
         Raises:
-            CheckpointError: a key is missing or unknown, a value is not allowed, or the format is a newer one.
+            CheckpointError: A key is missing or unknown, a value is not allowed, or the format is a newer one.
         """
         if not isinstance(values, Mapping):
             raise CheckpointError(f"the config must be a JSON object, not {reprlib.repr(values)}")
@@ -99,17 +101,25 @@ class CheckpointConfig:
 
 
 def _writer(values: Mapping[str, Any]) -> str:
-    """The release that wrote a config.json, the one thing about a newer format that is sure to be read."""
+    """Name the release that wrote a config.json, which any format contains."""
     provenance = values.get("provenance")
     version = provenance.get("package_version") if isinstance(provenance, Mapping) else None
     return reprlib.repr(version).strip("'") if version else "in the version its author used"
 
 
 def as_json(name: str, value: Any) -> Any:
-    """A deep copy of `value` as JSON has it: lists for tuples, strings for keys.
+    """Return a deep copy of a value as JSON would give it back: lists for tuples, strings for keys.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The value.
 
     Raises:
-        OptionError: it holds something JSON has no form for, or that could not be read back.
+        OptionError: The value cannot be written as JSON.
+
+    Example:
+        >>> as_json("network", {"heads": (1, 2)})
+        {'heads': [1, 2]}
     """
     try:
         text = json.dumps(value, allow_nan=False)

@@ -1,4 +1,4 @@
-"""One entry of the weights manifest: what a checkpoint or an encoder is, where it stands, and how it is recognised."""
+"""One entry of the weights manifest: what a checkpoint or an encoder is, where it is, and its SHA-256."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from condseg_sdk.checksums import SHA256
 from condseg_sdk.download import COMMIT, CONFIG_FILE, REPOSITORY, WEIGHTS_FILE, is_plain_path
 from condseg_sdk.errors import CheckpointError, OptionError
-from condseg_sdk.options import check_choice
+from condseg_sdk.options import check_choice, check_threshold
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["HubFile", "Kind", "ManifestEntry", "PackageFile"]
@@ -24,8 +24,11 @@ class HubFile:
 
     Attributes:
         repo_id: "org/name".
-        filename: path in the repository; the config.json of a checkpoint stands beside it.
-        revision: the commit; None, for an encoder only, is the main branch.
+        filename: Path in the repository; the config.json of a checkpoint is beside it.
+        revision: The commit. None, for an encoder only, is the main branch.
+
+    Raises:
+        OptionError: A value is not allowed.
     """
 
     repo_id: str
@@ -48,9 +51,9 @@ class PackageFile:
     """A file that comes with another Python package.
 
     Attributes:
-        distribution: what to `pip install`.
-        module: what to import.
-        path: inside the module, with forward slashes.
+        distribution: Name for `pip install`.
+        module: Name for `import`.
+        path: Path inside the module, with forward slashes.
     """
 
     distribution: str
@@ -65,26 +68,29 @@ SHOWN_METRICS = ("mIoU", "mDSC")
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestEntry:
-    """One line of the manifest.
+    """One entry of a manifest.
 
     Attributes:
-        name: what `Predictor.from_pretrained` takes (a checkpoint), or training's `base` (an encoder).
+        name: Name for `Predictor.from_pretrained` (a checkpoint), or for the `base` of `finetune` (an encoder).
         kind: "checkpoint" or "encoder".
-        network: a key of `NETWORKS`, or "custom" for other arguments; for an encoder a key of `ENCODERS`.
-        sha256: of the file with the weights. None, on the Hub only: nobody has recorded it here, and the file is
-            checked against the SHA-256 that the Hub's large-file store names.
-        bytes: its size; None where `sha256` is.
+        network: Name in `NETWORKS`, or "custom" for other arguments; for an encoder its name in `ENCODERS`.
         license: SPDX identifier in lower case, as on the Hub.
-        attribution: whom the licence or good manners ask to name.
-        data: what the weights have seen.
-        preprocessing: what the network expects of its input.
-        date: of the training, ISO 8601, where known.
-        file: a checkpoint's folder, below condseg_sdk/weights/bundled or beside a user's own manifest.
-        hub: where it stands on the Hub.
-        package: the Python package it comes with.
-        threshold: of the probability; None for an encoder.
-        metrics: as measured by benchmarks/: dataset, split, mIoU, mDSC and more.
-        root: the folder that `file` is below; not written into the manifest.
+        attribution: Names that the license asks to mention.
+        data: Data that the weights were trained on.
+        preprocessing: The input that the network expects.
+        sha256: SHA-256 of the file with the weights. Without one, on the Hub only, the file is compared with the
+            SHA-256 that the Hub's large-file store names.
+        bytes: Size of that file; None where `sha256` is None.
+        date: Date of the training, ISO 8601.
+        file: Folder of a checkpoint, below condseg_sdk/weights/bundled or beside a manifest of your own.
+        hub: File on the Hub.
+        package: File of a Python package, for an encoder.
+        threshold: Probability from which a pixel belongs to the mask; None for an encoder.
+        metrics: Measured metrics: dataset, split, mIoU, mDSC and more.
+        root: Folder that `file` is below; not written into the manifest.
+
+    Raises:
+        OptionError: A value is not allowed, or values do not fit together.
     """
 
     name: str
@@ -113,9 +119,9 @@ class ManifestEntry:
             raise OptionError(f"name and file must have at most {MAX_NAME} characters")
         if self.date is not None and not isinstance(self.date, str):
             raise OptionError(f"date={self.date!r} must be text")
-        figures = self.metrics.values() if isinstance(self.metrics, Mapping) else [None]
-        if any(type(value) not in (str, int, float) for value in figures):
-            raise OptionError(f"metrics={self.metrics!r} must be texts and numbers by name")
+        values = self.metrics.values() if isinstance(self.metrics, Mapping) else [None]
+        if any(type(value) not in (str, int, float) for value in values):
+            raise OptionError(f"metrics={self.metrics!r} must map names to texts and numbers")
         for name in SHOWN_METRICS:
             if type(self.metrics.get(name, 0)) not in (int, float):
                 raise OptionError(f"metrics: {name}={self.metrics[name]!r} must be a number")
@@ -125,8 +131,8 @@ class ManifestEntry:
             raise OptionError(f"bytes={self.bytes!r} must be a whole number above 0")
         if (self.kind == "checkpoint") != (self.threshold is not None):
             raise OptionError("a checkpoint has a threshold, an encoder has none")
-        if self.threshold is not None and not (type(self.threshold) in (int, float) and 0 < self.threshold < 1):
-            raise OptionError(f"threshold={self.threshold!r} must be a number above 0 and below 1")
+        if self.threshold is not None:
+            check_threshold(self.threshold)
         self._check_place()
 
     def _check_place(self) -> None:
@@ -139,18 +145,20 @@ class ManifestEntry:
         if self.package if checkpoint else self.file:
             raise OptionError("file is for checkpoints, package for encoders")
         if self.hub and self.package:
-            raise OptionError("hub and package are two files with hashes of their own: make two entries")
+            raise OptionError("hub and package name two files with different SHA-256: make two entries")
         if (self.sha256 is None or self.bytes is None) and (self.file or self.package):
-            raise OptionError("sha256 and bytes may be null on the Hub only, which names a hash of its own")
+            raise OptionError(
+                "sha256 and bytes are needed for all files but those on the Hub, which names a SHA-256 itself"
+            )
         if checkpoint and self.hub and self.hub.revision is None:
-            raise OptionError("a checkpoint on the Hub needs a commit as revision, since config.json has no hash here")
+            raise OptionError("a checkpoint on the Hub needs a commit as revision, which also fixes its config.json")
 
     @property
     def folder(self) -> Path:
-        """Where `file` is.
+        """The folder `file`.
 
         Raises:
-            CheckpointError: a link leads out of the manifest's own folder.
+            CheckpointError: A link leads out of the manifest's own folder.
         """
         assert self.file is not None
         folder = self.root / self.file
@@ -160,7 +168,7 @@ class ManifestEntry:
         return folder
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry as it stands in the manifest, without what it has not."""
+        """Return the entry as it is written in a manifest, without empty values."""
         values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
         del values["root"]
         if self.hub is not None and self.hub.revision is None:
@@ -169,14 +177,14 @@ class ManifestEntry:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, root: Path = Path()) -> ManifestEntry:
-        """Read what `to_dict` wrote.
+        """Read what `to_dict` returned.
 
         Args:
-            values: one entry of a manifest.
-            root: the folder that its `file` is below.
+            values: One entry of a manifest.
+            root: Folder that its `file` is below.
 
         Raises:
-            CheckpointError: a key is missing or unknown, or a value is not allowed.
+            CheckpointError: A key is missing or unknown, or a value is not allowed.
         """
         if not isinstance(values, Mapping):
             raise CheckpointError(f"a manifest entry must be an object, not {values!r}")

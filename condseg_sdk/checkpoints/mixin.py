@@ -1,7 +1,7 @@
-"""Saving, loading and pushing a network with the methods people know from huggingface_hub, without its soft spots.
+"""Saving, loading and pushing a network with the methods of huggingface_hub's `PyTorchModelHubMixin`, but strictly.
 
-`PyTorchModelHubMixin` loads what fits and leaves the rest random, takes a repository without a config for one with
-default arguments, and falls back to pickle. Here all tensors must fit, there must be a config, and there is no pickle.
+`PyTorchModelHubMixin` loads the tensors that fit and leaves the others random, accepts a repository without a config,
+and falls back to pickle. Here every tensor must fit, a config is needed, and pickle is never read.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ CHECKPOINT_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
 
 class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
-    """Base of networks that can be saved and loaded by their arguments.
+    """Base class of networks that can be saved and loaded by their arguments.
 
     Attributes:
-        checkpoint_config: of the checkpoint the network was loaded from; it travels along with `save_pretrained` and
-            `push_to_hub`. None for a new network and for a repository that holds nothing but its arguments.
+        checkpoint_config: Config of the checkpoint that the network was loaded from, which `save_pretrained` and
+            `push_to_hub` write again. None for a new network, and for a repository that holds only its arguments.
     """
 
     checkpoint_config: CheckpointConfig | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the network was built with, defaults included, as JSON has it."""
+        """Arguments that the network was built with, including defaults, as JSON values."""
         return dict(as_json("arguments", self._hub_mixin_config))
 
     @classmethod
@@ -61,20 +61,21 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         """Load a network from a folder or from the Hugging Face Hub, in eval mode, float32.
 
         Args:
-            pretrained_model_name_or_path: a folder with config.json and model.safetensors, a .safetensors file with its
+            pretrained_model_name_or_path: A folder with config.json and model.safetensors, a .safetensors file with its
                 config.json beside it, or "org/name".
-            force_download: fetch the files even if they are in the cache.
-            token: for private repositories; default: the one you are logged in with.
-            cache_dir: where downloads are kept; default: Hugging Face's own cache.
-            local_files_only: never go to the network.
-            revision: branch, tag or commit on the Hub.
-            map_location: the device to put the network on.
-            model_kwargs: arguments of the network that replace those in config.json.
+            force_download: Whether to download files that are already in the cache.
+            token: Token for private repositories. The default is the token of the current login.
+            cache_dir: Folder for downloads. The default is Hugging Face's own cache.
+            local_files_only: Whether to use files of the cache alone, without the network.
+            revision: Branch, tag or commit on the Hub.
+            map_location: Device of the network.
+            model_kwargs: Arguments of the network that replace those in config.json.
 
         Raises:
-            ModelNotFoundError: no such folder, and no such repository that can be reached.
-            CheckpointError: found but incomplete, damaged, or not fitting the network.
-            OptionError: `model_kwargs` that the network does not have.
+            ModelNotFoundError: There is neither such a folder nor such a repository.
+            HubError: The Hub cannot be reached.
+            CheckpointError: The checkpoint is incomplete or damaged, or does not fit the network.
+            OptionError: The network does not have one of `model_kwargs`.
         """
         path = Path(pretrained_model_name_or_path)
         if not path.exists():
@@ -99,7 +100,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             raise OptionError(f"{cls.__name__} has no argument {', '.join(sorted(unknown))}")
         arguments = {**arguments, **overrides}
         try:
-            with torch.device("meta"):  # random weights would be made only to be thrown away
+            with torch.device("meta"):  # random weights are not needed
                 network = cls(**arguments)
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE}: no network can be built of it ({error})") from error
@@ -120,20 +121,20 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         """Write config.json, model.safetensors (float32) and README.md: the whole folder or nothing.
 
         Args:
-            save_directory: a new or empty folder, or one with an older checkpoint, which is replaced.
-            config: default: `checkpoint_config`. Without either, config.json holds the network's arguments alone, and
-                `ConDSeg.from_pretrained` can load it but `Predictor` cannot.
-            repo_id: name on the Hub with `push_to_hub=True`; default: the folder's name.
-            push_to_hub: push the network after saving it.
-            model_card_kwargs: keyword arguments of `model_card`, such as `name`.
-            push_to_hub_kwargs: keyword arguments of `push_to_hub`.
+            save_directory: A new or empty folder, or one with an older checkpoint, which is replaced.
+            config: Config of the checkpoint. The default is `checkpoint_config`. Without either, config.json holds only
+                the network's arguments, which `ConDSeg.from_pretrained` can load and `Predictor` cannot.
+            repo_id: Name on the Hub with `push_to_hub=True`. The default is the name of the folder.
+            push_to_hub: Whether to push the network after saving it.
+            model_card_kwargs: Keyword arguments of `model_card`, such as `name`.
+            push_to_hub_kwargs: Keyword arguments of `push_to_hub`.
 
         Returns:
-            The commit's URL with `push_to_hub=True`, otherwise None.
+            The URL of the commit with `push_to_hub=True`, otherwise None.
 
         Raises:
-            OptionError: `config` is another network's.
-            OutputError: the folder holds other files or cannot be written.
+            OptionError: `config` belongs to another network.
+            OutputError: The folder holds other files or cannot be written.
             CheckpointError: `config` is a dictionary with wrong keys, or the weights are not finite.
         """
         if isinstance(config, dict):
@@ -152,21 +153,21 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         """Save the network and push it, as `PyTorchModelHubMixin` does, with a card that names the repository.
 
         Args:
-            repo_id: "org/name"; made if it does not exist.
-            kwargs: of `PyTorchModelHubMixin.push_to_hub`: config, commit_message, private, token, branch, create_pr,
-                allow_patterns, ignore_patterns, delete_patterns, model_card_kwargs.
+            repo_id: "org/name"; created if it does not exist.
+            kwargs: Keyword arguments of `PyTorchModelHubMixin.push_to_hub`: config, commit_message, private, token,
+                branch, create_pr, allow_patterns, ignore_patterns, delete_patterns, model_card_kwargs.
 
         Returns:
-            The commit's URL.
+            The URL of the commit.
 
         Raises:
-            huggingface_hub.errors.HfHubHTTPError: the Hub refuses; `Predictor.push_to_hub` says in one line why.
+            huggingface_hub.errors.HfHubHTTPError: The Hub refuses; `Predictor.push_to_hub` explains it in one line.
         """
         card = {"name": repo_id, **(kwargs.pop("model_card_kwargs", None) or {})}
         return str(super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card that `save_pretrained` writes; the arguments are `model_card`'s after its first."""
+        """Return the card that `save_pretrained` writes; the arguments are those of `model_card` after its first."""
         return ModelCard(model_card(self.checkpoint_config, *args, **kwargs))
 
 
@@ -181,19 +182,19 @@ def write_checkpoint(
     """Write a checkpoint's three files: the whole folder or nothing.
 
     Args:
-        folder: new, empty, or with an older checkpoint, which is replaced.
-        network: whose weights and, without a `config`, whose arguments are written.
-        config: of the checkpoint. The file gets all of the network's arguments: defaults may change one day.
-        card: content of README.md.
-        dtype: of the floating-point weights in the file.
+        folder: A new or empty folder, or one with an older checkpoint, which is replaced.
+        network: Network whose weights and arguments are written. All arguments are, since defaults may change.
+        config: Config of the checkpoint. Without one, config.json holds only the network's arguments.
+        card: Content of README.md.
+        dtype: Type of the floating-point weights in the file.
 
     Returns:
-        The folder's full path.
+        The full path of the folder.
 
     Raises:
-        OptionError: `config` is another network's.
-        OutputError: the folder holds other files or cannot be written.
-        CheckpointError: weights that are not finite at this precision.
+        OptionError: `config` belongs to another network.
+        OutputError: The folder holds other files or cannot be written.
+        CheckpointError: Weights are not finite at this precision.
     """
     values = network.arguments
     if config is not None:
@@ -210,7 +211,7 @@ def write_checkpoint(
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], CheckpointConfig | None]:
-    """A network's arguments, and all of its config unless the repository has nothing but these."""
+    """Read a network's arguments, and its config unless the repository holds only the arguments."""
     path = _existing(folder, CONFIG_FILE)
     values = read_json_object(path, error=CheckpointError, remedy="download or save the checkpoint again")
     if "network" not in values and "format_version" not in values:
@@ -231,7 +232,7 @@ def _existing(folder: Path, name: str) -> Path:
 
 
 def _check_same_network(network: PretrainedNetwork, config: CheckpointConfig) -> None:
-    """Refuse to write what could not be loaded, or would be loaded as another network."""
+    """Refuse to write a config that would be loaded as another network."""
     promised = as_json("network", {**network._hub_mixin_jsonable_default_values, **config.network})
     built = network.arguments
     wrong = [name for name in sorted({*promised, *built}) if promised.get(name) != built.get(name)]

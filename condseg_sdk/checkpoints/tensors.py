@@ -1,4 +1,4 @@
-"""model.safetensors of a checkpoint: all tensors of a network, no other ones, or an error that names them."""
+"""model.safetensors of a checkpoint: exactly the tensors of a network, or an error that names the others."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from condseg_sdk.files import is_utf8
 __all__ = ["WeightsDtype", "list_names", "load_weights", "read_tensors", "tensors_to_bytes"]
 
 NAMES_SHOWN = 5
-MAX_HEADER = 4 * 2**20  # of a safetensors file; ours have a hundred kilobytes
+MAX_HEADER = 4 * 2**20  # of a safetensors file; the networks here have a hundred kilobytes
 MAX_FILE = 2**30  # four times the largest published network
-GREATEST_WEIGHT = 1e12  # what a flipped bit of an exponent exceeds; a trained network stays below 1e6
+GREATEST_WEIGHT = 1e12  # a flipped bit of an exponent exceeds it; a trained network stays below 1e6
 
 WeightsDtype = Literal["float32", "float16"]
 
 
 def list_names(**groups: Sequence[str]) -> str:
-    """One line over groups of names: the first few by name, the rest by number; empty groups are left out.
+    """Describe groups of names in one line: the first few names of each and their number, without empty groups.
 
     Example:
         >>> list_names(missing=["a", "b"], unknown=[])
@@ -41,10 +41,10 @@ def list_names(**groups: Sequence[str]) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+    """Read all tensors of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or no safetensors file.
+        CheckpointError: The file is missing, damaged, or not a safetensors file.
     """
     with _open(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
@@ -78,14 +78,14 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """A safetensors file, of which only the header is in memory."""
+    """Open a safetensors file; only its header is read."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             size = os.fstat(file.fileno()).st_size
             if length > MAX_HEADER or size > MAX_FILE:
-                raise ValueError("it is too large for a network of ours")
-            # The library takes names as UTF-8 alone; others can only exist where open files have a name of their own.
+                raise ValueError("it is too large for ConDSeg")
+            # The library only takes names in UTF-8; other names exist only on systems that have /dev/fd.
             name = path if is_utf8(path) else f"/dev/fd/{file.fileno()}"
             with safe_open(name, framework="pt") as tensors:
                 yield tensors
@@ -124,13 +124,17 @@ def _check_layout(found: Mapping[str, str], expected: Mapping[str, str], source:
 
 
 def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
-    """A network's state as the content of model.safetensors.
+    """Write a network's weights as the content of model.safetensors.
 
-    With "float16" vectors (biases and BatchNorm's numbers) stay float32: they are half a percent of the bytes, and a
-    running variance may well exceed 65504, float16's largest number.
+    With "float16", vectors (biases and the values of BatchNorm) stay float32: they take half a percent of the bytes,
+    and a running variance may exceed 65504, the largest number of float16.
+
+    Args:
+        network: The network, on any device.
+        dtype: Type of the floating-point weights.
 
     Raises:
-        CheckpointError: weights that are not finite, or not any more at this precision.
+        CheckpointError: Weights are not finite at this precision.
     """
     state = {
         name: (value.to(getattr(torch, dtype)) if value.is_floating_point() and value.ndim > 1 else value)
@@ -145,7 +149,7 @@ def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
 def _check_values(
     state: Mapping[str, Tensor], source: object, *, remedy: str = "download or save the checkpoint again"
 ) -> None:
-    """Refuse values that no training produces and with which every prediction would be NaN."""
+    """Refuse values that no training produces, such as NaN."""
     floats = {name: value for name, value in state.items() if value.is_floating_point()}
     extremes = {name: value.aminmax() for name, value in floats.items()}
     problems = list_names(

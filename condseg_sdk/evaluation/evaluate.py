@@ -40,7 +40,7 @@ from condseg_sdk.metrics.calibration import calibration_bins
 from condseg_sdk.metrics.error_detection import score_error_detection
 from condseg_sdk.metrics.surface import boundary_iou, surface_scores
 from condseg_sdk.metrics.threshold_curve import threshold_counts
-from condseg_sdk.options import check_choice, check_seed
+from condseg_sdk.options import check_choice, check_seed, check_spacing
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.weights.hub import local_path
 
@@ -111,7 +111,8 @@ def evaluate(
         >>> evaluation.save("figures")  # doctest: +SKIP
     """
     check_seed(seed)
-    options = EvaluationOptions(tta, tile, branch_uncertainty, bits, _spacing(spacing), seed)
+    pixel_size = None if spacing is None else check_spacing(spacing)
+    options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
     split = recorded_split(local_path(predictor.model_id))
     pairs = choose_pairs(data, masks=masks, names=names, part=part, split=split)
     if part != "train":
@@ -213,18 +214,6 @@ def _describe(data: Dataset | DataSource, names: object, part: Split | None) -> 
     if names is not None:
         return f"{text} (a list of names)"
     return f"{text} ({part} part)" if part else text
-
-
-def _spacing(spacing: float | Sequence[float] | None) -> Spacing | None:
-    if spacing is None:
-        return None
-    try:
-        row, column = np.broadcast_to(np.asarray(spacing, np.float64), 2).tolist()
-    except (TypeError, ValueError):
-        row = column = math.nan
-    if not (0 < row < math.inf and 0 < column < math.inf):
-        raise OptionError(f"spacing={spacing!r} must be one or two numbers of millimetres, above 0")
-    return row, column
 
 
 def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:

@@ -18,7 +18,7 @@ from condseg_sdk.export.preprocessing import BOX, IMAGE, whole_image
 from condseg_sdk.export.trace import IMAGES
 from condseg_sdk.metrics import score
 from condseg_sdk.models import ConDSeg
-from condseg_sdk.preprocessing import resize_logits
+from condseg_sdk.preprocessing import resize_logits, sigmoid
 
 __all__ = ["Agreement", "verify_export"]
 
@@ -94,7 +94,7 @@ def _wanted(
     if info.preprocessing:
         box = config.preprocessing.find_field_of_view(image)
         logits = [resize_logits(x, (image.shape[0], image.shape[1]), box) for x in logits]
-    return [_sigmoid(x) for x in logits]
+    return [sigmoid(x) for x in logits]
 
 
 def _answers(
@@ -106,11 +106,7 @@ def _answers(
             box = config.preprocessing.find_field_of_view(image) or whole_image((image.shape[0], image.shape[1]))
             inputs[BOX] = np.array(box, np.int64)
         return list(session.run(None, inputs))
-    return [_sigmoid(x[0, 0]) for x in session.run(None, {IMAGES: config.preprocessing(image)[None]})]
-
-
-def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(torch.from_numpy(x).double().sigmoid().float())
+    return [sigmoid(x[0, 0]) for x in session.run(None, {IMAGES: config.preprocessing(image)[None]})]
 
 
 def _synthetic(size: tuple[int, int]) -> list[NDArray[np.uint8]]:

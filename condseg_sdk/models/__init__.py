@@ -1,4 +1,4 @@
-"""The network. Start reading at `condseg.py`."""
+"""The networks. Start reading at `condseg.py`."""
 
 from condseg_sdk.models.condseg import NETWORKS, ConDSeg, ConDSegOutput, network_arguments
 from condseg_sdk.models.consistency import ConsistencyNetwork

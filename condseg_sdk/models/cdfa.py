@@ -7,7 +7,7 @@ source and target turns it into one 5x5 kernel per pixel and head,
     y[p] = sum_d W[p, d] V[p + d],   W[p, d] = sum over (i, j) with delta_j - delta_i = d of A[p - delta_i, i, j],
 
 which needs neither `unfold` nor `fold` (ONNX: Im2Col, Col2Im), a third of the multiplications and a ninth of the
-memory. The tests hold it against a plain unfold/fold, values and gradients.
+memory. The tests compare values and gradients with a plain unfold and fold.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from condseg_sdk.models.layers import ConvBN, checkpointed
 
 WINDOW = 3  # K of the paper
 TAPS = WINDOW * WINDOW
-REACH = WINDOW - 1  # of the 5x5 kernel to each side
+REACH = WINDOW - 1  # number of pixels from the center of the 5x5 kernel to its border
 SPAN = 2 * REACH + 1
 
 
@@ -32,7 +32,7 @@ def _collect(attention: Tensor) -> Tensor:
     padded = F.pad(attention, (1, 1, 1, 1))
     kernel = attention.new_zeros(*attention.shape[:2], SPAN, SPAN, height, width)
     for i in range(TAPS):
-        di, dj = divmod(i, WINDOW)  # delta_i + 1: the weight at p comes from the window centred on p - delta_i
+        di, dj = divmod(i, WINDOW)  # delta_i + 1: the weight at p comes from the window centered on p - delta_i
         rows, columns = slice(REACH - di, REACH - di + WINDOW), slice(REACH - dj, REACH - dj + WINDOW)
         shifted = padded[:, :, i, :, :, REACH - di : REACH - di + height, REACH - dj : REACH - dj + width]
         kernel[:, :, rows, columns] += shifted
@@ -63,7 +63,7 @@ def _apply(kernel: Tensor, values: Tensor) -> Tensor:
 
 
 class _Aggregate(torch.autograd.Function):
-    """`aggregate` with a backward that adds in place, where autograd would make 25 padded copies of the gradient."""
+    """`aggregate` with a backward pass in place, where autograd would make 25 padded copies of the gradient."""
 
     @staticmethod
     def forward(ctx: Any, attention: Tensor, values: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         kernel, values = ctx.saved_tensors
-        grad = grads[0].contiguous()  # a channels-last gradient would make every slice below a strided one
+        grad = grads[0].contiguous()  # slices of a channels-last gradient would be strided
         *_, height, width = values.shape
         padded = F.pad(values, (REACH,) * 4)
         grad_kernel = torch.empty_like(kernel)
@@ -88,15 +88,15 @@ class _Aggregate(torch.autograd.Function):
 
 
 def aggregate(attention: Tensor, values: Tensor) -> Tensor:
-    """Aggregate values over 3x3 windows by per-pixel attention and add the overlapping windows up.
+    """Aggregate values over 3x3 windows by the attention of each pixel, and add the overlapping windows.
 
     Args:
-        attention: (B, heads, 9, 9, H, W), float; entry [i, j] at q weighs the window's value j in its output i,
-            positions row by row. Already normalised over j.
-        values: (B, heads, D, H, W), same dtype; zero outside the map.
+        attention: Attention (B, heads, 9, 9, H, W), float, normalized over j. Entry [i, j] at pixel q weighs value j of
+            the window in its output i; positions are counted row by row.
+        values: Values (B, heads, D, H, W) of the same dtype. They are zero outside the map.
 
     Returns:
-        (B, heads, D, H, W): fold(attention @ unfold(values)) with 3x3 windows, padding 1.
+        Aggregated values (B, heads, D, H, W): fold(attention @ unfold(values)) with 3x3 windows and a padding of 1.
 
     Example:
         >>> a = torch.full((1, 1, 9, 9, 4, 4), 1 / 9)
@@ -111,12 +111,12 @@ def aggregate(attention: Tensor, values: Tensor) -> Tensor:
 
 
 class ContrastDrivenFeatureAggregation(nn.Module):
-    """Let the foreground's and then the background's features decide how neighbouring pixels are mixed.
+    """Mix neighboring pixels by attention from the foreground's features, then from the background's.
 
     Args:
-        in_channels: of the features to aggregate.
-        channels: of the result and of the two guides.
-        heads: attention heads; must divide `channels`.
+        in_channels: Number of channels of the features to aggregate.
+        channels: Number of channels of the result and of the two guides.
+        heads: Number of attention heads, a divisor of `channels`.
     """
 
     def __init__(self, in_channels: int, channels: int, *, heads: int = 4) -> None:
@@ -132,7 +132,7 @@ class ContrastDrivenFeatureAggregation(nn.Module):
 
     def _attend(self, guide: Tensor, scores: nn.Conv2d, values: Tensor) -> Tensor:
         assert scores.bias is not None
-        # Scaling the weights is the same as scaling the scores, of which there are 81 a head and pixel.
+        # Scaling the weights is cheaper than scaling the scores: there are 81 scores per head and pixel.
         logits = F.conv2d(guide, scores.weight * self.scale, scores.bias * self.scale)
         attention = logits.unflatten(1, (self.heads, TAPS, TAPS)).contiguous().softmax(3)
         mixed = aggregate(attention, values.unflatten(1, (self.heads, -1)))
@@ -146,8 +146,9 @@ class ContrastDrivenFeatureAggregation(nn.Module):
         return self._attend(guide, self.attention_background, values)
 
     def forward(self, features: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
+        """Aggregate features (B, in_channels, H, W) with guides (B, channels, H, W) into (B, channels, H, W)."""
         values = self.values(self.inputs(features))
-        # 81 weights a head and pixel are more than all else here: they are made again for the backward pass.
+        # 81 weights per head and pixel take most of the memory, so the backward pass computes them again.
         values = checkpointed(self._foreground, foreground, values)
         values = checkpointed(self._background, background, values)
         result: Tensor = self.outputs(values)

@@ -1,6 +1,6 @@
-"""ConDSeg, the whole network, and the three sizes of it that we name (Lei et al., AAAI 2025).
+"""ConDSeg, the whole network, and its three named variants (Lei et al., AAAI 2025).
 
-One class serves the published networks and ours; what differs is in the arguments, and `NETWORKS` lists those.
+One class serves the published networks and `condseg-lite`; `NETWORKS` lists their arguments.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from condseg_sdk.models.layers import DilatedConvBlock, upsample
 from condseg_sdk.models.sid import AuxiliaryHead, FeatureGuide, SemanticInformationDecoupling
 
 LEVELS = 4
-# Far beyond any of `NETWORKS`: what exceeds them is a damaged file or a typing error, and would exhaust the memory.
+# Far beyond any of `NETWORKS`: larger values come from a damaged file or a typing error, and would exhaust the memory.
 MAX_CHANNELS, MAX_HEADS, MAX_DILATION, MAX_BRANCHES, MAX_AUX_CONVOLUTIONS = 1024, 32, 128, 8, 8
 MAX_WEIGHTS = 200_000_000  # four times as many as the published networks have
 
@@ -33,8 +33,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "sid_channels": 256,
         "aux_channels": (128, 128, 128, 64, 64, 32),
     },
-    # Ours: narrow where the map is large, 32 channels a head as in the paper, dilations that fit the maps of its
-    # strides 4 to 32, logits at stride 4.
+    # Not from the paper: narrow where the map is large, 32 channels per head as in the paper, dilations that fit the
+    # maps at strides 4 to 32, logits at stride 4.
     "condseg-lite": {
         "encoder": "efficientnet_lite0",
         "channels": (32, 64, 96, 96),
@@ -68,7 +68,14 @@ def network_arguments(encoder: str) -> dict[str, Any]:
 
 
 class ConDSegOutput(NamedTuple):
-    """Logits, each (B, 1, H, W) in the images' dtype; the last three are None unless asked for with `aux=True`."""
+    """Logits of a batch, each (B, 1, H, W) in the dtype of the images; the last three are None without `aux=True`.
+
+    Attributes:
+        mask: Logits of the segmentation.
+        foreground: Logits of the foreground branch.
+        background: Logits of the background branch.
+        uncertainty: Logits of the uncertainty branch.
+    """
 
     mask: Tensor
     foreground: Tensor | None = None
@@ -77,7 +84,7 @@ class ConDSegOutput(NamedTuple):
 
 
 def _integers(name: str, values: object, wanted: str, *, count: range, greatest: int) -> tuple[int, ...]:
-    """The values of a list of integers from 1 to `greatest`, checked: they may come from a damaged file."""
+    """Check a list of integers from 1 to `greatest`, which may come from a damaged file."""
     if (
         not isinstance(values, Sequence)
         or len(values) not in count
@@ -105,32 +112,30 @@ def _dilations_per_level(dilations: object) -> list[tuple[int, ...]]:
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:
-    """Repeat the last row and column of (B, C, H, W) until H and W are multiples of `stride`."""
+    """Repeat the last row and column of images (B, C, H, W) until H and W are multiples of `stride`."""
     height, width = images.shape[-2:]
     bottom, right = -height % stride, -width % stride
     return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
 
 
 class ConDSeg(PretrainedNetwork):
-    """Contrast-driven segmentation network for one kind of region.
+    """The contrast-driven segmentation network for one kind of region (paper, section "Network Architecture").
 
     Args:
         encoder: Name of the encoder, a key of `ENCODERS`.
-        channels: of the decoder, one number or one per level, finest first (paper: 128). Multiples of `heads`.
-        heads: attention heads of the aggregation, one number or one per level (paper: 4).
-        dilations: of the dilated convolutions, one list or one per level.
-        sid_channels: width inside each decoupling branch.
-        aux_channels: widths of the convolutions of each auxiliary head; each but the first doubles the resolution.
-        output_channels: widths of the last two hidden convolutions.
-        full_resolution: compute the last convolutions at the image's resolution, as the paper does. Otherwise they run
-            at the encoder's first stride and the logits are upsampled.
-
-    Shape:
-        images (B, 3, H, W), float, normalised as the checkpoint's `Preprocessing` says, any H and W: the network
-        repeats the last row and column up to its stride and crops the answer back.
+        channels: Number of channels of the decoder, one number or one per level, finest first; multiples of `heads`.
+            The paper has 128.
+        heads: Number of attention heads of the aggregation, one number or one per level. The paper has 4.
+        dilations: Dilations of the 3x3 branches, one list or one per level.
+        sid_channels: Number of channels inside each decoupling branch.
+        aux_channels: Number of channels of each convolution of the auxiliary heads; each but the first doubles the
+            resolution.
+        output_channels: Number of channels of the last two hidden convolutions.
+        full_resolution: Whether to compute the last convolutions at the resolution of the image, as in the paper.
+            Otherwise they run at the encoder's first stride, and the logits are upsampled.
 
     Raises:
-        OptionError: arguments that do not fit together.
+        OptionError: A value is out of range, or arguments do not fit together.
 
     Example:
         >>> network = ConDSeg(**NETWORKS["condseg-lite"]).eval()
@@ -200,6 +205,16 @@ class ConDSeg(PretrainedNetwork):
             raise OptionError(f"these arguments make {count:,} weights, more than {MAX_WEIGHTS:,}: lower the channels")
 
     def forward(self, images: Tensor, aux: bool = False) -> ConDSegOutput:
+        """Segment a batch of images.
+
+        Args:
+            images: Images (B, 3, H, W), float, normalized as the checkpoint's `Preprocessing` says. H and W may be any:
+                the last row and column are repeated up to the network's stride, and the logits are cropped.
+            aux: Whether to compute the maps of the auxiliary heads, too.
+
+        Returns:
+            The logits, at the size of the images.
+        """
         height, width = images.shape[-2:]
         padded = pad_to_stride(images, self.encoder.strides[-1])
         features = self.encoder(padded)

@@ -1,4 +1,4 @@
-"""The stage-1 network: the encoder with a light head (paper, section "Consistency Reinforcement")."""
+"""The network of stage 1: the encoder with a light head (paper, section "Consistency Reinforcement")."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from condseg_sdk.models.layers import ConvBN
 
 
 class ConsistencyNetwork(nn.Module):
-    """Encoder and light head; its encoder's weights and BatchNorm statistics start stage 2.
+    """Encoder with a light head; stage 2 starts from the encoder's weights and BatchNorm statistics.
 
-    Each feature map is upsampled and goes through a 1x1 convolution of its own; a bias-free 1x1 convolution over all of
-    them gives the logits.
+    Each feature map is upsampled and goes through a 1x1 convolution of its own. A 1x1 convolution without bias over all
+    of them computes the logits.
 
     Args:
-        encoder: as in `ConDSeg`.
-        width: channels of each 1x1 convolution (64 in the paper).
-        full_resolution: upsample to the image's size as in the paper; otherwise to the finest feature map's, and the
-            logits from there, which is what a small network can afford.
+        encoder: Name of the encoder, as in `ConDSeg`.
+        width: Number of channels of each 1x1 convolution; 64 in the paper.
+        full_resolution: Whether to upsample the feature maps to the size of the image, as in the paper. Otherwise they
+            are upsampled to the size of the finest one, and the logits from there, which is cheaper.
 
-    Shape:
-        (B, 3, H, W) -> logits (B, 1, H, W).
+    Example:
+        >>> ConsistencyNetwork(encoder="efficientnet_lite0")(torch.zeros(2, 3, 32, 64)).shape
+        torch.Size([2, 1, 32, 64])
     """
 
     def __init__(self, *, encoder: str = "resnet50", width: int = 64, full_resolution: bool = True) -> None:
@@ -35,11 +36,12 @@ class ConsistencyNetwork(nn.Module):
         self.fuse = nn.Conv2d(width * len(self.convs), 1, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits (B, 1, H, W) of images (B, 3, H, W)."""
         height, width = images.shape[-2:]
         padded = pad_to_stride(images, self.encoder.strides[-1])
         features = self.encoder(padded)
         size = padded.shape[-2:] if self.full_resolution else features[0].shape[-2:]
-        # BatchNorm's batch statistics belong to the upsampled maps: the order stays although 1x1 commutes with it.
+        # BatchNorm takes its statistics from the upsampled maps, so the 1x1 convolutions cannot come first.
         resized = [F.interpolate(x, size=size, mode="bilinear", align_corners=True) for x in features]
         logits = self.fuse(torch.cat([conv(x) for conv, x in zip(self.convs, resized, strict=True)], 1))
         if not self.full_resolution:

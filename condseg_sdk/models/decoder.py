@@ -1,4 +1,4 @@
-"""Size-Aware Decoder (paper, section "Size-Aware Decoder"): small, middle and large regions get a decoder each."""
+"""Size-Aware Decoder (paper, section "Size-Aware Decoder"): one decoder each for small, middle and large regions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def _joined(low: Tensor, high: Tensor) -> Tensor:
 
 
 class SizeDecoder(nn.Module):
-    """Merge a coarse map into the next finer one; every step adds all steps before it.
+    """Merge a coarse map into the next finer one; every step adds the results of all steps before it.
 
     Args:
-        low_channels: of the coarse map, which has half the resolution.
-        channels: of the fine map and of the result.
+        low_channels: Number of channels of the coarse map, which has half the resolution.
+        channels: Number of channels of the fine map and of the result.
     """
 
     def __init__(self, low_channels: int, channels: int) -> None:
@@ -31,11 +31,12 @@ class SizeDecoder(nn.Module):
         self.spatial_attention = SpatialAttention()
 
     def merged(self, low: Tensor, high: Tensor) -> Tensor:
-        """Both maps as one, at the fine map's size."""
+        """Merge both maps into one of the size of the fine map."""
         result: Tensor = convolved(self.merge, _joined, low, high)
         return result
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """Merge (B, low_channels, H / 2, W / 2) and (B, channels, H, W) into (B, channels, H, W)."""
         x = total = self.merged(low, high)
         for step in self.steps:
             x = F.relu(step(x) + total)
@@ -45,12 +46,10 @@ class SizeDecoder(nn.Module):
 
 
 class SizeAwareDecoder(nn.Module):
-    """Three decoders over neighbouring levels, brought to the finest level and concatenated.
+    """Three decoders of neighboring levels, upsampled to the finest level and concatenated.
 
     Args:
-        channels: of the aggregated features, finest level first.
-
-    Returns (forward): (B, channels[0] + channels[1] + channels[2], H1, W1).
+        channels: Number of channels of the aggregated features, finest level first.
     """
 
     def __init__(self, channels: tuple[int, int, int, int]) -> None:
@@ -60,18 +59,19 @@ class SizeAwareDecoder(nn.Module):
         self.large = SizeDecoder(channels[3], channels[2])
 
     def forward(self, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor) -> Tensor:
+        """Decode the aggregated features, finest first, into (B, channels[0] + channels[1] + channels[2], H1, W1)."""
         parts = (self.small(f2, f1), upsample(self.middle(f3, f2), 2), upsample(self.large(f4, f3), 4))
         return torch.cat(parts, 1)
 
 
 class OutputBlock(nn.Module):
-    """From the concatenated decoders to logits.
+    """Compute logits from the concatenated decoders.
 
     Args:
-        in_channels: of each map in the concatenation.
-        fused: channels after the first convolution.
-        hidden: channels of the 3x3 and the 1x1 convolution before the logits (128 and 64 in the paper).
-        upscale: factor by which the maps grow before those convolutions; 1 keeps them cheap.
+        in_channels: Number of channels of each concatenated map.
+        fused: Number of channels after the first convolution.
+        hidden: Number of channels of the 3x3 and the 1x1 convolution before the logits; 128 and 64 in the paper.
+        upscale: Factor by which the maps are upsampled before these convolutions; 1 keeps them cheap.
     """
 
     def __init__(self, in_channels: Sequence[int], fused: int, hidden: tuple[int, int], *, upscale: int) -> None:
@@ -82,6 +82,7 @@ class OutputBlock(nn.Module):
         self.logits = nn.Conv2d(hidden[1], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute logits (B, 1, H1 * upscale, W1 * upscale) from the concatenated maps at (H1, W1)."""
         first, second = self.refine
         grown = convolved(first, lambda fused: upsample(fused, self.upscale), self.fuse(x))
         result: Tensor = self.logits(second(grown))

@@ -1,7 +1,4 @@
-"""Small building blocks shared by every part of the network (paper, section "Network Architecture").
-
-Nothing here knows about ConDSeg as a whole; the parts that do are `sid.py`, `cdfa.py` and `decoder.py`.
-"""
+"""Small building blocks that all parts of the network share (paper, section "Network Architecture")."""
 
 from __future__ import annotations
 
@@ -14,14 +11,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
-    """Bilinear upsampling by an integer factor with aligned corners, the only kind the network uses.
+    """Upsample bilinearly by an integer factor with aligned corners, the only way the network does it.
 
     Args:
-        x: (B, C, H, W).
-        scale: factor, 1 returns `x` itself.
+        x: Map (B, C, H, W).
+        scale: Factor; 1 returns `x` itself.
 
     Returns:
-        (B, C, H * scale, W * scale).
+        Map (B, C, H * scale, W * scale).
+
+    Example:
+        >>> upsample(torch.zeros(1, 8, 4, 6), 2).shape
+        torch.Size([1, 8, 8, 12])
     """
     if scale == 1:
         return x
@@ -29,10 +30,10 @@ def upsample(x: Tensor, scale: int) -> Tensor:
 
 
 def checkpointed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """function(*inputs), keeping of its intermediate results none: the backward pass computes them again.
+    """Compute `function(*inputs)` without keeping intermediate results: the backward pass computes them again.
 
-    For steps that are cheap and make large maps of small ones. There must be no BatchNorm among them, which would count
-    a batch twice. A last convolution is not computed again, since its backward needs its input alone.
+    This is for cheap steps that turn small maps into large ones. BatchNorm must not be among them, since it would count
+    a batch twice. A last convolution is not computed again, because its backward pass needs only its input.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         result: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
@@ -41,7 +42,15 @@ def checkpointed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 class ConvBN(nn.Sequential):
-    """Conv2d without bias, BatchNorm and, unless `relu=False`, ReLU; "same" padding for odd kernels."""
+    """Convolution without bias, BatchNorm and ReLU, with "same" padding.
+
+    Args:
+        in_channels: Number of channels of the input.
+        out_channels: Number of channels of the output.
+        kernel: Kernel size, an odd number.
+        dilation: Dilation of the kernel.
+        relu: Whether there is a ReLU.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int = 3, *, dilation: int = 1, relu: bool = True
@@ -58,7 +67,7 @@ class ConvBN(nn.Sequential):
 
 
 def convolved(conv: nn.Module, prepare: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """conv(prepare(*inputs)); in training what `prepare` makes for a `ConvBN` is not kept for the backward pass."""
+    """Compute `conv(prepare(*inputs))`; in training the result of `prepare` is not kept for the backward pass."""
     if not (conv.training and isinstance(conv, ConvBN)):
         result: Tensor = conv(prepare(*inputs))
         return result
@@ -70,7 +79,12 @@ def convolved(conv: nn.Module, prepare: Callable[..., Tensor], *inputs: Tensor) 
 
 
 class ChannelAttention(nn.Module):
-    """Weigh channels by a shared bias-free MLP over their average and their maximum."""
+    """Channel attention: weights from a shared MLP without bias on the mean and the maximum of each channel.
+
+    Args:
+        channels: Number of channels of the map.
+        reduction: Factor by which the hidden layer is smaller.
+    """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
@@ -79,19 +93,21 @@ class ChannelAttention(nn.Module):
         self.excite = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of (B, C, H, W)."""
         pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
         average, maximum = (self.excite(F.relu(self.squeeze(p))) for p in pooled)
         return x * torch.sigmoid(average + maximum)
 
 
 class SpatialAttention(nn.Module):
-    """Weigh pixels by a bias-free 7x7 convolution over the mean and the maximum of their channels."""
+    """Spatial attention: weights from a 7x7 convolution on the mean and the maximum of each pixel's channels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Weigh the pixels of (B, C, H, W)."""
         pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
         return x * torch.sigmoid(self.conv(pooled))
 
@@ -102,12 +118,12 @@ def _part(branch: nn.Module, index: int) -> nn.Module:
 
 
 class DilatedConvBlock(nn.Module):
-    """One encoder level to the decoder's channels, seen through four receptive fields.
+    """Bring one level of the encoder to the decoder's channels, with four receptive fields.
 
     Args:
-        in_channels: channels of the encoder's feature map.
-        out_channels: channels of the result.
-        dilations: of the three 3x3 branches; 6, 12, 18 in the paper.
+        in_channels: Number of channels of the encoder's feature map.
+        out_channels: Number of channels of the result.
+        dilations: Dilation of each 3x3 branch; 6, 12 and 18 in the paper.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, dilations: Sequence[int] = (6, 12, 18)) -> None:
@@ -126,6 +142,7 @@ class DilatedConvBlock(nn.Module):
         return torch.cat([_part(branch, 1)(part) for branch, part in zip(self.branches, parts, strict=True)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, in_channels, H, W) into (B, out_channels, H, W)."""
         parts = [_part(branch, 0)(x) for branch in self.branches]
         fused = convolved(self.fuse, self._attended, *parts)
         return self.attention(F.relu(fused + self.shortcut(x)))

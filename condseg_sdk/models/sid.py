@@ -1,7 +1,7 @@
 """Semantic Information Decoupling (paper, section "Semantic Information Decoupling").
 
-Splits the deepest feature map into foreground, background and uncertainty. `AuxiliaryHead` predicts a map from
-each part; the losses that drive the parts away from each other live in `training/losses.py`.
+The deepest feature map is split into foreground, background and uncertainty. `AuxiliaryHead` predicts a map from each
+part; the losses that separate the parts are in `training/losses.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from condseg_sdk.models.layers import ConvBN, convolved, upsample
 
 
 class Decoupled(NamedTuple):
-    """The parts of the deepest feature map, each (B, C, H, W); `uncertainty` is None where nobody asks for it."""
+    """The parts of the deepest feature map, each (B, C, H, W); `uncertainty` is None where it is not requested."""
 
     foreground: Tensor
     background: Tensor
@@ -30,12 +30,13 @@ def _branch(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
 
 
 class SemanticInformationDecoupling(nn.Module):
-    """Three branches over the deepest feature map.
+    """Three branches on the deepest feature map.
 
     Args:
-        in_channels: channels of the encoder's last feature map.
-        hidden: width of each branch's first convolution (512 for ResNet-50, 256 for PVTv2 in the paper's networks).
-        out_channels: channels of every part.
+        in_channels: Number of channels of the encoder's last feature map.
+        hidden: Number of channels of the first convolution of each branch; 512 for ResNet-50 and 256 for PVTv2 in the
+            paper's networks.
+        out_channels: Number of channels of each part.
     """
 
     def __init__(self, in_channels: int, hidden: int, out_channels: int) -> None:
@@ -45,6 +46,7 @@ class SemanticInformationDecoupling(nn.Module):
         self.uncertainty = _branch(in_channels, hidden, out_channels)
 
     def forward(self, x: Tensor, uncertainty: bool) -> Decoupled:
+        """Split (B, in_channels, H, W) into its parts, with or without the one for uncertainty."""
         return Decoupled(self.foreground(x), self.background(x), self.uncertainty(x) if uncertainty else None)
 
 
@@ -53,11 +55,11 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 class AuxiliaryHead(nn.Module):
-    """Logits from one part: 3x3 convolutions with a doubling of the resolution between them, then 1x1 to one map.
+    """Compute logits from one part: 3x3 convolutions, the resolution doubled between them, and a 1x1 convolution.
 
     Args:
-        in_channels: channels of the part.
-        channels: width of each convolution; the map comes out 2 ** (len(channels) - 1) times larger.
+        in_channels: Number of channels of the part.
+        channels: Number of channels of each 3x3 convolution.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
@@ -66,6 +68,7 @@ class AuxiliaryHead(nn.Module):
         self.logits = nn.Conv2d(channels[-1], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute logits that are 2 ** (len(channels) - 1) times as large as the part (B, in_channels, H, W)."""
         for index, conv in enumerate(self.convs):
             x = conv(x) if index == 0 else convolved(conv, _doubled, x)
         return self.logits(x)
@@ -75,7 +78,8 @@ class FeatureGuide(nn.Module):
     """Bring the foreground (or background) part from the deepest level to a finer one.
 
     Args:
-        channels: of the levels passed, from the deepest to the target, e.g. (C4, C3, C2) for level 2.
+        channels: Number of channels of each level on the way, from the deepest one to the target, such as (C4, C3, C2)
+            for level 2.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -83,6 +87,7 @@ class FeatureGuide(nn.Module):
         self.convs = nn.ModuleList([ConvBN(a, b) for a, b in pairwise((channels[0], *channels))])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Bring a part (B, channels[0], H, W) to the target level, (B, channels[-1], ...)."""
         for index, conv in enumerate(self.convs):
             x = conv(x) if index == 0 else convolved(conv, _doubled, x)
         return x

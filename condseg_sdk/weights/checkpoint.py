@@ -1,4 +1,4 @@
-"""A checkpoint: a folder with config.json, model.safetensors and README.md that is all one needs to use the weights."""
+"""Checkpoints: folders with config.json, model.safetensors and README.md, complete for prediction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
 
-DEFAULT_THRESHOLD = 0.5  # of a network for which nobody chose one
+DEFAULT_THRESHOLD = 0.5  # for a network without a chosen one
 
 
 def save_checkpoint(
@@ -29,19 +29,19 @@ def save_checkpoint(
     """Write a checkpoint: the whole folder or nothing.
 
     Args:
-        folder: new, empty, or with an older checkpoint, which is replaced.
-        network: on any device.
-        config: of this network.
-        card: content of README.md; default: `model_card(config)`.
-        dtype: of the floating-point weights in the file, "float16" for bundled ones only.
+        folder: A new or empty folder, or one with an older checkpoint, which is replaced.
+        network: The network, on any device.
+        config: Config of this network.
+        card: Content of README.md. The default is `model_card(config)`.
+        dtype: Type of the floating-point weights in the file; "float16" is for bundled weights.
 
     Returns:
-        The folder's full path.
+        The full path of the folder.
 
     Raises:
-        OptionError: `config` is another network's.
-        OutputError: the folder holds other files or cannot be written.
-        CheckpointError: weights that are not finite at this precision.
+        OptionError: `config` belongs to another network.
+        OutputError: The folder holds other files or cannot be written.
+        CheckpointError: Weights are not finite at this precision.
     """
     name = Path(folder).resolve().name
     return write_checkpoint(folder, network, config, card=card or model_card(config, name=name), dtype=dtype)
@@ -50,29 +50,29 @@ def save_checkpoint(
 def load_checkpoint(
     path: str | Path, *, preprocessing: Preprocessing | None = None
 ) -> tuple[ConDSeg, CheckpointConfig]:
-    """Read a checkpoint whose files are known to be the right ones (`hub.resolve` sees to that).
+    """Load a checkpoint; `weights.hub.resolve` has compared its SHA-256 before.
 
     Args:
-        path: a folder as `save_checkpoint` writes it, or a .safetensors file with its config.json beside it.
-        preprocessing: instead of the checkpoint's own. A repository that holds nothing but a network's arguments needs
-            it; its threshold is then 0.5.
+        path: A folder as `save_checkpoint` writes it, or a .safetensors file with its config.json beside it.
+        preprocessing: Preprocessing in place of the checkpoint's. A repository that holds only the arguments of a
+            network needs it; its threshold is then 0.5.
 
     Returns:
-        The network on the CPU, float32, in eval mode, and everything else about it.
+        The network on the CPU, float32, in eval mode, and its config.
 
     Raises:
-        CheckpointError: a file is missing or damaged, tensors do not fit, the format is a newer one, or there is no
+        CheckpointError: A file is missing or damaged, tensors do not fit, the format is newer, or there is no
             preprocessing.
     """
     path = Path(path)
     if not path.is_dir() and path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is no folder: give one with config.json and model.safetensors")
+        raise CheckpointError(f"{path} is not a folder: give one with config.json and model.safetensors")
     network = ConDSeg.from_pretrained(path)
     config = network.checkpoint_config
     if preprocessing is None:
         if config is None:
             raise CheckpointError(
-                f"{path} says nothing about preprocessing and threshold: pass preprocessing=Preprocessing(...), or "
+                f"{path} has neither preprocessing nor threshold: pass preprocessing=Preprocessing(...), or "
                 "save it again with ConDSeg.from_pretrained(...).save_pretrained(folder, config=CheckpointConfig(...))"
             )
     elif config is None:

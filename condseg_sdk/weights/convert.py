@@ -1,4 +1,4 @@
-"""The authors' checkpoint files -> ours. The only place where somebody else's pickle is read, and never executed."""
+"""Checkpoints of the authors' code, converted. Only here is a foreign pickle read, and it is never executed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ PUBLISHED_NETWORKS: tuple[str, ...] = get_args(PublishedNetwork)
 _NAMES: dict[PublishedNetwork, UpstreamNetwork] = {"r50": "condseg-r50", "pvt": "condseg-pvt"}
 
 PUBLISHED_SIZE = 256
-MAX_FILE = 2**30  # with an optimizer's state a published network has half of it
-# Training scripts keep their best score beside the weights, often as a NumPy number, which is harmless.
+MAX_FILE = 2**30  # a published network with its optimizer has half of it
+# Training scripts store their best score with the weights, often as a NumPy number, which is harmless.
 _NUMBERS: list[Any] = [
     np.dtype,
     *{type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)},
@@ -50,28 +50,28 @@ def convert_checkpoint(
     threshold: float = DEFAULT_THRESHOLD,
     provenance: dict[str, Any] | None = None,
 ) -> Path:
-    """Turn a checkpoint of the authors' code into a checkpoint folder.
+    """Convert a checkpoint of the authors' code to a checkpoint folder.
 
     Args:
-        source: a file of `torch.save`: a state dict on its own or in a larger dictionary, with or without the prefix of
-            DataParallel. Also a .safetensors file with these names.
-        folder: new, empty, or with an older checkpoint, which is replaced.
+        source: A file of `torch.save`: a state dict, or a larger dictionary that holds one, with or without the prefix
+            of DataParallel. Also a .safetensors file with these names.
+        folder: A new or empty folder, or one with an older checkpoint, which is replaced.
         network: "r50" for ResNet-50, "pvt" for PVTv2-b2.
-        color_order: of the channels in training: "bgr" before November 2025, "rgb" since. Nothing in the file tells,
-            and the wrong one costs accuracy without an error. Pixels are divided by 255 in both.
-        size: side in pixels of the images in training.
-        threshold: probability from which a pixel belongs to the mask.
+        color_order: Order of the channels in training: "bgr" before November 2025, "rgb" since. The file does not tell,
+            and the wrong order costs accuracy without an error. Pixels are divided by 255 in both.
+        size: Height and width of the training images in pixels.
+        threshold: Probability from which a pixel belongs to the mask.
         provenance: "license", "data", "attribution", "metrics" and the like, for config.json and the model card.
 
     Returns:
-        The folder's full path.
+        The full path of the folder.
 
     Raises:
-        ModelNotFoundError: no such file.
-        CheckpointError: the file is damaged, holds objects other than tensors and plain values (nothing of it is
-            executed), or tensors that do not fit the network, by name.
-        OptionError: an argument's value is not allowed.
-        OutputError: the folder cannot be written.
+        ModelNotFoundError: There is no such file.
+        CheckpointError: The file is damaged, holds objects other than tensors and plain values (none of them is
+            executed), or its tensors do not fit the network; the message names them.
+        OptionError: The value of an argument is not allowed.
+        OutputError: The folder cannot be written.
 
     Example:
         >>> convert_checkpoint("ConDSeg.pth", "condseg-r50", network="r50", color_order="bgr")  # doctest: +SKIP
@@ -83,7 +83,7 @@ def convert_checkpoint(
     name = _NAMES[network]
     config = CheckpointConfig(
         network=NETWORKS[name],
-        # As the authors' code does it: cv2.resize, division by 255, no mean and no standard deviation.
+        # The authors' code uses cv2.resize and divides by 255, without mean and standard deviation.
         preprocessing=Preprocessing((size, size), color_order=color_order, interpolation="linear"),
         threshold=threshold,
         provenance={"data": "not recorded", **(provenance or {}), "converted_from": path.name},
@@ -99,21 +99,21 @@ def convert_checkpoint(
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ModelNotFoundError(f"{path} is no file: give the .pth file that torch.save wrote")
+        raise ModelNotFoundError(f"{path} is not a file: give the .pth file that torch.save wrote")
     if path.suffix == ".safetensors":
         return read_tensors(path)
     if _unpacked_size(path) > MAX_FILE:
-        raise CheckpointError(f"it holds more than {MAX_FILE // 2**20} MiB, too much for the authors' network")
+        raise CheckpointError(f"it holds more than {MAX_FILE // 2**20} MiB, too much for a published network")
     try:
         with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle's version, in several lines
+            warnings.simplefilter("ignore")  # about the pickle's version, in several lines
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)|(?:instruction|class|type) (\S+)", str(error))
         what = next(filter(None, found.groups()), "") if found else ""
         raise CheckpointError(
-            f"it holds more than tensors{f' ({what})' if what else ''} and was not executed: where you trust it, save "
-            "its state dict alone, torch.save(model.state_dict(), ...)"
+            f"it holds more than tensors{f' ({what})' if what else ''} and was not executed: if you trust it, save "
+            "only its state dict, torch.save(model.state_dict(), ...)"
         ) from error
     except Exception as error:  # a damaged file makes pickle, zipfile and PyTorch raise almost anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -124,10 +124,10 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _unpacked_size(path: Path) -> int:
-    """Bytes of a file, or of what is in it: torch.save writes an archive, which may be compressed."""
+    """Return the size of a file in bytes, or of its content: torch.save writes an archive, which may be compressed."""
     size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
             return max(size, sum(part.file_size for part in archive.infolist()))
-    except Exception:  # noqa: BLE001 (no archive, or a damaged one, of which torch.load says more)
+    except Exception:  # noqa: BLE001 (not an archive, or a damaged one, which torch.load explains)
         return size

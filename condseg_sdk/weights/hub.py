@@ -1,4 +1,4 @@
-"""From what a user calls a model to files on this machine, fetched if need be and checked before they are read."""
+"""The files behind the name of a model, downloaded if needed and checked before they are read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ URL = re.compile(
 
 
 class _HubName(NamedTuple):
-    """What a name says about a place on the Hub."""
+    """A place on the Hub, as a name describes it."""
 
     repo_id: str
     revision: str | None
@@ -141,14 +141,14 @@ def resolve_onnx(
         return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
     if is_onnx(model):
         return resolve(model, revision=revision, **hub)
-    raise ModelNotFoundError(f"{name} is no .onnx file: make one with `condseg export {name} {ONNX_FILE}`")
+    raise ModelNotFoundError(f"{name} is not an .onnx file: make one with `condseg export {name} {ONNX_FILE}`")
 
 
 def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None = None) -> Path | None:
-    """The file or folder that a user means; None for a name in a manifest or on the Hub.
+    """Return the local file or folder of a model, or None for a name in a manifest or on the Hub.
 
-    A name in a manifest means that model, unless a folder of that name here is a checkpoint: one with predictions or
-    images in it never hides the model.
+    A name in a manifest means that model, unless a local folder of that name is a checkpoint: a folder of predictions
+    or images never hides the model.
 
     Args:
         model: As in `resolve`.
@@ -166,7 +166,7 @@ def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None =
 
 
 def is_onnx(model: str | os.PathLike[str]) -> bool:
-    """Whether a user means an ONNX file: by its name, by that of the file it links to, or by its content."""
+    """Whether a model is an ONNX file, by its name, by the name of the file it links to, or by its content."""
     if os.fspath(model).lower().endswith(ONNX_SUFFIX):
         return True
     path = _path(model)
@@ -177,7 +177,7 @@ def _path(model: str | os.PathLike[str]) -> Path | None:
     try:
         path = Path(model).expanduser()
         return path if path.exists() else None
-    except (OSError, ValueError, RuntimeError):  # too long, with a null character, of a user who is not known
+    except (OSError, ValueError, RuntimeError):  # too long, with a null character, or of an unknown user
         return None
 
 
@@ -188,9 +188,9 @@ def _holds_model(path: Path) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    """The ending that tells what a file is: its own, that of a file it links to, or the one its content deserves.
+    """Return the suffix that a file has, that a file it links to has, or that fits its content.
 
-    The Hub's cache keeps files under names without an ending, and links to them.
+    The Hub's cache keeps files under names without a suffix, and links to them.
     """
     for link in _links(path):
         suffix = link.suffix.lower()
@@ -207,8 +207,8 @@ def _suffix(path: Path) -> str:
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """A path and those it leads to by links, one after the other."""
-    for _ in range(40):  # the system follows no more
+    """Yield a path and the paths that its links lead to."""
+    for _ in range(40):  # the system does not follow more
         yield path
         if not path.is_symlink():
             return
@@ -216,14 +216,14 @@ def _links(path: Path) -> Iterator[Path]:
 
 
 def _own_folder(path: Path) -> Path:
-    """The folder, or the one to give instead of it."""
+    """Return the folder of a checkpoint, or raise an error that names the right one."""
     if (path / CONFIG_FILE).is_file():
         return path
     if (path / CHECKPOINT / CONFIG_FILE).is_file():
         raise CheckpointError(f"{path} is the folder of a training run: give its checkpoint, {path / CHECKPOINT}")
     if (path / SETTINGS).is_file():
         raise CheckpointError(
-            f"{path} is the folder of a training run that has not finished: go on with it by "
+            f"{path} is the folder of a training run that has not finished: continue it with "
             "`condseg finetune ... --resume`, then give its folder checkpoint"
         )
     if (path / ONNX_FILE).is_file():
@@ -246,14 +246,14 @@ def _own_file(path: Path) -> Path:
             if (weights.parent / CONFIG_FILE).is_file():
                 return _checkpoint(weights)
         raise CheckpointError(
-            f"{path} has no {CONFIG_FILE} beside it, which says what it is the weights of: put the {CONFIG_FILE} of "
-            "its checkpoint there, or for a file of the authors' code use condseg convert"
+            f"{path} has no {CONFIG_FILE} beside it, which describes its network: put the {CONFIG_FILE} of its "
+            "checkpoint there, or use condseg convert for a file of the authors' code"
         )
     run = path.parents[1] if len(path.parents) > 1 else path.parent
     if suffix == ".ckpt" and (run / SETTINGS).is_file():
         finished = (run / CHECKPOINT / CONFIG_FILE).is_file()
-        remedy = "give its checkpoint" if finished else "finish the run by `condseg finetune ... --resume`, then give"
-        raise CheckpointError(f"{path} is what a training run continues from, not a model: {remedy} {run / CHECKPOINT}")
+        remedy = "give its checkpoint" if finished else "finish the run with `condseg finetune ... --resume`, then give"
+        raise CheckpointError(f"{path} is the saved state of a training run, not a model: {remedy} {run / CHECKPOINT}")
     if suffix in PICKLES:
         raise CheckpointError(
             f"{path} is a pickle, which is never loaded: make a checkpoint of the authors' file with `condseg convert "
@@ -265,18 +265,18 @@ def _own_file(path: Path) -> Path:
 
 
 def _checkpoint(weights: Path) -> Path:
-    """The folder, where the weights have the name that they have in a checkpoint; else the file."""
+    """Return the folder of weights that have the usual name, and the file of others."""
     return weights.parent if weights.name == WEIGHTS_FILE else weights
 
 
 def _hub_name(name: str, revision: str | None) -> _HubName | None:
-    """None for what can only be a name in a manifest."""
+    """Return the place on the Hub, or None for what can only be a name in a manifest."""
     if name.startswith(("http://", "https://")):
         raise ModelNotFoundError(f"{name} is a web address: give 'org/name' or 'hf://org/name/file' alone")
     if name.startswith("hf://"):
         match = URL.fullmatch(name)
         if match is None or match["repo"].startswith(("datasets/", "spaces/", "buckets/")):
-            raise ModelNotFoundError(f"{name} is no model on the Hub: it must be hf://org/name[@revision][/path]")
+            raise ModelNotFoundError(f"{name} is not a model on the Hub: give hf://org/name[@revision][/path]")
         place = _HubName(match["repo"], match["revision"], (match["path"] or "").rstrip("/"))
         if place.path and not is_plain_path(place.path):
             raise ModelNotFoundError(f"{name}: {place.path!r} must be a plain path inside the repository")
@@ -313,12 +313,12 @@ def _entry(name: str, revision: str | None, manifest: ManifestPath | None) -> Ma
 
 def _refuse_revision(model: object, revision: str | None) -> None:
     if revision is not None:
-        raise OptionError(f"revision={revision!r} is for repositories on the Hub, {model} is none: leave it out")
+        raise OptionError(f"revision={revision!r} is for repositories on the Hub, and {model} is not one: leave it out")
 
 
 def _bundled(entry: ManifestEntry) -> Path:
-    assert entry.sha256 is not None  # only what is on the Hub may have none
-    remedy = "reinstall condseg_sdk" if entry.root == BUNDLED else "put back the file that the manifest means"
+    assert entry.sha256 is not None  # only files on the Hub may lack it
+    remedy = "reinstall condseg_sdk" if entry.root == BUNDLED else "put back the file that the manifest describes"
     check_sha256(entry.folder / WEIGHTS_FILE, entry.sha256, remedy=f"the file is damaged; {remedy}")
     return entry.folder
 

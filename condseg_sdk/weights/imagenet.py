@@ -1,4 +1,4 @@
-"""ImageNet weights for the encoders: from the manifest's entries "imagenet:..." into a network's encoder."""
+"""ImageNet weights for the encoders, from the entries "imagenet:..." of `list_models("encoder")`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["encoder_state", "imagenet_entry", "load_imagenet_encoder"]
 
 
 def imagenet_entry(encoder: str, *, name: str | None = None, manifest: ManifestPath | None = None) -> ManifestEntry:
-    """The manifest's entry with an encoder's ImageNet weights.
+    """Find the entry with an encoder's ImageNet weights.
 
     Args:
-        encoder: a key of `ENCODERS`.
-        name: of the entry, where an encoder has several; default: the first one for this encoder.
-        manifest: a manifest of the user's own, in addition to ours.
+        encoder: A key of `ENCODERS`.
+        name: Name of the entry. The default is the encoder's first entry.
+        manifest: Path of a manifest of your own, in addition to the package's.
 
     Raises:
-        ModelNotFoundError: no such entry.
-        OptionError: the entry is of another encoder.
+        ModelNotFoundError: There is no such entry.
+        OptionError: The entry belongs to another encoder.
 
     Example:
         >>> imagenet_entry("resnet50").hub.repo_id
@@ -123,7 +123,7 @@ def encoder_state(published: Mapping[str, Tensor], encoder: str) -> dict[str, Te
 def _package_file(entry: ManifestEntry) -> Path:
     package = entry.package
     assert package is not None
-    assert entry.sha256 is not None  # only what is on the Hub may have none
+    assert entry.sha256 is not None  # only files on the Hub may lack it
     try:
         path = Path(str(resources.files(package.module) / package.path))
     except ModuleNotFoundError:

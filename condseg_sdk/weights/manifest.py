@@ -1,6 +1,6 @@
-"""weights_manifest.json: every checkpoint and encoder that can be loaded by name, ours and those of a user's own.
+"""The checkpoints and encoders that can be loaded by name: the package's and those of your own manifests.
 
-`weights_manifest.schema.json` beside this module describes the file for editors and other programs.
+`weights_manifest.schema.json` beside this module describes a manifest for editors and other programs.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ FORMAT_VERSION = 1
 
 
 def manifest_path() -> Path:
-    """Inside the package in a wheel, beside it in a checkout."""
+    """Return the path of the package's manifest: inside the package in a wheel, beside it in a checkout."""
     inside = PACKAGE / MANIFEST
     return inside if inside.is_file() else PACKAGE.parent / MANIFEST
 
 
 @cache
 def _entries(kind: Kind) -> tuple[ManifestEntry, ...]:
-    """The package's own entries: checkpoints stand in its manifest, encoders beside their networks."""
+    """Return the package's own entries: checkpoints from its manifest, encoders from the modules of their networks."""
     if kind == "encoder":
         from condseg_sdk.models.encoders import ENCODERS  # loads torch, which checkpoints can do without
 
@@ -54,7 +54,7 @@ def _entries(kind: Kind) -> tuple[ManifestEntry, ...]:
 def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
     values = read_json_object(path, error=CheckpointError, remedy=remedy)
     if values.get("format_version") != FORMAT_VERSION or not isinstance(values.get("entries"), list):
-        raise CheckpointError(f"{path} is no manifest of format version {FORMAT_VERSION}: {remedy}")
+        raise CheckpointError(f"{path} is not a manifest of format version {FORMAT_VERSION}: {remedy}")
     try:
         entries = tuple(ManifestEntry.from_dict(entry, root=root) for entry in values["entries"])
     except CheckpointError as error:
@@ -66,23 +66,26 @@ def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
 
 
 def _own_manifests(manifest: ManifestPath | None) -> list[Path]:
-    """Paths of the user's manifests: those of CONDSEG_MANIFEST, then the argument."""
+    """Return the paths of further manifests: those of CONDSEG_MANIFEST, then the argument."""
     named = [part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
     paths = [*named, *([] if manifest is None else [manifest])]
     return list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))
 
 
 def list_models(kind: Kind = "checkpoint", *, manifest: ManifestPath | None = None) -> list[ManifestEntry]:
-    """What can be loaded by name.
+    """List the models that can be loaded by name.
 
     Args:
-        kind: "checkpoint" for `Predictor.from_pretrained`, "encoder" for what training can start from.
-        manifest: a manifest of your own, in addition to ours and to those that the environment variable
-            CONDSEG_MANIFEST names (several are separated as in PATH).
+        kind: "checkpoint" for `Predictor.from_pretrained`, "encoder" for ImageNet weights to start `finetune` from.
+        manifest: Path of a manifest of your own, in addition to the package's and to those in the environment variable
+            CONDSEG_MANIFEST (several are separated as in PATH).
+
+    Returns:
+        The entries, the package's first.
 
     Raises:
-        OptionError: another kind.
-        CheckpointError: a manifest cannot be read, or repeats a name.
+        OptionError: `kind` is neither of the two.
+        CheckpointError: A manifest cannot be read, or repeats a name.
 
     Example:
         >>> [entry.name for entry in list_models("encoder")][0]
@@ -94,25 +97,30 @@ def list_models(kind: Kind = "checkpoint", *, manifest: ManifestPath | None = No
         own = [entry for entry in _read(path, path.parent, remedy="see docs/weights.md") if entry.kind == kind]
         taken = {entry.name for entry in entries} & {entry.name for entry in own}
         if taken:
-            raise CheckpointError(f"{path}: {min(taken)!r} is the name of another entry already; choose another name")
+            raise CheckpointError(f"{path}: another entry is already called {min(taken)!r}; choose another name")
         entries += own
     return entries
 
 
 def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath | None = None) -> ManifestEntry:
-    """The entry of a name.
+    """Find the entry of a name.
 
     Args:
-        name: as in the manifest.
-        kind, manifest: as in `list_models`.
+        name: Name in a manifest, or of an encoder's ImageNet weights.
+        kind: As in `list_models`.
+        manifest: As in `list_models`.
 
     Raises:
-        ModelNotFoundError: there is none; the message lists the nearest names.
+        ModelNotFoundError: There is none; the message lists the nearest names.
+
+    Example:
+        >>> find_entry("condseg-lite-polyp").threshold
+        0.65
     """
     names = {entry.name: entry for entry in list_models(kind, manifest=manifest)}
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         known = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(names) or 'none'}"
-        others = "; a folder or 'org/name' on the Hugging Face Hub will do, too" if kind == "checkpoint" else ""
+        others = "; or give a folder, or 'org/name' on the Hugging Face Hub" if kind == "checkpoint" else ""
         raise ModelNotFoundError(f"no {kind} is called {name!r}: {known}{others}")
     return names[name]

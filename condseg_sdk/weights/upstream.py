@@ -1,7 +1,4 @@
-"""The authors' state dicts -> ours: one table of names for each of their three networks.
-
-Reading their files is not done here: what comes in is a dict of tensors that somebody has loaded safely.
-"""
+"""The names of tensors in the authors' state dicts: one table for each of their three networks."""
 
 from __future__ import annotations
 
@@ -19,29 +16,29 @@ from condseg_sdk.weights.rename import rename_tensors
 __all__ = ["UpstreamNetwork", "convert_state_dict"]
 
 UpstreamNetwork = Literal["condseg-r50", "condseg-pvt", "stage1"]
-Table = dict[str, str]  # prefix of theirs -> prefix of ours; what follows the prefix is the same
+Table = dict[str, str]  # prefix of the published name -> prefix of the name here
 
-LEVELS = range(1, 5)  # they count from 1, we from 0
+LEVELS = range(1, 5)  # the published names count from 1, the names here from 0
 PVT_DEPTHS = (3, 4, 6, 3)
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 
 
 def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> dict[str, Tensor]:
-    """Rename the authors' tensors to ours; nothing is left out, nothing is made up.
+    """Rename the tensors of a published network.
 
     Args:
-        state: their state dict, on its own or under a key such as "state_dict" or "model", with or without the
-            "module." that DataParallel puts before each name.
-        network: which of their networks it belongs to: "condseg-r50" and "condseg-pvt" for `ConDSeg` with
-            the arguments in `NETWORKS`, "stage1" for `ConsistencyNetwork()`.
+        state: The published state dict, or a dictionary that holds it under a key such as "state_dict" or "model", with
+            or without the "module." that DataParallel puts before each name.
+        network: The network it belongs to: "condseg-r50" and "condseg-pvt" for `ConDSeg` with the arguments in
+            `NETWORKS`, "stage1" for `ConsistencyNetwork()`.
 
     Returns:
-        A state dict for that network's strict `load_state_dict`; floating-point tensors are float32.
+        A state dict for that network's strict `load_state_dict`, with floating-point tensors in float32.
 
     Raises:
         OptionError: `network` is none of the three.
-        CheckpointError: tensors that are unknown, missing or of the wrong shape, by name.
+        CheckpointError: Tensors are unknown, missing, not finite or of the wrong shape; the message names them.
 
     Example:
         >>> from condseg_sdk.errors import CheckpointError
@@ -58,7 +55,7 @@ def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> di
     try:
         tensors = _unwrapped(state)
     except RecursionError:
-        raise CheckpointError(f"not the weights of {network}: its dictionaries hold each other without end") from None
+        raise CheckpointError(f"not the weights of {network}: its dictionaries contain each other") from None
     return rename_tensors(tensors, ours, table, what=network)
 
 
@@ -95,7 +92,7 @@ def _pvt() -> Table:
 
 
 def _head(aux_convs: int) -> Table:
-    """All that is not the encoder; `aux_convs` is the number of 3x3 convolutions in an auxiliary head."""
+    """Return the names outside the encoder; `aux_convs` is the number of 3x3 convolutions in an auxiliary head."""
     table = {
         "output_block.fuse.conv": "output.fuse",
         "output_block.c1.conv": "output.refine.0",
@@ -108,7 +105,7 @@ def _head(aux_convs: int) -> Table:
         table |= _guide(f"preprocess_bg{n}", f"guide_background.{n - 1}", upsamplings=4 - n)
     for part, ours in (("fg", "foreground"), ("bg", "background"), ("uc", "uncertainty")):
         table |= {f"decouple_layer.cbr_{part}.{i}.conv": f"sid.{ours}.{i}" for i in range(3)}
-        # Their upsamplings are numbered too: each convolution but the last is followed by one.
+        # Upsamplings are numbered, too: one follows each convolution but the last.
         table |= {f"aux_head.branch_{part}.{2 * i}.conv": f"aux_{ours}.convs.{i}" for i in range(aux_convs)}
         table[f"aux_head.branch_{part}.{2 * aux_convs - 1}"] = f"aux_{ours}.logits"
     for size in ("small", "middle", "large"):
@@ -117,46 +114,46 @@ def _head(aux_convs: int) -> Table:
 
 
 def _dilated(n: int) -> Table:
-    theirs, ours = f"dconv{n}", f"dilated.{n - 1}"
+    published, ours = f"dconv{n}", f"dilated.{n - 1}"
     table = {
-        f"{theirs}.c5.conv": f"{ours}.fuse",
-        f"{theirs}.c6.conv": f"{ours}.shortcut",
-        f"{theirs}.sa.conv1": f"{ours}.attention.conv",
+        f"{published}.c5.conv": f"{ours}.fuse",
+        f"{published}.c6.conv": f"{ours}.shortcut",
+        f"{published}.sa.conv1": f"{ours}.attention.conv",
     }
     for i in range(4):
-        table[f"{theirs}.c{i + 1}.0.conv"] = f"{ours}.branches.{i}.0"
-        table |= _channel_attention(f"{theirs}.c{i + 1}.1", f"{ours}.branches.{i}.1")
+        table[f"{published}.c{i + 1}.0.conv"] = f"{ours}.branches.{i}.0"
+        table |= _channel_attention(f"{published}.c{i + 1}.1", f"{ours}.branches.{i}.1")
     return table
 
 
-def _channel_attention(theirs: str, ours: str) -> Table:
-    return {f"{theirs}.fc1": f"{ours}.squeeze", f"{theirs}.fc2": f"{ours}.excite"}
+def _channel_attention(published: str, ours: str) -> Table:
+    return {f"{published}.fc1": f"{ours}.squeeze", f"{published}.fc2": f"{ours}.excite"}
 
 
-def _guide(theirs: str, ours: str, *, upsamplings: int) -> Table:
-    """c1 runs first, then conv_0, conv_1, ..., each after an upsampling. (Their files list c1 last.)"""
-    table = {f"{theirs}.preprocess.conv_{i}.conv": f"{ours}.convs.{i + 1}" for i in range(upsamplings)}
-    return table | {f"{theirs}.c1.conv": f"{ours}.convs.0"}
+def _guide(published: str, ours: str, *, upsamplings: int) -> Table:
+    """Return the names of a guide: c1 runs first, then conv_0, conv_1, ..., each after an upsampling."""
+    table = {f"{published}.preprocess.conv_{i}.conv": f"{ours}.convs.{i + 1}" for i in range(upsamplings)}
+    return table | {f"{published}.c1.conv": f"{ours}.convs.0"}
 
 
 def _cdfa(n: int) -> Table:
-    theirs, ours = f"cdfa{n}", f"cdfa.{n - 1}"
+    published, ours = f"cdfa{n}", f"cdfa.{n - 1}"
     return {
-        f"{theirs}.input_cbr.0.conv": f"{ours}.inputs.0",
-        f"{theirs}.input_cbr.1.conv": f"{ours}.inputs.1",
-        f"{theirs}.v": f"{ours}.values",
-        f"{theirs}.attn_fg": f"{ours}.attention_foreground",
-        f"{theirs}.attn_bg": f"{ours}.attention_background",
-        f"{theirs}.proj": f"{ours}.projection",
-        f"{theirs}.output_cbr.0.conv": f"{ours}.outputs.0",
-        f"{theirs}.output_cbr.1.conv": f"{ours}.outputs.1",
+        f"{published}.input_cbr.0.conv": f"{ours}.inputs.0",
+        f"{published}.input_cbr.1.conv": f"{ours}.inputs.1",
+        f"{published}.v": f"{ours}.values",
+        f"{published}.attn_fg": f"{ours}.attention_foreground",
+        f"{published}.attn_bg": f"{ours}.attention_background",
+        f"{published}.proj": f"{ours}.projection",
+        f"{published}.output_cbr.0.conv": f"{ours}.outputs.0",
+        f"{published}.output_cbr.1.conv": f"{ours}.outputs.1",
     }
 
 
-def _size_decoder(theirs: str, ours: str) -> Table:
-    table = {f"{theirs}.c1.conv": f"{ours}.merge", f"{theirs}.sa.conv1": f"{ours}.spatial_attention.conv"}
-    table |= {f"{theirs}.c{i + 2}.conv": f"{ours}.steps.{i}" for i in range(3)}
-    return table | _channel_attention(f"{theirs}.ca", f"{ours}.channel_attention")
+def _size_decoder(published: str, ours: str) -> Table:
+    table = {f"{published}.c1.conv": f"{ours}.merge", f"{published}.sa.conv1": f"{ours}.spatial_attention.conv"}
+    table |= {f"{published}.c{i + 2}.conv": f"{ours}.steps.{i}" for i in range(3)}
+    return table | _channel_attention(f"{published}.ca", f"{ours}.channel_attention")
 
 
 def _stage1_head() -> Table:

@@ -271,7 +271,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "header of a hundred megabytes": (
         overwrite("model.safetensors", struct.pack("<Q", 10**8) + b"{" + b" " * 1000),
-        "too large for a network of ours",
+        "too large for ConDSeg",
     ),
     "not finite": (
         edit_tensors(lambda t: t.update({"output.logits.bias": torch.full((1,), float("nan"))})),
@@ -294,7 +294,7 @@ def test_damage_is_named_in_one_line(damage: str, folder: Path) -> None:
 
 def test_a_file_or_a_missing_folder_is_no_checkpoint(folder: Path) -> None:
     for path in (folder / "config.json", folder / "missing"):
-        with pytest.raises(CheckpointError, match="is no folder"):
+        with pytest.raises(CheckpointError, match="is not a folder"):
             load_checkpoint(path)
 
 
@@ -330,7 +330,7 @@ def test_a_repository_of_the_plain_mixin_loads_as_a_network_only(network: ConDSe
     loaded = ConDSeg.from_pretrained(tmp_path)
     assert same_weights(loaded, network)
     assert loaded.checkpoint_config is None
-    with pytest.raises(CheckpointError, match="nothing about preprocessing"):
+    with pytest.raises(CheckpointError, match="has neither preprocessing nor threshold"):
         load_checkpoint(tmp_path)
     loaded.save_pretrained(tmp_path / "again")
     assert ConDSeg.from_pretrained(tmp_path / "again").checkpoint_config is None

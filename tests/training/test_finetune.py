@@ -141,7 +141,7 @@ def test_the_model_card_names_the_data_and_all_attributions(dataset: Path, tmp_p
     first = finetune(dataset, output_dir=tmp_path / "first", provenance=of_first, **options).checkpoint_dir
     card = (first / "README.md").read_text()
     assert f"- Data seen in training: {dataset.name}, 8 images (2 more chose epoch and threshold)\n" in card
-    assert f"On the held-out part of the training data ({dataset.name}):" in card
+    assert f"On the validation split of the training data ({dataset.name}):" in card
     assert f"name: {dataset.name}\n" in card.partition("# ")[0]
     assert "unknown" not in card.replace("license: unknown", "")
     options |= {"network": None, "base": first, "provenance": of_second}

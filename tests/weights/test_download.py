@@ -96,21 +96,21 @@ def test_addresses_name_repositories_folders_and_files(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hf://tiny", "must be hf://org/name"),
-        ("hf://datasets/org/tiny", "is no model on the Hub"),
+        ("hf://tiny", "give hf://org/name"),
+        ("hf://datasets/org/tiny", "is not a model on the Hub"),
         ("hf://org/tiny/../../x.safetensors", "must be a plain path"),
         ("hf://org/tiny//etc/passwd", "must be a plain path"),
         ("hf://org/tiny/.git/model.safetensors", "must be a plain path"),
         ("hf://org/tiny@../../x/model.safetensors", "plain path|no revision|spelling"),
-        ("hf://org/tiny@refs/../x", "can have no revision"),
-        ("hf://../tiny", "no folder here and no 'org/name'"),
+        ("hf://org/tiny@refs/../x", "cannot have a revision"),
+        ("hf://../tiny", "neither a local folder nor 'org/name'"),
         ("hf://org/tiny/old.pth", "is a pickle, which is never loaded"),
         ("hf://org/tiny/missing.onnx", "lacks missing.onnx"),
         ("hf://org/tiny/missing", "lacks missing/config.json or missing/model.safetensors"),
         ("https://huggingface.co/org/tiny", "give 'org/name'"),
         ("model.onnx", "does not exist: check the path, or make it with export_onnx"),
         ("runs/best.safetensors", "does not exist: check the path"),
-        ("org/tiny@../x", "can have no revision '../x'"),
+        ("org/tiny@../x", "cannot have a revision '../x'"),
     ],
 )
 def test_addresses_that_are_none_are_refused_and_leave_no_trace(
@@ -162,7 +162,7 @@ def test_the_onnx_file_of_a_model(
             match=r"has no model.onnx: make one with `condseg export .* give from_pretrained that file",
         ):
             resolve_onnx(without)
-    with pytest.raises(ModelNotFoundError, match="is no .onnx file"):
+    with pytest.raises(ModelNotFoundError, match="is not an .onnx file"):
         resolve_onnx(checkpoint / "model.safetensors")
     with pytest.raises(ModelNotFoundError, match="no checkpoint is called 'polyp'"):
         resolve_onnx("polyp")
@@ -354,10 +354,10 @@ def test_the_cache_may_be_read_only(
     """Without links there is a note to write, which is no reason to fail."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
 
-    def refuse(path: Path, write: object) -> None:
+    def refuse(path: Path, text: str) -> None:
         raise OutputError(f"{path} cannot be written")
 
-    monkeypatch.setattr("condseg_sdk.download.atomic_write", refuse)
+    monkeypatch.setattr("condseg_sdk.download.write_text", refuse)
     assert resolve(REPO, **options).is_dir()
 
 
@@ -380,12 +380,12 @@ class LocalProtocolError(OSError):
         (PermissionError(13, "Permission denied"), "choose a cache folder that can be written to"),
         (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), "pip install socksio"),
         (InvalidURL("Invalid port: 'port'"), "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, and HF_ENDPOINT"),
-        (ProxyError("407 Proxy Authentication Required"), "with user and password where the proxy asks"),
-        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "name their file in SSL_CERT_FILE"),
+        (ProxyError("407 Proxy Authentication Required"), "with user and password if the proxy needs"),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "give their file in SSL_CERT_FILE"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "and HF_ENDPOINT, each of the form http://host:port"),
         (LocalProtocolError("Illegal header value"), "check the token"),
         (UnicodeEncodeError("ascii", "hf_\xe4", 3, 4, "ordinal not in range"), "check the token"),
-        (json.JSONDecodeError("Expecting value", "<html>", 0), "what answers is not the Hub: check HF_ENDPOINT"),
+        (json.JSONDecodeError("Expecting value", "<html>", 0), "the response is not from the Hub: check HF_ENDPOINT"),
         (socket.gaierror(-2, "Name or service not known"), "try again later"),
         (RuntimeError("client has been closed"), "try again later"),
         (KeyError("commit_hash"), "try again later"),
@@ -412,7 +412,7 @@ def test_whatever_the_network_stack_raises_is_one_line_with_a_remedy(
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//b", "a\\b", "", ".", "..", ".ssh/x", "a/", "~/x"])
 def test_paths_that_lead_out_are_none(name: str, options: dict[str, Any]) -> None:
     assert not is_plain_path(name)
-    with pytest.raises(ModelNotFoundError, match="can have no file"):
+    with pytest.raises(ModelNotFoundError, match="cannot have a file"):
         download_file(HubSource(REPO, **options), name)
 
 

@@ -128,8 +128,8 @@ def test_what_cannot_be_a_model_says_what_to_give_instead(checkpoint: Path, tmp_
     for name, message in {
         "run": f"give its checkpoint, {run / 'checkpoint'}$",
         "run/stage2/last.ckpt": f"give its checkpoint {run / 'checkpoint'}$",
-        "begun": "has not finished: go on with it by `condseg finetune ... --resume`",
-        "begun/stage2/best.ckpt": f"finish the run by `condseg finetune ... --resume`, then give {begun / 'checkpoint'}",
+        "begun": "has not finished: continue it with `condseg finetune ... --resume`",
+        "begun/stage2/best.ckpt": f"finish the run with `condseg finetune ... --resume`, then give {begun / 'checkpoint'}",
         "alone": f"give its model.onnx itself, {alone / 'model.onnx'}$",
         "alone/w.safetensors": "put the config.json of its checkpoint there",
         "images": "has no config.json: give a folder with config.json and model.safetensors",
@@ -209,7 +209,7 @@ def test_offline_mode_uses_the_cache_and_otherwise_says_what_to_fetch(
     for empty in ({"cache_dir": tmp_path / "empty"}, {"cache_dir": tmp_path / "empty", "local_files_only": True}):
         with pytest.raises(HubError, match="hf download org/tiny config.json model.safetensors") as caught:
             resolve(REPO, **{**options, **empty})
-        assert "not in the cache" in one_line(caught.value)
+        assert "neither a local folder nor cached" in one_line(caught.value)
 
 
 def test_a_revision_is_a_branch_a_tag_or_a_commit_in_either_spelling(
@@ -330,5 +330,5 @@ def test_from_pretrained_of_the_network_itself_takes_the_same_way(server: HubSer
     network = ConDSeg.from_pretrained(REPO, **options)
     assert network.checkpoint_config is not None
     assert network.checkpoint_config.threshold == 0.4
-    with pytest.raises(ModelNotFoundError, match="no folder here and no 'org/name'"):
+    with pytest.raises(ModelNotFoundError, match="neither a local folder nor 'org/name'"):
         ConDSeg.from_pretrained("condseg-lite-polyp", **options)

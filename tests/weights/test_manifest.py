@@ -110,9 +110,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**ENTRY, "file": "a/../../b"}, "plain relative path"),
     ({**ENTRY, "file": ".ssh"}, "plain relative path"),
     ({**ENTRY, "file": "C:\\models"}, "plain relative path"),
-    ({**ENTRY, "sha256": None}, "may be null on the Hub only"),
-    (without(ENTRY, "sha256"), "may be null on the Hub only"),
-    ({**ENTRY, "bytes": None}, "may be null on the Hub only"),
+    ({**ENTRY, "sha256": None}, "are needed for all files but those on the Hub"),
+    (without(ENTRY, "sha256"), "are needed for all files but those on the Hub"),
+    ({**ENTRY, "bytes": None}, "are needed for all files but those on the Hub"),
     ({**ENTRY, "bytes": 0}, "bytes=0"),
     ({**ENTRY, "hub": {**HUB, "filename": "x/../../y.safetensors"}}, "plain relative path"),
     ({**ENTRY, "hub": {**HUB, "filename": "/x.safetensors"}}, "plain relative path"),
@@ -132,8 +132,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**ENTRY, "colour": "red"}, r"unknown \['colour'\]"),
     ({**ENTRY, "root": "/"}, r"unknown \['root'\]"),
     ({**ENTRY, "date": 2026}, "date=2026 must be text"),
-    ({**ENTRY, "metrics": [0.5]}, "metrics=.* must be texts and numbers"),
-    ({**ENTRY, "metrics": {"mIoU": [0.5]}}, "metrics=.* must be texts and numbers"),
+    ({**ENTRY, "metrics": [0.5]}, "metrics=.* must map names to texts and numbers"),
+    ({**ENTRY, "metrics": {"mIoU": [0.5]}}, "metrics=.* must map names to texts and numbers"),
     ({**ENTRY, "metrics": {"mIoU": "0.5"}}, "mIoU='0.5' must be a number"),
     ({**ENTRY, "file": "x" * 256}, "at most 255 characters"),
     ({**ENTRY, "sha256": 5}, "string"),
@@ -246,7 +246,7 @@ def test_an_own_manifest_adds_names_by_the_environment(
 
 def test_own_entries_are_checked_and_never_replace_others(own: Path) -> None:
     edit(own, name="condseg-lite-polyp")
-    with pytest.raises(CheckpointError, match="'condseg-lite-polyp' is the name of another entry already"):
+    with pytest.raises(CheckpointError, match="another entry is already called 'condseg-lite-polyp'"):
         list_models(manifest=own)
     edit(own, name="our-tiny", sha256="0" * 64)
     with pytest.raises(CheckpointError, match="expected 0000.*put back the file"):

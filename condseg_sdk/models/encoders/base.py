@@ -43,6 +43,7 @@ class Encoder(nn.Module):
     strides: tuple[int, int, int, int]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the feature maps of images (B, 3, H, W)."""
         raise NotImplementedError
 
 

@@ -1,7 +1,7 @@
 """EfficientNet-Lite: EfficientNet (Tan and Le 2019) without squeeze-and-excite, with ReLU6 and a stem of fixed width.
 
-TensorFlow's numerics, which its ImageNet weights need: BatchNorm eps 1e-3 and "SAME" padding, which for a stride of 2
-and even sizes puts the odd pixel on the right and at the bottom.
+The published ImageNet weights need the numerics of TensorFlow: BatchNorm with eps 1e-3, and "SAME" padding, which for a
+stride of 2 and even sizes puts the odd pixel on the right and at the bottom.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def scaled_stages(width: float, depth: float) -> tuple[StageShape, ...]:
 
 
 class SameConv2d(nn.Conv2d):
-    """Conv2d with TensorFlow's SAME padding for even input sizes (stride 2) or any size (stride 1)."""
+    """Convolution with TensorFlow's SAME padding, for any size at stride 1 and even sizes at stride 2."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
         symmetric = kernel // 2 if stride == 1 else 0
@@ -85,6 +85,7 @@ class SameConv2d(nn.Conv2d):
         self.same_padding = None if stride == 1 else (before, after, before, after)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Pad and convolve (B, C, H, W)."""
         return super().forward(x if self.same_padding is None else F.pad(x, self.same_padding))
 
 
@@ -93,7 +94,15 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (none for a factor of 1), depthwise convolution, linear 1x1 projection, shortcut where it fits."""
+    """Expansion by a 1x1 convolution (none for a factor of 1), depthwise convolution, linear projection and shortcut.
+
+    Args:
+        in_channels: Number of channels of the input.
+        channels: Number of channels of the output. The shortcut needs as many input channels and a stride of 1.
+        kernel: Kernel size of the depthwise convolution.
+        stride: Stride of the depthwise convolution.
+        expansion: Factor of the channels between expansion and projection.
+    """
 
     def __init__(self, in_channels: int, channels: int, *, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -110,12 +119,17 @@ class InvertedResidual(nn.Module):
         self.project = nn.Sequential(SameConv2d(hidden, channels, 1), _norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, in_channels, H, W) into (B, channels, H / stride, W / stride)."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.shortcut else y
 
 
 class EfficientNetLite(Encoder):
-    """The convolutional part up to the last inverted residual; the classifier's head is left out."""
+    """The convolutional part up to the last inverted residual, without the classifier.
+
+    Args:
+        stages: The seven stages, as `scaled_stages` returns them.
+    """
 
     def __init__(self, stages: Sequence[StageShape]) -> None:
         super().__init__()
@@ -133,6 +147,7 @@ class EfficientNetLite(Encoder):
             self.stages.append(nn.Sequential(*blocks))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the feature maps at the strides 4, 8, 16 and 32."""
         x = self.stem(images)
         features = []
         for index, stage in enumerate(self.stages):
@@ -144,10 +159,10 @@ class EfficientNetLite(Encoder):
 
 
 def _published_names(stages: Sequence[StageShape]) -> dict[str, str]:
-    """Names in timm's files and in those of the PyPI packages.
+    """Map the names in timm's files and in the PyPI packages.
 
-    timm counts the norms of a block; the packages count blocks over all stages and give each norm the number of its
-    convolution.
+    timm numbers the norms of a block one after the other. The packages number the blocks of all stages one after the
+    other, and each norm has the number of its convolution.
     """
     names = {"conv_stem": "stem.0", "bn1": "stem.1", "_conv_stem": "stem.0", "_bn0": "stem.1"}
     number = 0

@@ -1,7 +1,7 @@
-"""Pyramid Vision Transformer v2 (Wang et al. 2022), size b2; module names close to the published ones.
+"""Pyramid Vision Transformer v2 (Wang et al. 2022), size b2, with module names close to the published ones.
 
-Numerics that parity depends on: block and stage norms use eps 1e-6, the patch-embedding and the spatial-reduction
-norms LayerNorm's default 1e-5; GELU is the exact one; all projections have a bias.
+Parity with the published network depends on these numerics: the norms of blocks and stages use eps 1e-6, those of patch
+embedding and spatial reduction LayerNorm's default of 1e-5; GELU is the exact one; all projections have a bias.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Overlapping patches: a strided convolution and a norm. (B, C, H, W) -> tokens (B, H' W', C')."""
+    """Overlapping patches: a strided convolution and a norm."""
 
     def __init__(self, in_channels: int, channels: int, *, kernel: int, stride: int) -> None:
         super().__init__()
@@ -29,13 +29,14 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, int, int]:
+        """Turn a map (B, C, H, W) into tokens (B, H' W', C'); return them with H' and W'."""
         x = self.proj(x)
         height, width = x.shape[-2:]
         return self.norm(x.flatten(2).transpose(1, 2)), height, width
 
 
 class SpatialReductionAttention(nn.Module):
-    """Self-attention whose keys and values come from a map shrunk by `reduction` (1: not shrunk)."""
+    """Self-attention whose keys and values come from a map that is smaller by the factor `reduction`."""
 
     def __init__(self, channels: int, heads: int, reduction: int) -> None:
         super().__init__()
@@ -49,6 +50,7 @@ class SpatialReductionAttention(nn.Module):
             self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Attend to the tokens (B, height * width, C)."""
         query = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         reduced = x if self.sr is None else self.norm(self.sr(_to_map(x, height, width)).flatten(2).transpose(1, 2))
         key, value = self.kv(reduced).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -58,7 +60,7 @@ class SpatialReductionAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a depthwise 3x3 convolution between them, which stands in for position embeddings."""
+    """Two linear layers with a depthwise 3x3 convolution between them, which replaces position embeddings."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -67,13 +69,14 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Transform the tokens (B, height * width, C)."""
         x = self.dwconv(_to_map(self.fc1(x), height, width)).flatten(2).transpose(1, 2)
         result: Tensor = self.fc2(F.gelu(x))
         return result
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and around a shortcut."""
+    """Attention and MLP, each with a norm before it and a shortcut around it."""
 
     def __init__(self, channels: int, heads: int, mlp_ratio: int, reduction: int) -> None:
         super().__init__()
@@ -83,12 +86,13 @@ class Block(nn.Module):
         self.mlp = MLP(channels, channels * mlp_ratio)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Transform the tokens (B, height * width, C)."""
         x = x + self.attn(self.norm1(x), height, width)
         return x + self.mlp(self.norm2(x), height, width)
 
 
 class Stage(nn.Module):
-    """Patch embedding, blocks, norm. (B, C, H, W) -> (B, C', H', W')."""
+    """Patch embedding, blocks and a norm."""
 
     def __init__(
         self, in_channels: int, channels: int, *, depth: int, heads: int, mlp_ratio: int, reduction: int, first: bool
@@ -100,6 +104,7 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=BLOCK_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform a map (B, C, H, W) into (B, C', H', W')."""
         tokens, height, width = self.patch_embed(x)
         for block in self.blocks:
             tokens = block(tokens, height, width)
@@ -107,7 +112,11 @@ class Stage(nn.Module):
 
 
 class PyramidVisionTransformerV2(Encoder):
-    """Four stages; their outputs are the feature maps."""
+    """Four stages whose outputs are the feature maps.
+
+    Args:
+        depths: Number of blocks of each stage; (3, 4, 6, 3) is size b2.
+    """
 
     def __init__(self, depths: tuple[int, int, int, int] = (3, 4, 6, 3)) -> None:
         super().__init__()
@@ -129,6 +138,7 @@ class PyramidVisionTransformerV2(Encoder):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the feature maps at the strides 4, 8, 16 and 32."""
         features = []
         for stage in self.stages:
             images = stage(images)
@@ -138,7 +148,7 @@ class PyramidVisionTransformerV2(Encoder):
 
 
 def _timm_names() -> dict[str, str]:
-    """timm shrinks the map at the start of a stage, except for the first, whose patches are cut before the stages."""
+    """Map timm's names: its patch embeddings belong to the stages, except for the first one."""
     names = {"patch_embed": "stages.0.patch_embed"}
     for stage in range(4):
         names |= {f"stages.{stage}.{part}": f"stages.{stage}.{part}" for part in ("blocks", "norm")}

@@ -1,4 +1,4 @@
-"""ResNet-50 (He et al. 2016; stride on the 3x3 convolution), stem and layers 1 to 3; module names as in torchvision."""
+"""ResNet-50 (He et al. 2016; stride in the 3x3 convolution): stem and layers 1 to 3, module names as in torchvision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions around a shortcut; the result has 4 * `width` channels."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut around them; the result has 4 * `width` channels."""
 
     def __init__(self, in_channels: int, width: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -30,6 +30,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, in_channels, H, W) into (B, 4 * width, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
@@ -42,10 +43,10 @@ def _layer(in_channels: int, width: int, blocks: int, *, stride: int) -> nn.Sequ
 
 
 class ResNet(Encoder):
-    """Features after the stem (before its pooling) and after layers 1, 2 and 3; layer 4 is not part of it.
+    """Feature maps after the stem (before its pooling) and after layers 1, 2 and 3, without layer 4.
 
     Args:
-        blocks: bottlenecks in layers 1 to 3; (3, 4, 6) is ResNet-50.
+        blocks: Number of bottlenecks in layers 1 to 3; (3, 4, 6) is ResNet-50.
     """
 
     def __init__(self, blocks: tuple[int, int, int] = (3, 4, 6)) -> None:
@@ -58,6 +59,7 @@ class ResNet(Encoder):
         self.layer3 = _layer(512, 256, blocks[2], stride=2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the feature maps at the strides 2, 4, 8 and 16."""
         x1 = F.relu(self.bn1(self.conv1(images)))
         x2 = self.layer1(self.maxpool(x1))
         x3 = self.layer2(x2)
