@@ -7,7 +7,6 @@ Two sources never share a file, a source is never replaced, and a file that we d
 from __future__ import annotations
 
 import argparse
-import glob
 import os
 import re
 import unicodedata
@@ -178,15 +177,15 @@ def _check_sources(planned: Outputs, endings: Sequence[str]) -> None:
 
 
 def _files(planned: Outputs, endings: Sequence[str]) -> Iterator[Path]:
-    """All files that the images will have, and those that an earlier call has written for the videos."""
+    """Yield all files that the images will have, and those that an earlier call has written for the videos."""
     for base in planned.images.values():
         yield from (base.with_name(base.name + ending) for ending in endings)
-    for base in planned.videos.values():
-        for ending in endings:
-            pattern = f"{glob.escape(base.name)}_[0-9][0-9][0-9][0-9][0-9][0-9]*{ending}"
-            for path in base.parent.glob(pattern):
-                if _video_of(path.name.removesuffix(ending)) == base.name:
-                    yield path
+    videos = {*planned.videos.values()}
+    for folder in {base.parent for base in videos}:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            stems = (path.name.removesuffix(ending) for ending in endings if path.name.endswith(ending))
+            if any(folder / (_video_of(stem) or "") in videos for stem in stems):
+                yield path
 
 
 def _fold(path: Path) -> str:

@@ -154,7 +154,6 @@ def run(options: argparse.Namespace) -> int:
     work = _Work(predictor, outputs, kinds, request, skip=options.on_error == "skip")
     total = None if outputs.videos else len(outputs.images)
     stopped = False
-    make_folder(options.out)
     try:
         with interrupts.deferred() as stop, worker_threads(SAVERS) as savers:  # encoding must not delay the network
             saved = prefetch_map(work.save, work.segment(stop), pool=savers, ahead=2 * SAVERS)

@@ -159,7 +159,7 @@ def test_bad_sources_are_one_line_with_the_files_name(
     assert len(lines) == 1
     assert source.name in lines[0]
     assert "Traceback" not in error
-    assert not list(tmp_path.glob("out/*"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -179,6 +179,7 @@ def test_bad_options_are_one_line_with_the_remedy(
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     assert predict(checkpoint, source, "--out", tmp_path / "out", *given) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_corrupted_weights_file_is_refused(

@@ -88,6 +88,17 @@ def test_files_that_we_wrote_are_replaced_and_others_are_not(tmp_path: Path) -> 
         plan(tmp_path / "in", out=out, overwrite=True)
 
 
+def test_the_frames_of_many_videos_are_found_in_one_listing_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[Path] = []
+    list_folder = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or list_folder(path))
+    (tmp_path / "out").mkdir()
+    plan(*(tmp_path / f"{number}.mp4" for number in range(5)), out=tmp_path / "out")
+    assert listed.count(tmp_path / "out") <= 2  # one to find foreign files, one to find sources
+
+
 def test_the_frames_of_an_earlier_call_are_looked_at_too(tmp_path: Path) -> None:
     touch(tmp_path / "out/clip_000007_mask.png")
     with pytest.raises(OutputError, match="clip_000007_mask"):
