@@ -12,8 +12,6 @@ from condseg_sdk.forking import fork_safe
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
-from condseg_sdk.runtimes.torch_runtime import TorchRuntime
-from condseg_sdk.weights.checkpoint import load_checkpoint
 from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
@@ -93,5 +91,9 @@ def _options_of(
 
 @fork_safe
 def _open_torch(path: Path, preprocessing: Preprocessing | None, *, device: str, options: TorchOptions) -> OpenedModel:
+    # Not at the top: an .onnx file needs no PyTorch, which takes seconds to load.
+    from condseg_sdk.runtimes.torch_runtime import TorchRuntime
+    from condseg_sdk.weights.checkpoint import load_checkpoint
+
     network, config = load_checkpoint(path, preprocessing=preprocessing)
     return OpenedModel(TorchRuntime(network, device=device, options=options), config, path)

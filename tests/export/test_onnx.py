@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from condseg_sdk import (
     CheckpointError,
@@ -255,6 +256,21 @@ def test_a_machine_without_a_gpu_stays_quiet(files: dict[str, Path]) -> None:
     assert done.stdout.split(":")[0].strip() in ("cpu", "cuda")
 
 
+def test_an_onnx_file_needs_no_pytorch(files: dict[str, Path], tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "image.png")
+    model, image, out = str(files["static"]), str(tmp_path / "image.png"), str(tmp_path / "out")
+    code = (
+        "import sys; sys.modules['torch'] = None; from condseg_sdk import Predictor, list_models; "
+        f"list_models(); print(Predictor.from_pretrained({model!r})({image!r}).mask.shape); "
+        "from condseg_sdk.cli import main; "
+        f"print(main(['models']), main(['predict', {image!r}, '--model', {model!r}, '--out', {out!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "(40, 50)"
+    assert done.stdout.splitlines()[-1] == "0 0"
+
+
 def test_export_on_the_command_line(checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model.onnx"
     assert main(["export", str(checkpoint), str(out), "--static"]) == 0
@@ -270,7 +286,7 @@ def test_cuda_answers_as_the_cpu_does(files: dict[str, Path]) -> None:
     gpu = Predictor.from_pretrained(files["float32"], device="cuda")
     assert gpu.providers[0] == "CUDAExecutionProvider"
     expected = Predictor.from_pretrained(files["float32"], device="cpu").predict(IMAGES)
-    for ours, theirs in zip(gpu(IMAGES), expected, strict=True):
+    for ours, theirs in zip(gpu.predict(IMAGES), expected, strict=True):
         np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-3)
 
 
