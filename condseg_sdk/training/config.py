@@ -268,7 +268,8 @@ class FinetuneConfig:
                 near = [PREVIOUS_NAMES[name]] if name in PREVIOUS_NAMES else get_close_matches(name, settings())
                 remedy = f"did you mean {' or '.join(near)}?" if near else "docs/training.md lists all settings"
                 raise OptionError(f"{name!r} is not a setting of a training run; {remedy}", option=name)
-        return type(self)(**{**self.to_dict(), **overrides})
+        given: dict[str, Any] = {**self.to_dict(), **overrides}
+        return type(self)(**given)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:
@@ -279,7 +280,7 @@ class FinetuneConfig:
         """
         return cls().override(**MISSING | {PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return all settings as settings.json has them."""
         return asdict(self)
 
