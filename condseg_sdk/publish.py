@@ -1,4 +1,4 @@
-"""A checkpoint onto the Hugging Face Hub, in one commit, and the manifest entry that pins it."""
+"""Publishing a checkpoint on the Hugging Face Hub, in one commit, with the manifest entry that pins it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["PushResult", "push_checkpoint"]
 
 @dataclass(frozen=True)
 class PushResult:
-    """What was published.
+    """A published checkpoint.
 
     Attributes:
-        url: of the commit.
-        commit: its hash.
-        pr_url: of the pull request, with `create_pr=True`.
-        entry: for a weights manifest; it pins the commit and the weights.
+        url: URL of the commit.
+        commit: Hash of the commit.
+        pr_url: URL of the pull request, with `create_pr=True`.
+        entry: Entry for a weights manifest, which pins the commit and the weights.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: the checkpoint's config and how it was exported, in the model's metadata."""
+"""Metadata of an exported file: the config of its checkpoint, and how it was exported."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class ExportInfo:
     """How a file was exported.
 
     Args:
-        precision: of weights and arithmetic; inputs and outputs are float32 always.
-        dynamic: whether batch, height and width are free; otherwise they are one image at the checkpoint's size.
+        precision: Precision of weights and arithmetic; inputs and outputs are always float32.
+        dynamic: Whether batch, height and width are free. Otherwise they are one image at the checkpoint's size.
         branch_uncertainty: Whether there is a second output, of the uncertainty branch.
-        preprocessing: whether it takes an image as it is, for programs without this package.
-        opset: of the standard ONNX operators.
-        package_version: of the exporting condseg_sdk.
+        preprocessing: Whether the graph takes images of any size, for programs without this package.
+        opset: Version of ONNX's operators.
+        package_version: Version of condseg_sdk that exported the file.
+        format_version: Version of this metadata.
     """
 
     precision: OnnxPrecision
@@ -78,19 +79,19 @@ class ExportInfo:
 
 
 def write_metadata(config: CheckpointConfig, info: ExportInfo) -> dict[str, str]:
-    """The metadata of an exported model; `read_metadata` reads it back."""
+    """Return the metadata of an exported model; `read_metadata` reads it back."""
     return {CONFIG_KEY: json.dumps(config.to_dict()), EXPORT_KEY: json.dumps(asdict(info))}
 
 
 def read_metadata(metadata: Mapping[str, str], *, source: object) -> tuple[CheckpointConfig, ExportInfo]:
-    """Config and export of a file.
+    """Read the config and the export of a file.
 
     Args:
-        metadata: the model's metadata.
-        source: the file, for messages.
+        metadata: Metadata of the model.
+        source: Name of the file, for messages.
 
     Raises:
-        CheckpointError: the file was not exported by condseg_sdk, or by a release with a newer format.
+        CheckpointError: The file was not exported by condseg_sdk, or by a release with a newer format.
     """
     if CONFIG_KEY not in metadata or EXPORT_KEY not in metadata:
         raise CheckpointError(

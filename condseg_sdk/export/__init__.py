@@ -1,1 +1,1 @@
-"""What writes an ONNX file: the inference form of a network, its graph, its checks. Start reading at `onnx.py`."""
+"""ONNX files: the inference form of a network, its graph and its verification. Start reading at `onnx.py`."""

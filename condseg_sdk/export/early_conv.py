@@ -1,14 +1,14 @@
-"""3x3 convolutions of upsampled maps, computed mostly at the coarse map's rows: fewer operations, the same answer.
+"""3x3 convolutions of upsampled maps, computed mostly at the rows of the coarse map, with fewer operations.
 
 Bilinear upsampling is linear and works on rows and columns separately, so a convolution that follows it may move in
 between: columns are upsampled, each row of the kernel convolves them at the coarse rows, and one product with a small
-matrix upsamples the rows, shifts them by the kernel's row and adds up,
+matrix upsamples the rows, shifts them by the kernel's row and adds them up,
 
     conv(upsample(x))[r] = sum over t, s of U[r + t, s] * (kernel row t of columns(x))[s],
 
-where U[q, s] is the upsampling's weight of row s in row q and 0 beyond the map (the convolution's padding). At a scale
-of n the convolution has 1/n of its operations left; the product costs 3 * rows / n per channel and pixel, for rows the
-number of those it is taken over at once.
+where U[q, s] is the weight of row s in the upsampled row q, and 0 beyond the map (the padding of the convolution). At a
+scale of n the convolution has 1/n of its operations left. The product costs 3 * rows / n operations per channel and
+pixel, where rows is the number of rows in one product.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ CUT, MIX = "CutRows", "MixRows"
 
 
 def row_weights(out: slice, source: slice, *, rows: int, scale: int) -> Tensor:
-    """U of the module docstring for all three rows of the kernel.
+    """Compute U of the module docstring for all three rows of the kernel.
 
     Args:
-        out: which rows of the upsampled map.
-        source: which rows of the coarse map; must include all that these read.
-        rows: of the coarse map.
-        scale: of the upsampling.
+        out: Rows of the upsampled map.
+        source: Rows of the coarse map; all rows that `out` depends on must be among them.
+        rows: Number of rows of the coarse map.
+        scale: Factor of the upsampling.
 
     Returns:
-        (out rows, 3 * source rows), float32; columns run over (kernel row, coarse row).
+        Weights (out rows, 3 * source rows), float32; columns run over (kernel row, coarse row).
 
     Example:
         >>> row_weights(slice(0, 1), slice(0, 2), rows=2, scale=2)  # row 1 of 4 is 1/3 of the way from row 0 to row 1
@@ -47,23 +47,24 @@ def row_weights(out: slice, source: slice, *, rows: int, scale: int) -> Tensor:
     row = torch.arange(out.start, out.stop).view(-1, 1, 1) + torch.arange(-1, TAPS - 1).view(1, -1, 1)
     coarse = torch.arange(source.start, source.stop)
     last = rows * scale - 1
-    # In whole numbers up to here: positions in float32 would be off by as much as the answers may be.
+    # Integers up to here: positions in float32 would have an error as large as the tolerance of the result.
     distance = (row * (rows - 1) - coarse * last).abs()
     inside = (row >= 0) & (row <= last)
     return ((1 - distance.float() / last).clamp(min=0) * inside).flatten(1)
 
 
 def mix_rows(convolved: Tensor, coarse: Tensor, *, scale: int, index: int, parts: int) -> Tensor:
-    """The product of the module docstring.
+    """Compute the product of the module docstring.
 
     Args:
-        convolved: (B, 3 * channels, source rows, W), channels running over (channel, kernel row).
-        coarse: the map whose rows these were, (B, any, rows, any).
-        scale: of the upsampling.
-        index, parts: which part of the result is wanted, see `source_rows`.
+        convolved: Map (B, 3 * channels, source rows, W); its channels run over (channel, kernel row).
+        coarse: Map that the rows were taken from, (B, any, rows, any).
+        scale: Factor of the upsampling.
+        index: Number of the part of the result, from 0.
+        parts: Number of parts, see `source_rows`.
 
     Returns:
-        (B, channels, rows * scale / parts, W).
+        Map (B, channels, rows * scale / parts, W).
     """
     rows = coarse.shape[2]
     if torch.compiler.is_exporting():
@@ -78,7 +79,7 @@ def mix_rows(convolved: Tensor, coarse: Tensor, *, scale: int, index: int, parts
 
 
 def cut_rows(x: Tensor, *, index: int, parts: int) -> Tensor:
-    """x at its `source_rows`."""
+    """Cut a map to its `source_rows`."""
     source = source_rows(x.shape[2], index, parts)
     if torch.compiler.is_exporting():
         shape = (*x.shape[:2], source.stop - source.start, x.shape[3])
@@ -87,20 +88,20 @@ def cut_rows(x: Tensor, *, index: int, parts: int) -> Tensor:
 
 
 def source_rows(rows: int, index: int, parts: int) -> slice:
-    """Of a coarse map's rows those that one of so many parts of the result reads: its own and one on each side."""
+    """Return the rows of a coarse map that one part of the result depends on: its own and one on each side."""
     step = rows // parts
     return slice(index * step - (index > 0), (index + 1) * step + (index < parts - 1))
 
 
 def write_cut(tape: Tape, node: Any) -> Any:
-    """ONNX's operators for `cut_rows`, see `symbolic.expand`."""
+    """Write ONNX's operators for `cut_rows`, see `symbolic.expand`."""
     (x,) = node.inputs
     start, stop = _source(tape, tape("Shape", x, start=2, end=3), node)
     return tape("Slice", x, start, stop, tape.ints(2))
 
 
 def write_mix(tape: Tape, node: Any) -> Any:
-    """ONNX's operators for `mix_rows`: `row_weights` step by step, and the product."""
+    """Write ONNX's operators for `mix_rows`: `row_weights` step by step, and the product."""
     convolved, coarse = node.inputs
     scale, index, parts = (node.attributes[name].as_int() for name in ("scale", "index", "parts"))
     rows = tape("Shape", coarse, start=2, end=3)
@@ -113,7 +114,7 @@ def write_mix(tape: Tape, node: Any) -> Any:
     position = tape("Mul", row, tape("Sub", rows, tape.ints(1)))
     difference = tape("Sub", position, tape("Mul", source, last))
     distance = tape("Max", difference, tape("Neg", difference))
-    near = tape("Min", distance, last)  # beyond it the weight is 0 anyway, and float16 has an end
+    near = tape("Min", distance, last)  # beyond it the weight is 0 anyway, and float16 could overflow
     share = tape("Div", *(tape("Cast", x, to=tape.ir.DataType.FLOAT) for x in (near, last)))
     inside = tape("And", tape("LessOrEqual", tape.ints(0), row), tape("LessOrEqual", row, last))
     inside = tape("Cast", inside, to=tape.ir.DataType.FLOAT)
@@ -129,7 +130,7 @@ def _range(tape: Tape, start: Any, stop: Any) -> Any:
 
 
 def _source(tape: Tape, rows: Any, node: Any) -> tuple[Any, Any]:
-    """`source_rows`, each int64 (1,)."""
+    """Write the start and stop of `source_rows`, each int64 (1,)."""
     index, parts = (node.attributes[name].as_int() for name in ("index", "parts"))
     step = tape("Div", rows, tape.ints(parts))
     start = tape("Sub", tape("Mul", step, tape.ints(index)), tape.ints(int(index > 0)))
@@ -138,11 +139,12 @@ def _source(tape: Tape, rows: Any, node: Any) -> tuple[Any, Any]:
 
 
 class EarlyConv(nn.Module):
-    """conv(upsample(x, scale)) for a 3x3 convolution with padding 1.
+    """Compute `conv(upsample(x, scale))` for a 3x3 convolution with a padding of 1.
 
     Args:
-        weight, bias: the convolution's, (out, in, 3, 3) and (out,).
-        scale: of the upsampling, at least 2.
+        weight: Weights of the convolution, (out, in, 3, 3).
+        bias: Bias of the convolution, (out,).
+        scale: Factor of the upsampling, at least 2.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scale: int) -> None:
@@ -150,32 +152,33 @@ class EarlyConv(nn.Module):
         out_channels, in_channels = weight.shape[:2]
         self.scale = scale
         self.taps = nn.Conv2d(in_channels, out_channels * TAPS, (1, TAPS), padding=(0, 1))
-        # Output channels run over (channel, kernel row): with the rows, what the product sums over stands side by side.
+        # Output channels run over (channel, kernel row), so that the product sums over adjacent values.
         by_row = weight.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         self.taps.weight = nn.Parameter(by_row.contiguous(), requires_grad=False)
-        # The middle row of the kernel is never beyond the map, so that it may bring the bias.
+        # The middle row of the kernel is never beyond the map, so the bias belongs to it.
         of_rows = weight.new_zeros(out_channels, TAPS)
         if bias is not None:
             of_rows[:, 1] = bias
         self.taps.bias = nn.Parameter(of_rows.flatten(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, in, H, W) into (B, out, H * scale, W * scale)."""
         return self.part(x, 0, 1)
 
     def part(self, x: Tensor, index: int, parts: int) -> Tensor:
-        """Rows of the result: one of so many equal parts, into which the coarse map's rows must divide."""
+        """Compute one of several equal parts of the rows; their number divides the rows of the coarse map."""
         cut = cut_rows(x, index=index, parts=parts) if parts > 1 else x
         wide = F.interpolate(cut, scale_factor=(1.0, float(self.scale)), mode="bilinear", align_corners=True)
         return mix_rows(self.taps(wide), x, scale=self.scale, index=index, parts=parts)
 
 
 class MergedConv(nn.Module):
-    """relu(conv(cat(upsampled parts))) as the sum of the parts' convolutions: the concatenation is never made.
+    """Compute `relu(conv(cat(upsampled parts)))` as the sum of the parts' convolutions, without a concatenation.
 
     Args:
-        conv: 3x3, with padding 1.
-        channels: of each part; they add up to the convolution's.
-        scales: by which each part is upsampled.
+        conv: A 3x3 convolution with a padding of 1.
+        channels: Number of channels of each part; their sum is that of the convolution.
+        scales: Factor by which each part is upsampled.
     """
 
     def __init__(self, conv: nn.Conv2d, channels: Sequence[int], scales: Sequence[int]) -> None:
@@ -187,6 +190,7 @@ class MergedConv(nn.Module):
             bias = None
 
     def forward(self, *parts: Tensor) -> Tensor:
+        """Convolve the parts, each at its own size."""
         first, *others = [conv(part) for conv, part in zip(self.convs, parts, strict=True)]
         for other in others:
             first = first + other

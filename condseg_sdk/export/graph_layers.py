@@ -1,6 +1,6 @@
-"""Layers in the form that graph runtimes run fastest: equal to those in `models/layers.py`, made of them.
+"""Layers in the form that graph runtimes run fastest, made from equal ones in `models/layers.py`.
 
-ONNX Runtime keeps the maps of convolutions in blocks of channels and pays for every change of that layout, and it
+ONNX Runtime stores the maps of convolutions in blocks of channels, and every change of this layout takes time. It
 reduces one axis of a single image in one thread. Both are avoided here.
 """
 
@@ -23,12 +23,12 @@ from condseg_sdk.models.sid import FeatureGuide
 __all__ = ["GROUPED", "use_graph_layers", "write_grouped"]
 
 GROUPED = "GroupChannels"
-GROUP = 8  # channels reduced at once: the groups are what threads share
-PARTS = 4  # of the full-resolution maps, whose rows are multiples of it
+GROUP = 8  # channels reduced at once; threads share the groups
+PARTS = 4  # of the maps at full resolution, whose number of rows is a multiple of it
 
 
 def use_graph_layers(module: nn.Module) -> None:
-    """Replace layers below `module` by equal ones for graphs, in place; BatchNorms are folded already."""
+    """Replace layers below `module` by equal ones for graphs, in place, after BatchNorms were folded."""
     for name, child in module.named_children():
         if isinstance(child, ContrastDrivenFeatureAggregation):
             setattr(module, name, PlaneAggregation(child))
@@ -42,7 +42,7 @@ def use_graph_layers(module: nn.Module) -> None:
             setattr(module, name, MergedOutput(child))
         use_graph_layers(getattr(module, name))
         if hasattr(child, "inplace"):
-            child.inplace = False  # type: ignore[assignment]  # an exporter spends half its time on undoing it
+            child.inplace = False  # type: ignore[assignment]  # the exporter would spend half of its time on removing it
 
 
 class JoinedDilatedBlock(nn.Module):
@@ -94,7 +94,7 @@ class GroupedSpatialAttention(nn.Module):
 
 
 def _grouped(x: Tensor, count: int) -> Tensor:
-    """(B, count * GROUP, H, W) as (B, count, GROUP, H, W)."""
+    """Reshape (B, count * GROUP, H, W) to (B, count, GROUP, H, W)."""
     if torch.compiler.is_exporting():
         batch, _, *size = x.shape
         return placeholder(GROUPED, (x,), {"count": count}, shape=(batch, count, GROUP, *size))
@@ -126,8 +126,8 @@ class EarlyGuide(nn.Module):
 class MergedOutput(nn.Module):
     """`OutputBlock` of the three decoders' maps, each at its own size.
 
-    What follows at full resolution goes part by part: a part's maps are small enough to stay in the processor's cache,
-    and short enough for a small product over their rows.
+    The layers at full resolution run part by part: the maps of a part are small enough for the processor's cache, and
+    short enough for a small product over their rows.
     """
 
     def __init__(self, output: OutputBlock) -> None:

@@ -1,16 +1,16 @@
-"""The inference form: a trained `ConDSeg` rewritten into an equal module that answers in less time.
+"""The inference form: a trained `ConDSeg` rewritten into an equal, faster module.
 
-What changes, each an identity up to rounding (largest difference of probabilities: see docs/benchmarks.md):
+Each change keeps the result up to rounding (docs/benchmarks.md lists the largest differences of probabilities):
 
-- parts that no wanted map needs are left out: auxiliary heads, and the uncertainty branch unless asked for;
+- parts that no requested map needs are left out: auxiliary heads, and the uncertainty branch unless requested;
 - BatchNorm is folded into the convolution before it;
 - a 1x1 convolution over a concatenation with an upsampled map runs before the upsampling, at a quarter of the pixels;
-- a convolution whose dilation exceeds the map reads padding alone off its centre and becomes 1x1 (known sizes only);
+- a convolution whose dilation exceeds the map reads only padding outside its center and becomes 1x1 (known sizes only);
 - in graphs the aggregation is in its plane form (`plane_aggregation.py`), 3x3 convolutions of upsampled maps work on
   the coarse rows (`early_conv.py`), the four branches of a dilated block are weighed after their concatenation instead
-  of before it, and the channels' mean is a convolution (`graph_layers.py`).
+  of before it, and the mean of the channels is a convolution (`graph_layers.py`).
 
-The network given stays as it is.
+The given network is not changed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ __all__ = ["InferenceForm", "inference_form"]
 def inference_form(
     network: ConDSeg, *, uncertainty: bool = False, size: tuple[int, int] | None = None, graph: bool = False
 ) -> InferenceForm:
-    """An equal, faster module in eval mode, without gradients, on the network's device.
+    """Build an equal, faster module in eval mode, without gradients, on the network's device.
 
     Args:
-        network: a trained network; not changed.
-        uncertainty: whether to compute the uncertainty map, too.
-        size: (H, W) of all images to come, where known: it allows for shortcuts that hold at this size alone.
-        graph: put layers into the form that ONNX graphs run fastest; eager PyTorch is faster without, for it can add in
-            place.
+        network: A trained network; not changed.
+        uncertainty: Whether to compute the map of the uncertainty branch, too.
+        size: (H, W) of all images, if known; some shortcuts hold only at a known size.
+        graph: Whether to put layers into the form that ONNX graphs run fastest. Eager PyTorch is faster without it,
+            since it can add in place.
+
+    Returns:
+        The module; see `InferenceForm.forward`.
 
     Example:
         >>> network = ConDSeg(encoder="efficientnet_lite0", channels=8, heads=2, sid_channels=8, aux_channels=(8,))
@@ -53,13 +56,7 @@ def inference_form(
 
 
 class InferenceForm(nn.Module):
-    """See `inference_form`.
-
-    Shape:
-        images (B, 3, H, W), normalised, any H and W (H, W = `size` where one was given) -> a tuple of logits
-        (B, 1, H, W): the mask's and, if asked for, the uncertainty's. `uncertainty=False` leaves it out of a form that
-        has it.
-    """
+    """A network in its inference form, which `inference_form` builds."""
 
     def __init__(self, network: ConDSeg, *, uncertainty: bool, size: tuple[int, int] | None, graph: bool) -> None:
         super().__init__()
@@ -88,6 +85,15 @@ class InferenceForm(nn.Module):
             use_graph_layers(self)
 
     def forward(self, images: Tensor, uncertainty: bool | None = None) -> tuple[Tensor, ...]:
+        """Segment a batch of images.
+
+        Args:
+            images: Images (B, 3, H, W), normalized; H and W are `size` if that was given, and any otherwise.
+            uncertainty: False leaves the map of the uncertainty branch out of a form that has it.
+
+        Returns:
+            Logits (B, 1, H, W) of the mask and, if the form has it, of the uncertainty branch.
+        """
         height, width = images.shape[-2:]
         known = self.size is not None and all(side % self.stride == 0 for side in self.size)
         padded = images if known else self._pad(images)
@@ -116,7 +122,7 @@ class InferenceForm(nn.Module):
     def _to_size(self, logits: Tensor, padded: Tensor) -> Tensor:
         if not self.graph:
             return ConDSeg._to_size(logits, padded.shape[-2:])
-        # By a factor, so that an exporter need not know the size.
+        # By a factor, so that the exporter needs no size.
         factor = padded.shape[-1] // logits.shape[-1]
         if factor == 1:
             return logits
@@ -125,7 +131,7 @@ class InferenceForm(nn.Module):
     def _pad(self, images: Tensor) -> Tensor:
         if not self.graph:
             return pad_to_stride(images, self.stride)
-        # No question of whether it is needed: an exporter would take today's answer for good.
+        # Without asking whether it is needed: the exporter would keep the answer for this example.
         height, width = images.shape[-2:]
         return F.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
 
@@ -135,13 +141,13 @@ def _joined(level: Tensor, *coarser: Tensor) -> Tensor:
 
 
 class EarlySizeDecoder(SizeDecoder):
-    """`SizeDecoder` whose first convolution, a 1x1 one, works on the coarse map before that is upsampled.
+    """`SizeDecoder` whose first convolution, a 1x1 one, works on the coarse map before it is upsampled.
 
-    Bilinear upsampling commutes with it, since its weights sum to one; ReLU does not and stays behind.
+    Bilinear upsampling commutes with the convolution, since its weights sum to one; ReLU does not and comes after it.
     """
 
     def __init__(self, decoder: SizeDecoder) -> None:
-        nn.Module.__init__(self)  # the parts are taken over, not made
+        nn.Module.__init__(self)  # the parts come from the given decoder
         merge = decoder.merge[0]
         assert isinstance(merge, nn.Conv2d)
         high_channels = merge.out_channels
@@ -153,6 +159,7 @@ class EarlySizeDecoder(SizeDecoder):
         self.spatial_attention = decoder.spatial_attention
 
     def merged(self, low: Tensor, high: Tensor) -> Tensor:
+        """Merge both maps into one of the size of the fine map."""
         return F.relu(self.high(high) + upsample(self.low(low), 2))
 
 
@@ -164,7 +171,7 @@ def _pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
 
 
 def fold_batchnorm(module: nn.Module) -> None:
-    """Fold every BatchNorm into the convolution registered just before it, in place; the network is in eval mode."""
+    """Fold every BatchNorm into the convolution registered just before it, in place; the module is in eval mode."""
     for parent in list(module.modules()):
         before: tuple[str, nn.Module] | None = None
         for name, child in list(parent.named_children()):
@@ -175,7 +182,7 @@ def fold_batchnorm(module: nn.Module) -> None:
 
 
 def drop_padding_taps(block: DilatedConvBlock, size: tuple[int, int]) -> None:
-    """Make 1x1 what reads only padding off its centre on maps of `size` (H, W), in place."""
+    """Replace convolutions that read only padding outside their center on maps of `size` (H, W), in place."""
     for branch in block.branches:
         conv = branch[0][0]  # type: ignore[index]
         assert isinstance(conv, nn.Conv2d)

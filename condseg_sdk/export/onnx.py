@@ -1,4 +1,4 @@
-"""From a trained network to one self-contained ONNX file, verified before it takes its place."""
+"""Exports a trained network to one self-contained ONNX file, which is verified before it takes its place."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from condseg_sdk.provenance import seal_onnx
 
 __all__ = ["OPSETS", "ExportReport", "check_export_options", "export_onnx"]
 
-OPSETS = range(18, 24)  # the exporter writes 18 and up; ONNX Runtime 1.24, the oldest that we allow, reads up to 23
+OPSETS = range(18, 24)  # the exporter writes 18 and later; ONNX Runtime 1.24, the oldest allowed, reads up to 23
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written and how far it is from PyTorch.
+    """The written file, and its difference from PyTorch.
 
     Attributes:
-        path: of the file.
-        bytes: its size.
-        info: how it was exported.
-        agreement: with float32 PyTorch; None without verification.
+        path: Path of the file.
+        bytes: Size of the file.
+        info: How it was exported.
+        agreement: Difference from float32 PyTorch; None without verification.
     """
 
     path: Path
@@ -67,33 +67,39 @@ def export_onnx(
     images: Sequence[NDArray[np.uint8]] = (),
     calibration: Sequence[NDArray[np.uint8]] = (),
 ) -> ExportReport:
-    """Write a network as ONNX.
+    """Export a network to ONNX.
 
-    The graph takes "images", float32 (N, 3, H, W), normalised as the config's preprocessing says, and gives "mask" and,
-    if asked for, "branch_uncertainty": logits, float32 (N, 1, H, W). With `preprocessing=True` it takes "image", uint8
-    RGB (height, width, 3), and gives "probability", float32 (height, width); where the checkpoint cuts images to their
-    field of view it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config travels
-    in the metadata.
+    The graph takes "images", float32 (N, 3, H, W), normalized as the config's preprocessing says, and returns logits
+    "mask" and, if requested, "branch_uncertainty", float32 (N, 1, H, W). With `preprocessing=True` it takes "image",
+    uint8 RGB (height, width, 3), and returns "probability", float32 (height, width). If the checkpoint cuts images to
+    their field of view, it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config
+    is in the metadata.
 
     Args:
-        network: trained, float32; not changed.
-        config: of its checkpoint.
-        path: ends in .onnx; an existing file is replaced, once the new one is whole and verified.
-        precision: "float32"; "float16", half the file and for GPUs; "int8", a quarter and for CPUs.
-        dynamic: leave the number of images, height and width free; otherwise one image at the checkpoint's size, which
-            is a little faster and what some compilers want. With `preprocessing=True` the image's size is free and the
-            network's is not, whatever this says.
-        branch_uncertainty: give the graph a second output, the map of the uncertainty branch.
-        preprocessing: put resizing, colour order, normalisation and the way back into the graph.
-        opset: of ONNX, in `OPSETS`.
-        verify: compare with PyTorch before the file takes its place.
-        images: RGB uint8 (H, W, 3), what the network is meant for, for verification, which otherwise uses the
-            calibration images, or noise and gradients.
-        calibration: RGB uint8 (H, W, 3), for int8: they decide the range of every activation. Some dozens will do.
+        network: A trained network, float32; not changed.
+        config: Config of its checkpoint.
+        path: Path of the file, which ends in .onnx. An existing file is replaced when the new one is complete and
+            verified.
+        precision: "float32"; "float16", half the size, for GPUs; or "int8", a quarter of the size, for CPUs.
+        dynamic: Whether the number of images, height and width are free. Otherwise the graph takes one image at the
+            checkpoint's size, which is a little faster and which some compilers need. With `preprocessing=True` the
+            size of the image is free and that of the network is fixed, in any case.
+        branch_uncertainty: Whether the graph has a second output, the map of the uncertainty branch.
+        preprocessing: Whether resizing, color order, normalization and the way back are part of the graph.
+        opset: Version of ONNX's operators, in `OPSETS`.
+        verify: Whether to compare the model with PyTorch before the file takes its place.
+        images: Images uint8 (H, W, 3), RGB, for verification. The default is the calibration images, or noise and
+            gradients.
+        calibration: Images uint8 (H, W, 3), RGB, that decide the range of each activation in int8. Some dozens are
+            enough.
+
+    Returns:
+        The written file, and its difference from PyTorch.
 
     Raises:
-        OptionError: an argument's value is not allowed, or the file cannot be written.
-        ExportError: the exporter failed, or the file answers differently than the network.
+        OptionError: The value of an argument is not allowed.
+        OutputError: The file cannot be written.
+        ExportError: The exporter failed, or the file differs from the network.
     """
     check_export_options(
         path,
@@ -165,7 +171,7 @@ def _check_calibration(precision: OnnxPrecision, calibration: Sequence[NDArray[n
 def _model(
     network: ConDSeg, config: CheckpointConfig, info: ExportInfo, calibration: Sequence[NDArray[np.uint8]]
 ) -> Any:
-    """The finished onnx.ModelProto."""
+    """Build the finished onnx.ModelProto."""
     import onnx
 
     model = trace(

@@ -1,7 +1,7 @@
 """Contrast-driven aggregation on whole planes: the form for graphs.
 
-`models/cdfa.py` explains the 5x5 kernel that overlapping 3x3 windows amount to. Here its 81 terms are collected one
-axis at a time, from planes that the attention's convolution already writes in the right order,
+`models/cdfa.py` explains the 5x5 kernel that is equal to overlapping 3x3 windows. Here its 81 terms are collected one
+axis at a time, from planes that the convolution for the attention already writes in the right order,
 
     C[iy, jy, dx][p] = sum over jx - ix = dx of A[iy, ix, jy, jx] at column p - delta_ix,
     K[dy, dx][q] = sum over jy - iy = dy of C[iy, jy, dx] at row q - delta_jy,
@@ -10,11 +10,11 @@ and applied one row of taps at a time, so that values are shifted 4 + 4 times in
 
     y[p] = sum over dy of Z_dy[p + dy],   Z_dy[q] = sum over dx of K[dy, dx][q] V[q + dx].
 
-K stands at the row it reads from, which is why its rows move by jy. Every operation works on long contiguous rows.
-None is Im2Col or Col2Im, none a softmax over a strided axis, for which ONNX Runtime would transpose. A shift is one
-Pad, negative on the other side.
+K is stored at the row that it reads from, so its rows move by jy. All operations work on long contiguous rows, without
+Im2Col, Col2Im or a softmax over a strided axis, for which ONNX Runtime would transpose. A shift is one Pad that is
+negative on the other side.
 
-An exporter sees one node, `AggregatePlanes`, and not hundreds (`symbolic.py`).
+The exporter sees one node, `AggregatePlanes`, instead of hundreds (`symbolic.py`).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ NODE = "AggregatePlanes"
 
 
 def plane_order(heads: int) -> list[list[int]]:
-    """Which of the attention's channels (heads, i, j) the planes of `aggregate_planes` are, for each ix.
+    """Return the channels of the attention (heads, i, j) in the order of the planes of `aggregate_planes`, for each ix.
 
-    Planes run over (reversed iy, jy, jx, head): what is summed over in the softmax, (jy, jx), stands side by side, and
-    the reversal of iy turns jy - iy into a sum of indices.
+    Planes run over (reversed iy, jy, jx, head): the softmax sums over (jy, jx), which are adjacent, and the reversal of
+    iy turns jy - iy into a sum of indices.
     """
     channels = torch.arange(heads * TAPS * TAPS).view(heads, *(WINDOW,) * 4)  # (head, iy, ix, jy, jx)
     by_column = channels.flip(1).permute(2, 1, 3, 4, 0).flatten(1)
@@ -47,15 +47,15 @@ def plane_order(heads: int) -> list[list[int]]:
 
 
 def aggregate_planes(logits: Sequence[Tensor], values: Tensor, heads: int) -> Tensor:
-    """Normalise attention and aggregate values by it.
+    """Normalize the attention and aggregate values by it.
 
     Args:
-        logits: for each ix (B, 27 * heads, H, W), scaled scores in `plane_order`.
-        values: (B, channels, H, W), head by head.
-        heads: attention heads.
+        logits: Scaled scores in `plane_order`, for each ix (B, 27 * heads, H, W).
+        values: Values (B, channels, H, W), head by head.
+        heads: Number of attention heads.
 
     Returns:
-        (B, channels, H, W): `models.cdfa.aggregate` of softmax(logits) and values.
+        Aggregated values (B, channels, H, W): `models.cdfa.aggregate` of softmax(logits) and values.
     """
     if torch.compiler.is_exporting():
         return placeholder(NODE, (*logits, values), {"heads": heads}, shape=values.shape)
@@ -65,7 +65,7 @@ def aggregate_planes(logits: Sequence[Tensor], values: Tensor, heads: int) -> Te
 
 
 def write_aggregation(tape: Tape, node: Any) -> Any:
-    """ONNX's operators for one node, see `symbolic.expand`."""
+    """Write ONNX's operators for one node, see `symbolic.expand`."""
     *logits, values = node.inputs
     return _aggregate(Planes(tape, values), logits, values, node.attributes["heads"].as_int())
 
@@ -80,23 +80,24 @@ class Planes:
         self.size = tape.ints(*size) if known else tape("Shape", values, start=2, end=4)
 
     def view(self, x: Any, *leading: int) -> Any:
-        """(B, channels, H, W) -> (B, *leading, H, W)."""
+        """Reshape (B, channels, H, W) to (B, *leading, H, W)."""
         return self.op("Reshape", x, self.op("Concat", self.ints(0, *leading), self.size, axis=0))
 
     def pad(self, x: Any, rank: int, amounts: dict[int, tuple[int, int]]) -> Any:
-        """Zeros before and after along axes; negative amounts cut off."""
+        """Add zeros before and after along axes; negative amounts cut."""
         before, after = zip(*(amounts.get(axis, (0, 0)) for axis in range(rank)), strict=True)
         return self.op("Pad", x, self.ints(*before, *after))
 
     def shift(self, x: Any, axis: int, by: int) -> Any:
-        """y[p] = x[p + by] along axis 3 (rows) or 4 (columns) of (B, heads, D, H, W), zero outside."""
+        """Compute y[p] = x[p + by] along axis 3 (rows) or 4 (columns) of (B, heads, D, H, W), zero outside."""
         return self.pad(x, 5, {axis: (-by, by)}) if by else x
 
     def pick(self, x: Any, index: int, axis: int) -> Any:
-        """x without this axis, at one index of it."""
+        """Take one index of an axis and drop the axis."""
         return self.op("Gather", x, self.op.int(index), axis=axis)
 
     def sum(self, terms: Sequence[Any]) -> Any:
+        """Add all terms."""
         return reduce(lambda a, b: self.op("Add", a, b), terms)
 
 
@@ -113,7 +114,7 @@ def _aggregate(planes: Planes, logits: Sequence[Any], values: Any, heads: int) -
 
 
 def _kernel(planes: Planes, logits: Sequence[Any], heads: int) -> Any:
-    """K of the module docstring: for each ix (B, 27 * heads, H, W) -> (B, dy, dx, head, H, W)."""
+    """Compute K of the module docstring: for each ix (B, 27 * heads, H, W) -> (B, dy, dx, head, H, W)."""
     columns = planes.sum([_columns(planes, part, ix, heads) for ix, part in enumerate(logits)])
     rows = []
     for jy in range(WINDOW):
@@ -123,7 +124,7 @@ def _kernel(planes: Planes, logits: Sequence[Any], heads: int) -> Any:
 
 
 def _columns(planes: Planes, logits: Any, ix: int, heads: int) -> Any:
-    """Attention of one ix, normalised and placed: (B, 27 * heads, H, W) -> (B, iy, jy, dx, head, H, W)."""
+    """Normalize the attention of one ix and place it: (B, 27 * heads, H, W) -> (B, iy, jy, dx, head, H, W)."""
     axis = planes.ints(2)
     grouped = planes.op("Reshape", logits, planes.ints(0, WINDOW, TAPS, heads, -1))
     exponentials = planes.op("Exp", planes.op("Sub", grouped, planes.op("ReduceMax", grouped, axis)))
@@ -133,7 +134,7 @@ def _columns(planes: Planes, logits: Any, ix: int, heads: int) -> Any:
 
 
 class PlaneAggregation(nn.Module):
-    """`ContrastDrivenFeatureAggregation` with its BatchNorms folded, for graphs; takes its parts over."""
+    """`ContrastDrivenFeatureAggregation` for graphs, made from the parts of one whose BatchNorms are folded."""
 
     def __init__(self, block: ContrastDrivenFeatureAggregation) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ class PlaneAggregation(nn.Module):
         self.scores = nn.ModuleList([nn.ModuleList(_scores(conv, block)) for conv in sides])
 
     def forward(self, features: Sequence[Tensor], foreground: Tensor, background: Tensor) -> Tensor:
-        """As the block, of the level's features and, but for the deepest, the coarser result before its upsampling."""
+        """Aggregate the features of the level and, if it is not the deepest, the coarser result, not yet upsampled."""
         values = self.values(self.second(self.inputs(*features)))
         for guide, scores in zip((foreground, background), self.scores, strict=True):
             logits = [conv(guide) for conv in scores]  # type: ignore[attr-defined]
@@ -160,7 +161,7 @@ class PlaneAggregation(nn.Module):
 
 
 def _scores(conv: nn.Conv2d, block: ContrastDrivenFeatureAggregation) -> Iterator[nn.Conv2d]:
-    """The convolution that computes scores, one for each ix, with their scale and the planes' order in its weights."""
+    """Split the convolution for the scores into one for each ix, with scale and order of the planes in its weights."""
     assert conv.bias is not None
     for order in plane_order(block.heads):
         ordered = nn.Conv2d(conv.in_channels, len(order), 1, device=conv.weight.device)

@@ -1,8 +1,9 @@
-"""Preprocessing as part of a graph, so that a program in another language needs nothing but ONNX Runtime.
+"""Preprocessing as part of a graph, so that programs in other languages need only ONNX Runtime.
 
-In goes an image as it is, out comes a probability for each of its pixels. The arithmetic is that of `Preprocessing` and
-`restore`, but for the rounding between Pillow's two passes of a resize. No ONNX operator finds a field of view: the
-program gives it as a second input, and the graph cuts the image to it and fills up the probabilities around it.
+The graph takes an image of any size and returns the probability of each pixel. The arithmetic is that of
+`Preprocessing` and `resize_logits`, except for the rounding between Pillow's two passes of a resize. No ONNX operator
+finds a field of view: the program gives it as a second input, and the graph cuts the image to it and sets probabilities
+outside to 0.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ BOX = "field_of_view"
 BOX_KEY = "condseg_field_of_view"
 BOX_HELP = (
     "int64 (4): x0, y0, x1, y1 in pixels, x1 and y1 exclusive, of the rectangle of the image that the network is to "
-    "see; outside of it every probability is 0. This network wants the rectangle of the endoscope's picture, without "
-    "margins, text and small pictures beside it: find it once for a recorder, for instance with "
+    "see; outside of it every probability is 0. This network needs the rectangle of the endoscopic view, without "
+    "margins, text and small images beside it: find it once for each recorder, for instance with "
     "condseg_sdk.field_of_view.find_field_of_view. 0, 0, width, height is the whole image."
 )
 
 
 def add_preprocessing(model: Any, preprocessing: Preprocessing) -> None:
-    """Put resizing, colour order and normalisation before a model for one image, and resizing and a sigmoid behind it.
+    """Put resizing, color order and normalization before a model for one image, and resizing and a sigmoid after it.
 
     Args:
-        model: onnx.ModelProto from `trace`, not dynamic, also with fewer bits; changed in place. Its input becomes
+        model: An onnx.ModelProto from `trace`, not dynamic, in any precision; changed in place. Its input becomes
             "image", uint8 RGB (height, width, 3), its outputs "probability" and, where it has one,
             "branch_uncertainty_probability", float32 (height, width) in [0, 1], both sizes free. Where the
             preprocessing looks for a field of view there is a second input, "field_of_view", which `BOX_HELP` explains;
             `export_onnx` writes the explanation into the metadata, too.
-        preprocessing: of the checkpoint.
+        preprocessing: Preprocessing of the checkpoint.
 
     Raises:
-        OptionError: the interpolation is OpenCV's INTER_AREA, which no ONNX operator does.
+        OptionError: The interpolation is OpenCV's INTER_AREA, for which there is no ONNX operator.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -63,7 +64,7 @@ def add_preprocessing(model: Any, preprocessing: Preprocessing) -> None:
 
 
 class _Parts:
-    """The nodes, and the constants they use."""
+    """The nodes and the constants that they use."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
@@ -78,7 +79,7 @@ class _Parts:
     def resize(self, source: str, size: str, result: str, *, antialias: bool) -> Any:
         from onnx import helper
 
-        # Beyond the border there is nothing, as for Pillow; by default ONNX repeats the border's pixels there.
+        # As in Pillow, pixels outside the image do not count; by default ONNX repeats the pixels of the border.
         smooth: dict[str, Any] = {"antialias": 1, "exclude_outside": 1} if antialias else {}
         return helper.make_node(
             "Resize", [source, "", "", size], [result], mode="linear", **smooth, name=f"resize_{source}"
@@ -91,7 +92,7 @@ class _Parts:
         size = self.constant("size", (1, 3, *p.size), np.int64)
         image = IMAGE
         if self.cuts:
-            # Columns and rows, of the corner and of the opposite one.
+            # Columns and rows of two opposite corners.
             axes, half = self.constant("axes", [1, 0], np.int64), self.constant("half", [2, 2], np.int64)
             yield helper.make_node("Split", [BOX, half], ["box.start", "box.end"])
             image = "image.inside"
@@ -108,14 +109,14 @@ class _Parts:
             last = "image.bgr"
         yield helper.make_node("Mul", [last, self.constant("scale", p.scale)], ["image.scaled"])
         mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (p.mean, p.std))
-        yield helper.make_node("Sub", ["image.scaled", self.constant("mean", mean)], ["image.centred"])
-        yield helper.make_node("Div", ["image.centred", self.constant("std", std)], [IMAGES])
-        # The size to come back to: (1, 1, height, width).
+        yield helper.make_node("Sub", ["image.scaled", self.constant("mean", mean)], ["image.centered"])
+        yield helper.make_node("Div", ["image.centered", self.constant("std", std)], [IMAGES])
+        # Size of the probabilities: (1, 1, height, width).
         yield helper.make_node("Shape", [image], ["image.size"], start=0, end=2)
         one = self.constant("one", [1, 1], np.int64)
         yield helper.make_node("Concat", [one, "image.size"], ["image.map"], axis=0)
         if self.cuts:
-            # What Pad wants: top, left, bottom, right.
+            # Order of Pad: top, left, bottom, right.
             yield helper.make_node("Shape", [IMAGE], ["image.all"], start=0, end=2)
             turned = self.constant("turned", [1, 0], np.int64)
             yield helper.make_node("Gather", ["box.start", turned], ["box.before"])
@@ -126,7 +127,7 @@ class _Parts:
     def after(self, name: str) -> Iterator[Any]:
         from onnx import helper
 
-        yield self.resize(name, "image.map", f"{name}.restored", antialias=True)  # as `restore` does
+        yield self.resize(name, "image.map", f"{name}.restored", antialias=True)  # as `resize_logits` does
         yield helper.make_node("Sigmoid", [f"{name}.restored"], [f"{name}.sigmoid"])
         axes = self.constant("map", [0, 1], np.int64)
         result = PROBABILITIES[OUTPUTS.index(name)]
@@ -137,5 +138,5 @@ class _Parts:
 
 
 def whole_image(size: tuple[int, int]) -> list[int]:
-    """The field of view that cuts nothing of an image of (height, width)."""
+    """Return the field of view that covers an image of (height, width)."""
     return [0, 0, size[1], size[0]]

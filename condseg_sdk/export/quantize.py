@@ -1,4 +1,4 @@
-"""A float32 model in fewer bits: float16 for GPUs, int8 for CPUs. Both keep float32 inputs and outputs."""
+"""Conversion of a float32 model to float16 for GPUs and int8 for CPUs; inputs and outputs stay float32."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from condseg_sdk.export.trace import IMAGES
 
 __all__ = ["to_float16", "to_int8"]
 
-FIRST_LEVEL = "dilated.0."  # how the weights of the network's first block after the encoder are called
+FIRST_LEVEL = "dilated.0."  # prefix of the weights of the first block after the encoder
 
 
 def to_float16(model: Any) -> Any:
-    """Weights and arithmetic in float16, a new onnx.ModelProto.
+    """Convert weights and arithmetic to float16.
+
+    Args:
+        model: A float32 onnx.ModelProto; not changed.
+
+    Returns:
+        A new onnx.ModelProto.
 
     Raises:
-        ExportError: a weight is not finite in float16.
+        ExportError: A weight is not finite in float16.
     """
     import onnx
     import onnx_ir.passes.common
@@ -34,31 +40,34 @@ def to_float16(model: Any) -> Any:
         if values.dtype == np.float32 and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
             raise ExportError(f"{tensor.name} has weights beyond float16's 65504: use precision='float32'")
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it lists every weight that it rounds to zero
+    logging.disable(logging.WARNING)  # the converter lists every weight that it rounds to zero
     try:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         converted = convert_float_to_float16(copy, keep_io_types=True, op_block_list=[])
     finally:
         logging.disable(before)
-    # The casts of inputs stand at the end, where ONNX does not allow them.
+    # The converter puts the casts of inputs at the end, which ONNX does not allow.
     sorted_model = onnx_ir.from_proto(converted)
     onnx_ir.passes.common.TopologicalSortPass()(sorted_model)
     return onnx_ir.to_proto(sorted_model)
 
 
 def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
-    """Convolutions in int8 by static quantization, a new onnx.ModelProto.
+    """Convert convolutions to int8 by static quantization.
 
-    Weights are int8 per output channel, activations uint8 in the range that they have on the samples (QDQ format).
-    What is not a convolution stays float32, and so do the convolutions that `_sensitive_convolutions` names.
+    Weights are int8 per output channel, activations uint8 in the range that they have on the samples (QDQ format). All
+    other operators stay float32, and so do the convolutions that `_sensitive_convolutions` names.
 
     Args:
-        model: float32, from `trace`.
-        samples: normalised images, each float32 (3, H, W), of the model's size.
+        model: A float32 onnx.ModelProto from `trace`; not changed.
+        samples: Normalized images, each float32 (3, H, W), of the size of the model.
+
+    Returns:
+        A new onnx.ModelProto.
 
     Raises:
-        ExportError: the quantizer failed.
+        ExportError: The quantizer failed.
     """
     import onnx
     import onnx_ir.passes.common
@@ -85,7 +94,7 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
                 result,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                # Activations too: otherwise the range would be the one before them, most of it never used.
+                # Activations, too: otherwise the range would be the one before them, most of which is never used.
                 op_types_to_quantize=["Conv", "Relu", "Clip"],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -99,15 +108,17 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
         finally:
             logging.disable(before)
         quantized = onnx_ir.load(result)
-        onnx_ir.passes.common.RemoveUnusedOpsetsPass()(quantized)  # the optimizer's, of which none is left
+        onnx_ir.passes.common.RemoveUnusedOpsetsPass()(
+            quantized
+        )  # those of the optimizer, which the graph no longer uses
         return onnx_ir.to_proto(quantized)
 
 
 def _sensitive_convolutions(model: Any) -> list[str]:
-    """Names of the convolutions that stay float32: they cost little, and int8 there costs the most accuracy.
+    """Return the names of the convolutions that stay float32: they take little time, and int8 costs accuracy there.
 
-    These are the ones with one output channel (logits, and the maps of spatial attention) and the encoder up to its
-    first feature map, where few channels carry everything.
+    These are the convolutions with one output channel (logits, and the maps of spatial attention) and the encoder up to
+    its first feature map, which has few channels.
     """
     import onnx
 

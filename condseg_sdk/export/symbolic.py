@@ -1,7 +1,6 @@
-"""Parts of a graph that an exporter sees as one node each, and that we write in ONNX ourselves.
+"""Parts of a graph that the exporter sees as one node each, and whose ONNX operators are written here.
 
-It has little to trace then, and height and width stay free without a guess at what they are. `expand` puts ONNX's own
-operators in the place of the nodes.
+The exporter then has little to trace, and height and width stay free. `expand` replaces the nodes by ONNX's operators.
 """
 
 from __future__ import annotations
@@ -18,7 +17,14 @@ DOMAIN = "condseg_sdk"
 
 
 def placeholder(name: str, inputs: Sequence[Tensor], attributes: Mapping[str, int], *, shape: Sequence[int]) -> Tensor:
-    """One node while exporting, with a result of the last input's dtype and of `shape`."""
+    """Make one node while exporting; its result has the dtype of the last input and the given shape.
+
+    Args:
+        name: Name of the node, a key of `expand`'s writers.
+        inputs: Inputs of the node.
+        attributes: Attributes of the node.
+        shape: Shape of the result.
+    """
     node: Tensor = torch.onnx.ops.symbolic(
         f"{DOMAIN}::{name}", tuple(inputs), dict(attributes), dtype=inputs[-1].dtype, shape=shape, version=1
     )
@@ -26,7 +32,7 @@ def placeholder(name: str, inputs: Sequence[Tensor], attributes: Mapping[str, in
 
 
 class Tape:
-    """Makes ONNX nodes and keeps them in order; `tape("Add", a, b)` is the sum."""
+    """Makes ONNX nodes and keeps them in order; `tape("Add", a, b)` adds."""
 
     def __init__(self) -> None:
         import onnx_ir
@@ -37,28 +43,28 @@ class Tape:
         return self.nodes.op(operator, inputs, attributes)
 
     def ints(self, *numbers: int) -> Any:
-        """int64 (n,)."""
+        """Make a constant int64 (n,)."""
         return self("Constant", value=self.ir.tensor(list(numbers), dtype=self.ir.DataType.INT64))
 
     def int(self, number: int) -> Any:
-        """int64 ()."""
+        """Make a constant int64 ()."""
         return self("Constant", value=self.ir.tensor(number, dtype=self.ir.DataType.INT64))
 
     def float(self, number: float) -> Any:
-        """float32 ()."""
+        """Make a constant float32 ()."""
         return self("Constant", value=self.ir.tensor(number, dtype=self.ir.DataType.FLOAT))
 
 
 Writer = Callable[[Tape, Any], Any]
-"""Writes the operators of one node of an onnx-ir graph onto a tape and returns their result."""
+"""Writes the operators of one node of an onnx-ir graph to a tape and returns their result."""
 
 
 def expand(model: Any, writers: Mapping[str, Writer]) -> None:
-    """Put ONNX's own operators in the place of every placeholder of an onnx-ir model, in place.
+    """Replace every placeholder of an onnx-ir model by ONNX's operators, in place.
 
     Args:
-        model: an onnx_ir.Model.
-        writers: for each placeholder's name.
+        model: An onnx_ir.Model.
+        writers: Writer for each name of a placeholder.
     """
     import onnx_ir
 

@@ -1,4 +1,4 @@
-"""A network's inference form as an ONNX model in float32, by PyTorch's own exporter."""
+"""The inference form of a network as an ONNX model in float32, by PyTorch's exporter."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ WRITERS = {
     graph_layers.GROUPED: graph_layers.write_grouped,
 }
 SIZED = {"Reshape", "Expand", "Slice", "Tile", "ConstantOfShape"}
-"""Operators that a traced graph has only with the sizes of its example, or with those of its tokens."""
+"""Operators that a traced graph has only if it depends on the size of its example."""
 POOLING = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
 
 def trace(network: ConDSeg, *, size: tuple[int, int], dynamic: bool, uncertainty: bool, opset: int) -> Any:
-    """The model, an onnx.ModelProto that has passed ONNX's checker.
+    """Trace a network to an onnx.ModelProto that has passed ONNX's checker.
 
     Args:
-        network: trained; not changed.
-        size: (H, W) of its images, all there will be unless `dynamic`.
-        dynamic: leave the number of images, height and width free; otherwise it is one image.
-        uncertainty: give it the second output.
-        opset: of ONNX's operators.
+        network: A trained network; not changed.
+        size: (H, W) of its images, of all of them unless `dynamic`.
+        dynamic: Whether the number of images, height and width are free. Otherwise the graph takes one image.
+        uncertainty: Whether the graph has the map of the uncertainty branch as a second output.
+        opset: Version of ONNX's operators.
 
     Raises:
-        ExportError: the exporter failed.
+        ExportError: The exporter failed.
     """
     import onnx
     import onnx_ir
@@ -63,16 +63,16 @@ def trace(network: ConDSeg, *, size: tuple[int, int], dynamic: bool, uncertainty
     onnx_ir.passes.common.RemoveUnusedNodesPass()(model)
     onnx_ir.passes.common.ClearMetadataAndDocStringPass()(model)  # stack traces with this machine's paths
     proto = onnx_ir.to_proto(model)
-    del proto.graph.value_info[:]  # the exporter's symbols; what reads the file infers shapes itself
+    del proto.graph.value_info[:]  # the exporter's symbols; readers of the file infer shapes themselves
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
 
 def _of_free_sizes(network: ConDSeg, uncertainty: bool, opset: int) -> Any:
-    """Trace a network at one size and take out of the graph what depends on it; None if some of that is left.
+    """Trace a network at one size and make the graph independent of it; return None if that is impossible.
 
-    An exporter that carries unknown sizes along takes three times as long. A network of convolutions has no need of
-    that: each of its operators works on any size, once images are padded to the stride and maps are cropped again.
+    The exporter takes three times as long with unknown sizes. Networks of convolutions do not need that: each of their
+    operators works at any size, once images are padded to the stride and maps are cropped again.
     """
     import onnx_ir
 
@@ -91,13 +91,13 @@ def _of_free_sizes(network: ConDSeg, uncertainty: bool, opset: int) -> Any:
 
 
 def _has_a_size(node: Any) -> bool:
-    """Whether a node of a traced graph holds a size that another image would not have."""
+    """Whether a node of a traced graph depends on the size of its example."""
     sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
     return node.op_type in SIZED or sizes is not None
 
 
 def _pad_and_crop(model: Any, stride: int) -> None:
-    """Repeat the last row and column of images up to the stride, and crop the maps back."""
+    """Repeat the last row and column of images up to the stride, and crop the maps to the size of the images."""
     (images,) = model.graph.inputs
     tape = Tape()
     size = tape("Shape", images, start=2, end=4)
@@ -117,7 +117,7 @@ def _pad_and_crop(model: Any, stride: int) -> None:
 
 
 def _of_given_sizes(network: ConDSeg, size: tuple[int, int], dynamic: bool, uncertainty: bool, opset: int) -> Any:
-    """Trace a network at its size, or, if `dynamic`, with sizes that the exporter carries along."""
+    """Trace a network at its size, or with sizes unknown to the exporter if `dynamic`."""
     form = inference_form(network, uncertainty=uncertainty, size=None if dynamic else size, graph=True).cpu()
     # The exporter takes sizes of 1 for constants.
     example = torch.zeros(2 if dynamic else 1, 3, *size)
@@ -148,7 +148,7 @@ def _exported(form: InferenceForm, example: torch.Tensor, free: Any, uncertainty
 
 
 def _pool_globally(model: Any) -> None:
-    """Mean and maximum over height and width as pooling, for which ONNX Runtime need not leave its own layout."""
+    """Replace mean and maximum over height and width by pooling, for which ONNX Runtime keeps its own layout."""
     for node in model.graph:
         if node.op_type not in POOLING or len(node.inputs) < 2 or node.inputs[1].const_value is None:
             continue

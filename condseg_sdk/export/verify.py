@@ -1,4 +1,4 @@
-"""Whether an exported model answers as the network does: in probability, and in the masks that come of it."""
+"""Verification of an exported model: its probabilities and masks against those of the network."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a model is from float32 PyTorch on a few images.
+    """Difference of a model from float32 PyTorch on a few images.
 
     Attributes:
-        max_difference: largest difference of a probability.
-        dice: mean Dice of the masks.
-        images: how many were compared.
+        max_difference: Largest difference of a probability.
+        dice: Mean Dice of the masks.
+        images: Number of compared images.
     """
 
     max_difference: float
@@ -49,13 +49,15 @@ def verify_export(
     """Compare a model with its network.
 
     Args:
-        network, config: what was exported.
-        model: onnx.ModelProto.
-        info: how it was exported.
-        images: RGB uint8 (H, W, 3); the first `SAMPLES` are used. Without any, noise and gradients are.
+        network: The exported network.
+        config: Config of its checkpoint.
+        model: An onnx.ModelProto.
+        info: How it was exported.
+        images: Images uint8 (H, W, 3), RGB, of which the first `SAMPLES` are used. Without any, the models are compared
+            on noise and gradients.
 
     Raises:
-        ExportError: the model cannot be run, or differs by more than its precision allows.
+        ExportError: The model cannot be run, or differs by more than its precision allows.
     """
     import onnxruntime
 
@@ -64,28 +66,28 @@ def verify_export(
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         pairs = [
-            (_wanted(network, config, info, image), _answers(session, config, info, image))
+            (_expected(network, config, info, image), _computed(session, config, info, image))
             for image in (list(images) or _synthetic(config.preprocessing.size))[:SAMPLES]
         ]
     except Exception as error:
         raise ExportError(f"the graph cannot be run ({type(error).__name__}: {str(error)[:300]})") from error
-    difference = max(float(np.abs(a - b).max()) for wanted, got in pairs for a, b in zip(wanted, got, strict=True))
-    masks = [(wanted[0] >= config.threshold, got[0] >= config.threshold) for wanted, got in pairs]
+    difference = max(float(np.abs(a - b).max()) for expected, got in pairs for a, b in zip(expected, got, strict=True))
+    masks = [(expected[0] >= config.threshold, got[0] >= config.threshold) for expected, got in pairs]
     dice = float(np.mean([score(*pair).dice for pair in masks]))
     spec = PRECISIONS[info.precision]
     allowed = max(spec.max_difference, MAX_DIFFERENCE_WITH_PREPROCESSING if info.preprocessing else 0)
     if not (difference <= allowed and (dice >= spec.min_dice or not images)):
         raise ExportError(
             f"the {info.precision} graph differs from the network: by up to {difference:.1e} in probability, Dice of "
-            f"masks {dice:.3f}; verify=False writes it all the same"
+            f"masks {dice:.3f}; verify=False writes it anyway"
         )
     return Agreement(difference, dice, len(pairs))
 
 
-def _wanted(
+def _expected(
     network: ConDSeg, config: CheckpointConfig, info: ExportInfo, image: NDArray[np.uint8]
 ) -> list[NDArray[np.float32]]:
-    """The network's probabilities, mask first, at the size that the model answers in."""
+    """Compute the network's probabilities, mask first, at the size of the model's outputs."""
     batch = torch.from_numpy(config.preprocessing(image)[None]).to(next(network.parameters()).device)
     with torch.inference_mode():
         output = network.eval()(batch, aux=info.branch_uncertainty)
@@ -97,7 +99,7 @@ def _wanted(
     return [sigmoid(x) for x in logits]
 
 
-def _answers(
+def _computed(
     session: Any, config: CheckpointConfig, info: ExportInfo, image: NDArray[np.uint8]
 ) -> list[NDArray[np.float32]]:
     if info.preprocessing:
@@ -110,7 +112,7 @@ def _answers(
 
 
 def _synthetic(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Images to compare on where the user gave none: noise, and smooth gradients as in a picture."""
+    """Make images to compare on without given ones: noise, and smooth gradients as in a photo."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     smooth = np.stack([np.sin(rows / 17 + k) * np.cos(columns / 23 - k) for k in range(3)], -1)
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)

@@ -58,7 +58,7 @@ def open_base(config: FinetuneConfig) -> Base:
         CheckpointError: The weights are damaged.
     """
     start = _open(config)
-    # The default base was trained on endoscopy, for whatever images it is used: only a named base decides.
+    # The default base was trained on endoscopy, but it is used for any images: only a named base decides.
     default = start.preprocessing.field_of_view if config.base else "none"
     preprocessing = replace(start.preprocessing, field_of_view=config.field_of_view or default)
     return replace(start, preprocessing=preprocessing)

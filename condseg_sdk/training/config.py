@@ -56,7 +56,7 @@ class Setting:
         section: Heading of its table in docs/training.md. Settings in the section `MACHINE` may change when a run is
             resumed.
         help: Description, one sentence without the default.
-        auto: What a default of None stands for.
+        auto: Meaning of the default None.
         range: Interval in which numbers must lie, such as "[0, 1)"; empty for any.
     """
 
@@ -72,6 +72,11 @@ class Setting:
     def choices(self) -> tuple[str, ...]:
         """The allowed strings, empty where any string is allowed."""
         return get_args(self.types[0]) if get_origin(self.types[0]) is Literal else ()
+
+    @property
+    def description(self) -> str:
+        """The description with the default."""
+        return f"{self.help} (default: {self.auto if self.default is None else self.default})"
 
     def check(self, value: Any) -> Any:
         """Return a value in the form that settings.json has: paths as strings, tuples as lists.
@@ -115,9 +120,9 @@ def _setting(default: Any, section: str, text: str, **about: str) -> Any:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Settings of a training run: everything besides the data that decides its result.
+    """Settings of a training run: everything but the data that affects its result.
 
-    None stands for a value that is chosen from data and machine. docs/training.md lists all settings.
+    Most settings that are None are chosen from data and machine. docs/training.md lists all settings.
 
     Raises:
         OptionError: A value is not allowed, or two values contradict each other.
@@ -175,11 +180,13 @@ class FinetuneConfig:
     )
     learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
-        auto="0.001 for condseg-lite, 0.0001 as in the paper for others", range="[0, inf)"
+        auto="that of the encoder: 0.001 for condseg-lite, 0.0001 as in the paper for condseg-r50 and condseg-pvt",
+        range="[0, inf)"
     )
     encoder_learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of the encoder.",
-        auto="0.0002 for condseg-lite, 0.00001 as in the paper for others", range="[0, inf)"
+        auto="that of the encoder: 0.0002 for condseg-lite, 0.00001 as in the paper for condseg-r50 and condseg-pvt",
+        range="[0, inf)"
     )
     schedule: Schedule = _setting(
         "one-cycle", OPTIMIZATION, "Schedule of the learning rates, after a warm-up over a tenth of the steps."
@@ -187,14 +194,16 @@ class FinetuneConfig:
     weight_decay: float = _setting(
         0.01, OPTIMIZATION, "Weight decay of AdamW; norms and biases are not decayed.", range="[0, inf)"
     )
-    max_grad_norm: float = _setting(1.0, OPTIMIZATION, "Largest norm of the gradient; 0: no limit.", range="[0, inf)")
+    max_grad_norm: float = _setting(
+        1.0, OPTIMIZATION, "Norm to which larger gradients are clipped; 0 for no limit.", range="[0, inf)"
+    )
     ema_decay: float | None = _setting(
-        None, OPTIMIZATION, "Decay of the moving average of the weights, which is validated and kept; 0: no average.",
+        None, OPTIMIZATION, "Decay of the moving average of the weights, which is validated and saved; 0 for none.",
         auto="an average over a tenth of the steps of stage 2", range="[0, 1)"
     )
     balanced_loss: bool = _setting(
         False, OPTIMIZATION,
-        "Weight foreground pixels by the root of their rarity, at most tenfold, for regions of a few pixels."
+        "Give foreground pixels a larger weight (root of background to foreground, at most 10), for tiny regions."
     )
     augmentation: Augmentation = _setting(
         "full", DATA,
@@ -203,15 +212,16 @@ class FinetuneConfig:
     )
     oversample: float | None = _setting(
         None, DATA, "Smallest share of images with foreground in an epoch.",
-        auto="0.5 where fewer masks have foreground, otherwise 0", range="[0, 1)"
+        auto="0.5 if fewer than half of the masks have foreground, otherwise 0", range="[0, 1)"
     )
     val_fraction: float | None = _setting(
-        None, DATA, "Share of the pairs that is held out where the data names no validation split.",
+        None, DATA, "Share of the training pairs to hold out for validation, if the data names no validation split.",
         auto="0.2 of fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
     )
     bits: int | None = _setting(
-        None, DATA, "Number of bits in use in 16-bit images; the checkpoint keeps it.",
-        auto="the smallest of 8, 10, 12, 14, 16 that holds all images but for a few pixels each", range="[8, 16]"
+        None, DATA, "Number of bits in use in 16-bit images; stored in the checkpoint.",
+        auto="the smallest of 8, 10, 12, 14, 16 that holds the values of all images, except for a few pixels each",
+        range="[8, 16]"
     )
     precision: Precision = _setting(
         "auto", REPRODUCIBILITY,
@@ -220,10 +230,10 @@ class FinetuneConfig:
     seed: int = _setting(0, REPRODUCIBILITY, "Seed of all random numbers.", range=f"[0, {MAX_SEED}]")
     deterministic: bool = _setting(
         False, REPRODUCIBILITY,
-        "Give the same bits in every run on one machine with one number of threads; slower on GPUs."
+        "Same bits in every run on the same machine with the same number of threads; slower on GPUs."
     )
     accelerator: str = _setting("auto", MACHINE, "Accelerator of Lightning: auto, cpu, gpu, mps.")
-    devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or which ones (0,2).")
+    devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or their indices (0,2).")
     strategy: str = _setting("auto", MACHINE, "Strategy of Lightning: auto, ddp and others.")
     num_nodes: int = _setting(1, MACHINE, "Number of machines.", range="[1, inf)")
     num_workers: int | None = _setting(
@@ -258,7 +268,8 @@ class FinetuneConfig:
                 near = [PREVIOUS_NAMES[name]] if name in PREVIOUS_NAMES else get_close_matches(name, settings())
                 remedy = f"did you mean {' or '.join(near)}?" if near else "docs/training.md lists all settings"
                 raise OptionError(f"{name!r} is not a setting of a training run; {remedy}", option=name)
-        return type(self)(**{**self.to_dict(), **overrides})
+        given: dict[str, Any] = {**self.to_dict(), **overrides}
+        return type(self)(**given)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:
@@ -269,7 +280,7 @@ class FinetuneConfig:
         """
         return cls().override(**MISSING | {PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return all settings as settings.json has them."""
         return asdict(self)
 
@@ -292,3 +303,13 @@ def _types(hint: Any) -> tuple[Any, ...]:
     """The members of a union; generic types without their arguments."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(kind if get_origin(kind) in (None, Literal) else get_origin(kind) for kind in members)
+
+
+# For help(FinetuneConfig): the descriptions are written once, in the fields.
+FinetuneConfig.__doc__ = "\n".join(
+    [
+        str(FinetuneConfig.__doc__),
+        "    Attributes:",
+        *(f"        {name}: {each.description}" for name, each in settings().items()),
+    ]
+)

@@ -184,7 +184,7 @@ def _check_continuable(last: Path, stage: Stage) -> None:
     """Raise a TrainingError for a checkpoint from which training cannot continue."""
     try:
         _read(last, stage)
-    except Exception as error:  # whatever zipfile, pickle and PyTorch raise on a damaged file
+    except Exception as error:  # zipfile, pickle and PyTorch raise many kinds on a damaged file
         remedy = f"delete {last.parent} to start this stage again"
         best = last.parent / BEST
         if best.exists() and last.name != BEST:

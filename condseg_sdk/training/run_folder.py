@@ -31,7 +31,7 @@ from condseg_sdk.training.plan import TrainingPlan
 __all__ = ["RunFolder"]
 
 RESULT, CHECKPOINT, REPORT = "result.json", "checkpoint", "report.html"
-WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # besides SETTINGS
+WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # in addition to settings.json
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 logger = logging.getLogger("condseg_sdk")

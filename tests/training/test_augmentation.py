@@ -174,8 +174,8 @@ def test_artifacts_cover_image_and_mask_alike() -> None:
     assert (images[kept] >= 0.5).all()  # under what is kept there is tissue or light, never black or a box's color
     assert (images[kept] > 0.9).any()
     touched = (~untouched).flatten(1).any(1).float().mean()
-    assert 0.55 < touched < 0.8  # 1 - 0.65 * 0.7 * 0.7 = 0.68, less the apertures beyond the picture's corners
-    assert (masks.mean((1, 2, 3)) > 0.4).all()  # most of every picture stays
+    assert 0.55 < touched < 0.8  # 1 - 0.65 * 0.7 * 0.7 = 0.68, less the apertures outside of the image's cornerss
+    assert (masks.mean((1, 2, 3)) > 0.4).all()  # most of each image stays
 
 
 def test_random_numbers_above_every_share_draw_no_artifacts() -> None:

@@ -130,7 +130,7 @@ def test_a_network_that_has_not_learned_is_logged_as_a_warning(
 
 def test_the_trivial_baseline_is_the_better_of_full_and_empty_masks() -> None:
     masks = torch.zeros(2, 4, 8, 8, dtype=torch.uint8)
-    masks[0, 3, :4] = 1  # half of the picture: full 0.5, empty 0; the second mask is empty: full 0, empty 1
+    masks[0, 3, :4] = 1  # half of the image: full 0.5, empty 0; the second mask is empty: full 0, empty 1
     pairs = SimpleNamespace(values=masks)
     assert trivial_baseline_iou(pairs) == pytest.approx(0.5)  # type: ignore[arg-type]
 
@@ -205,10 +205,10 @@ def test_the_command_logs_each_epoch_and_fills_the_model_card(dataset: Path, tmp
     assert [line.partition(":")[2].partition(":")[0] for line in lines] == [
         " stage 1, epoch 1 of 1", " stage 2, epoch 1 of 2", " stage 2, epoch 2 of 2",
     ]  # fmt: skip
-    figures = re.search(r"IoU ([\d.]+)", lines[-1])
+    iou = re.search(r"IoU ([\d.]+)", lines[-1])
     last = read_history(tmp_path / "run")[-1]
-    assert figures is not None
-    assert float(figures[1]) == pytest.approx(last["val_iou"], abs=5e-5)
+    assert iou is not None
+    assert float(iou[1]) == pytest.approx(last["val_iou"], abs=5e-5)
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
     assert "license: cc0-1.0\n" in card
     assert "- Attribution: our clinic\n" in card

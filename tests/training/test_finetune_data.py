@@ -95,9 +95,9 @@ def glas(folder: Path) -> Data:
 
 def isic(folder: Path) -> Data:
     for part, names in (("Training", NAMES[:7]), ("Validation", NAMES[7:9]), ("Test_v2", NAMES[9:])):
-        data, truth = folder / f"ISIC-2017_{part}_Data", folder / f"ISIC-2017_{part}_Part1_GroundTruth"
+        data, masks = folder / f"ISIC-2017_{part}_Data", folder / f"ISIC-2017_{part}_Part1_GroundTruth"
         for name in names:
-            add_pair(data / f"ISIC_{name}.jpg", truth / f"ISIC_{name}_segmentation.png")
+            add_pair(data / f"ISIC_{name}.jpg", masks / f"ISIC_{name}_segmentation.png")
             save(data / f"ISIC_{name}_superpixels.png", picture(name))
     return {"data": folder}
 

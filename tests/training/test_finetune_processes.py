@@ -85,9 +85,9 @@ def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_bits(base: Pa
     assert weights.keys() == expected.keys()
     for name in expected:
         assert torch.equal(weights[name], expected[name]), name
-    figures = [json.loads((run / "result.json").read_text()) for run in (killed, whole)]
-    assert figures[0]["metrics"] == figures[1]["metrics"]
-    for mine, theirs in zip(figures[0]["history"], figures[1]["history"], strict=True):
+    results = [json.loads((run / "result.json").read_text()) for run in (killed, whole)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    for mine, theirs in zip(results[0]["history"], results[1]["history"], strict=True):
         assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
 
 
