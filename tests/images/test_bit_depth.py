@@ -262,7 +262,9 @@ def test_a_large_mark_in_a_12_bit_image_is_reported_and_not_read_silently_as_16_
     scan = np.full((100, 100), 3000, np.uint16)
     scan[:5] = 65535  # 5 % of the pixels
     load_image(scan)
-    assert "were read as 16 bits (white is 65535), and most pixels are below 4096; if that is almost black" in caplog.text
+    assert (
+        "were read as 16 bits (white is 65535), and most pixels are below 4096; if that is almost black" in caplog.text
+    )
     caplog.clear()
     scan[:50] = 65535
     load_image(scan)
