@@ -1,11 +1,11 @@
-"""The rectangle that the endoscope's picture fills in a recorded frame.
+"""The rectangle that the endoscopic view fills in a recorded frame.
 
-Recorders put a second picture, guide boxes, text and black margins beside the endoscope's picture. What lies outside of
-it is no tissue, but a network trained on tissue marks regions there. `find_field_of_view` finds the picture in one
-image, without any knowledge of the recorder; `FieldOfViewTracker` keeps it steady over the frames of a video.
+Recorders put a second view, guide boxes, text and black margins beside the endoscopic view. There is no tissue outside
+of it, but a network that was trained on tissue marks regions there. `find_field_of_view` finds the view in one image
+without any knowledge of the recorder; `FieldOfViewTracker` keeps it steady over the frames of a video.
 
-Rather too large than too small: an image is cut only where the color of the margin is constant, as tissue never is, and
-where little enough or nothing is found the whole image stays.
+A rectangle that is too large is better than one that is too small: an image is cut only where the color of the margin
+is constant, which that of tissue never is. Where nothing certain is found, the whole image is used.
 """
 
 from __future__ import annotations
@@ -22,48 +22,47 @@ from condseg_sdk.opencv import cv2
 __all__ = ["Box", "FieldOfView", "FieldOfViewTracker", "FloatBox", "crop", "find_field_of_view", "scale_box"]
 
 FieldOfView = Literal["none", "endoscopy"]
-
-"""What a checkpoint's images are looked through for: nothing, or the picture of an endoscope."""
+"""What images are cut to: "none" uses the whole image, "endoscopy" the endoscopic view."""
 
 Box: TypeAlias = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels, x1 and y1 exclusive."""
+"""A rectangle x0, y0, x1, y1 in pixels, x1 and y1 exclusive."""
 
 FloatBox: TypeAlias = tuple[float, float, float, float]
-"""The same, with edges between the pixels' as well."""
+"""A rectangle whose edges may be inside of pixels."""
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
-SIDE = 256  # the longer side of the small copy of the image in which everything is looked for
-SMALLEST_SIDE = 32  # of the small copy: what is smaller shows too little of a margin
-RING = 3  # distance from the image's edge at which colors are read: many recorders draw a thin line at the edge itself
-COLORS = 3  # margins of different colors in one image
-SHARE = 0.06  # of the ring: a color that fills less is no margin that would be worth cutting
-COLORED_SHARE = 0.25  # the same for a margin that is not black, since overexposed tissue is constant, too
-BLACK = 40  # the greatest value of a channel that counts as black, and
-GRAY = 8  # the greatest difference between the channels
-TOLERANCE = 4  # how far a pixel of the margin is from its color, beside three times the noise
-LOUDEST_NOISE = 5.0
-SECOND_PICTURE = 0.5  # sides of a second picture, as a share of the main one's radius, above which it is not told apart
-NECK = 0.2  # parts that are joined by a neck wider than this share of the main one's diameter belong together
-SIMILAR = 0.4  # parts of this share of the main one's area are pictures in their own right
-DIM = 80  # mean of the brightest channel below which a part may be the same picture with a shadow between
-THICK = 4  # radius in small pixels of such a part: thicker than text
-WIDEST = 1.35  # width to height of an endoscope's picture, as far as parts are joined to it
-STEP, COLORED_STEP = 12, 25  # least difference from the margin's color right inside the picture, and
-STEPS, COLORED_STEPS = 0.6, 0.7  # along which share of the border: the light of an endoscope fades away slower
-LEAST_CUT = 0.01  # of a side: less is not cut
-LEAST_AREA, MOST_AREA = 0.2, 0.98  # of the image: outside of them the whole image stays
+SIDE = 256  # longer side of the small copy of the image that everything is searched in
+MIN_SIDE = 32  # of the small copy; a smaller one shows too little of a margin
+RING = 3  # distance from the image's edge at which colors are read, since many recorders draw a thin line at the edge
+MAX_COLORS = 3  # number of colors of margins in one image
+MIN_SHARE = 0.06  # of the ring; a color that fills less is not worth cutting
+COLORED_MIN_SHARE = 0.25  # the same for a margin that is not black, since overexposed tissue is constant, too
+BLACK = 40  # largest value of a channel that counts as black
+GRAY = 8  # largest difference between the channels of a color that counts as black
+TOLERANCE = 4  # distance of the margin's pixels from its color, in addition to three times the noise
+MAX_NOISE = 5.0  # of a margin
+SECOND_VIEW = 0.5  # side of a second view, as a share of the main one's radius, up to which it is told apart
+NECK = 0.2  # parts joined by a neck wider than this share of the main one's diameter belong together
+SIMILAR = 0.4  # parts of at least this share of the main one's area are views, too
+DIM = 80  # mean of the brightest channel up to which a part may be the same view behind a shadow
+THICK = 4  # radius of such a part in pixels of the small copy: thicker than text
+MAX_ASPECT = 1.35  # width to height of an endoscopic view with the parts that are joined to it
+MIN_STEP, COLORED_MIN_STEP = 12, 25  # difference from the margin's color at the edge of the view
+MIN_STEPS, COLORED_MIN_STEPS = 0.6, 0.7  # share of the border with this step; an endoscope's light fades slower
+MIN_CUT = 0.01  # of a side; less is not cut
+MIN_AREA, MAX_AREA = 0.2, 0.98  # of the image; outside of this range the whole image is used
 
 
 @dataclass(frozen=True)
 class _Margin:
-    """A color that fills a part of the image's edge.
+    """A constant color that fills a part of the image's edge.
 
     Attributes:
-        color: RGB.
-        share: Share of the ring.
+        color: RGB color.
+        share: Share of the ring that has the color.
         noise: Root mean square of the pixels' distance from the color.
-        is_black: Whether it is nearly black.
+        is_black: Whether the color is nearly black.
     """
 
     color: NDArray[np.float64]
@@ -73,14 +72,14 @@ class _Margin:
 
 
 def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
-    """Find the rectangle around the endoscope's picture in an image.
+    """Find the rectangle around the endoscopic view in an image.
 
     Args:
-        image: uint8 RGB (H, W, 3).
+        image: Image, uint8 RGB (H, W, 3).
 
     Returns:
-        The rectangle, or None where the whole image is to be used: it has no margin, one of less than
-        2 % of its area, or nothing that is certain.
+        The rectangle, or None where the whole image is to be used: there is no margin, the margin has less than 2 % of
+        the area, or nothing certain was found.
 
     Example:
         >>> frame = np.zeros((480, 640, 3), np.uint8)
@@ -99,14 +98,14 @@ def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
             break
         left, top, right, bottom = left + part[0], top + part[1], left + part[2], top + part[3]
     area = (right - left) * (bottom - top) / (rows * columns)
-    if not LEAST_AREA <= area <= MOST_AREA:
+    if not MIN_AREA <= area <= MAX_AREA:
         return None
-    # Whole numbers: a quotient's last bit may round up beyond the image.
+    # In whole numbers: a rounded quotient may lie beyond the image.
     return left * width // columns, top * height // rows, -(-right * width // columns), -(-bottom * height // rows)
 
 
 def crop(pixels: NDArray[Pixel], box: Box | None) -> NDArray[Pixel]:
-    """The rectangle's part of an image or a mask (H, W, ...), contiguous; all of it for None."""
+    """Return the part of an image or a mask (H, W, ...) in the rectangle, contiguous; all of it for None."""
     if box is None:
         return pixels
     left, top, right, bottom = box
@@ -114,23 +113,23 @@ def crop(pixels: NDArray[Pixel], box: Box | None) -> NDArray[Pixel]:
 
 
 def scale_box(box: Box | FloatBox | None, size: tuple[int, int], other: tuple[int, int]) -> FloatBox | None:
-    """The rectangle of an image of `size` (height, width) in the same image at another size; None stays None."""
+    """Scale a rectangle from an image of `size` (height, width) to the same image of another size; None stays None."""
     if box is None:
         return None
     x, y = other[1] / size[1], other[0] / size[0]
-    # min: a product of rounded numbers may lie beyond the side by the last bit
+    # min: a rounded product may lie beyond the side
     return box[0] * x, box[1] * y, min(box[2] * x, other[1]), min(box[3] * y, other[0])
 
 
 class FieldOfViewTracker:
-    """The field of view over the frames of a video, which stays where it is until another one is certain.
+    """Field of view over the frames of a video, which stays the same until another one is certain.
 
-    A frame whose picture cannot be found (too dark, overexposed) keeps the one before; a rectangle that differs by less
-    than a fiftieth of the image's sides is the same one; another is believed once it has been found in `patience`
-    frames running. Most frames of a video therefore get exactly the rectangle that they would get as single images.
+    A frame whose view cannot be found (too dark, overexposed) keeps the previous rectangle. A rectangle that differs by
+    less than 2 % of the image's sides is the same one. Another one is used once it has been found in `patience`
+    consecutive frames. Most frames of a video therefore get exactly the rectangle that they would get as single images.
 
     Args:
-        patience: Frames after which a different field of view is taken over.
+        patience: Number of consecutive frames after which a different field of view is used.
 
     Example:
         >>> frame = np.zeros((480, 640, 3), np.uint8)
@@ -148,7 +147,7 @@ class FieldOfViewTracker:
         self._seen = 0
 
     def __call__(self, image: NDArray[np.uint8]) -> Box | None:
-        """The rectangle for the next frame, or None for the whole of it."""
+        """Return the rectangle of the next frame, uint8 RGB (H, W, 3), or None for all of it."""
         size = (image.shape[0], image.shape[1])
         found = find_field_of_view(image)
         if size != self._size:  # another video, or the first frame
@@ -173,21 +172,21 @@ class FieldOfViewTracker:
 
 
 def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy whose longer side is at most `SIDE`."""
+    """Return a copy whose longer side is at most `SIDE`."""
     height, width = image.shape[:2]
     longer = max(height, width)
     if longer <= SIDE:
         return image
-    every = max(1, longer // (2 * SIDE))  # averages over large images take longer than all the rest
+    every = max(1, longer // (2 * SIDE))  # averaging all pixels of a large image would take longer than all the rest
     size = (max(1, round(width * SIDE / longer)), max(1, round(height * SIDE / longer)))
     pixels = np.ascontiguousarray(image[::every, ::every])
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _find(image: NDArray[np.uint8]) -> Box | None:
-    """The rectangle in a small image, whole sides where little would be cut, or None where nothing would."""
+    """Find the rectangle in a small image, with whole sides where little would be cut; None where nothing would be."""
     height, width = image.shape[:2]
-    if min(height, width) < SMALLEST_SIDE:
+    if min(height, width) < MIN_SIDE:
         return None
     image = np.ascontiguousarray(image)
     margins = _margins(image)
@@ -196,43 +195,43 @@ def _find(image: NDArray[np.uint8]) -> Box | None:
     content = _content(image, margins)
     if not _ends_sharply(image, content, margins):
         return None
-    picture, others = _main_picture(content)
-    if picture is None:
+    view, others = _main_view(content)
+    if view is None:
         return None
-    left, top, right, bottom = _with_dim_parts(_bounds(picture), others, image)
-    left, top = (0 if a < LEAST_CUT * side else a for a, side in ((left, width), (top, height)))
-    right, bottom = (side if side - b < LEAST_CUT * side else b for b, side in ((right, width), (bottom, height)))
+    left, top, right, bottom = _with_dim_parts(_bounds(view), others, image)
+    left, top = (0 if a < MIN_CUT * side else a for a, side in ((left, width), (top, height)))
+    right, bottom = (side if side - b < MIN_CUT * side else b for b, side in ((right, width), (bottom, height)))
     return None if (left, top, right, bottom) == (0, 0, width, height) else (left, top, right, bottom)
 
 
 def _ring(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The pixels at distance `RING` from the edge."""
+    """Return the pixels at distance `RING` from the edge."""
     inner = values[RING:-RING, RING:-RING]
     return np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]])
 
 
 def _margins(image: NDArray[np.uint8]) -> list[_Margin]:
-    """The constant colors of the image's edge: tissue, however dark or bright, goes on to similar colors."""
+    """Find the constant colors of the image's edge; those of tissue, however dark or bright, vary."""
     ring = _ring(image).astype(np.int16)
     smooth = _ring(cv2.blur(image, (5, 5))).astype(np.int16)  # without the noise of JPEG
     found: list[_Margin] = []
     count = len(ring)
-    for _ in range(COLORS):
-        if len(ring) < SHARE * count:
+    for _ in range(MAX_COLORS):
+        if len(ring) < MIN_SHARE * count:
             break
         color = _densest(smooth)
         distance = np.abs(smooth - color).max(1)
         same = distance <= 2
         share = float(same.sum() / count)
-        if share < SHARE:
+        if share < MIN_SHARE:
             break
         noise = math.sqrt(np.mean((ring[same] - color) ** 2))
         is_black = bool(color.max() <= BLACK and np.ptp(color) <= GRAY)
-        if is_black:  # dark tissue may be near, and is not constant
+        if is_black:  # dark tissue, which is not constant, may be near
             certain = same.sum() >= 0.65 * (distance <= 5).sum() and (not found or noise <= 1)
         else:
-            certain = same.sum() >= 0.9 * (distance <= 10).sum() and share >= COLORED_SHARE
-        if certain and noise <= LOUDEST_NOISE:
+            certain = same.sum() >= 0.9 * (distance <= 10).sum() and share >= COLORED_MIN_SHARE
+        if certain and noise <= MAX_NOISE:
             found.append(_Margin(color, share, noise, is_black))
         rest = distance > 10
         ring, smooth = ring[rest], smooth[rest]
@@ -240,7 +239,7 @@ def _margins(image: NDArray[np.uint8]) -> list[_Margin]:
 
 
 def _densest(colors: NDArray[np.int16]) -> NDArray[np.float64]:
-    """The color that most others (N, 3) are near to."""
+    """Return the color that most of the colors (N, 3) are close to."""
     cells = ((colors + 2) >> 2).astype(np.int32)
     keys = (cells[:, 0] << 14) | (cells[:, 1] << 7) | cells[:, 2]
     values, counts = np.unique(keys, return_counts=True)
@@ -249,7 +248,7 @@ def _densest(colors: NDArray[np.int16]) -> NDArray[np.float64]:
 
 
 def _content(image: NDArray[np.uint8], margins: list[_Margin]) -> NDArray[np.bool_]:
-    """What is not of a margin's color, or not joined to the image's edge by it: bool (h, w)."""
+    """Return what does not belong to a margin: another color, or not connected to the image's edge. bool (h, w)."""
     matches = np.zeros(image.shape[:2], np.uint8)
     for margin in margins:
         reach = TOLERANCE + 3 * margin.noise
@@ -263,9 +262,9 @@ def _content(image: NDArray[np.uint8], margins: list[_Margin]) -> NDArray[np.boo
 
 
 def _ends_sharply(image: NDArray[np.uint8], content: NDArray[np.bool_], margins: list[_Margin]) -> bool:
-    """Whether colors change at the margin's border within a few pixels, as at the edge of a picture.
+    """Return whether colors change at the margin's border within a few pixels, as at the edge of a view.
 
-    Where a margin is no more than tissue in the dark, or in too much light, colors change slowly.
+    Where the "margin" is only tissue in the dark, or in too much light, colors change slowly.
     """
     depth = cv2.distanceTransform(content.astype(np.uint8), cv2.DIST_L2, 5)  # from the margin, not the image's edge
     inside = image[(depth > 2.5) & (depth <= 4.5)].astype(np.int16)
@@ -273,34 +272,35 @@ def _ends_sharply(image: NDArray[np.uint8], content: NDArray[np.bool_], margins:
         return False
     nearest = np.min([np.abs(inside - margin.color).max(1) for margin in margins], axis=0)
     if all(margin.is_black for margin in margins):
-        return bool((nearest >= STEP).mean() >= STEPS)
-    return bool((nearest >= COLORED_STEP).mean() >= COLORED_STEPS)
+        return bool((nearest >= MIN_STEP).mean() >= MIN_STEPS)
+    return bool((nearest >= COLORED_MIN_STEP).mean() >= COLORED_MIN_STEPS)
 
 
-def _main_picture(content: NDArray[np.bool_]) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
-    """The largest roundish part of the content, without text and small pictures beside it or at it, and the rest."""
+def _main_view(content: NDArray[np.bool_]) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
+    """Return the largest roundish part of the content, without text and small views beside it, and the rest."""
     padded = np.pad(content, 1).astype(np.uint8)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)
     radius = float(depth.max())
-    if radius < SMALLEST_SIDE / 6:
+    if radius < MIN_SIDE / 6:
         return None, content
-    core = depth >= SECOND_PICTURE * radius
+    core = depth >= SECOND_VIEW * radius
     count, labels = cv2.connectedComponents((depth >= NECK * radius).astype(np.uint8), connectivity=8)
     areas = np.bincount(labels[core], minlength=count)
     core &= (areas >= SIMILAR * areas.max())[labels]
-    # A disk moved through the content: circles, octagons and rectangles keep their width and height.
-    picture = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5) < SECOND_PICTURE * radius
-    picture = picture[1:-1, 1:-1]
-    return picture, content & ~picture
+    # A morphological opening with a disk: circles, octagons and rectangles keep their width and height.
+    view = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5) < SECOND_VIEW * radius
+    view = view[1:-1, 1:-1]
+    return view, content & ~view
 
 
 def _bounds(mask: NDArray[np.bool_]) -> Box:
+    """Return the bounding box of a mask that is not empty."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _with_dim_parts(box: Box, others: NDArray[np.bool_], image: NDArray[np.uint8]) -> Box:
-    """Take in dim parts beside the box: the same picture, with a shadow between that is as black as the margin."""
+    """Add dim parts beside the box: the same view, behind a shadow that is as black as the margin."""
     thick = cv2.distanceTransform(np.pad(others, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1] >= THICK
     count, labels = cv2.connectedComponents(thick.astype(np.uint8), connectivity=8)
     for number in range(1, count):
@@ -315,7 +315,7 @@ def _with_dim_parts(box: Box, others: NDArray[np.bool_], image: NDArray[np.uint8
             max(box[3], bottom + THICK),
         )
         width, height = wider[2] - wider[0], wider[3] - wider[1]
-        if 1 / WIDEST <= width / height <= WIDEST:
+        if 1 / MAX_ASPECT <= width / height <= MAX_ASPECT:
             box = wider
     height, width = image.shape[:2]
     return max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])

@@ -1,9 +1,9 @@
-"""Computing in a forked process. A fork copies one thread and none of the thread teams that this thread had started.
+"""Computing in a forked process, in which PyTorch would wait forever.
 
-OpenMP (PyTorch on the CPU) keeps its team of threads with the thread that started it. In a forked child that team no
-longer exists, but the one surviving thread still believes in it and waits for it forever. A new thread starts a team of
-its own, so that whatever the surviving thread wants computed is computed in a new thread: with as many threads as in
-the parent and with the same results.
+A fork copies one thread and none of the OpenMP threads that this thread has started for PyTorch's work on the CPU. In
+the forked child that thread still waits for them. A new thread starts OpenMP threads of its own. The package therefore
+computes in a new thread what the copied thread asks for: with as many OpenMP threads as in the parent, and with the
+same results.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["REMEDY", "check_gpu_process", "fork_safe"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# For a GPU, which a process does not share with its forks.
+# A process does not share its GPU with its forks.
 REMEDY = "load the predictor in each process and not before the fork, or start processes with 'spawn' (docs/serving.md)"
 
 
 def fork_safe(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function that computes with PyTorch usable in a forked child.
 
-    Everywhere else, in a child's other threads included, calling the result is calling the function.
+    Everywhere else, also in the other threads of a child, the function is called directly.
 
     Example:
         >>> @fork_safe
@@ -51,7 +51,7 @@ def fork_safe(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_gpu_process(owner: int, device: str) -> None:
-    """Refuse to use a GPU in another process than the one that opened it, which its driver cannot do.
+    """Refuse to use a GPU in another process than the one that opened it, which the driver does not support.
 
     Args:
         owner: Process ID of the process that opened the device.
@@ -65,7 +65,7 @@ def check_gpu_process(owner: int, device: str) -> None:
 
 
 class _Substitute:
-    """A thread that computes for another one. It does not keep a process from ending."""
+    """A thread that computes for another one. It is a daemon: the process can end while it waits."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -81,7 +81,7 @@ class _Substitute:
             future, call = self._calls.get()
             try:
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that called
                 future.set_exception(error)
             del future, call  # keeps no image alive while it waits for the next call
 

@@ -1,7 +1,7 @@
 """OpenCV, imported in one place for the whole package: `from condseg_sdk.opencv import cv2`.
 
-The wheel of opencv-python is the one dependency that needs libraries of the system (X11, OpenGL, GLib), which servers
-and containers lack. Four packages install the same folder `cv2`, and removing one of them breaks the others.
+The wheel of opencv-python is the only dependency that needs libraries of the system (X11, OpenGL, GLib), which servers
+and containers often lack. Four packages install the same folder `cv2`, and removing one of them breaks the others.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ PACKAGES = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", 
 
 
 def _installed() -> dict[str, str]:
-    """Version by name of each installed package that brings the folder `cv2`."""
+    """Return the version of each installed package that contains the folder `cv2`, by name."""
     found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
     return {name: distribution.version for name, distribution in found.items() if distribution is not None}
 
 
 def _explain(error: ImportError | None) -> InstallationError:
-    """What is wrong with the installed OpenCV, and the commands that mend it.
+    """Make the error that says what is wrong with the installed OpenCV, and which commands repair it.
 
     Args:
-        error: What its import raised; None if there is a folder `cv2` with no module inside.
+        error: Error of its import; None if there is a folder `cv2` without a module inside.
     """
     installed = _installed()
     names = " ".join(installed)
@@ -52,7 +52,7 @@ def _explain(error: ImportError | None) -> InstallationError:
 
 
 def _warn_of_two_packages() -> None:
-    """Two packages that install the same folder: whose files are there is chance, and removing one breaks both."""
+    """Warn where two packages have installed the same folder: removing one of them breaks the other."""
     installed = _installed()
     if len(installed) > 1:
         both = " and ".join(installed)

@@ -1,4 +1,4 @@
-"""Working ahead in threads: results in order, a bounded number at a time."""
+"""Prefetching in threads: results come in order, and a bounded number of them is in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import CondsegError
 
 DECODERS = min(8, os.cpu_count() or 1)
 """Number of threads that decode images."""
@@ -20,13 +20,13 @@ R = TypeVar("R")
 
 
 class PauseGate:
-    """Lets work begin in some threads only while no other needs all processors.
+    """Pauses threads at the beginning of their next item while another thread needs all processors.
 
     Example:
         >>> gate = PauseGate()
-        >>> gate.wait()  # open
+        >>> gate.wait()  # returns at once: the gate is open
         >>> with gate.closed():
-        ...     pass  # who calls wait() now, waits
+        ...     pass  # here `wait` blocks in other threads
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class PauseGate:
         self._open.set()
 
     def wait(self) -> None:
-        """Return when the gate is open."""
+        """Wait until the gate is open."""
         self._open.wait()
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Keep it closed for the length of a block, which only one thread at a time may be in."""
+        """Close the gate for the length of a block, which only one thread at a time may enter."""
         self._open.clear()
         try:
             yield
@@ -49,7 +49,11 @@ class PauseGate:
 
 @contextmanager
 def worker_threads(count: int) -> Iterator[Executor]:
-    """A pool of threads whose waiting work is dropped at the end of the block; what runs already is waited for."""
+    """Provide a pool of threads. At the end of the block waiting work is dropped and running work is finished.
+
+    Args:
+        count: Number of threads.
+    """
     pool = ThreadPoolExecutor(count)
     try:
         yield pool
@@ -58,20 +62,20 @@ def worker_threads(count: int) -> Iterator[Executor]:
 
 
 def prefetch_map(function: Callable[[T], R], items: Iterable[T], *, pool: Executor, ahead: int) -> Iterator[R]:
-    """`map(function, items)`, with up to `ahead` items in work or waiting while the caller uses a result.
+    """Yield the results of `map(function, items)` while threads work on up to `ahead` further items.
 
     Items are taken from their iterator in the caller's thread. An error of `function` is raised when its item's turn
-    comes, and so is an error of the iterator itself: after the results of all items before it. Threads end with
-    `worker_threads`, also where the caller stops early.
+    comes, and an error of the iterator itself after the results of all items before it. The threads end with
+    `worker_threads`, even if the caller stops early.
 
     Args:
-        function: Called in the pool's threads.
-        items: Any number, taken as they are needed.
-        pool: Of threads.
-        ahead: How many, at least 1. So many results are in memory at most.
+        function: Function that is called in the pool's threads.
+        items: Any number of items, taken as they are needed.
+        pool: Pool of threads.
+        ahead: Number of items that are in work or finished at a time, at least 1.
 
     Raises:
-        OptionError: This is a forked copy of the process in which it began.
+        CondsegError: The iteration was started in another process, which this one was forked from.
 
     Example:
         >>> with worker_threads(2) as pool:
@@ -83,14 +87,14 @@ def prefetch_map(function: Callable[[T], R], items: Iterable[T], *, pool: Execut
     waiting: deque[Future[R]] = deque()
     more = True
     while True:
-        if os.getpid() != owner:  # the threads at work are not in a copy of the process: it would wait forever
-            raise OptionError("results begun in one process cannot be continued in its fork; start anew there")
+        if os.getpid() != owner:  # a fork does not copy the pool's threads, so that it would wait forever
+            raise CondsegError("results started in one process cannot be continued in its fork; start again there")
         while more and len(waiting) < ahead:
             try:
                 waiting.append(pool.submit(function, next(iterator)))
             except StopIteration:
                 more = False
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised in its turn
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised when its turn comes
                 failed: Future[R] = Future()
                 failed.set_exception(error)
                 waiting.append(failed)

@@ -1,8 +1,8 @@
-"""What a checkpoint expects of its input, and the way back from the network's size to the image's.
+"""The input that a checkpoint expects, and the way back from the network's size to the image's.
 
-An image is cut to its field of view where the checkpoint wants that, and squashed to the checkpoint's size, whatever
-its aspect ratio, as the paper does in training and in measuring; `restore` undoes both. Reading files is `images.py`,
-finding the field of view `field_of_view.py`.
+An image is cut to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, whatever
+its aspect ratio is, as the paper does in training and evaluation; `resize_logits` undoes both. Images are read in
+`images/`, the field of view is found in `field_of_view.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "resize_logi
 
 Interpolation = Literal["antialias", "linear", "area"]
 
-MAX_SIDE = 2048  # the network's maps of one larger image take gigabytes
-LEAST_NUMBER, GREATEST_NUMBER = 1e-9, 1e9  # of scale, mean and std: float32 stays far from its limits
+MAX_SIDE = 2048  # the network's feature maps of a larger image take gigabytes
+MIN_NUMBER, MAX_NUMBER = 1e-9, 1e9  # of scale, mean and std, so that float32 stays far from its limits
 
 OUTSIDE = -math.inf
 """Logit outside of the field of view: a probability of 0."""
@@ -39,23 +39,22 @@ OUTSIDE = -math.inf
 class Preprocessing:
     """The input a checkpoint was trained on: `x = (pixels * scale - mean) / std`, per channel, at one size.
 
-    It travels with the weights in `config.json`: a wrong colour order or mean loses accuracy without any
-    error.
+    It is saved with the weights in `config.json`, since a wrong color order or mean loses accuracy without any error.
 
     Args:
         size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it, aspect
             ratio not kept.
-        color_order: Order of the channels as the network wants them, "rgb" or "bgr".
+        color_order: Order of the channels that the network expects, "rgb" or "bgr".
         scale: Factor on the uint8 pixels, before mean and std.
         mean: Three numbers, in the network's channel order, in units of scaled pixels.
-        std: Three numbers greater than zero, likewise.
-        interpolation: "antialias", bilinear with its support widened when shrinking (Pillow's, and
+        std: Three numbers above 0, in the same order and units.
+        interpolation: "antialias", bilinear with a wider support where images are made smaller (Pillow's, and
             `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
-        field_of_view: "endoscopy" cuts margins, text and small pictures beside the endoscope's picture before
-            anything else (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
-        bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if it was not trained
-            on any. Images of 16-bit values are read with it.
+        field_of_view: "endoscopy" first cuts the margins, text and small pictures beside the endoscopic view
+            (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
+        bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if there were
+            none. Images with 16-bit values are read with it.
 
     Raises:
         OptionError: A value is of the wrong kind or out of range.
@@ -85,21 +84,21 @@ class Preprocessing:
         values = {name: reprlib.repr(getattr(self, name)) for name in ("size", "scale", "mean", "std")}
         if not (_are_numbers(self.size, 2, 1, MAX_SIDE) and all(type(side) is int for side in self.size)):
             raise OptionError(f"size={values['size']} must be (height, width), two integers from 1 to {MAX_SIDE}")
-        if not _are_numbers([self.scale], 1, LEAST_NUMBER, GREATEST_NUMBER):
+        if not _are_numbers([self.scale], 1, MIN_NUMBER, MAX_NUMBER):
             raise OptionError(f"scale={values['scale']} must be a number above 0, such as 1/255")
-        if not _are_numbers(self.mean, 3, -GREATEST_NUMBER, GREATEST_NUMBER):
+        if not _are_numbers(self.mean, 3, -MAX_NUMBER, MAX_NUMBER):
             raise OptionError(f"mean={values['mean']} must be three numbers, one for each channel")
-        if not _are_numbers(self.std, 3, LEAST_NUMBER, GREATEST_NUMBER):
+        if not _are_numbers(self.std, 3, MIN_NUMBER, MAX_NUMBER):
             raise OptionError(f"std={values['std']} must be three numbers above 0, one for each channel")
         for name in ("size", "mean", "std"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Make one image network input: uint8 (H, W, 3) RGB to float32 (3, h, w), contiguous."""
+        """Turn one image, uint8 RGB (H, W, 3), into network input, float32 (3, h, w), contiguous."""
         return self.normalize(self.resize(crop(image, self.find_field_of_view(image))))
 
     def find_field_of_view(self, image: NDArray[np.uint8]) -> Box | None:
-        """The rectangle x0, y0, x1, y1 of an image (H, W, 3) that the network sees, or None for all of it."""
+        """Find the rectangle x0, y0, x1, y1 of an image (H, W, 3) that the network sees; None for all of it."""
         return find_field_of_view(image) if self.field_of_view == "endoscopy" else None
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -122,17 +121,17 @@ class Preprocessing:
             float32, (3, h, w) or (B, 3, h, w), contiguous, channels in `color_order`.
         """
         channels = np.moveaxis(image[..., ::-1] if self.color_order == "bgr" else image, -1, -3)
-        # Planes of bytes, then in place: six times faster than on interleaved floats, to the last bit the same.
+        # Planes of bytes, then in place: six times faster than on interleaved floats, with the same bits.
         pixels = np.ascontiguousarray(channels).astype(np.float32)
         pixels *= np.float32(self.scale)
         pixels -= np.array(self.mean, np.float32)[:, None, None]
         pixels /= np.array(self.std, np.float32)[:, None, None]
         return pixels
 
-    def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON types; `Preprocessing.from_dict` reads them back.
+    def to_dict(self) -> dict[str, object]:
+        """Convert the values to plain JSON types, which `Preprocessing.from_dict` reads.
 
-        Without a field of view or bits there is no key of that name, so that releases that know of none read it, too.
+        "field_of_view" and "bits" are left out where they have no effect, so that older releases can read the rest.
         """
         values = asdict(self)
         if self.field_of_view == "none":
@@ -142,11 +141,10 @@ class Preprocessing:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Read what `to_dict` wrote. Every key must be there and no other, since a default would be a guess.
+    def from_dict(cls, values: Mapping[str, object]) -> Preprocessing:
+        """Read what `to_dict` returned. All keys are required, since a default would be a guess.
 
-        Only "field_of_view" and "bits" may be missing: "none", as before there was a field of view, and no bits, as in
-        what was trained on images of 8 bits.
+        Only "field_of_view" and "bits" may be missing; older releases did not have them.
 
         Args:
             values: The "preprocessing" part of a checkpoint's config.json.
@@ -155,13 +153,12 @@ class Preprocessing:
             CheckpointError: A key is missing or unknown, or a value is not allowed.
         """
         expected = {field.name for field in fields(cls)}
-        if isinstance(values, Mapping):
-            values = {"field_of_view": "none", "bits": None, **values}
-        if not isinstance(values, Mapping) or set(values) != expected:
-            given = reprlib.repr(sorted(map(str, values)) if isinstance(values, Mapping) else values)
-            raise CheckpointError(f"preprocessing must have exactly the keys {sorted(expected)}, not {given}")
+        given: Any = {"field_of_view": "none", "bits": None, **values} if isinstance(values, Mapping) else values
+        if not isinstance(given, Mapping) or set(given) != expected:
+            shown = reprlib.repr(sorted(map(str, given)) if isinstance(given, Mapping) else given)
+            raise CheckpointError(f"preprocessing must have exactly the keys {sorted(expected)}, not {shown}")
         try:
-            return cls(**values)
+            return cls(**given)
         except OptionError as error:
             raise CheckpointError(f"preprocessing: {error}") from error
 
@@ -171,18 +168,19 @@ def resize_logits(
     size: tuple[int, int],
     field_of_view: FloatBox | None = None,
 ) -> NDArray[np.float32]:
-    """Resize a map of logits to an image's size: bilinear, pixel centres at half-integers, antialiased when
-    shrinking.
+    """Resize a map of logits to an image's size.
+
+    Bilinear, with pixel centers at half-integers, and antialiased where the map is made smaller.
 
     Args:
-        logits: float32 (h, w), finite, any range.
-        size: The image's (height, width).
-        field_of_view: The rectangle x0, y0, x1, y1 of the image that the map covers, in pixels or parts of them;
-            default: all of it.
+        logits: Logits, float32 (h, w), finite.
+        size: The image's (height, width) in pixels.
+        field_of_view: Rectangle x0, y0, x1, y1 of the image that the map covers, in pixels or fractions of them.
+            Default: all of it.
 
     Returns:
-        float32 (height, width), in the range of `logits`, and `OUTSIDE` for pixels whose centres lie outside of the
-        field of view; `logits` itself where nothing is to be done.
+        float32 (height, width), in the range of `logits`, and `OUTSIDE` for pixels whose centers are outside of the
+        field of view. It is `logits` itself where nothing has to be done.
 
     Example:
         >>> import numpy as np
@@ -202,8 +200,8 @@ def resize_logits(
             result[top:bottom, left:right] = _resize(logits, inner)
         else:
             height, width = logits.shape
-            across, down = width / (x1 - x0), height / (y1 - y0)  # steps of the map from pixel to pixel
-            pad = math.ceil(max(across, down))  # the outermost pixels may reach beyond the map by half of one
+            across, down = width / (x1 - x0), height / (y1 - y0)  # size of a pixel in the map
+            pad = math.ceil(max(across, down))  # the outermost pixels may reach beyond the map
             source = (
                 (left - x0) * across + pad,
                 (top - y0) * down + pad,
@@ -233,7 +231,7 @@ def _resize(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     if logits.shape == size:
         return logits
     if height >= logits.shape[0] and width >= logits.shape[1]:
-        # Nothing to antialias: OpenCV does the same as Pillow, 20 times faster.
+        # Nothing to antialias: OpenCV gives the same as Pillow, 20 times faster.
         return np.asarray(cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return np.array(Image.fromarray(logits).resize((width, height), Image.Resampling.BILINEAR))
 

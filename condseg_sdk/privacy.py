@@ -1,8 +1,8 @@
-"""Nothing is reported to anyone: the telemetry of the libraries underneath is switched off before they are loaded.
+"""No telemetry: the reports of the libraries that the package uses are switched off before they are loaded.
 
-ONNX Runtime, for one, begins a database in the user's cache folder and looks up a host of its vendor when it is
-imported. `condseg_sdk/__init__.py` calls this before anything else, so that every way into the package passes here;
-child processes inherit the variables.
+ONNX Runtime, for example, creates a database in the user's cache folder and looks up a host of its vendor when it is
+imported. `condseg_sdk/__init__.py` calls `disable_telemetry` before anything else; child processes inherit the
+variables.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ __all__ = ["OPT_OUTS", "disable_telemetry"]
 
 OPT_OUTS = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime reads it at its import; `disable_telemetry_events()` is too late
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub and hf_xet: which libraries ask, and how transfers went
-    "GRADIO_ANALYTICS_ENABLED": "False",  # this word and no other
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub and hf_xet: installed libraries, and how transfers went
+    "GRADIO_ANALYTICS_ENABLED": "False",  # only this spelling works
 }
-"""Environment variable to the value that switches a library's reports off. Lightning, MONAI, kornia, PyTorch and the
-OpenVINO plug-in of ONNX Runtime send none (looked up in the versions of constraints.txt)."""
+"""Environment variables, and the values that switch the reports of a library off. Lightning, MONAI, kornia, PyTorch and
+the OpenVINO plug-in of ONNX Runtime send none in the versions of constraints.txt."""
 
 
 def disable_telemetry() -> None:
-    """Set each of `OPT_OUTS` that the user has not set.
+    """Set each variable of `OPT_OUTS` that the user has not set.
 
     Example:
         >>> disable_telemetry()

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from condseg_sdk.options import check_choice, check_path, check_spacing, check_t
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
-__all__ = ["Region", "SaveKind", "Segmentation"]
+__all__ = ["Region", "RegionDict", "SaveKind", "Segmentation", "SegmentationDict"]
 
 SaveKind = Literal["mask", "overlay", "json", "probability", "uncertainty"]
 
@@ -38,7 +38,7 @@ _SUFFIXES = {
     "probability": (".png",),
     "uncertainty": (".png",),
 }
-_TURQUOISE = (64, 224, 208)  # far from the reds of tissue and from the purples of its stains
+_TURQUOISE = (64, 224, 208)  # contrasts with red tissue and purple stains
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +49,16 @@ class Region:
     column x and row y is the square from (x, y) to (x + 1, y + 1).
 
     Args:
-        outline: int32 (N, 2), corners as x, y in pixels, N >= 4; the last is joined to the first.
-        holes: One such array for each hole.
-        area: Number of pixels, holes not counted.
-        box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+        outline: Corners of the outline as x, y in pixels, int32 (N, 2), N >= 4; the last one is joined to the first.
+        holes: Outlines of the holes, int32 (N, 2) each.
+        area: Number of pixels, without the holes.
+        box: Bounding box x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+
+    Example:
+        >>> import numpy as np
+        >>> seg = Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a")
+        >>> [(region.area, region.box) for region in seg.regions()]
+        [(2, (1, 0, 3, 1))]
     """
 
     outline: NDArray[np.int32]
@@ -61,29 +67,50 @@ class Region:
     box: tuple[int, int, int, int]
 
 
+class RegionDict(TypedDict):
+    """A region as plain JSON types; polygons are lists of [x, y]."""
+
+    area: int
+    box: list[int]
+    polygon: list[list[int]]
+    holes: list[list[list[int]]]
+
+
+class SegmentationDict(TypedDict):
+    """A prediction as plain JSON types; see `Segmentation.to_dict`."""
+
+    name: str
+    size: list[int]
+    field_of_view: list[float] | None
+    threshold: float
+    area: int
+    mean_probability: float | None
+    regions: list[RegionDict]
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What a network found in one image.
+    """The prediction for one image.
 
-    Every access computes its answer anew from the logits, so that a list of thousands stays small: keep what
+    It keeps only the logits, so that a list of thousands stays small. Every access computes its result again: keep what
     you use twice in a variable. It can be pickled.
 
     Args:
-        logits: float32 (h, w), finite, of the network's size or of the image's.
+        logits: Logits, float32 (h, w), finite, of the network's size or the image's.
         size: The image's (height, width) in pixels, as displayed.
-        threshold: The probability, between 0 and 1, from which a pixel belongs to the mask.
+        threshold: Probability, between 0 and 1, from which a pixel belongs to the mask.
         source: The image as the user gave it; `overlay` reads it again.
-        name: The image's name, for people.
+        name: Name of the image, such as its path.
         color_order: Channel order of `source` where that is a NumPy array.
         branch_logits: Logits of the uncertainty branch, like `logits`, where `branch_uncertainty` was requested.
-        field_of_view: The rectangle x0, y0, x1, y1 of the image that the network saw and the maps cover, in pixels,
-            x1 and y1 exclusive; None for all of it. Outside of it every probability is 0.
+        field_of_view: Rectangle x0, y0, x1, y1 of the image that the network saw and the logits cover, in pixels, x1
+            and y1 exclusive; None for all of it. Outside of it every probability is 0.
         bits: Number of bits with which the source was read, where it has 16-bit values.
-        frame: Number of the frame in its video, from 0, where the source is one; missing frames keep their numbers.
+        frame: Number of the frame, from 0, where the source is a frame of a video; missing frames keep their numbers.
 
     Raises:
-        OptionError: The threshold is not between 0 and 1, a map is not of finite float32 numbers (h, w), or the field
-            of view does not lie in the image.
+        OptionError: The threshold is not between 0 and 1, logits are not finite float32 numbers (h, w), or the field
+            of view is not inside the image.
 
     Example:
         >>> import numpy as np
@@ -121,20 +148,20 @@ class Segmentation:
                 raise OptionError(f"{self.name}: logits must be float32 (h, w), not {kind}")
             if not np.isfinite(logits).all():
                 remedy = "use precision='float32'"
-                raise OptionError(f"{self.name}: the network answered NaN or infinity; {remedy}")
+                raise OptionError(f"{self.name}: the network predicted NaN or infinity; {remedy}")
         if isinstance(self.source, memoryview):  # cannot be pickled
             object.__setattr__(self, "source", bytes(self.source))
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """How likely each pixel belongs to the region: float32 (H, W) in [0, 1], at the image's size."""
+        """Probability of each pixel to belong to the mask: float32 (H, W) in [0, 1], at the image's size."""
         return sigmoid(self._restore(self.logits))
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """The pixels whose probability reaches the threshold: bool (H, W), at the image's size.
+        """Pixels whose probability reaches the threshold: bool (H, W), at the image's size.
 
-        Compared as logits: the same as `probability >= threshold`, but for the rounding of float32.
+        Logits are compared, which is the same as `probability >= threshold` up to the rounding of float32.
         """
         return self._restore(self.logits) >= math.log(self.threshold / (1 - self.threshold))
 
@@ -142,7 +169,7 @@ class Segmentation:
         return resize_logits(logits, self.size, self.field_of_view)
 
     def resized(self, size: tuple[int, int]) -> Segmentation:
-        """The same prediction for the image at another (height, width), from the network's logits.
+        """Return the same prediction for the image at another (height, width), from the network's logits.
 
         Example:
             >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 6), threshold=0.5, source=b"", name="a")
@@ -196,13 +223,14 @@ class Segmentation:
         return not self.mask.any()
 
     def area_mm2(self, spacing: float | Sequence[float]) -> float:
-        """Area of the mask in square millimetres.
+        """Compute the area of the mask in square millimeters.
 
         Args:
-            spacing: Size of a pixel in millimetres: one number, or row and column spacing as DICOM has them.
+            spacing: Distance between pixels in millimeters: one number, or that between rows and that between columns,
+                as in DICOM.
 
         Raises:
-            OptionError: It is not one number above 0, or two.
+            OptionError: `spacing` is not one or two numbers above 0.
 
         Example:
             >>> import numpy as np
@@ -215,32 +243,32 @@ class Segmentation:
         return self.area * row * column
 
     def regions(self, *, min_area: int = 1) -> list[Region]:
-        """The mask's connected regions, largest first.
+        """Find the connected regions of the mask, largest first.
 
         Args:
-            min_area: Regions of fewer pixels are left out.
+            min_area: Number of pixels below which a region is left out.
         """
         return [region for region in _find_regions(self.mask) if region.area >= min_area]
 
     def boxes(self, *, min_area: int = 1) -> NDArray[np.int32]:
-        """Bounding boxes of the regions, largest region first.
+        """Compute the bounding boxes of the regions, largest region first.
 
         Args:
-            min_area: Regions of fewer pixels are left out.
+            min_area: Number of pixels below which a region is left out.
 
         Returns:
-            int32 (N, 4): x0, y0, x1, y1 in pixels, x1 and y1 exclusive; (0, 4) where the mask is empty.
+            Boxes x0, y0, x1, y1 in pixels, x1 and y1 exclusive: int32 (N, 4), (0, 4) where the mask is empty.
         """
         return np.array([region.box for region in self.regions(min_area=min_area)], np.int32).reshape(-1, 4)
 
     def polygons(self, *, min_area: int = 1) -> list[NDArray[np.int32]]:
-        """Outer outlines of the regions, largest region first, ready for `cv2.polylines` or COCO.
+        """Compute the outer outlines of the regions, largest region first, for `cv2.polylines` or COCO.
 
         Args:
-            min_area: Regions of fewer pixels are left out.
+            min_area: Number of pixels below which a region is left out.
 
         Returns:
-            int32 (N, 2) each: corners as x, y along the pixels' edges (see `Region`; it has the holes, too).
+            Corners x, y along the pixels' edges, int32 (N, 2) for each region; `Region` has the holes, too.
         """
         return [region.outline for region in self.regions(min_area=min_area)]
 
@@ -251,18 +279,18 @@ class Segmentation:
         color: tuple[int, int, int] = _TURQUOISE,
         alpha: float = 0.15,
     ) -> Image.Image:
-        """Draw the mask over the image: a fine contour and a light tint.
+        """Draw the mask over the image, as a fine contour and a light tint.
 
         Args:
-            image: What to draw on, of the image's size (an array is RGB). Left out: the source, read again.
-            color: Colour of contour and tint, red, green, blue in [0, 255].
-            alpha: Strength of the tint, from 0 (contour alone) to 1 (opaque).
+            image: Image of the same size to draw on; an array is RGB. Default: the source, which is read again.
+            color: Color of contour and tint: red, green, blue in [0, 255].
+            alpha: Strength of the tint, from 0 (contour only) to 1 (opaque).
 
         Returns:
-            A PIL image, RGB, of the image's size. Where the mask is empty it is the image itself.
+            PIL image, RGB, of the image's size. Where the mask is empty it is the image itself.
 
         Raises:
-            ImageError: The image cannot be read any more, or has another size.
+            ImageError: The image can no longer be read, or has another size.
             OptionError: `color` or `alpha` is out of range.
 
         Example:
@@ -273,9 +301,9 @@ class Segmentation:
             (6, 4)
         """
         if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
-            raise OptionError(f"color={color!r} must be three numbers in [0, 255]: red, green, blue")
+            raise OptionError(f"color={color!r} must be three numbers in [0, 255]: red, green, blue", option="color")
         if not 0 <= alpha <= 1:
-            raise OptionError(f"alpha={alpha!r} must lie in [0, 1]")
+            raise OptionError(f"alpha={alpha!r} must lie in [0, 1]", option="alpha")
         source, order, bits = (self.source, self.color_order, self.bits) if image is None else (image, "rgb", None)
         pixels = load_image(source, color_order=order, bits=bits)
         if pixels.shape[:2] != self.size:
@@ -284,11 +312,11 @@ class Segmentation:
         return Image.fromarray(_draw(pixels, self.mask, color, alpha))
 
     def to_pil(self) -> Image.Image:
-        """The mask as a PIL image of mode "L": 255 in the region, 0 elsewhere."""
+        """Convert the mask to a PIL image of mode "L": 255 in the mask, 0 elsewhere."""
         return Image.fromarray(self.mask.astype(np.uint8) * 255)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The answer as plain JSON types.
+    def to_dict(self) -> SegmentationDict:
+        """Convert the prediction to plain JSON types.
 
         Returns:
             name, size [height, width], field_of_view [x0, y0, x1, y1] (None for all of the image), threshold, area in
@@ -315,19 +343,20 @@ class Segmentation:
         }
 
     def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
-        """Write the answer to a file, which appears whole or not at all.
+        """Write the prediction to a file, which is complete or not there at all.
 
         Args:
-            path: The file; its folder must exist.
-            kind: "mask", a PNG of 0 and 255; "overlay", a PNG or JPEG; "json", what `to_dict` has;
+            path: File to write; its folder must exist.
+            kind: What to write: "mask", a PNG of 0 and 255; "overlay", a PNG or JPEG; "json", the content of `to_dict`;
                 "probability" or "uncertainty", a 16-bit PNG, 0 to 65535 for 0 to 1.
 
         Returns:
             The path.
 
         Raises:
-            OptionError: The kind is unknown, the suffix does not suit it, or the file cannot be written.
-            ImageError: For an overlay, the image cannot be read any more.
+            OptionError: The kind is unknown, or the suffix does not fit it.
+            OutputError: The file cannot be written.
+            ImageError: The image of an overlay can no longer be read.
 
         Example:
             >>> import tempfile
@@ -340,23 +369,25 @@ class Segmentation:
         check_choice("kind", kind, SaveKind)
         suffix = check_path("path", path).suffix.lower()
         if suffix not in _SUFFIXES[kind]:
-            raise OptionError(f"{path}: a file of kind={kind!r} must end in {' or '.join(_SUFFIXES[kind])}")
+            raise OptionError(
+                f"{path}: a file of kind={kind!r} must end in {' or '.join(_SUFFIXES[kind])}", option="path"
+            )
         return write_bytes(path, self.encode(kind, suffix=suffix))
 
     def encode(self, kind: SaveKind = "mask", *, suffix: str | None = None) -> bytes:
-        """The content of a file as `save` writes it, for a response or an archive.
+        """Make the content of a file as `save` writes it, for a response or an archive.
 
         Args:
-            kind: As for `save`.
-            suffix: Format of the file, such as ".jpg" for an overlay; default: ".json" for "json", otherwise ".png".
+            kind: As in `save`.
+            suffix: Format of the file, such as ".jpg" for an overlay. Default: ".json" for "json", otherwise ".png".
 
         Returns:
-            The file's bytes. PNG and JSON files carry a seal (`provenance.py`), by which `condseg predict` knows what
-            it may replace.
+            The bytes of the file. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
+            knows that it may replace them.
 
         Raises:
-            OptionError: The kind is unknown, or the suffix does not suit it.
-            ImageError: For an overlay, the image cannot be read any more.
+            OptionError: The kind is unknown, or the suffix does not fit it.
+            ImageError: The image of an overlay can no longer be read.
 
         Example:
             >>> import numpy as np
@@ -368,31 +399,33 @@ class Segmentation:
         check_choice("kind", kind, SaveKind)
         suffix = suffix or _SUFFIXES[kind][0]
         if suffix not in _SUFFIXES[kind]:
-            raise OptionError(f"suffix={suffix!r}: kind={kind!r} is written as {' or '.join(_SUFFIXES[kind])}")
+            raise OptionError(
+                f"suffix={suffix!r}: kind={kind!r} is written as {' or '.join(_SUFFIXES[kind])}", option="suffix"
+            )
         if kind == "json":
             return (json.dumps(seal_json(self.to_dict())) + "\n").encode()
         if kind == "overlay":
-            picture = self.overlay()
+            image = self.overlay()
         elif kind == "mask":
-            picture = self.to_pil()
+            image = self.to_pil()
         else:
             values = self.probability if kind == "probability" else self.uncertainty
-            picture = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
+            image = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
         file = io.BytesIO()
         if suffix != ".png":
-            picture.save(file, format="JPEG", quality=95)
+            image.save(file, format="JPEG", quality=95)
             return file.getvalue()
-        picture.save(file, format="PNG")
+        image.save(file, format="PNG")
         return seal_png(file.getvalue())
 
 
 def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:
-    """Regions by descending area, then from top to bottom."""
+    """Find the regions of a mask, by descending area, then from top to bottom."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
         return []
-    # OpenCV traces the centres of the border pixels. On the mask doubled in size those of pixel k are 2k and
-    # 2k + 1; halving them upwards gives k and k + 1, the pixel's two edges.
+    # OpenCV traces the centers of the border pixels. On the mask doubled in size those of pixel k are 2k and 2k + 1;
+    # half of them, rounded up, is k and k + 1, the two edges of the pixel.
     doubled = mask[top : top + height, left : left + width].astype(np.uint8).repeat(2, 0).repeat(2, 1)
     traces, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     outlines = [_without_repeats((trace[:, 0] + 1) // 2) + np.array([left, top], np.int32) for trace in traces]
@@ -418,13 +451,13 @@ def _without_repeats(points: NDArray[Any]) -> NDArray[np.int32]:
 def _draw(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int], alpha: float
 ) -> NDArray[np.uint8]:
-    """Blend tint, shadow and contour into a copy; going by the distance from the edge makes them smooth."""
+    """Blend tint, shadow and contour into a copy; they follow the distance from the edge, which makes them smooth."""
     drawn = image.copy()
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
         return drawn
     line = max(1.5, min(mask.shape) / 300)  # width of the contour in pixels
-    margin = math.ceil(4 * line)  # beyond it nothing is drawn
+    margin = math.ceil(4 * line)  # nothing is drawn beyond it
     window = np.s_[max(top - margin, 0) : top + height + margin, max(left - margin, 0) : left + width + margin]
     distance = _distance_to_edge(mask[window], smooth=max(1.0, line / 2))[..., None]
 
@@ -440,7 +473,7 @@ def _draw(
 
 
 def _distance_to_edge(mask: NDArray[np.bool_], *, smooth: float) -> NDArray[np.float32]:
-    """Distance of each pixel's centre from the mask's edge, which runs between pixels: negative inside."""
+    """Compute the distance of each pixel's center from the mask's edge, which is between pixels: negative inside."""
     inside = mask.astype(np.uint8)
     to_region = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_5)
     to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)

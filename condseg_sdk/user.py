@@ -1,6 +1,6 @@
-"""A name for the user who has none, such as in a container started with `--user 4242`.
+"""A user name for a process whose user has none, as in a container started with `--user 4242`.
 
-Libraries ask for it while they are imported (MONAI) or to name a folder for temporary files, and fail without one.
+MONAI asks for the name at its import, PyTorch for its folder of temporary files. Both fail without one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["ensure_user_name"]
 
 
 def ensure_user_name() -> None:
-    """Make `getpass.getuser` answer in this process and those it starts."""
+    """Make `getpass.getuser` return a name in this process and in those it starts."""
     try:
         getpass.getuser()
     except (KeyError, OSError, ImportError):  # KeyError until Python 3.12, ImportError on Windows

@@ -1,4 +1,4 @@
-"""The endoscope's picture in recorded frames: found where a recorder put it, and nothing cut where it put nothing."""
+"""The endoscopic view in recorded frames: found where a recorder put it, and nothing cut where it put nothing."""
 
 from __future__ import annotations
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import condseg_sdk
 
@@ -36,3 +39,25 @@ def test_every_public_name_is_there() -> None:
     for name in condseg_sdk.__all__:
         assert getattr(condseg_sdk, name) is not None
     assert {*condseg_sdk.__all__} <= {*dir(condseg_sdk)}
+
+
+def public_functions() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield the public functions of the package and the public methods of its classes."""
+    for name in condseg_sdk.__all__:
+        value = getattr(condseg_sdk, name)
+        members = vars(value) if inspect.isclass(value) else {"": value}
+        for member, function in members.items():
+            function = function.fget if isinstance(function, property) else getattr(function, "__func__", function)
+            function = inspect.unwrap(function) if callable(function) else function
+            if inspect.isfunction(function) and (member in ("__call__", "__init__") or not member.startswith("_")):
+                yield f"{name}.{member}", function
+
+
+def test_no_public_signature_has_any() -> None:
+    found = {
+        name: annotation
+        for name, function in public_functions()
+        for annotation in function.__annotations__.values()
+        if re.search(r"\bAny\b", str(annotation))
+    }
+    assert not found

@@ -344,7 +344,7 @@ def test_frames_of_a_video_have_numbers_and_a_pattern_means_several_videos(
 
 
 class TestFieldOfView:
-    """A checkpoint that looks for the endoscope's picture, on frames with a margin and a guide box."""
+    """A checkpoint that looks for the endoscopic view, on frames with a margin and a guide box."""
 
     BOX = (100, 20, 220, 140)
 

@@ -24,7 +24,7 @@ BOX = "field_of_view"
 BOX_KEY = "condseg_field_of_view"
 BOX_HELP = (
     "int64 (4): x0, y0, x1, y1 in pixels, x1 and y1 exclusive, of the rectangle of the image that the network is to "
-    "see; outside of it every probability is 0. This network needs the rectangle of the endoscope's image, without "
+    "see; outside of it every probability is 0. This network needs the rectangle of the endoscopic view, without "
     "margins, text and small images beside it: find it once for each recorder, for instance with "
     "condseg_sdk.field_of_view.find_field_of_view. 0, 0, width, height is the whole image."
 )
