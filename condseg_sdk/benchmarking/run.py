@@ -140,8 +140,8 @@ def network_inputs(preprocessing: Preprocessing, size: int, images: Sequence[NDA
 def synthetic_images() -> list[NDArray[np.uint8]]:
     """Make soft blobs of color with a little noise, always the same."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(COMPARED):
         blobs = cv2.resize(rng.uniform(0, 255, (6, 8, 3)), (640, 480), interpolation=cv2.INTER_CUBIC)
-        pictures.append(np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8))
-    return pictures
+        images.append(np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8))
+    return images

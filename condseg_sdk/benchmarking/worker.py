@@ -65,13 +65,13 @@ class Worker:
 
     def __init__(self, subject: Subject, images: NDArray[np.float32], *, batch: int, threads: int | None) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would share the memory of its parent
-        self._pipe, theirs = context.Pipe()
+        self._pipe, end = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, subject.build, images, batch, threads, subject.device), daemon=True
+            target=_serve, args=(end, subject.build, images, batch, threads, subject.device), daemon=True
         )
         with _ignoring_interrupts():  # Ctrl-C reaches both processes; this one ends the worker
             self._process.start()
-        theirs.close()
+        end.close()
 
     def __enter__(self) -> Worker:
         return self

@@ -41,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
 def _row(entry: ManifestEntry) -> tuple[str, ...]:
     from condseg_sdk.checkpoints.manifest_entry import SHOWN_METRICS
 
-    figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in SHOWN_METRICS]
+    metrics = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in SHOWN_METRICS]
     size = "-" if entry.bytes is None else f"{entry.bytes / 1e6:.1f}"
-    return (entry.name, entry.network, size, _place(entry), entry.data, *figures, entry.license)
+    return (entry.name, entry.network, size, _place(entry), entry.data, *metrics, entry.license)
 
 
 def _place(entry: ManifestEntry) -> str:
