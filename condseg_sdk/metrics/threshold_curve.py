@@ -43,9 +43,9 @@ def threshold_counts(probability: NDArray[np.float32], target: NDArray[np.bool_]
         interval includes 1.
 
     Example:
-        >>> counts = threshold_counts(np.float32([[0.1, 0.9]]), np.array([[False, True]]))
-        >>> counts[0, 10], counts[1, 90]
-        (np.int64(1), np.int64(1))
+        >>> counts = threshold_counts(np.float32([[0.25, 0.75]]), np.array([[False, True]]))
+        >>> counts[0, 25].item(), counts[1, 75].item()
+        (1, 1)
     """
     steps = np.minimum((probability.ravel().astype(np.float64) * STEPS).astype(np.int64), STEPS - 1)
     return np.bincount(steps + STEPS * target.ravel(), minlength=2 * STEPS).reshape(2, STEPS)
@@ -61,9 +61,9 @@ def threshold_curve(counts: NDArray[np.int64]) -> ThresholdCurve:
         The metrics at each threshold.
 
     Example:
-        >>> counts = threshold_counts(np.float32([[0.1, 0.9]]), np.array([[False, True]]))
-        >>> threshold_curve(counts[None]).dice[50]
-        np.float64(1.0)
+        >>> counts = threshold_counts(np.float32([[0.25, 0.75]]), np.array([[False, True]]))
+        >>> threshold_curve(counts[None]).dice[50].item()
+        1.0
     """
     reaching = counts[..., ::-1].cumsum(-1)[..., ::-1]
     false_alarms, hits = reaching[:, 0], reaching[:, 1]

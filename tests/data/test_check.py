@@ -39,7 +39,7 @@ def only(report: DatasetReport) -> str:
     return f"{problem.severity}: {problem.line()}"
 
 
-def test_a_good_set_has_no_problems(folder: Path) -> None:
+def test_a_good_dataset_has_no_problems(folder: Path) -> None:
     report = check(folder)
     assert report.problems == ()
     report.raise_if_wrong()
@@ -50,7 +50,7 @@ def test_a_good_set_has_no_problems(folder: Path) -> None:
     assert report.mask_kinds == {"two values": 30}
 
 
-def test_the_table(folder: Path) -> None:
+def test_the_report_shows_a_table_of_the_splits(folder: Path) -> None:
     (folder / "masks" / "n03.png").unlink()
     for name in NAMES[4:12]:
         save(folder / "masks" / f"{name}.png", np.zeros((20, 30), np.uint8))
@@ -73,7 +73,7 @@ def test_the_table(folder: Path) -> None:
     assert lines[-1].startswith("1 error, ")
 
 
-def test_the_error_names_the_first_files_and_counts_the_rest(folder: Path) -> None:
+def test_an_error_names_the_first_files_and_counts_the_others(folder: Path) -> None:
     for name in NAMES[3:8]:
         (folder / "masks" / f"{name}.png").write_bytes(b"broken")
     save(folder / "masks" / "n00.png", region((9, 9)))
@@ -96,7 +96,7 @@ def test_problems_of_the_layout_are_in_the_report(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_unreadable_files(folder: Path, kind: str, damage: str) -> None:
+def test_unreadable_files_are_reported(folder: Path, kind: str, damage: str) -> None:
     path = folder / kind / "n03.png"
     if damage == "cut":
         pixels = np.random.default_rng(0).integers(0, 255, (200, 300), np.uint8)
@@ -109,7 +109,7 @@ def test_unreadable_files(folder: Path, kind: str, damage: str) -> None:
     assert str(path) in line
 
 
-def test_a_jpeg_cut_short_is_found_though_it_is_read_small(folder: Path) -> None:
+def test_a_truncated_jpeg_is_found_although_it_is_read_at_a_small_size(folder: Path) -> None:
     path = folder / "images" / "n03.jpg"
     pixels = np.random.default_rng(0).integers(0, 255, (1600, 2400, 3), np.uint8)
     save(path, pixels)
@@ -120,7 +120,7 @@ def test_a_jpeg_cut_short_is_found_though_it_is_read_small(folder: Path) -> None
     assert "n03.jpg is damaged or incomplete" in only(check(folder))
 
 
-def test_a_set_of_nothing_but_broken_files(folder: Path) -> None:
+def test_a_dataset_of_only_damaged_files_is_reported(folder: Path) -> None:
     for name in NAMES:
         (folder / "images" / f"{name}.png").write_bytes(b"broken")
     report = check(folder)
@@ -129,7 +129,7 @@ def test_a_set_of_nothing_but_broken_files(folder: Path) -> None:
     assert "median foreground" in str(report)
 
 
-def test_an_image_that_is_its_own_mask(folder: Path) -> None:
+def test_an_image_given_as_its_own_mask_is_an_error(folder: Path) -> None:
     pairs = find_pairs(folder)
     pairs[0] = Pair("own", pairs[0].image, pairs[0].image)
     report = check_dataset(open_dataset(pairs))
@@ -141,7 +141,7 @@ def test_an_image_that_is_its_own_mask(folder: Path) -> None:
 # Sizes and orientation
 
 
-def test_masks_of_other_sizes(folder: Path) -> None:
+def test_masks_of_other_sizes_are_errors_or_warnings(folder: Path) -> None:
     save(folder / "masks" / "n01.png", region((9, 9)))
     save(folder / "masks" / "n02.png", region((30, 20)))
     save(folder / "masks" / "n03.png", region((10, 15)))
@@ -160,7 +160,7 @@ def turned(path: Path, orientation: int, size: tuple[int, int]) -> None:
     save(path, picture(path.name, size), exif=exif)
 
 
-def test_an_image_turned_by_exif_with_a_mask_that_is_not(folder: Path) -> None:
+def test_a_mask_of_the_image_as_stored_is_an_error_if_exif_rotates_it(folder: Path) -> None:
     turned(folder / "images" / "n01.png", 6, (20, 30))  # 30x20 as stored, 20x30 as shown
     line = only(check(folder))
     assert line.startswith(
@@ -186,7 +186,7 @@ def test_an_orientation_that_sizes_cannot_check_is_a_warning(
 
 
 @pytest.mark.parametrize(("value", "word"), [(0, "without foreground"), (255, "without background")])
-def test_empty_and_full_masks(folder: Path, value: int, word: str) -> None:
+def test_empty_and_full_masks_are_warnings(folder: Path, value: int, word: str) -> None:
     save(folder / "masks" / "n01.png", np.full((20, 30), value, np.uint8))
     assert only(check(folder)).startswith(f"warning: 1 mask {word}; correct if ")
     for name in NAMES[:24]:
@@ -197,13 +197,13 @@ def test_empty_and_full_masks(folder: Path, value: int, word: str) -> None:
     assert "masks must be 0 outside the region and not 0 inside it" in problem.message
 
 
-def test_a_validation_part_without_foreground(folder: Path) -> None:
+def test_a_validation_split_without_foreground_is_an_error(folder: Path) -> None:
     for name in NAMES[24:]:
         save(folder / "masks" / f"{name}.png", np.zeros((20, 30), np.uint8))
     assert check(folder).errors[0].message.startswith("no mask of the validation split has foreground")
 
 
-def test_inverted_masks(folder: Path) -> None:
+def test_inverted_masks_are_a_warning(folder: Path) -> None:
     save(folder / "masks" / "n01.png", 255 - region())
     save(folder / "masks" / "n02.png", np.pad(np.full((18, 28), 255, np.uint8), 1))  # large, but not inverted
     line = only(check(folder))
@@ -211,7 +211,7 @@ def test_inverted_masks(folder: Path) -> None:
     assert line.endswith("n01.png")
 
 
-def test_suspicious_values_and_labels_among_two_values(folder: Path) -> None:
+def test_suspicious_values_and_single_label_masks_are_warnings(folder: Path) -> None:
     stripes = np.repeat(np.array([0, 127, 255], np.uint8), 10)[None].repeat(20, axis=0)
     stripes[:2, 10:12] = 0  # no box
     save(folder / "masks" / "n01.png", stripes)
@@ -226,7 +226,7 @@ def test_suspicious_values_and_labels_among_two_values(folder: Path) -> None:
     assert check(folder).problems == ()
 
 
-def test_images_of_one_color(folder: Path) -> None:
+def test_images_of_a_single_color_are_a_warning(folder: Path) -> None:
     for name in NAMES[20:28]:  # alike, but no leak
         save(folder / "images" / f"{name}.png", np.full((20, 30, 3), int(name[1:]), np.uint8))
     assert only(check(folder)).startswith("warning: 8 images of a single color; take it out if it is broken")
@@ -235,7 +235,7 @@ def test_images_of_one_color(folder: Path) -> None:
 # Counts
 
 
-def test_few_pairs(tmp_path: Path) -> None:
+def test_few_pairs_are_a_warning(tmp_path: Path) -> None:
     make_set(tmp_path, NAMES[:8])
     few, fewer = check(tmp_path).warnings
     assert few.message == "only 6 pairs to train on; 20 or more are recommended"
@@ -245,7 +245,7 @@ def test_few_pairs(tmp_path: Path) -> None:
 # Leaks
 
 
-def test_copies_across_parts_are_an_error_and_within_one_a_warning(folder: Path) -> None:
+def test_copies_across_splits_are_an_error_and_within_a_split_a_warning(folder: Path) -> None:
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n25.png")
     line = only(check(folder))
     assert line == (
@@ -264,7 +264,7 @@ def noisy(size: tuple[int, int]) -> Image.Image:
 
 
 @pytest.mark.parametrize("change", ["jpeg", "half", "brighter", "gray", "tinted", "crop"])
-def test_a_picture_saved_again_is_found_in_the_other_part(folder: Path, change: str) -> None:
+def test_an_image_saved_again_is_found_in_another_split(folder: Path, change: str) -> None:
     original = noisy((200, 300))
     save(folder / "images" / "n00.png", np.asarray(original))
     save(folder / "masks" / "n00.png", region((200, 300)))
@@ -286,7 +286,7 @@ def test_a_picture_saved_again_is_found_in_the_other_part(folder: Path, change: 
     assert line.endswith(f"{path} (validation) and {folder / 'images/n00.png'} (train)")
 
 
-def test_different_pictures_of_one_kind_are_not_confused() -> None:
+def test_different_images_of_one_kind_are_not_duplicates() -> None:
     """A bright blob somewhere on a dark ground with a vignette: alike, but not the same."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:120, :160]
@@ -304,7 +304,7 @@ def test_different_pictures_of_one_kind_are_not_confused() -> None:
     assert near_duplicates([], prints) == []
 
 
-def test_the_content_of_a_set_is_that_of_its_pixels(tmp_path: Path) -> None:
+def test_the_content_digest_depends_on_pixels_and_not_on_names(tmp_path: Path) -> None:
     pairs = [add_pair(tmp_path / f"{name}.png", tmp_path / f"{name}_m.png") for name in NAMES]
     before = check_dataset(open_dataset(pairs, val_fraction=0.2)).content
     assert check_dataset(open_dataset(pairs, val_fraction=0.2)).content == before
@@ -323,7 +323,7 @@ def test_many_fingerprints_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatc
 # Other sources
 
 
-def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None:
+def test_pairs_in_python_with_16_bit_images_are_checked(tmp_path: Path) -> None:
     pairs = []
     for name in NAMES:
         deep = picture(name)[..., 0].astype(np.uint16) * 257
@@ -342,7 +342,7 @@ def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None
     assert len(problem.files) == len(NAMES) - 1
 
 
-def test_palette_images_with_transparency_warn_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_palette_images_with_transparency_give_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     image, mask = add_pair(tmp_path / "a.png", tmp_path / "a_m.png")
     Image.fromarray(picture("a")).convert("P").save(image, transparency=bytes([0, 255, 128]))
     pairs = [Pair("a", image, mask)]
