@@ -91,7 +91,7 @@ class Predictor:
                 with PyTorch and "tensorrt" with an .onnx file.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
                 Default: ONNX Runtime for an .onnx file, otherwise PyTorch. "onnx" with a folder or repository opens its
-                model.onnx.
+                model.onnx; without one, the checkpoint is exported once, and the file kept in Hugging Face's cache.
             preprocessing: Preprocessing that replaces the checkpoint's own. A repository that holds nothing but the
                 arguments of a network needs it; its threshold is then 0.5.
             revision: Branch, tag or commit on the Hub.

@@ -53,13 +53,12 @@ def _argument(setting: Setting) -> dict[str, Any]:
     """The options of `add_argument` for a setting."""
     if bool in setting.types:
         return {"action": "store_true", "help": setting.help}
-    default = setting.auto if setting.default is None else setting.default
     numbers = [kind for kind in (int, float) if kind in setting.types and str not in setting.types]
     return {
         "type": numbers[0] if numbers else str,
         "default": setting.default,
         "choices": setting.choices or None,
-        "help": f"{setting.help} (default: {default})",
+        "help": setting.description,
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, plan_outputs
@@ -17,6 +17,7 @@ from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.files import atomic_write_all, make_folder
 from condseg_sdk.images.video import Video
 from condseg_sdk.prefetch import prefetch_map, worker_threads
+from condseg_sdk.runtimes.options import RuntimeName
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -50,6 +51,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
     parser.add_argument(
         "--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)"
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=get_args(RuntimeName),
+        help="library that runs the network; onnx exports a checkpoint once (default: torch, onnx for an .onnx file)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument(
@@ -152,7 +158,7 @@ def run(options: argparse.Namespace) -> int:
     outputs = plan_outputs(options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
-    predictor = Predictor.from_pretrained(options.model, device=options.device)
+    predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=options.runtime)
     work = _Work(predictor, outputs, kinds, request, skip=options.on_error == "skip")
     total = None if outputs.videos else len(outputs.images)
     stopped = False

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import ModelNotFoundError, OptionError
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
+from condseg_sdk.runtimes.export_cache import exported_once
 from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
 from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
 
@@ -63,16 +65,26 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
-    if preprocessing is not None:
-        raise OptionError(
-            f"preprocessing={preprocessing!r}: {model} has its own; export it again for another", option="preprocessing"
-        )
-    path = resolve(model, **where) if is_onnx(model) else resolve_onnx(model, **where)
+    path = _onnx_file(model, preprocessing, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
     opened = OnnxRuntime(path, device=device, options=options)
     return OpenedModel(opened, opened.config, path)
+
+
+def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Any) -> Path:
+    """Return an .onnx file, the model.onnx of a checkpoint, or the one that is made of a checkpoint without."""
+    if is_onnx(model):
+        if preprocessing is None:
+            return resolve(model, **where)
+        raise OptionError(
+            f"preprocessing={preprocessing!r}: {model} has its own; export it again for another", option="preprocessing"
+        )
+    if preprocessing is None:
+        with suppress(ModelNotFoundError):
+            return resolve_onnx(model, **where)
+    return exported_once(resolve(model, **where), preprocessing=preprocessing)
 
 
 def _options_of(

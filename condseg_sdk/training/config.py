@@ -73,6 +73,11 @@ class Setting:
         """The allowed strings, empty where any string is allowed."""
         return get_args(self.types[0]) if get_origin(self.types[0]) is Literal else ()
 
+    @property
+    def description(self) -> str:
+        """The description with the default."""
+        return f"{self.help} (default: {self.auto if self.default is None else self.default})"
+
     def check(self, value: Any) -> Any:
         """Return a value in the form that settings.json has: paths as strings, tuples as lists.
 
@@ -175,11 +180,13 @@ class FinetuneConfig:
     )
     learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
-        auto="0.001 for condseg-lite, 0.0001 as in the paper for others", range="[0, inf)"
+        auto="that of the encoder: 0.001 for condseg-lite, 0.0001 as in the paper for condseg-r50 and condseg-pvt",
+        range="[0, inf)"
     )
     encoder_learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of the encoder.",
-        auto="0.0002 for condseg-lite, 0.00001 as in the paper for others", range="[0, inf)"
+        auto="that of the encoder: 0.0002 for condseg-lite, 0.00001 as in the paper for condseg-r50 and condseg-pvt",
+        range="[0, inf)"
     )
     schedule: Schedule = _setting(
         "one-cycle", OPTIMIZATION, "Schedule of the learning rates, after a warm-up over a tenth of the steps."
@@ -296,3 +303,13 @@ def _types(hint: Any) -> tuple[Any, ...]:
     """The members of a union; generic types without their arguments."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(kind if get_origin(kind) in (None, Literal) else get_origin(kind) for kind in members)
+
+
+# For help(FinetuneConfig): the descriptions are written once, in the fields.
+FinetuneConfig.__doc__ = "\n".join(
+    [
+        str(FinetuneConfig.__doc__),
+        "    Attributes:",
+        *(f"        {name}: {each.description}" for name, each in settings().items()),
+    ]
+)

@@ -1,0 +1,65 @@
+"""The ONNX file of a checkpoint that has none: exported once, verified, and kept in Hugging Face's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from huggingface_hub import cached_assets_path
+
+from condseg_sdk._version import __version__
+from condseg_sdk.checksums import sha256_of
+from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE
+from condseg_sdk.errors import OutputError
+from condseg_sdk.forking import fork_safe
+from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.provenance import is_ours
+
+__all__ = ["exported_once"]
+
+logger = logging.getLogger("condseg_sdk")
+
+
+def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = None) -> Path:
+    """Return the ONNX file of a checkpoint; the first call with this content and version of the package makes it.
+
+    Args:
+        checkpoint: Checkpoint folder, or a .safetensors file with its config.json beside it.
+        preprocessing: As in `load_checkpoint`.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete or damaged.
+        ExportError: The export failed or differs from the network.
+        OutputError: The file cannot be kept.
+    """
+    path = _place(checkpoint, preprocessing)
+    if not is_ours(path):  # its seal tells whether the file is whole
+        logger.warning("%s: exporting to ONNX once; kept in %s", checkpoint, path.parent)
+        _export(checkpoint, preprocessing, path)
+    return path
+
+
+def _place(checkpoint: Path, preprocessing: Preprocessing | None) -> Path:
+    weights = checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
+    config = weights.parent / CONFIG_FILE
+    content = [sha256_of(path) for path in (weights, config) if path.is_file()]
+    key = hashlib.sha256(repr((__version__, preprocessing, content)).encode()).hexdigest()
+    try:
+        return cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"the ONNX file of {checkpoint} cannot be kept ({error}); set HF_ASSETS_CACHE to a folder that can be "
+            "written to, or make the file with `condseg export`",
+            path=checkpoint,
+        ) from error
+
+
+@fork_safe
+def _export(checkpoint: Path, preprocessing: Preprocessing | None, path: Path) -> None:
+    # Not at the top: once the file is there, PyTorch is not needed any more.
+    from condseg_sdk.export.onnx import export_onnx
+    from condseg_sdk.weights.checkpoint import load_checkpoint
+
+    network, config = load_checkpoint(checkpoint, preprocessing=preprocessing)
+    export_onnx(network, config, path)

@@ -1,0 +1,82 @@
+"""A checkpoint without an ONNX file is exported once, and again only when something has changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from condseg_sdk import Predictor, Preprocessing
+from condseg_sdk.errors import OutputError
+from condseg_sdk.runtimes import export_cache
+from condseg_sdk.runtimes.export_cache import exported_once
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+CACHE = "huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("assets")
+
+
+@pytest.fixture(scope="module")
+def kept(checkpoint: Path, cache: Path) -> Path:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(CACHE, str(cache))
+        return exported_once(checkpoint)
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch, cache: Path, kept: Path) -> list[Path]:
+    """The files that are exported from here on, each a copy of the real one."""
+    made: list[Path] = []
+    whole = kept.read_bytes()
+
+    def export(checkpoint: Path, preprocessing: Any, path: Path) -> None:
+        path.write_bytes(whole)
+        made.append(path)
+
+    monkeypatch.setattr(CACHE, str(cache))
+    monkeypatch.setattr(export_cache, "_export", export)
+    return made
+
+
+def test_the_kept_file_predicts_as_the_checkpoint_does(checkpoint: Path, exports: list[Path]) -> None:
+    opened = Predictor.from_pretrained(checkpoint, device="cpu", runtime="onnx")
+    assert opened.providers == ("CPUExecutionProvider",)
+    expected = Predictor.from_pretrained(checkpoint, device="cpu")(IMAGE)
+    np.testing.assert_allclose(opened(IMAGE).probability, expected.probability, atol=1e-4)
+    assert exports == []
+
+
+def test_a_damaged_file_is_made_again(checkpoint: Path, kept: Path, exports: list[Path]) -> None:
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    assert exported_once(checkpoint) == kept
+    assert exports == [kept]
+
+
+def test_other_content_or_preprocessing_is_another_file(
+    checkpoint: Path, kept: Path, exports: list[Path], tmp_path: Path
+) -> None:
+    other = Preprocessing((64, 64), scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    assert exported_once(copy) == kept
+    config = copy / "config.json"
+    config.write_text(config.read_text().replace('"threshold": 0.4', '"threshold": 0.3'))
+    assert len({kept, exported_once(copy), exported_once(checkpoint, preprocessing=other)}) == 3
+    assert len(exports) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(CACHE, str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="cannot be kept .*set HF_ASSETS_CACHE to a folder that can be written to"):
+        exported_once(checkpoint)
