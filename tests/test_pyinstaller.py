@@ -50,7 +50,7 @@ def test_a_frozen_package_finds_its_manifest_and_its_weights(
         manifest._entries.cache_clear()
 
 
-def test_the_commands_are_named(hook: dict[str, object]) -> None:
+def test_the_commands_are_hidden_imports(hook: dict[str, object]) -> None:
     names: list[str] = hook["hiddenimports"]  # type: ignore[assignment]
     modules = {path.stem for path in (Path(condseg_sdk.__file__).parent / "cli").glob("[!_]*.py")}
     assert {name.removeprefix("condseg_sdk.cli.") for name in names} <= modules
