@@ -47,7 +47,7 @@ def test_cutting_and_merging_gives_the_map_back(size: tuple[int, int], tile: int
     np.testing.assert_allclose(merged, whole, atol=1e-4)
 
 
-def test_weights_by_hand() -> None:
+def test_row_weights_equal_those_computed_by_hand() -> None:
     # Two tiles of 4 pixels that share 2. Pixels' centres lie at -3/8, -1/8, 1/8, 3/8 of a tile's side, which
     # is 3, 1, 1 and 3 standard deviations off. In the overlap exp(-1/2) meets exp(-9/2): exp(-4) of it.
     tiles = plan_tiles((4, 6), tile=4, overlap=0.5)

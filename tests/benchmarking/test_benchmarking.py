@@ -179,7 +179,7 @@ def test_what_cannot_be_measured_keeps_its_row_and_its_reason(rows: list[Row]) -
     assert all(row.p50_ms is None for row in rows if row.note)
 
 
-def test_every_gpu_row_is_listed_without_a_gpu(checkpoint: Path, exported: Path) -> None:
+def test_gpu_subjects_are_listed_without_a_gpu(checkpoint: Path, exported: Path) -> None:
     subjects = [
         *torch_subjects(checkpoint),
         *onnx_subjects({"float32": exported, "float16": exported, "int8": exported}),
@@ -193,7 +193,7 @@ def test_every_gpu_row_is_listed_without_a_gpu(checkpoint: Path, exported: Path)
         assert {s.missing for s in subjects if s.device != "cpu"} == {"no CUDA device"}
 
 
-def test_csv_markdown_and_plot(rows: list[Row], tmp_path: Path) -> None:
+def test_rows_are_written_as_csv_markdown_and_plot(rows: list[Row], tmp_path: Path) -> None:
     with table.write_rows(rows, tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     assert len(read) == len(rows)
@@ -248,7 +248,7 @@ def test_the_marked_part_of_a_page_is_replaced(tmp_path: Path) -> None:
         ({"compiled": "some"}, "compiled='some'"),
     ],
 )
-def test_a_plan_is_checked(options: dict[str, object], message: str) -> None:
+def test_settings_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         BenchmarkConfig(**options)  # type: ignore[arg-type]
 
@@ -303,7 +303,7 @@ def test_the_published_form_exports_and_agrees(checkpoint: Path, tmp_path: Path,
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("form", ["inference form", "compiled", "CUDA graph"])
-def test_torch_on_a_gpu(checkpoint: Path, inputs: NDArray[np.float32], form: str, precision: str) -> None:
+def test_pytorch_predicts_on_a_gpu(checkpoint: Path, inputs: NDArray[np.float32], form: str, precision: str) -> None:
     subject = next(
         s for s in torch_subjects(checkpoint) if (s.form, s.precision, s.device) == (form, precision, "cuda")
     )
@@ -317,7 +317,9 @@ def test_torch_on_a_gpu(checkpoint: Path, inputs: NDArray[np.float32], form: str
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_onnx_runtime_on_a_gpu(checkpoint: Path, exported: Path, inputs: NDArray[np.float32], device: str) -> None:
+def test_onnx_runtime_predicts_on_a_gpu(
+    checkpoint: Path, exported: Path, inputs: NDArray[np.float32], device: str
+) -> None:
     subject = next(s for s in onnx_subjects({"float32": exported}) if s.device == device)
     if subject.missing:
         pytest.skip(subject.missing)
@@ -328,7 +330,7 @@ def test_onnx_runtime_on_a_gpu(checkpoint: Path, exported: Path, inputs: NDArray
 
 
 @pytest.mark.gpu
-def test_the_published_form_on_a_gpu(checkpoint: Path, tmp_path: Path, inputs: NDArray[np.float32]) -> None:
+def test_the_published_form_runs_on_a_gpu(checkpoint: Path, tmp_path: Path, inputs: NDArray[np.float32]) -> None:
     expected = run_trained_form(checkpoint)(inputs[:1])
     answer = published.torch_form(checkpoint, device="cuda")(inputs[:1])
     np.testing.assert_allclose(answer, expected, atol=5e-2)

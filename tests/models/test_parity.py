@@ -80,7 +80,7 @@ def network(kit: str) -> nn.Module:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("kit", NETWORK_OF)
 @torch.inference_mode()
-def test_answers_as_the_published_network(kit: str, size: tuple[int, int]) -> None:
+def test_logits_equal_those_of_the_published_network(kit: str, size: tuple[int, int]) -> None:
     images = synthetic_images(*size)
     answers = {"mask": network(kit)(images)} if kit == "stage1" else network(kit)(images, aux=True)._asdict()
     expected = np.load(KIT / f"{kit}_seed0_logits.npz")

@@ -88,7 +88,7 @@ def test_both_generations_convert(
 
 
 @pytest.mark.parametrize("wrap", [data_parallel, in_training, compiled, lambda s: {"net": {"model": data_parallel(s)}}])
-def test_wrappings_come_off(wrap: Callable[[dict[str, Tensor]], Any], r50: dict[str, Tensor]) -> None:
+def test_wrapped_state_dicts_are_unwrapped(wrap: Callable[[dict[str, Tensor]], Any], r50: dict[str, Tensor]) -> None:
     expected = convert_state_dict(r50, "condseg-r50")
     unwrapped = convert_state_dict(wrap(r50), "condseg-r50")
     assert unwrapped.keys() == expected.keys()
@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_named(r50: dict[str, Tensor], tmp_path: Path, caps
     assert not (tmp_path / "out").exists()
 
 
-def test_the_other_network_and_wrong_options(r50: dict[str, Tensor], tmp_path: Path) -> None:
+def test_another_network_and_wrong_options_are_refused(r50: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(r50, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="not the weights of condseg-pvt: .*missing.*unknown"):
         convert_checkpoint(tmp_path / "model.pth", tmp_path / "out", network="pvt", color_order="rgb")
