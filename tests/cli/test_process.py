@@ -150,7 +150,7 @@ def test_without_a_current_folder(tmp_path: Path) -> None:
     script = f'cd "{lost}" && rmdir "{lost}" && exec "{sys.executable}" -m condseg_sdk.cli models'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "condseg: error: the current folder does not exist any more; change to another one (cd)\n"
+    assert done.stderr == "condseg: error: the current folder no longer exists; change to another one (cd)\n"
 
 
 def test_one_image_that_cannot_be_written_costs_that_image(
@@ -201,7 +201,7 @@ REMEDIES: list[tuple[list[str], str, list[str]]] = [
     (["--out", "drawn"], "add --overwrite", ["--out", "drawn", "--overwrite"]),
     (["--out", "drawn"], "choose another place", ["--out", "elsewhere"]),
     (["--device", "mps:3"], "has cpu here", ["--device", "cpu"]),
-    (["--save", "png"], "is none of mask", ["--save", "mask"]),
+    (["--save", "png"], "is not one of mask", ["--save", "mask"]),
     (["--threshold", "5"], "between 0 and 1", ["--threshold", "0.5"]),
     (["--tile", "3"], "at least 32", ["--tile", "32"]),
     (["--batch-size", "0"], "whole number, from 1", ["--batch-size", "1"]),
