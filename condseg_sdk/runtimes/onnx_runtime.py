@@ -167,6 +167,10 @@ class OnnxRuntime:
         session_options.intra_op_num_threads = options.threads or 0
         for key, value in options.session_options.items():
             session_options.add_session_config_entry(key, value)
+        if self.info.dynamic and providers[0][0] == CPU:
+            # Planning which map may take whose memory compares all with all where sizes are unknown, which is most of
+            # the time to open a file; the allocator gives memory back in time without a plan.
+            session_options.enable_mem_reuse = False
         named = providers[0][0] != CPU and device != "auto"
         if named:
             session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
