@@ -1,10 +1,10 @@
-"""Every network in every form, runtime and precision, against the published form: the tables of docs/benchmarks.md.
+"""Speed of every network in every form, runtime and precision: the tables of docs/benchmarks.md.
 
     python benchmarks/latency.py --images kvasir_seg/images --out benchmark --plot --docs docs/benchmarks.md
     python benchmarks/latency.py --quick
 
-condseg-lite has its bundled weights. The paper's two networks have random ones, normalised on the images, since speed
-does not depend on them; their threshold is the median probability, so that the Dice of their masks means something.
+condseg-lite has its bundled weights. The paper's two networks have random ones, normalized on the images, since speed
+does not depend on them. Their threshold is the median probability, so that the Dice of their masks is meaningful.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ IMAGENET = Preprocessing((256, 256), mean=(0.485, 0.456, 0.406), std=(0.229, 0.2
 
 
 def checkpoint_of(name: str, config: BenchmarkConfig, folder: Path) -> Path:
-    """The network's bundled checkpoint, or a random one made here."""
+    """Return the bundled checkpoint of a network, or a random one that is made here."""
     if name in BUNDLED:
         return resolve(BUNDLED[name])
     torch.manual_seed(0)
     network = ConDSeg(**NETWORKS[name]).train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # a plain mean over what it sees
+            module.momentum = None  # a plain mean over all images
     images = torch.from_numpy(network_inputs(IMAGENET, 256, config.images))
     with torch.no_grad():
         network(images)
@@ -56,7 +56,7 @@ def checkpoint_of(name: str, config: BenchmarkConfig, folder: Path) -> Path:
 
 
 def measure(options: argparse.Namespace, config: BenchmarkConfig) -> list[Row]:
-    """The rows of all networks."""
+    """Measure all networks."""
     rows: list[Row] = []
     for name in options.network:
         with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace, config: BenchmarkConfig) -> list[Row]:
                 return published.subjects(checkpoint, work, batch, size, config.threads)
 
             progress = partial(print, file=sys.stderr, flush=True)
-            # By default what compiles in reasonable time: condseg-r50 takes minutes, for each batch and size.
+            # By default only what compiles in reasonable time: condseg-r50 takes minutes for each batch and size.
             compiled = options.compile or ("first" if name == "condseg-lite" else "none")
             this = replace(config, compiled=compiled)
             rows += benchmark(name, checkpoint, this, work=work, baselines=baselines, progress=progress)
@@ -77,9 +77,11 @@ def measure(options: argparse.Namespace, config: BenchmarkConfig) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--size", type=int, nargs="+", default=[256, 352], help="sides in pixels (default: 256 352)")
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[256, 352], help="heights and widths in pixels (default: 256 352)"
+    )
     parser.add_argument("--quick", action="store_true", help="condseg-lite, one image at 256x256, nothing compiled")
-    parser.add_argument("--docs", type=Path, help="Markdown file whose marked part the tables replace")
+    parser.add_argument("--docs", type=Path, help="Markdown file in which the tables replace the marked part")
     add_config_options(parser)
     parser.set_defaults(compile=None)
     options = parser.parse_args()
@@ -90,7 +92,7 @@ def main() -> int:
     try:
         check_outputs(options)
         if options.docs is not None:
-            include(options.docs, "being measured")  # finds out now whether it has the marks
+            include(options.docs, "being measured")  # checks now whether the file has the marks
         rows = measure(options, make_config(options))
         header = machine_lines(options.threads)
         text = markdown(rows, header, command=command)

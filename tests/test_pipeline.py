@@ -61,7 +61,7 @@ def values(answers: Iterator[Segmentation]) -> list[int]:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 @pytest.mark.parametrize("tile", [None, 32])
-def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None, device: str) -> None:
+def test_predictions_come_in_order_in_batches_from_one_thread(tile: int | None, device: str) -> None:
     runtime = Watched(device=device)
     assert values(pipeline(runtime, tile=tile).predict_all(frames(10))) == list(range(10))
     assert len(runtime.threads) == 1
@@ -70,7 +70,7 @@ def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None, devi
         assert runtime.batches == [4, 4, 2]
 
 
-def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_no_image_is_started_while_the_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     running = threading.Event()
     begun: list[bool] = []
 
@@ -91,14 +91,14 @@ def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.M
     assert sum(begun) <= 10 < len(begun)
 
 
-def test_one_image_is_answered_in_the_callers_thread() -> None:
+def test_one_image_is_segmented_in_the_callers_thread() -> None:
     runtime = Watched()
     seg = pipeline(runtime).predict_one(next(frames(1, start=7)))
     assert round(float(seg.logits.mean())) == 7
     assert runtime.threads == {threading.get_ident()}
 
 
-def test_numbers_that_are_none_name_the_model_and_the_image() -> None:
+def test_nan_is_an_error_that_names_model_and_image() -> None:
     class Damaged(Watched):
         def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
             return Logits(np.full((len(batch), SIZE, SIZE), np.nan, np.float32), None)
@@ -110,7 +110,7 @@ def test_numbers_that_are_none_name_the_model_and_the_image() -> None:
         pipeline(Damaged()).predict_one(named)
 
 
-def test_an_error_comes_after_the_answers_before_it() -> None:
+def test_an_error_comes_after_the_predictions_before_it() -> None:
     sources = [*frames(6), Source(b"no image", "bad"), *frames(3, start=6)]
     runtime = Watched()
     answers = pipeline(runtime).predict_all(iter(sources))
@@ -129,7 +129,7 @@ def test_an_error_comes_after_the_answers_before_it() -> None:
     assert seen == [*"012345", (b"no image", ImageError), *"678"]
 
 
-def test_an_error_of_the_sources_themselves_comes_after_their_answers() -> None:
+def test_an_error_of_the_sources_iterator_comes_after_its_predictions() -> None:
     def broken() -> Iterator[Source]:
         yield from frames(6)
         raise ImageError("the video ends here")
@@ -140,7 +140,7 @@ def test_an_error_of_the_sources_themselves_comes_after_their_answers() -> None:
         next(answers)
 
 
-def test_nothing_but_bad_images() -> None:
+def test_only_bad_images_give_no_predictions() -> None:
     errors: list[CondsegError] = []
     bad = (Source(b"no", str(n)) for n in range(9))
     assert list(pipeline(Watched(), on_error=lambda _, error: errors.append(error)).predict_all(bad)) == []
@@ -162,7 +162,7 @@ def test_stopping_early_ends_the_threads_and_an_endless_source() -> None:
     assert sum(runtime.batches) <= 5 * 4
 
 
-def test_the_network_goes_on_while_the_caller_works() -> None:
+def test_the_network_works_while_the_caller_uses_predictions() -> None:
     started = [threading.Event() for _ in range(5)]
 
     class Announcing(Watched):

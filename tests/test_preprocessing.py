@@ -53,7 +53,7 @@ class TestNormalize:
         # Red (20/2 - 10)/1 = 0 and -10/1 = -10; green (40/2 - 20)/2 = 0 and 20/2 = 10; blue 0 and 20/4 = 5.
         assert preprocessing(image).tolist() == [[[0, -10]], [[0, 10]], [[0, 5]]]
 
-    def test_bgr_takes_mean_and_std_in_the_networks_order(self) -> None:
+    def test_mean_and_std_are_in_the_networks_channel_order(self) -> None:
         preprocessing = Preprocessing(size=(1, 1), color_order="bgr", scale=1, mean=(30, 20, 10))
         assert preprocessing(np.array([[[10, 20, 33]]], np.uint8)).tolist() == [[[3]], [[0]], [[0]]]
 
@@ -107,14 +107,14 @@ class TestFieldOfView:
     FRAME = np.zeros((120, 200, 3), np.uint8)
     FRAME[10:110, 60:180] = np.random.default_rng(0).integers(60, 255, (100, 120, 3), np.uint8)
 
-    def test_the_network_sees_what_lies_in_it(self) -> None:
+    def test_the_network_sees_only_the_field_of_view(self) -> None:
         preprocessing = Preprocessing((32, 32), field_of_view="endoscopy")
         box = preprocessing.find_field_of_view(self.FRAME)
         assert box == (60, 10, 180, 110)
         inside = np.ascontiguousarray(self.FRAME[10:110, 60:180])
         np.testing.assert_array_equal(preprocessing(self.FRAME), Preprocessing((32, 32))(inside))
 
-    def test_without_one_the_network_sees_everything(self) -> None:
+    def test_without_a_field_of_view_the_network_sees_everything(self) -> None:
         preprocessing = Preprocessing((32, 32))
         assert preprocessing.find_field_of_view(self.FRAME) is None
         np.testing.assert_array_equal(
@@ -134,7 +134,7 @@ class TestConfig:
         with pytest.raises(CheckpointError, match=key):
             Preprocessing.from_dict(values)
 
-    def test_without_a_field_of_view_it_is_written_as_before_there_was_one(self) -> None:
+    def test_without_a_field_of_view_older_releases_can_read_it(self) -> None:
         values = Preprocessing((8, 8)).to_dict()
         assert "field_of_view" not in values
         assert Preprocessing.from_dict(values).field_of_view == "none"
@@ -169,7 +169,7 @@ class TestConfig:
             ("field_of_view", None),
         ],
     )
-    def test_values_that_are_not_allowed(self, key: str, value: object) -> None:
+    def test_invalid_values_are_refused(self, key: str, value: object) -> None:
         values = {**UNUSUAL.to_dict(), key: value}
         with pytest.raises(OptionError, match=f"{key}="):
             Preprocessing(**values)

@@ -140,7 +140,7 @@ def test_the_position_of_a_hang_is_the_innermost_frame_of_the_package() -> None:
         '  File "/x/condseg_sdk/images/load.py", line 12 in load_image\n'
         '  File "/x/condseg_sdk/predictor.py", line 7 in __call__\n'
     )
-    assert our_frame(stack) == "images.py:12 load_image"
+    assert our_frame(stack) == "load.py:12 load_image"
     assert our_frame("") == "an unknown place"
 
 
