@@ -90,7 +90,7 @@ def test_saving_replaces_an_older_checkpoint_and_nothing_else(network: ConDSeg, 
     save_checkpoint(folder, network, config())
     assert load_checkpoint(folder)[1].threshold == 0.35
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds other files, such as notes.txt"):
+    with pytest.raises(OutputError, match=r"has other files, such as notes.txt"):
         save_checkpoint(folder, network, config())
     assert {path.name for path in folder.iterdir()} == {*FILES, "notes.txt"}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -189,7 +189,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "config is text": (overwrite("config.json", b"hello"), "config.json is not JSON"),
     "config is bytes": (overwrite("config.json", b"\xff\xfe\x00"), "config.json is not JSON"),
     "config is deep": (overwrite("config.json", b"[" * 100_000), "config.json is not JSON"),
-    "config is a list": (overwrite("config.json", b"[]"), "holds no JSON object"),
+    "config is a list": (overwrite("config.json", b"[]"), "is not a JSON object"),
     "config lacks a key": (edit_config(lambda v: v.pop("threshold")), "the keys must be"),
     "config has another key": (edit_config(lambda v: v.update(extra=1)), "the keys must be .*extra"),
     "newer format": (edit_config(from_the_future), r"format version 99 is newer .* install condseg_sdk 7.1.0 or later"),
