@@ -314,7 +314,7 @@ def test_training_images_are_counted_in_a_warning(
     run: Path, checkpoint: Path, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
-    assert [record.getMessage()[:29] for record in caplog.records] == ["3 of 5 images were trained on"]
+    assert [record.getMessage()[:42] for record in caplog.records] == ["3 of 5 images have names of training image"]
     caplog.clear()
     evaluate(Predictor.from_pretrained(run / "checkpoint"), data, names=["d", "e"])
     evaluate(Predictor.from_pretrained(checkpoint), data)
