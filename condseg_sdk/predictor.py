@@ -155,8 +155,8 @@ class Predictor:
         """
         if self._runtime.network is None:
             raise CheckpointError(
-                f"{self.model_id} is an exported graph without a network in PyTorch: open the checkpoint that it was "
-                "exported from",
+                f"{self!r} runs an exported graph, which has no network in PyTorch: open the checkpoint that it was "
+                "exported from with runtime='torch'",
                 path=self._path,
             )
         return self._runtime.network
