@@ -45,8 +45,9 @@ def example_files(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     A folder with a checkpoint in it comes before a known name or one of the Hub, so that no example needs a network.
     """
     folder = tmp_path_factory.mktemp("examples")
-    for name in ("condseg-lite-polyp", "org/name", "runs/mine/checkpoint"):
+    for name in ("condseg-lite-polyp", "org/name", "runs/mine/checkpoint", "runs/finished/checkpoint"):
         shutil.copytree(checkpoint, folder / name)
+    (folder / "runs" / "finished" / "settings.json").write_text("{}")
     names = [f"{patient}_{frame}" for patient in ("patient1", "patient2", "patient3") for frame in range(4)]
     make_set(folder / "my_dataset", names)
     for split in ("train", "val", "test"):

@@ -1,9 +1,9 @@
-"""Measure a checkpoint on images with masks: the figures of README, docs, model cards and the manifest.
+"""Measure a checkpoint on images with masks: the metrics in README, docs, model cards and the manifest.
 
     python benchmarks/accuracy.py condseg-lite-polyp kvasir_seg --list kvasir_seg/split_val120.txt
 
-Figures are means over images of each image's IoU and Dice of the foreground, at 256x256 as in the paper and at the
-image's own size. `condseg evaluate` measures the same and much more; this prints what the tables show.
+The metrics are means over images of the IoU and Dice of the foreground, at 256x256 as in the paper and at the image's
+own size. `condseg evaluate` measures the same and much more; this script prints the values of the tables.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from condseg_sdk.evaluation.evaluate import evaluate
 from condseg_sdk.evaluation.result import SIZES, Evaluation
 
 
-def figures(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    """{"256x256": {"mIoU", "mDSC"}, "own size": {...}}."""
+def metrics(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Return {"256x256": {"mIoU", "mDSC"}, "own size": {...}}."""
     means = {title: evaluation.means(size) for size, title in SIZES.items()}
     return {title: {name: found[name].value for name in ("mIoU", "mDSC")} for title, found in means.items()}
 
@@ -30,10 +30,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
     parser.add_argument("data", help="folder with images/ and masks/, or any other layout of docs/data.md")
-    parser.add_argument("--list", type=Path, help="text file with the names to measure on, one a line (default: all)")
+    parser.add_argument("--list", type=Path, help="text file with the names of the images, one per line (default: all)")
     parser.add_argument("--tta", action="store_true", help="average over the four mirror images")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="file for the metrics")
     options = parser.parse_args()
     try:
         predictor = Predictor.from_pretrained(options.model, device=options.device)
@@ -53,10 +53,10 @@ def main() -> int:
     versions = ", ".join(f"{name} {environment[name]}" for name in ("condseg_sdk", "torch", "python"))
     print(f"{options.model} on {evaluation.data}, threshold {evaluation.threshold}, tta {options.tta}")
     print(f"{predictor.device}, {versions}")
-    for size, means in figures(evaluation).items():
+    for size, means in metrics(evaluation).items():
         print(f"{size:>10}  " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
     if options.json:
-        options.json.write_text(json.dumps(figures(evaluation), indent=1), encoding="utf-8")
+        options.json.write_text(json.dumps(metrics(evaluation), indent=1), encoding="utf-8")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""How near an exported file's masks stay to float32 PyTorch's, on real images.
+"""Agreement of an exported file's masks with those of float32 PyTorch, on real images.
 
     python benchmarks/agreement.py condseg-lite-polyp kvasir_seg/images --precision int8 --count 50 --calibration 24
 
-Calibration images, for int8, are the ones that follow the measured ones: none is in both.
+Calibration images, for int8, come after the measured images: no image is in both.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ def main() -> int:
     parser.add_argument("model", help="name or folder of a checkpoint")
     parser.add_argument("images", help="folder or pattern of images")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8")
-    parser.add_argument("--count", type=int, default=50, help="images to compare on (default: %(default)s)")
-    parser.add_argument("--calibration", type=int, default=24, help="for int8 (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=50, help="number of images to compare on (default: %(default)s)")
+    parser.add_argument(
+        "--calibration", type=int, default=24, help="number of calibration images, for int8 (default: %(default)s)"
+    )
     options = parser.parse_args()
     try:
         paths = find_images(options.images)
@@ -41,14 +43,16 @@ def main() -> int:
             file = Path(folder, "model.onnx")
             predictor.export_onnx(file, precision=options.precision, verify=False, calibration=others or None)
             exported = Predictor.from_pretrained(file, device="cpu")
-            answers = list(zip(predictor.predict(compared), exported.predict(compared), strict=True))
+            predictions = list(zip(predictor.predict(compared), exported.predict(compared), strict=True))
     except CondsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    dice = [score(theirs.mask, ours.mask).dice for ours, theirs in answers]
-    largest = max(float(np.abs(theirs.probability - ours.probability).max()) for ours, theirs in answers)
+    dice = [score(exported_one.mask, reference.mask).dice for reference, exported_one in predictions]
+    largest = max(
+        float(np.abs(exported_one.probability - reference.probability).max()) for reference, exported_one in predictions
+    )
     calibrated = f", {len(others)} others for calibration" if others else ""
-    print(f"{options.model}, {options.precision}, {len(answers)} images{calibrated}")
+    print(f"{options.model}, {options.precision}, {len(predictions)} images{calibrated}")
     print(f"Dice of masks with float32 PyTorch: mean {np.mean(dice):.4f}, least {min(dice):.4f}")
     print(f"largest difference of a probability: {largest:.2e}")
     return 0

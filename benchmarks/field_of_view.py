@@ -1,9 +1,9 @@
-r"""How often images are cut to their field of view, what of the ground truth that costs, and how long it takes.
+r"""The search for the field of view: how often images are cut, how much ground truth is lost, and its time.
 
     python benchmarks/field_of_view.py polypgen --group "^(c\d)_" --sheet sheet.jpg
 
-An image counts as wrong where more than 0.5 % of its ground truth's foreground is cut off. `--sheet` draws the
-rectangles on every n-th image, to see what no ground truth tells: margins that were left.
+An image counts as wrong if more than 0.5 % of the foreground of its ground truth is cut off. `--sheet` draws the
+rectangles on every n-th image, which also shows margins that were left.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ CELL, COLUMNS = 200, 10
 
 @dataclass(frozen=True)
 class Cut:
-    """What happened to one image.
+    """The result for one image.
 
     Attributes:
-        name: The image's name.
+        name: Name of the image.
         kept: Share of its area that was kept.
         lost: Share of the ground truth's foreground that was cut off.
         seconds: CPU time.
@@ -63,7 +63,7 @@ def judge(name: str, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple
 
 
 def cell(image: NDArray[np.uint8], box: Box | None) -> NDArray[np.uint8]:
-    """A square of the sheet."""
+    """Draw one square of the sheet."""
     scale = CELL / max(image.shape[:2])
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     if box is not None:
@@ -77,9 +77,13 @@ def cell(image: NDArray[np.uint8], box: Box | None) -> NDArray[np.uint8]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder with images/ and masks/, or any other layout of docs/data.md")
-    parser.add_argument("--group", help="regular expression whose first bracket finds the hospital in an image's name")
+    parser.add_argument(
+        "--group", help="regular expression whose first group finds the hospital in the name of an image"
+    )
     parser.add_argument("--sheet", type=Path, help="image file to draw the rectangles in")
-    parser.add_argument("--every", type=int, default=12, help="n of the sheet")
+    parser.add_argument(
+        "--every", type=int, default=12, help="draw every n-th image on the sheet (default: %(default)s)"
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     cuts: list[Cut] = []

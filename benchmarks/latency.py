@@ -1,10 +1,10 @@
-"""Every network in every form, runtime and precision, against the published form: the tables of docs/benchmarks.md.
+"""Speed of every network in every form, runtime and precision: the tables of docs/benchmarks.md.
 
     python benchmarks/latency.py --images kvasir_seg/images --out benchmark --plot --docs docs/benchmarks.md
     python benchmarks/latency.py --quick
 
-condseg-lite has its bundled weights. The paper's two networks have random ones, normalised on the images, since speed
-does not depend on them; their threshold is the median probability, so that the Dice of their masks means something.
+condseg-lite has its bundled weights. The paper's two networks have random ones, normalized on the images, since speed
+does not depend on them. Their threshold is the median probability, so that the Dice of their masks is meaningful.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from condseg_sdk.benchmarking.measure import Row
 from condseg_sdk.benchmarking.run import BenchmarkConfig, benchmark, network_inputs
 from condseg_sdk.benchmarking.subjects import Subject
 from condseg_sdk.benchmarking.table import include, markdown
-from condseg_sdk.cli.benchmark import add_plan_options, check_outputs, make_plan, save_outputs
+from condseg_sdk.cli.benchmark import add_config_options, check_outputs, make_config, save_outputs
 from condseg_sdk.errors import CondsegError
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.preprocessing import Preprocessing
@@ -38,16 +38,16 @@ BUNDLED = {"condseg-lite": "condseg-lite-polyp"}
 IMAGENET = Preprocessing((256, 256), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def checkpoint_of(name: str, plan: BenchmarkConfig, folder: Path) -> Path:
-    """The network's bundled checkpoint, or a random one made here."""
+def checkpoint_of(name: str, config: BenchmarkConfig, folder: Path) -> Path:
+    """Return the bundled checkpoint of a network, or a random one that is made here."""
     if name in BUNDLED:
         return resolve(BUNDLED[name])
     torch.manual_seed(0)
     network = ConDSeg(**NETWORKS[name]).train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # a plain mean over what it sees
-    images = torch.from_numpy(network_inputs(IMAGENET, 256, plan.images))
+            module.momentum = None  # a plain mean over all images
+    images = torch.from_numpy(network_inputs(IMAGENET, 256, config.images))
     with torch.no_grad():
         network(images)
         probability = network.eval()(images).mask.sigmoid()
@@ -55,21 +55,21 @@ def checkpoint_of(name: str, plan: BenchmarkConfig, folder: Path) -> Path:
     return save_checkpoint(folder / name, network, CheckpointConfig(NETWORKS[name], IMAGENET, threshold, {}))
 
 
-def measure(options: argparse.Namespace, plan: BenchmarkConfig) -> list[Row]:
-    """The rows of all networks."""
+def measure(options: argparse.Namespace, config: BenchmarkConfig) -> list[Row]:
+    """Measure all networks."""
     rows: list[Row] = []
     for name in options.network:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
-            checkpoint = checkpoint_of(name, plan, work)
+            checkpoint = checkpoint_of(name, config, work)
 
             def baselines(batch: int, size: int, checkpoint: Path = checkpoint, work: Path = work) -> list[Subject]:
-                return published.subjects(checkpoint, work, batch, size, plan.threads)
+                return published.subjects(checkpoint, work, batch, size, config.threads)
 
             progress = partial(print, file=sys.stderr, flush=True)
-            # By default what compiles in reasonable time: condseg-r50 takes minutes, for each batch and size.
+            # By default only what compiles in reasonable time: condseg-r50 takes minutes for each batch and size.
             compiled = options.compile or ("first" if name == "condseg-lite" else "none")
-            this = replace(plan, compiled=compiled)
+            this = replace(config, compiled=compiled)
             rows += benchmark(name, checkpoint, this, work=work, baselines=baselines, progress=progress)
     return rows
 
@@ -77,10 +77,12 @@ def measure(options: argparse.Namespace, plan: BenchmarkConfig) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--size", type=int, nargs="+", default=[256, 352], help="sides in pixels (default: 256 352)")
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[256, 352], help="heights and widths in pixels (default: 256 352)"
+    )
     parser.add_argument("--quick", action="store_true", help="condseg-lite, one image at 256x256, nothing compiled")
-    parser.add_argument("--docs", type=Path, help="Markdown file whose marked part the tables replace")
-    add_plan_options(parser)
+    parser.add_argument("--docs", type=Path, help="Markdown file in which the tables replace the marked part")
+    add_config_options(parser)
     parser.set_defaults(compile=None)
     options = parser.parse_args()
     if options.quick:
@@ -90,8 +92,8 @@ def main() -> int:
     try:
         check_outputs(options)
         if options.docs is not None:
-            include(options.docs, "being measured")  # finds out now whether it has the marks
-        rows = measure(options, make_plan(options))
+            include(options.docs, "being measured")  # checks now whether the file has the marks
+        rows = measure(options, make_config(options))
         header = machine_lines(options.threads)
         text = markdown(rows, header, command=command)
         print(text)

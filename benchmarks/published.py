@@ -1,6 +1,6 @@
-"""The network as the paper writes it: windows unfolded, multiplied and folded back, auxiliary heads on.
+"""The network as the paper describes it: windows unfolded, multiplied and folded back, auxiliary heads on.
 
-The baseline of every speed figure here. Same weights and the same answer as `ConDSeg`, none of its shortcuts.
+It is the baseline of all measurements of speed, with the same weights and the same result as `ConDSeg`.
 """
 
 from __future__ import annotations
@@ -40,13 +40,11 @@ class UnfoldedAggregation(ContrastDrivenFeatureAggregation):
 
 
 class PublishedForm(nn.Module):
-    """A copy of `network` in the paper's form.
+    """A copy of a network in the form of the paper.
 
     Args:
-        trainable: as it is trained; otherwise in eval mode and without gradients.
-
-    Shape:
-        (B, 3, H, W) -> logits of mask, foreground, background and uncertainty, each (B, 1, H, W).
+        network: The network; not changed.
+        trainable: Whether it is in training mode. Otherwise it is in eval mode, without gradients.
     """
 
     def __init__(self, network: ConDSeg, *, trainable: bool = False) -> None:
@@ -57,7 +55,8 @@ class PublishedForm(nn.Module):
                 module.__class__ = UnfoldedAggregation
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        # The published form keeps for the backward pass whatever it computes.
+        """Compute the logits of mask, foreground, background and uncertainty, each (B, 1, H, W)."""
+        # The published form keeps all intermediate results for the backward pass.
         places = [patch(f"condseg_sdk.models.{module}.checkpointed", _kept) for module in ("layers", "cdfa")]
         with places[0], places[1]:
             return tuple(x for x in self.network(images, aux=True) if x is not None)
@@ -68,7 +67,7 @@ def _kept(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def torch_form(checkpoint: Path, *, device: str = "cpu") -> Run:
-    """The published form in eager PyTorch."""
+    """Load the published form in eager PyTorch."""
     form = PublishedForm(load_checkpoint(checkpoint)[0]).to(device)
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,7 +79,7 @@ def torch_form(checkpoint: Path, *, device: str = "cpu") -> Run:
 
 
 def onnx_form(file: Path, *, device: str, threads: int | None) -> Run:
-    """The published form's export in ONNX Runtime, which puts what its CUDA provider lacks (Col2Im) on the CPU."""
+    """Load the exported published form in ONNX Runtime, which runs Col2Im, which CUDA lacks, on the CPU."""
     import onnxruntime  # after condseg_sdk, which switches its telemetry off
 
     options = onnxruntime.SessionOptions()
@@ -99,7 +98,7 @@ def onnx_form(file: Path, *, device: str, threads: int | None) -> Run:
 
 
 def export(checkpoint: Path, file: Path, *, batch: int, size: int) -> Path:
-    """Write the published form through PyTorch's exporter, for one batch and size, which it folds in as constants."""
+    """Export the published form with PyTorch's exporter, for one batch and size, which become constants."""
     form = PublishedForm(load_checkpoint(checkpoint)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -118,7 +117,7 @@ def export(checkpoint: Path, file: Path, *, batch: int, size: int) -> Path:
 
 
 def subjects(checkpoint: Path, work: Path, batch: int, size: int, threads: int | None) -> list[Subject]:
-    """The published form on every runtime and device, the eager one on the CPU first."""
+    """List the published form on every runtime and device, eager PyTorch on the CPU first."""
     weights = checkpoint / "model.safetensors"
     no_cuda = missing_device("cuda")
     rows = [

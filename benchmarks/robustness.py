@@ -1,9 +1,9 @@
-"""How much a checkpoint loses when pictures get worse: mean IoU under six disturbances of five strengths.
+"""Robustness of a checkpoint: mean IoU under six disturbances of five strengths.
 
     python benchmarks/robustness.py condseg-lite-polyp --data kvasir_seg --list kvasir_seg/split_val120.txt --out out
 
-Several checkpoints are disturbed alike, image by image, so that their curves can be compared. Pictures are brought to
-the network's input size first, so that a blur or a noise of some pixels means the same for all of them.
+All checkpoints get the same disturbances, image by image, so that their curves can be compared. Images are first
+resized to the input size of the network, so that a blur or a noise of some pixels means the same for all of them.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ Disturbance = Callable[[Floats, float, np.random.Generator], Floats]
 
 
 def illumination(image: Floats, strength: float, rng: np.random.Generator) -> Floats:
-    """Light that falls off across the picture, in any direction."""
+    """Darken the image toward one side, in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
     return image * (1 + strength * (np.cos(angle) * x + np.sin(angle) * y))[..., None]
 
 
 def contrast(image: Floats, strength: float, _rng: np.random.Generator) -> Floats:
-    """Everything nearer to the mean gray value."""
+    """Move all values toward the mean gray value."""
     return image.mean() + (image - image.mean()) * (1 - strength)
 
 
 def blur(image: Floats, strength: float, _rng: np.random.Generator) -> Floats:
-    """Gaussian, out of focus; strength is its sigma in 1/256 of the side."""
+    """Blur by a Gaussian whose sigma is the strength in 1/256 of the height."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), strength * image.shape[0] / 256), np.float32)
 
 
 def noise(image: Floats, strength: float, rng: np.random.Generator) -> Floats:
-    """Gaussian, each pixel and channel for itself."""
+    """Add independent Gaussian noise to each pixel and channel."""
     return image + rng.normal(0, strength, image.shape)
 
 
 def jpeg(image: Floats, strength: float, _rng: np.random.Generator) -> Floats:
-    """Saved at a low quality, which is the strength with the sign turned."""
+    """Compress as JPEG; the quality is the strength without its sign."""
     bgr = np.clip(image[..., ::-1] * 255, 0, 255).astype(np.uint8)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(-strength)])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.float32)[..., ::-1] / 255
 
 
 def highlights(image: Floats, strength: float, rng: np.random.Generator) -> Floats:
-    """So many reflections of the lamp on wet tissue."""
+    """Add reflections of the lamp on wet tissue; the strength is their number."""
     height, width = image.shape[:2]
     light: Any = np.zeros((height, width), np.float32)
     for _ in range(int(strength)):
@@ -83,7 +83,7 @@ DISTURBANCES: dict[str, tuple[Disturbance, tuple[float, ...]]] = {
 
 
 def disturbed(image: Image, kind: str, severity: int, seed: int) -> Image:
-    """The picture under one disturbance; severity 1 to 5, 0 leaves it as it is."""
+    """Apply one disturbance of severity 1 to 5 to an image; 0 does not change it."""
     if severity == 0:
         return image
     function, strengths = DISTURBANCES[kind]
@@ -95,13 +95,12 @@ def disturbed(image: Image, kind: str, severity: int, seed: int) -> Image:
 def measure(
     predictor: Predictor, images: list[Image], masks: list[NDArray[np.bool_]], bar: Any
 ) -> list[dict[str, Any]]:
-    """A row for each disturbance and severity: mean IoU over the images."""
+    """Measure the mean IoU over the images for each disturbance and severity."""
 
     def mean_iou(kind: str, severity: int) -> float:
-        pictures = [disturbed(image, kind, severity, number) for number, image in enumerate(images)]
-        answers = predictor.predict(pictures)
+        predictions = predictor.predict([disturbed(image, kind, severity, i) for i, image in enumerate(images)])
         bar.update()
-        return float(np.mean([score(seg.mask, mask).iou for seg, mask in zip(answers, masks, strict=True)]))
+        return float(np.mean([score(seg.mask, mask).iou for seg, mask in zip(predictions, masks, strict=True)]))
 
     clean = mean_iou("", 0)
     rows = [{"disturbance": "none", "severity": 0, "mIoU": clean}]
@@ -114,7 +113,7 @@ def measure(
 
 
 def plot(table: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """A panel for each disturbance, a curve for each checkpoint."""
+    """Plot a panel for each disturbance with a curve for each checkpoint."""
     from matplotlib.figure import Figure
 
     figure = Figure((11, 6), layout="constrained")

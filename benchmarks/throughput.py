@@ -1,9 +1,10 @@
-"""A folder's images a second against the bare network's, and where the difference goes.
+"""Throughput of a folder of images compared with that of the network alone, and the time of the other stages.
 
     python benchmarks/throughput.py condseg-lite-polyp kvasir_seg/images --count 200
 
-"Bare" is the same runtime on ready batches of the same images, with nothing to read or resize. Both are measured in
-turn within each repetition, so that a drift of the machine meets both alike; the ratio is the median over repetitions.
+"Bare" is the same runtime on prepared batches of the same images, without reading and resizing. Both are measured in
+turn within each repetition, so that a drift of the machine affects both alike; the ratio is the median over
+repetitions.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from condseg_sdk.runtimes.base import Runtime
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall time, and processor time of all threads."""
+    """Measure wall time and the processor time of all threads."""
     wall, processor = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - processor
 
 
 def stages(predictor: Predictor, paths: list[Path]) -> dict[str, float]:
-    """Mean processor time for one image in milliseconds, stage by stage, one thread."""
-    totals = {"decode": 0.0, "resize": 0.0, "normalise": 0.0}
+    """Measure the mean processor time per image of each stage, in milliseconds, with one thread."""
+    totals = {"decode": 0.0, "resize": 0.0, "normalize": 0.0}
     for path in paths:
         start = time.thread_time()
         image = load_image(path)
@@ -47,7 +48,7 @@ def stages(predictor: Predictor, paths: list[Path]) -> dict[str, float]:
 
 
 def measure(predictor: Predictor, runtime: Runtime, paths: list[Path], batch_size: int, repetitions: int) -> None:
-    """Print one runtime's line."""
+    """Measure one runtime and print its line."""
     inputs = [predictor.preprocessing(load_image(path)) for path in paths]
     batches = [np.stack(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size)]
     del inputs
@@ -78,7 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name or folder of a checkpoint")
     parser.add_argument("images", help="folder, list or pattern of images")
-    parser.add_argument("--count", type=int, default=200, help="images, the first by name (default: %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=200, help="number of images, the first ones by name (default: %(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
@@ -89,7 +92,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in stages(predictor, paths).items())
-    print(f"processor ms an image outside the network: {parts}")
+    print(f"processor ms per image outside the network: {parts}")
     print(f"{'runtime':22} {'bare/s':>8} {'folder/s':>10} {'ratio':>8} {'':16} {'bare CPU ms':>12} {'folder':>12}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")

@@ -1,11 +1,11 @@
-"""What a step of stage 2 costs: against the published form, part by part, and the data pipeline's share of it.
+"""Time of one step of stage 2: compared with the published form, or part by part with the data pipeline.
 
     python benchmarks/training_step.py published --network condseg-r50 --size 256 --batch 2
     python benchmarks/training_step.py parts --network condseg-lite --size 192 --batch 8
 
-A step is forward, loss, backward and optimizer. Steps of the two forms alternate, so that a drift of the machine meets
-both alike; figures are medians, and ratios within one run are what counts. Peak memory is each form's own process's
-(resident set), since what one leaves to the allocator would serve the other.
+A step is forward, loss, backward and optimizer. Steps of the two forms alternate, so that a drift of the machine
+affects both alike. Times are medians; compare ratios within one run. Peak memory (resident set) is measured in a
+process for each form, since one form could use memory that the other left to the allocator.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FORMS = ("published", "ours")
 
 
 def build(form: str, options: argparse.Namespace) -> Callable[[], float]:
-    """A function that takes one step and returns its seconds."""
+    """Build a function that takes one step and returns its seconds."""
     torch.manual_seed(0)
     network = ConDSeg(**NETWORKS[options.network])
     images = torch.rand(options.batch, 3, options.size, options.size)
@@ -60,6 +60,7 @@ def build(form: str, options: argparse.Namespace) -> Callable[[], float]:
 
 
 def against_published(options: argparse.Namespace) -> None:
+    """Compare both forms and print their times and memory."""
     # First, since a process begins with the peak of the one that started it.
     peaks = {form: peak_memory(form, options) for form in FORMS}
     steps = {form: build(form, options) for form in FORMS}
@@ -78,13 +79,14 @@ def against_published(options: argparse.Namespace) -> None:
 
 
 def peak_memory(form: str, options: argparse.Namespace) -> float:
-    """Greatest resident set of a process that takes two steps, in GB."""
+    """Measure the peak resident set of a process that takes two steps, in GB."""
     size = ["--network", options.network, "--size", str(options.size), "--batch", str(options.batch)]
     command = [sys.executable, __file__, "memory", "--form", form, *size]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def memory(options: argparse.Namespace) -> None:
+    """Take two steps and print the peak resident set in GB."""
     step = build(options.form, options)
     for _ in range(2):
         step()
@@ -92,7 +94,7 @@ def memory(options: argparse.Namespace) -> None:
 
 
 def kornia_chain() -> nn.Module:
-    """The same augmentation as a chain of kornia transforms, for comparison."""
+    """Build the same augmentation as a chain of kornia transforms, for comparison."""
     import kornia.augmentation as K
 
     return K.AugmentationSequential(
@@ -105,13 +107,14 @@ def kornia_chain() -> nn.Module:
 
 
 class _Values:
-    """As many pairs in memory as the loader is measured with."""
+    """Random pairs in memory, to measure the loader with."""
 
     def __init__(self, count: int, size: int) -> None:
         self.values = torch.randint(0, 2, (count, 4, size, size), dtype=torch.uint8)
 
 
 def parts(options: argparse.Namespace) -> None:
+    """Measure the parts of a step and print their times."""
     torch.manual_seed(0)
     network = ConDSeg(**NETWORKS[options.network]).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters())

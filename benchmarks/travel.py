@@ -1,10 +1,10 @@
-r"""How a checkpoint does in other hospitals: metrics by group, regions missed, and false alarms on images without one.
+r"""Performance of a checkpoint in other hospitals: metrics by group, missed regions, and false alarms.
 
     python benchmarks/travel.py condseg-lite-polyp polypgen --group "^(c\d)_"
 
-Overlap is the mean over the images that show a region, at 256x256 as in the paper and at the images' own sizes. A
-region counts as missed where nothing that is marked touches the ground truth, and as a false alarm counts every image
-without a region in which something is marked. `condseg evaluate` measures more, and takes several times as long.
+Overlap is the mean over the images with a region, at 256x256 as in the paper and at the images' own sizes. A region is
+missed if the predicted mask does not touch the ground truth. A false alarm is an image without a region whose predicted
+mask is not empty. `condseg evaluate` measures more, and takes several times as long.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ COLUMNS = ("group", "images", "mIoU", "mDSC", "mIoU, own size", "missed", "witho
 
 @dataclass(frozen=True)
 class Result:
-    """What is kept of one image.
+    """The measurements of one image.
 
     Attributes:
-        name: The image's name.
+        name: Name of the image.
         foreground: Share of the image that is foreground in the ground truth.
         marked: Share of the image that is foreground in the prediction.
-        iou, dice: At 256x256.
-        own_iou: At the image's own size.
+        iou: IoU at 256x256.
+        dice: Dice at 256x256.
+        own_iou: IoU at the image's own size.
         outside: Share of the ground truth's foreground that lies outside of the field of view.
     """
 
@@ -55,7 +56,7 @@ class Result:
 
 
 def measure(predictor: Predictor, pairs: Sequence[Pair], threshold: float | None) -> list[Result]:
-    """A result for each image, in order."""
+    """Measure each image, in order."""
     results = []
     predictions = predictor.stream([pair.image for pair in pairs], threshold=threshold)
     for pair, seg in tqdm(zip(pairs, predictions, strict=True), total=len(pairs), unit="image"):
@@ -78,7 +79,7 @@ def measure(predictor: Predictor, pairs: Sequence[Pair], threshold: float | None
 
 
 def row(group: str, results: Sequence[Result]) -> str:
-    """A line of the table."""
+    """Format one row of the table."""
 
     def mean(values: list[float]) -> str:
         if not values:
@@ -106,7 +107,7 @@ def row(group: str, results: Sequence[Result]) -> str:
 
 
 def table(title: str, results: Sequence[Result], group: Callable[[str], str]) -> str:
-    """Markdown: a line for each group, and one for all."""
+    """Format a Markdown table with one row for each group and one for all."""
     names = sorted({group(result.name) for result in results})
     lines = [row(name, [result for result in results if group(result.name) == name]) for name in names]
     if len(names) > 1:
@@ -116,7 +117,7 @@ def table(title: str, results: Sequence[Result], group: Callable[[str], str]) ->
 
 
 def grouping(pattern: str | None) -> Callable[[str], str]:
-    """The group of an image's name: what the pattern's first bracket finds."""
+    """Return a function that finds the group in the name of an image, by the first group of a pattern."""
     if pattern is None:
         return lambda _: "all"
     expression = re.compile(pattern)
@@ -132,14 +133,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
     parser.add_argument("data", help="folder with images/ and masks/, or any other layout of docs/data.md")
-    parser.add_argument("--group", help="regular expression whose first bracket finds the hospital in an image's name")
-    parser.add_argument("--list", type=Path, help="text file with the names to measure on, one a line (default: all)")
+    parser.add_argument(
+        "--group", help="regular expression whose first group finds the hospital in the name of an image"
+    )
+    parser.add_argument("--list", type=Path, help="text file with the names of the images, one per line (default: all)")
     parser.add_argument("--every", type=int, default=1, help="only every n-th image, for a first look")
     views = get_args(FieldOfView)
     parser.add_argument("--field-of-view", choices=views, help="instead of the checkpoint's own")
     parser.add_argument("--threshold", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, help="write every image's metrics there, too")
+    parser.add_argument("--json", type=Path, help="file for the metrics of each image")
     options = parser.parse_args()
     try:
         group = grouping(options.group)

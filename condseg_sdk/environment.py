@@ -1,4 +1,4 @@
-"""Where figures were made: versions and hardware, for files that are to be understood years later."""
+"""Describes versions and hardware, so that results can be understood years later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ PACKAGES = ("numpy", "pillow", "opencv-python", "onnxruntime-gpu", "onnxruntime"
 
 
 def describe_environment() -> dict[str, str]:
-    """Versions and hardware as plain text, by name; packages that are not installed are left out."""
+    """Return versions and hardware as text by name; packages that are not installed are left out.
+
+    Example:
+        >>> describe_environment()["condseg_sdk"] == __version__
+        True
+    """
     found = {}
     for package in PACKAGES:
         try:

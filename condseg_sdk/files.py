@@ -1,4 +1,4 @@
-"""Writing files and folders that appear whole or not at all. What is inside a file is decided elsewhere."""
+"""Writes files and folders atomically: they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = [
     "write_text",
 ]
 
-_parts: set[Path] = set()  # begun and not yet in their places
+_parts: set[Path] = set()  # being written, not yet moved to their final places
 
 
 def remove_parts() -> None:
-    """Remove what is being written right now, for a process that is about to end without unwinding its stack."""
+    """Remove files that are being written, for a process that is about to end without unwinding its stack."""
     for part in tuple(_parts):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -42,19 +42,19 @@ def remove_parts() -> None:
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
-    """Write a file beside its final place, then rename it: a reader never sees half of it.
+    """Write a file beside its final place, then rename it, so that no reader sees half of it.
 
     Args:
-        path: Where the file shall stand. An existing file is replaced; the folder must exist.
-        write: Called once with a temporary path in the same folder and of the same suffix; it writes the file
-            there.
+        path: Final path of the file. An existing file is replaced; the folder must exist.
+        write: Writes the file to the temporary path that it is called with, in the same folder and with the same
+            suffix.
 
     Returns:
         The final path.
 
     Raises:
-        OutputError: The file cannot be written there (no such folder, no permission, disk full). Whatever
-            else `write` raises passes through. In both cases the folder is left as it was.
+        OutputError: The file cannot be written (missing folder, no permission, full disk). Other errors of `write`
+            are not changed. In both cases the folder is left as it was.
 
     Example:
         >>> import tempfile
@@ -67,14 +67,14 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
 
 
 def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Write several files that belong together: when all are written, they take their places one after the other.
+    """Write several files that belong together: once all are written, they are renamed one after the other.
 
     Args:
-        writes: For each final path what `atomic_write` calls to write it.
+        writes: For each final path, a function as in `atomic_write`.
 
     Raises:
-        OutputError: A file cannot be written. Whatever else a function raises passes through. In both cases no file has
-            changed.
+        OutputError: A file cannot be written. Other errors of a function are not changed. In both cases no file
+            has changed.
 
     Example:
         >>> import tempfile
@@ -141,14 +141,14 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
 
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which is gone after the block: moved, or removed where the block failed."""
-    # Not a file of tempfile's, which only its owner could read (mode 0600).
+    """Provide a temporary path beside `path`; after the block it is moved, or removed if the block failed."""
+    # tempfile would make a file that only its owner may read (mode 0600).
     part = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
     _parts.add(part)
     try:
         yield part
     finally:
-        with suppress(OSError):  # it is there only after a failure, and not after each
+        with suppress(OSError):  # it exists only after some failures
             part.unlink()
         _parts.discard(part)
 
@@ -156,19 +156,19 @@ def _part(path: Path) -> Iterator[Path]:
 def atomic_folder(
     path: str | os.PathLike[str], write: Callable[[Path], object], *, replaces: Collection[str] = ()
 ) -> Path:
-    """Write a folder beside its final place, then rename it: it stands there whole or not at all.
+    """Write a folder beside its final place, then rename it, so that it is complete or not there at all.
 
     Args:
-        path: Where the folder shall stand. Folders above it are made.
-        write: Called once with a new empty folder beside `path`; it writes the files there.
-        replaces: Names that an existing folder may hold and lose. One with anything else is left alone.
+        path: Final path of the folder. Folders above it are made.
+        write: Writes the files into the empty folder that it is called with.
+        replaces: Names of files that an existing folder may have and lose. A folder with other files is not replaced.
 
     Returns:
         The final path.
 
     Raises:
-        OutputError: The folder holds other files, or it cannot be written. Whatever else `write` raises passes
-            through. What stood there before still does.
+        OutputError: The folder has other files, or it cannot be written. Other errors of `write` are not changed. An
+            existing folder is still there.
 
     Example:
         >>> import tempfile
@@ -204,10 +204,10 @@ def atomic_folder(
 
 
 def check_replaceable(folder: Path, replaces: Collection[str]) -> None:
-    """Refuse a place where `atomic_folder` would leave alone what stands there.
+    """Check that `atomic_folder` may replace a folder.
 
     Raises:
-        OutputError: a file stands there, or a folder with other files than those of `replaces`.
+        OutputError: The path is a file, or a folder with files that are not in `replaces`.
     """
     if not folder.exists():
         return
@@ -216,15 +216,15 @@ def check_replaceable(folder: Path, replaces: Collection[str]) -> None:
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in replaces)
     if others:
         raise OutputError(
-            f"{folder} holds other files, such as {others[0]}; choose a new or an empty folder", path=folder
+            f"{folder} has other files, such as {others[0]}; choose a new or an empty folder", path=folder
         )
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and those above it, where they are not there yet.
+    """Make a folder and the folders above it if they are missing.
 
     Raises:
-        OutputError: a file stands there, or the place cannot be written to.
+        OutputError: A file is in the way, or the place cannot be written to.
     """
     path = Path(path)
     try:
@@ -236,7 +236,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:
-    """Whether a path can be given to libraries that take names as UTF-8; on Linux a name may be any bytes.
+    """Whether a path is UTF-8, as some libraries require; on Linux a name may have any bytes.
 
     Example:
         >>> is_utf8("a.png"), is_utf8(os.fsdecode(bytes([0xE9])) + ".png")
@@ -250,10 +250,10 @@ def is_utf8(path: str | os.PathLike[str]) -> bool:
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a folder that could not be made or written to, and leave the disk as it is.
+    """Check that a folder can be made and written to, without changing the disk.
 
     Raises:
-        OutputError: a file stands there, or the place cannot be written to.
+        OutputError: A file is in the way, or the place cannot be written to.
     """
     try:
         place = Path(path).absolute()
@@ -269,7 +269,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 def relative_to(path: Path) -> str:
-    """What a relative path is relative to, for the message that it does not exist; nothing for others.
+    """Return what a relative path is relative to, for the message that it does not exist; "" for an absolute one.
 
     Example:
         >>> relative_to(Path("/data/frame.jpg"))

@@ -1,7 +1,7 @@
-"""Reads and writes all JSON of this project: whatever a file holds, it yields plain data or a one-line error.
+"""Reads and writes all JSON of this project: a file gives plain data or a one-line error.
 
-What the data means is checked by the caller. Files are limited in bytes, depth and the size of their numbers, so that
-no value of a damaged file overflows or exhausts the stack somewhere else.
+Callers check what the data means. Size, depth and the numbers of a file are limited, so that no value of a damaged file
+overflows or exhausts the stack elsewhere.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["MAX_BYTES", "MAX_DEPTH", "parse_json", "read_json", "read_json_objec
 
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
-GREATEST_INTEGER = 2**64  # what other programs use as an identifier still fits
-# Numbers without either are finite and below GREATEST_INTEGER; the others are looked at one by one.
+GREATEST_INTEGER = 2**64  # identifiers of other programs still fit
+# Numbers that match neither are finite and below GREATEST_INTEGER; the others are checked one by one.
 LONG_NUMBER = re.compile(r"\d{19}|[eE]\+?\d{3}")
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -37,20 +37,20 @@ def read_json(
 ) -> Any:
     """Read a JSON file.
 
-    UTF-8 with or without a byte order mark, UTF-16 and UTF-32 are read.
+    The file may be UTF-8 with or without a byte order mark, UTF-16 or UTF-32.
 
     Args:
-        path: A regular file.
-        error: The exception to raise.
+        path: Path of a regular file.
+        error: Class of the error to raise.
         remedy: What the user can do about a damaged file, for the message, such as "download the checkpoint again".
         max_bytes: Largest size of the file.
-        max_depth: Largest number of lists and objects inside each other.
+        max_depth: Largest depth of nested lists and objects.
 
     Returns:
         Dictionaries, lists, strings, booleans, None, and finite numbers; integers are smaller than 2**64.
 
     Raises:
-        CondsegError: The file cannot be read, is too large, or does not hold such JSON; an instance of `error`.
+        CondsegError: The file cannot be read, is too large, or is not such JSON; an instance of `error`.
 
     Example:
         >>> import tempfile
@@ -80,7 +80,7 @@ def read_json(
 def read_json_object(
     path: str | os.PathLike[str], *, error: type[CondsegError], remedy: str, max_bytes: int = MAX_BYTES
 ) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+    """Read a JSON file with an object.
 
     Args:
         path: As in `read_json`.
@@ -89,31 +89,31 @@ def read_json_object(
         max_bytes: As in `read_json`.
 
     Raises:
-        CondsegError: As `read_json`, or the file holds something other than an object.
+        CondsegError: As in `read_json`, or the file is not an object.
     """
     values = read_json(path, error=error, remedy=remedy, max_bytes=max_bytes)
     if not isinstance(values, dict):
-        raise error(f"{path} holds no JSON object; {remedy}")
+        raise error(f"{path} is not a JSON object; {remedy}")
     return values
 
 
 def parse_json(
     content: str | bytes, *, name: object, error: type[CondsegError], remedy: str, max_depth: int = MAX_DEPTH
 ) -> Any:
-    """Parse JSON that is in memory already.
+    """Parse JSON that is in memory.
 
     Args:
         content: JSON text, or its bytes in UTF-8, UTF-16 or UTF-32.
-        name: Where it comes from, for messages.
+        name: Name of the source for messages.
         error: As in `read_json`.
         remedy: As in `read_json`.
         max_depth: As in `read_json`.
 
     Returns:
-        As `read_json`.
+        As in `read_json`.
 
     Raises:
-        CondsegError: It is not such JSON; an instance of `error`.
+        CondsegError: The content is not such JSON; an instance of `error`.
 
     Example:
         >>> from condseg_sdk.errors import DatasetError
@@ -126,10 +126,10 @@ def parse_json(
         values = json.loads(text, parse_constant=_finite, **hooks)
         _check_depth(values, max_depth)
         if SURROGATE.search(text):
-            # Half a character could not be written or printed again, unless it stands for a byte of a file's name.
+            # Half a character could not be written or printed, unless it stands for a byte of a file name.
             json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except RecursionError as cause:
-        raise error(f"{name} is not JSON of ours (nested too deep); {remedy}") from cause
+        raise error(f"{name} is JSON that is nested too deep; {remedy}") from cause
     except (ValueError, MemoryError) as cause:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise error(f"{name} is not JSON ({str(cause) or 'it needs too much memory'}); {remedy}") from cause
     return values

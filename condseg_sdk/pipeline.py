@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items; the last one may be shorter. (itertools.batched needs Python 3.12.)"""
+    """Yield lists of `size` items; the last one may be shorter (`itertools.batched` needs Python 3.12)."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,12 +1,12 @@
-"""Knowing a file that we wrote, so that a command replaces only such files.
+"""Seals output files and recognizes them, so that a command replaces only files that this package wrote.
 
-What we write carries a seal: our name, our version and the SHA-256 of the rest of its content. The seal stays in the
-file when the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that
-was corrected by hand is no longer ours to replace. Each format has a place for the seal that its readers ignore:
+A seal holds the name and version of this package and the SHA-256 of the rest of the content. It stays in the file when
+the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
+corrected by hand is never replaced. Each format has a place for the seal that its readers ignore:
 
 - PNG: a text chunk "Software".
 - JSON: a field "software".
-- Markdown and HTML: a comment in the last line. It may also list the SHA-256 of tables (CSV) in the same folder, which
+- Markdown and HTML: a comment in the last line. It may also list the SHA-256 of CSV tables in the same folder, which
   have no such place.
 - ONNX: an entry in the metadata, the last bytes of the file.
 """
@@ -36,14 +36,14 @@ _ONNX_KEY = b"condseg_sdk.seal"
 
 
 def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files that we did not write, before the work.
+    """Check, before any work, that only files of this package would be replaced.
 
     Args:
-        paths: Where files are going to be written. What does not exist is not looked at.
-        overwrite: Replace other files, too. A folder is never replaced.
+        paths: Paths of the files to write; those that do not exist are free.
+        overwrite: Whether to replace other files, too. A folder is never replaced.
 
     Raises:
-        OutputError: A file is somebody else's, was changed since we wrote it, or is write-protected.
+        OutputError: A file was not written by this package, was changed since, or is write-protected.
     """
     others: list[tuple[Path, str]] = []
     for path in paths:
@@ -66,18 +66,18 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether one of our commands wrote this file and nobody has changed it since."""
+    """Whether this package wrote a file and nobody has changed it since."""
     check = _CHECKS.get(path.suffix.lower())
     if check is None:
         return False
     try:
         return check(path)
-    except (CondsegError, OSError, ValueError, struct.error):  # not readable as what its name says
+    except (CondsegError, OSError, ValueError, struct.error):  # not readable in the format of its suffix
         return False
 
 
 def seal_png(data: bytes) -> bytes:
-    """A PNG file's bytes with our seal in a text chunk."""
+    """Add a seal to the bytes of a PNG file, as a text chunk."""
     text = b"Software\0" + _seal(_png_digest(data))
     chunk = struct.pack(">I", len(text)) + b"tEXt" + text
     chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
@@ -86,16 +86,21 @@ def seal_png(data: bytes) -> bytes:
 
 
 def seal_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object's values with our seal in the field "software"."""
+    """Add a seal to the values of a JSON object, as the field "software".
+
+    Example:
+        >>> sorted(seal_json({"dice": 0.9}))
+        ['dice', 'software']
+    """
     return {**values, "software": _seal(_json_digest(values)).decode()}
 
 
 def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
-    """A Markdown or HTML text as UTF-8 with our seal in a comment at its end.
+    """Encode a Markdown or HTML text as UTF-8 with a seal in a comment at its end.
 
     Args:
-        text: The text. What UTF-8 cannot hold, such as a file name of another encoding, is escaped.
-        tables: CSV files of the same folder that this seal stands for, too.
+        text: The text. Characters that UTF-8 cannot hold, such as bytes of a file name, are escaped.
+        tables: Paths of CSV files in the same folder that the seal covers as well.
     """
     listed = "".join(f"<!-- {path.name} sha256={_file_digest(path)} -->\n" for path in tables)
     body = f"{text.rstrip()}\n\n{listed}".encode(errors="backslashreplace")
@@ -103,9 +108,9 @@ def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
 
 
 def seal_onnx(data: bytes) -> bytes:
-    """A serialized ONNX model with our seal as its last entry of metadata.
+    """Add a seal to a serialized ONNX model, as its last entry of metadata.
 
-    Serialized messages that are joined are read as one message with the entries of both.
+    Two serialized messages in a row are read as one message with the entries of both.
     """
     value = _seal(hashlib.sha256(data))
     entry = _field(1, _ONNX_KEY) + _field(2, value)  # StringStringEntryProto
@@ -117,7 +122,7 @@ def _seal(digest: Any) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """Encode a length-delimited field of a protocol buffer."""
     length, size = b"", len(content)
     while size > 127:
         length += bytes([size & 127 | 128])
@@ -126,7 +131,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _png_digest(data: bytes) -> Any:
-    """Of all chunks but our seal."""
+    """Hash all chunks except for the seal."""
     digest = hashlib.sha256()
     for kind, content in _png_chunks(data):
         if not (kind == b"tEXt" and _SEAL.search(content)):
@@ -177,7 +182,7 @@ def _is_our_text(path: Path) -> bool:
 
 
 def _is_our_table(path: Path) -> bool:
-    """Whether a sealed file of the same folder lists this very content."""
+    """Whether a sealed file of the same folder lists this content."""
     line = re.compile(rf"{re.escape(path.name)}\W+(sha256=)?{_file_digest(path)}\b")
     beside = [file for file in path.parent.iterdir() if file.suffix in (".md", ".json")]
     return any(line.search(file.read_text(encoding="utf-8", errors="replace")) and is_ours(file) for file in beside)
@@ -187,7 +192,7 @@ def _is_our_onnx(path: Path) -> bool:
     tail = len(seal_onnx(b""))
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - tail - 40))  # a version may be longer than ours
+        file.seek(max(0, size - tail - 40))  # the version in the file may be longer than this one
         end = file.read()
         start = end.rfind(_ONNX_KEY)
         seal = _SEAL.search(end, start) if start >= 0 else None

@@ -17,6 +17,7 @@ from condseg_sdk.checkpoints.manifest_entry import HubFile, ManifestEntry
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, translate_hub_errors
 from condseg_sdk.errors import CheckpointError, HubError, ModelNotFoundError, OptionError
+from condseg_sdk.export.onnx import export_onnx
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.options import check_flags, check_text
 from condseg_sdk.weights.checkpoint import save_checkpoint
@@ -96,7 +97,7 @@ def push_checkpoint(
     if not REPOSITORY.fullmatch(repo_id):
         raise OptionError(f"repo_id={repo_id!r} must be 'org/name', the repository to publish to", option="repo_id")
     if branch is not None and not is_plain_path(branch):
-        raise OptionError(f"branch={branch!r} can be no branch: choose a plain name", option="branch")
+        raise OptionError(f"branch={branch!r} is not a valid branch: choose a plain name", option="branch")
     card = model_card(config, name=repo_id, onnx=onnx)
     if folder is not None:
         card = _card(folder, config, card)
@@ -104,8 +105,6 @@ def push_checkpoint(
         part = Path(temporary) / "checkpoint"
         save_checkpoint(part, network, config, card=card)
         if onnx:
-            from condseg_sdk.export.onnx import export_onnx
-
             export_onnx(network, config, part / ONNX_FILE)
         api = HfApi(token=token)
         with translate_push_errors(repo_id):
@@ -124,7 +123,7 @@ def push_checkpoint(
 
 
 def _card(folder: Path, config: CheckpointConfig, new: str) -> str:
-    """README.md if somebody has edited it, else the new card, with the old one's evaluation."""
+    """Return README.md if it was edited, otherwise the new card with the evaluation of the old one."""
     folder = folder if folder.is_dir() else folder.parent
     path = folder / "README.md"
     if not path.is_file():

@@ -1,7 +1,7 @@
-"""The one walk over a folder: every image search of the project goes through it.
+"""Walks over folders: every search for files in the project uses it.
 
-Each real folder is visited once, whatever links lead to it, and what is left out is counted, so that a caller can say
-it in one line.
+Each real folder is visited once, whatever links lead to it, and what is left out is counted, so that a caller can
+report it in one line.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SYSTEM_FOLDERS = frozenset(
         "network trash folder", "temporary items", "found.000",
     }
 )  # fmt: skip
-"""Folders in which NAS systems and operating systems keep thumbnails, deleted files and snapshots; lower case."""
+"""Names of folders in which NAS and operating systems keep thumbnails, deleted files and snapshots, lower case."""
 
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".directory", ".localized", "icon\r"})
-"""What file browsers leave behind; nobody misses these, so they are not even counted. Lower case."""
+"""Names of files that file browsers leave behind, lower case; they are not counted as left out."""
 
-MAX_KINDS = 6  # in one line; the rest is summed up
+MAX_KINDS = 6  # in one line; the rest is summed
 LONGEST_SUFFIX = 12
 PLURALS = {"entry": "entries", "file": "files", "folder": "folders", "link": "links"}
 
@@ -36,7 +36,7 @@ class Walk:
     """What a walk found.
 
     Attributes:
-        files: The files that were wanted, sorted by path.
+        files: Files with the wanted suffixes, sorted by path.
         left_out: Number of entries that were left out, by kind, such as ".dcm file" or "hidden folder".
     """
 
@@ -44,7 +44,7 @@ class Walk:
     left_out: Counter[str]
 
     def summary(self) -> str:
-        """Say what was left out, or "" if nothing was.
+        """Return what was left out in words, or "" if nothing was.
 
         Example:
             >>> Walk([], Counter({".dcm file": 3, "hidden folder": 1})).summary()
@@ -65,13 +65,13 @@ def walk_folder(
     above it, is visited once: under its own path if that is below `folder`.
 
     Args:
-        folder: The folder to search. It is searched even if its own name is hidden or a system folder's.
+        folder: Folder to search, even if its own name is hidden or that of a system folder.
         suffixes: Suffixes of the wanted files, lower case with their dot; default: files of any suffix.
         hidden: Whether to include files and folders whose names begin with a dot.
 
     Returns:
         The wanted files, and what was left out: other suffixes, hidden entries, folders of NAS and operating systems,
-        broken links, what is not a regular file, and folders that cannot be read.
+        broken links, entries that are not regular files, and folders that cannot be read.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -139,7 +139,7 @@ def _identity(folder: str) -> tuple[int, int] | str:
 
 
 def _kind(entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: bool) -> str:
-    """Return "file" or "folder" for what is wanted, else the kind under which it is counted as left out."""
+    """Return "file" or "folder" for a wanted entry, otherwise the kind under which it is counted as left out."""
     try:
         is_folder, is_file = entry.is_dir(), entry.is_file()
     except OSError:  # a link in a circle, no permission
@@ -157,7 +157,7 @@ def _kind(entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: boo
 
 
 def left_out_kind(name: str) -> str:
-    """Return the kind under which a file is counted whose suffix is not wanted.
+    """Return the kind under which a file with another suffix is counted.
 
     Example:
         >>> left_out_kind("scan.DCM")
@@ -171,7 +171,7 @@ def left_out_kind(name: str) -> str:
 
 
 def _plural(kind: str, count: int) -> str:
-    """Return the plural of a kind: its first noun gets the s."""
+    """Return the plural of a kind, such as "links that ..." for "link that ..."."""
     words = kind.split(" ")
     noun = next((index for index, word in enumerate(words) if word in PLURALS), None)
     if count > 1 and noun is not None:

@@ -30,7 +30,7 @@ def tissue(size: tuple[int, int], *, seed: int = 0, light: float = 1.0) -> Image
 
 
 def shape(kind: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The picture's outline in its rectangle."""
+    """The view's outline in its rectangle."""
     height, width = size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     if kind == "rectangle":
@@ -52,7 +52,7 @@ def recorded(
     light: float = 1.0,
     seed: int = 0,
 ) -> Image:
-    """A frame with a picture in a margin."""
+    """A frame with a view in a margin."""
     left, top, right, bottom = box
     frame = np.full((*size, 3), margin, np.uint8)
     inner = (bottom - top, right - left)
@@ -66,7 +66,7 @@ def with_jpeg(frame: Image, quality: int = 75) -> Image:
 
 
 def with_text(frame: Image) -> Image:
-    """A name and a date in the margin, and a line that runs into the picture."""
+    """A name and a date in the margin, and a line that runs into the view."""
     frame = frame.copy()
     for row, text in enumerate(("NAME: X", "01/02/2020", "12:34:56")):
         cv2.putText(frame, text, (12, 60 + 24 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (230, 230, 230), 1)
@@ -84,7 +84,7 @@ def with_guide(frame: Image, box: Box = (40, 230, 250, 350)) -> Image:
 
 
 def with_second_picture(frame: Image, corner: tuple[int, int] = (20, 20)) -> Image:
-    """The last still, apart from the picture."""
+    """The last still, apart from the view."""
     frame = frame.copy()
     left, top = corner
     frame[top : top + 100, left : left + 120] = tissue((100, 120), seed=9)
@@ -92,7 +92,7 @@ def with_second_picture(frame: Image, corner: tuple[int, int] = (20, 20)) -> Ima
 
 
 def with_second_picture_touching(frame: Image) -> Image:
-    """The last still, at the edge of the picture."""
+    """The last still, at the edge of the view."""
     return with_second_picture(frame, (140, 200))
 
 
@@ -122,11 +122,11 @@ def test_outlines_and_colors_of_the_margin(kind: str, margin: tuple[int, int, in
     "change", [with_text, with_guide, with_second_picture, with_second_picture_touching, with_jpeg, with_noise]
 )
 @pytest.mark.parametrize("kind", ["rectangle", "octagon", "circle"])
-def test_what_stands_beside_the_picture(kind: str, change: Callable[[Image], Image]) -> None:
+def test_text_boxes_and_views_beside_the_view_are_cut(kind: str, change: Callable[[Image], Image]) -> None:
     assert_near(find_field_of_view(change(recorded(kind=kind))), PICTURE, share=0.03)
 
 
-def test_all_of_it_at_once() -> None:
+def test_everything_beside_the_view_at_once() -> None:
     frame = with_jpeg(with_second_picture(with_guide(with_text(recorded(margin=(16, 16, 16))))))
     assert_near(find_field_of_view(frame), PICTURE)
 
@@ -137,7 +137,7 @@ def test_noise_and_jpeg_in_the_margin(margin: tuple[int, int, int]) -> None:
     assert_near(find_field_of_view(frame), PICTURE)
 
 
-def test_a_guide_box_in_front_of_the_picture_stays() -> None:
+def test_a_guide_box_in_front_of_the_view_stays() -> None:
     frame = with_guide(recorded(kind="rectangle"), (230, 230, 400, 330))
     assert_near(find_field_of_view(frame), PICTURE)
 
@@ -184,7 +184,7 @@ def full_frames() -> dict[str, Image]:
         "one color": np.full_like(whole, 90),
         "noise": np.random.default_rng(0).integers(0, 256, whole.shape, np.uint8),
         "a thin margin": recorded((3, 2, WIDTH - 3, HEIGHT - 2), kind="rectangle"),
-        "a picture too small to be the main one": recorded((20, 20, 160, 140), kind="rectangle"),
+        "a view too small to be the main one": recorded((20, 20, 160, 140), kind="rectangle"),
     }
 
 
@@ -201,7 +201,7 @@ def test_nothing_is_cut_where_nothing_is_certain(name: str, change: Callable[[Im
     seed=st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=60)
-def test_it_lies_in_the_image_and_is_never_empty(
+def test_the_rectangle_is_in_the_image_and_never_empty(
     size: tuple[int, int], box: tuple[float, ...], margin: tuple[int, int, int], seed: int
 ) -> None:
     frame = np.full((*size, 3), margin, np.uint8)
@@ -223,7 +223,7 @@ def test_it_lies_in_the_image_and_is_never_empty(
 
 
 @pytest.mark.parametrize("height", [257, 356, 408, 409, 434, 463, 491, 640])
-def test_a_picture_at_the_edge_ends_there_at_every_size(height: int) -> None:
+def test_a_view_at_the_edge_ends_there_at_every_size(height: int) -> None:
     """For most of these heights the height divided by the small copy's, times that, is more than the height."""
     frame = np.zeros((height, 640, 3), np.uint8)
     frame[:, 130:] = tissue((height, 510))
@@ -238,16 +238,14 @@ def test_a_picture_at_the_edge_ends_there_at_every_size(height: int) -> None:
     kind=st.sampled_from(["rectangle", "octagon", "circle"]),
 )
 @settings(deadline=None, max_examples=30)
-def test_more_margin_moves_it_and_changes_nothing_else(
-    before: tuple[int, int], after: tuple[int, int], kind: str
-) -> None:
+def test_more_margin_only_moves_the_rectangle(before: tuple[int, int], after: tuple[int, int], kind: str) -> None:
     frame = recorded((60, 40, 440, 320), kind=kind, size=(HEIGHT, 500))
     padded = np.pad(frame, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
     moved = (60 + before[1], 40 + before[0], 440 + before[1], 320 + before[0])
     assert_near(find_field_of_view(padded), moved, padded.shape[:2])
 
 
-def test_it_depends_on_the_picture_and_not_on_the_resolution() -> None:
+def test_the_rectangle_does_not_depend_on_the_resolution() -> None:
     frame = with_guide(recorded(kind="circle"))
     for factor in (0.5, 2, 3.7):
         size = (round(HEIGHT * factor), round(WIDTH * factor))
@@ -262,7 +260,7 @@ def test_mirrored_images() -> None:
     assert_near(found, (WIDTH - PICTURE[2], PICTURE[1], WIDTH - PICTURE[0], PICTURE[3]))
 
 
-def test_a_dim_part_behind_a_shadow_belongs_to_the_picture() -> None:
+def test_a_dim_part_behind_a_shadow_belongs_to_the_view() -> None:
     frame = recorded((20, 10, 420, 350), kind="rectangle")
     frame[:, 300:340] = 0  # between them it is as dark as the margin
     frame[:, 340:420] = frame[:, 340:420] // 5
@@ -284,7 +282,7 @@ class TestCrop:
 
 
 class TestTracker:
-    def test_a_still_video_gets_what_its_images_get(self) -> None:
+    def test_a_still_video_has_the_rectangle_of_its_images(self) -> None:
         track = FieldOfViewTracker()
         frames = [recorded(seed=seed) for seed in range(6)]
         for frame in frames:
@@ -292,12 +290,12 @@ class TestTracker:
             assert found is not None
             assert_near(track(frame), found, share=0.02)
 
-    def test_it_does_not_move_while_the_picture_does_not(self) -> None:
+    def test_the_rectangle_is_steady_while_the_view_is(self) -> None:
         track = FieldOfViewTracker()
         boxes = [track(with_jpeg(recorded(seed=seed, light=light))) for seed, light in enumerate((1, 0.4, 1.5, 0.3, 1))]
         assert all(one == other for one, other in pairwise(boxes))
 
-    def test_dark_frames_keep_the_one_before(self) -> None:
+    def test_dark_frames_keep_the_previous_rectangle(self) -> None:
         track = FieldOfViewTracker()
         frame = recorded()
         boxes = [track(frame), *(track(np.zeros_like(frame)) for _ in range(20)), track(frame)]
@@ -309,19 +307,19 @@ class TestTracker:
         boxes = [track(item) for item in (frame, odd, odd, odd, odd, frame, odd, frame)]
         assert boxes == [find_field_of_view(frame)] * 8
 
-    def test_another_layout_is_taken_over(self) -> None:
+    def test_another_layout_is_used_after_some_frames(self) -> None:
         track = FieldOfViewTracker(patience=3)
         first, second = recorded(), recorded((40, 60, 300, 300))
         boxes = [track(item) for item in (first, second, second, second, second)]
         before, after = find_field_of_view(first), find_field_of_view(second)
         assert boxes == [before, before, before, after, after]
 
-    def test_a_video_that_begins_in_the_dark(self) -> None:
+    def test_a_video_that_starts_dark(self) -> None:
         track = FieldOfViewTracker()
         assert track(np.zeros((HEIGHT, WIDTH, 3), np.uint8)) is None
         assert track(recorded()) == find_field_of_view(recorded())
 
-    def test_frames_of_another_size_begin_anew(self) -> None:
+    def test_frames_of_another_size_start_again(self) -> None:
         track = FieldOfViewTracker()
         track(recorded())
         whole = tissue((200, 300))

@@ -16,7 +16,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_writes_and_replaces(tmp_path: Path) -> None:
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     assert atomic_write(str(path), lambda part: part.write_text("new")) == path
@@ -24,7 +24,7 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_who_reads_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
+def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with path.open() as reader:
@@ -32,7 +32,7 @@ def test_who_reads_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
         assert reader.read() == "old"
 
 
-def test_the_part_stands_beside_with_the_same_suffix(tmp_path: Path) -> None:
+def test_the_temporary_file_is_beside_the_final_one_with_its_suffix(tmp_path: Path) -> None:
     parts: list[Path] = []
     atomic_write(tmp_path / "a.png", lambda part: (parts.append(part), part.touch()))
     assert parts[0].parent == tmp_path
@@ -46,7 +46,7 @@ def test_text_that_is_not_unicode_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
-def test_others_may_read_it_as_they_may_any_new_file(tmp_path: Path) -> None:
+def test_the_file_has_the_permissions_of_a_new_file(tmp_path: Path) -> None:
     atomic_write(tmp_path / "a", lambda part: part.touch())
     (tmp_path / "b").touch()
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
@@ -67,7 +67,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: t
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "missing" / "a.txt", tmp_path / "file" / "a.txt", tmp_path / "folder"):

@@ -134,7 +134,7 @@ def test_a_gpu_is_not_used_in_another_process_than_the_one_that_opened_it() -> N
         check_gpu_process(os.getpid() + 1, "cuda:0")
 
 
-def test_an_error_in_the_other_thread_is_the_callers(tmp_path: Path) -> None:
+def test_an_error_in_the_other_thread_is_raised_in_the_caller(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         try:

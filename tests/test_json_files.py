@@ -47,20 +47,20 @@ def test_a_damaged_file_is_named_in_one_line(damage: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
-def test_text_of_every_unicode_encoding_is_read(encoding: str, tmp_path: Path) -> None:
+def test_json_in_every_unicode_encoding_is_read(encoding: str, tmp_path: Path) -> None:
     values = {"größe": [1, -2.5, 1e-200, True, None], "\U0001f600": {"a": 2**64 - 1}}
     path = tmp_path / "a.json"
     path.write_text(json.dumps(values, ensure_ascii=False), encoding=encoding)
     assert read_json(path, error=OptionError, remedy="-") == values
 
 
-def test_names_of_files_that_are_not_unicode_come_back() -> None:
+def test_file_names_that_are_not_unicode_are_read_back() -> None:
     name = os.fsdecode(b"bild_\xe4.png")
     assert parse_json(json.dumps([name]), name="a.json", error=OptionError, remedy="-") == [name]
 
 
 @pytest.mark.parametrize("error", [DatasetError, OptionError])  # the latter is a ValueError, too
-def test_what_is_no_regular_file_is_not_opened(error: type[CondsegError], tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(error: type[CondsegError], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(error, match=f"^{path} is not a regular file"):
@@ -79,14 +79,14 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
         read_json(path, error=DatasetError, remedy="-", max_bytes=2**20)
 
 
-def test_an_object_is_an_object(tmp_path: Path) -> None:
+def test_other_json_than_an_object_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("[1]")
-    with pytest.raises(DatasetError, match="holds no JSON object; export it again"):
+    with pytest.raises(DatasetError, match="is not a JSON object; export it again"):
         read_json_object(path, error=DatasetError, remedy="export it again")
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_written_json_is_read_back(tmp_path: Path) -> None:
     values = {"name": "Läsion \udce9", "numbers": [1, 2.5, None, True]}
     path = write_json(tmp_path / "a.json", values)
     assert read_json(path, error=DatasetError, remedy="") == values

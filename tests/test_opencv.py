@@ -57,7 +57,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("package", "module", "said"), CASES)
-def test_an_opencv_that_cannot_be_loaded_is_one_error_with_its_remedy(
+def test_a_broken_opencv_is_one_error_with_a_remedy(
     tmp_path: Path, package: str | None, module: str | None, said: list[str]
 ) -> None:
     catch = """
@@ -74,7 +74,7 @@ except condseg_sdk.CondsegError as error:
         assert part in done.stdout
 
 
-def test_the_command_says_it_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
+def test_the_command_prints_one_line_and_exits_with_2(tmp_path: Path) -> None:
     code = pretend(tmp_path, "opencv-python", f"raise ImportError({NO_LIBRARY!r})")
     code += "from condseg_sdk.cli import main; sys.exit(main(['predict', 'a.png', '--out', 'out']))"
     done = run_python(code, tmp_path)
@@ -89,7 +89,7 @@ def test_a_missing_dependency_is_named(tmp_path: Path) -> None:
     assert "needs safetensors" in run_python(code, tmp_path).stdout
 
 
-def test_two_packages_of_opencv_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_packages_of_opencv_give_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _warn_of_two_packages()  # an environment with one of them is fine
     for name in PACKAGES[:2]:
         describe_package(tmp_path, name)

@@ -30,7 +30,7 @@ CALL: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", CALL, ids=str)
-def test_of_a_prediction(options: dict[str, Any], predictor: Predictor) -> None:
+def test_invalid_options_of_a_prediction_are_refused(options: dict[str, Any], predictor: Predictor) -> None:
     name = next(iter(options))
     for call, source in ((predictor, IMAGE), (predictor.predict, [IMAGE]), (predictor.stream, [IMAGE])):
         with pytest.raises(OptionError, match=name) as caught:
@@ -39,7 +39,7 @@ def test_of_a_prediction(options: dict[str, Any], predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["ignore", None])
-def test_of_an_error_handler(wrong: Any, predictor: Predictor) -> None:
+def test_invalid_error_handlers_are_refused(wrong: Any, predictor: Predictor) -> None:
     for call in (predictor.predict, predictor.stream):
         with pytest.raises(OptionError, match="on_error"):
             call([IMAGE], on_error=wrong)
@@ -52,7 +52,7 @@ OPEN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", OPEN, ids=str)
-def test_of_opening_a_model(options: dict[str, Any], checkpoint: Path) -> None:
+def test_invalid_options_of_from_pretrained_are_refused(options: dict[str, Any], checkpoint: Path) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
         Predictor.from_pretrained(checkpoint, **options)
 
@@ -70,19 +70,19 @@ def test_of_opening_a_model(options: dict[str, Any], checkpoint: Path) -> None:
     ],
     ids=str,
 )
-def test_of_a_runtime(kind: type, options: dict[str, Any]) -> None:
+def test_invalid_options_of_a_runtime_are_refused(kind: type, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(options))) as caught:
         kind(**options)
     assert caught.value.option == next(iter(options))
 
 
 @pytest.mark.parametrize("model", [None, 5, "", "a\0b", True, b"name"])
-def test_of_a_models_name(model: Any) -> None:
+def test_invalid_model_names_are_refused(model: Any) -> None:
     with pytest.raises(OptionError, match="model="):
         Predictor.from_pretrained(model)
 
 
-def test_a_name_too_long_for_a_file_system_is_said_in_a_short_line() -> None:
+def test_a_name_too_long_for_a_file_system_gives_a_short_message() -> None:
     with pytest.raises(OptionError, match="too long"):
         Predictor.from_pretrained("x" * 5000)
 
@@ -94,7 +94,9 @@ EXPORT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", EXPORT, ids=str)
-def test_of_an_export(options: dict[str, Any], predictor: Predictor, tmp_path: Path) -> None:
+def test_invalid_options_of_an_export_are_refused(
+    options: dict[str, Any], predictor: Predictor, tmp_path: Path
+) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
         predictor.export_onnx(**{"path": tmp_path / "a.onnx", **options})
     assert list(tmp_path.iterdir()) == []
@@ -107,25 +109,25 @@ PUSH: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", PUSH, ids=str)
-def test_of_a_push(options: dict[str, Any], predictor: Predictor) -> None:
+def test_invalid_options_of_a_push_are_refused(options: dict[str, Any], predictor: Predictor) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
         predictor.push_to_hub(**{"repo_id": "org/name", **options})
 
 
-def test_numpys_numbers_are_numbers(predictor: Predictor) -> None:
+def test_numpy_numbers_are_accepted(predictor: Predictor) -> None:
     assert check_integer("n", np.int64(8), least=1) == 8
     assert check_number("t", np.float32(0.5), above=0, below=1) == 0.5
     segs = predictor.predict([IMAGE], batch_size=np.int32(2), threshold=np.float64(0.25))
     assert segs[0].threshold == 0.25
 
 
-def test_a_missing_device_is_said_in_a_short_line(checkpoint: Path) -> None:
+def test_a_missing_device_gives_a_short_message(checkpoint: Path) -> None:
     with pytest.raises(DeviceError, match="has cpu") as caught:
         Predictor.from_pretrained(checkpoint, device="xpu:7")
     assert len(str(caught.value)) < 200
 
 
-def test_a_missing_compiler_is_said_at_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_an_error_at_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import cpp_builder
 
     def none() -> str:
@@ -137,7 +139,7 @@ def test_a_missing_compiler_is_said_at_loading(checkpoint: Path, monkeypatch: py
     assert Predictor.from_pretrained(checkpoint, device="cpu", runtime=TorchOptions(execution="eager")).device == "cpu"
 
 
-def test_what_the_compiler_raises_at_the_first_call_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("CppCompileError: C++ compile error\nand forty lines more")
 

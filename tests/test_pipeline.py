@@ -23,7 +23,7 @@ SIZE = 32
 
 
 class Watched:
-    """A runtime whose answer is the image's mean, and that knows what it was asked, where and when."""
+    """A runtime whose prediction is the mean of the image, and that records its calls."""
 
     providers = ("watched",)
 
@@ -55,13 +55,13 @@ def frames(count: int, start: int = 0) -> Iterator[Source]:
         yield Source(np.full((40, 50, 3), value, np.uint8), str(value))
 
 
-def values(answers: Iterator[Segmentation]) -> list[int]:
-    return [round(float(seg.logits.mean())) for seg in answers]
+def values(predictions: Iterator[Segmentation]) -> list[int]:
+    return [round(float(seg.logits.mean())) for seg in predictions]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 @pytest.mark.parametrize("tile", [None, 32])
-def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None, device: str) -> None:
+def test_predictions_come_in_order_in_batches_from_one_thread(tile: int | None, device: str) -> None:
     runtime = Watched(device=device)
     assert values(pipeline(runtime, tile=tile).predict_all(frames(10))) == list(range(10))
     assert len(runtime.threads) == 1
@@ -70,7 +70,7 @@ def test_answers_come_in_order_in_batches_from_one_thread(tile: int | None, devi
         assert runtime.batches == [4, 4, 2]
 
 
-def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_no_image_is_started_while_the_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     running = threading.Event()
     begun: list[bool] = []
 
@@ -91,32 +91,32 @@ def test_on_a_cpu_no_image_is_begun_while_the_network_runs(monkeypatch: pytest.M
     assert sum(begun) <= 10 < len(begun)
 
 
-def test_one_image_is_answered_in_the_callers_thread() -> None:
+def test_one_image_is_segmented_in_the_callers_thread() -> None:
     runtime = Watched()
     seg = pipeline(runtime).predict_one(next(frames(1, start=7)))
     assert round(float(seg.logits.mean())) == 7
     assert runtime.threads == {threading.get_ident()}
 
 
-def test_numbers_that_are_none_name_the_model_and_the_image() -> None:
+def test_nan_is_an_error_that_names_model_and_image() -> None:
     class Damaged(Watched):
         def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
             return Logits(np.full((len(batch), SIZE, SIZE), np.nan, np.float32), None)
 
     named = Source(np.zeros((40, 50, 3), np.uint8), "frame.png")
     with pytest.raises(
-        CheckpointError, match=r"the model answered NaN or infinity for frame\.png; its weights are damaged"
+        CheckpointError, match=r"the model predicted NaN or infinity for frame\.png; its weights are damaged"
     ):
         pipeline(Damaged()).predict_one(named)
 
 
-def test_an_error_comes_after_the_answers_before_it() -> None:
+def test_an_error_comes_after_the_predictions_before_it() -> None:
     sources = [*frames(6), Source(b"no image", "bad"), *frames(3, start=6)]
     runtime = Watched()
-    answers = pipeline(runtime).predict_all(iter(sources))
-    assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
+    predictions = pipeline(runtime).predict_all(iter(sources))
+    assert [next(predictions).name for _ in range(6)] == [str(n) for n in range(6)]
     with pytest.raises(ImageError):
-        next(answers)
+        next(predictions)
     assert sum(runtime.batches) == 6  # nothing after it is computed
 
     seen: list[Any] = []
@@ -129,18 +129,18 @@ def test_an_error_comes_after_the_answers_before_it() -> None:
     assert seen == [*"012345", (b"no image", ImageError), *"678"]
 
 
-def test_an_error_of_the_sources_themselves_comes_after_their_answers() -> None:
+def test_an_error_of_the_sources_iterator_comes_after_its_predictions() -> None:
     def broken() -> Iterator[Source]:
         yield from frames(6)
         raise ImageError("the video ends here")
 
-    answers = pipeline(Watched(), on_error=lambda *_: None).predict_all(broken())
-    assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
+    predictions = pipeline(Watched(), on_error=lambda *_: None).predict_all(broken())
+    assert [next(predictions).name for _ in range(6)] == [str(n) for n in range(6)]
     with pytest.raises(ImageError, match="the video ends here"):
-        next(answers)
+        next(predictions)
 
 
-def test_nothing_but_bad_images() -> None:
+def test_only_bad_images_give_no_predictions() -> None:
     errors: list[CondsegError] = []
     bad = (Source(b"no", str(n)) for n in range(9))
     assert list(pipeline(Watched(), on_error=lambda _, error: errors.append(error)).predict_all(bad)) == []
@@ -154,15 +154,15 @@ def test_stopping_early_ends_the_threads_and_an_endless_source() -> None:
 
     before = threading.active_count()
     runtime = Watched()
-    answers = pipeline(runtime).predict_all(endless())
-    assert values(next(answers) for _ in range(5)) == [0, 1, 2, 3, 4]
+    predictions = pipeline(runtime).predict_all(endless())
+    assert values(next(predictions) for _ in range(5)) == [0, 1, 2, 3, 4]
     assert threading.active_count() > before
-    answers.close()  # type: ignore[attr-defined]
+    predictions.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
     assert sum(runtime.batches) <= 5 * 4
 
 
-def test_the_network_goes_on_while_the_caller_works() -> None:
+def test_the_network_works_while_the_caller_uses_predictions() -> None:
     started = [threading.Event() for _ in range(5)]
 
     class Announcing(Watched):
@@ -172,7 +172,7 @@ def test_the_network_goes_on_while_the_caller_works() -> None:
 
     for number, _ in enumerate(pipeline(Announcing()).predict_all(frames(20))):
         following = min(number // 4 + 1, 4)
-        assert started[following].wait(timeout=30)  # begins although the caller holds on to this answer
+        assert started[following].wait(timeout=30)  # begins although the caller keeps this prediction
 
 
 MEMORY = """

@@ -29,7 +29,7 @@ from condseg_sdk import (
 )
 from condseg_sdk.images.video import Video
 
-TOLERANCE = 1e-4  # of probabilities, between ways to the same answer
+TOLERANCE = 1e-4  # of probabilities, between ways to the same prediction
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def difference(a: Segmentation, b: Segmentation) -> float:
     return float(np.abs(a.probability - b.probability).max())
 
 
-def test_every_kind_of_source_gives_the_same_answer(predictor: Predictor, folder: Path) -> None:
+def test_every_kind_of_source_gives_the_same_prediction(predictor: Predictor, folder: Path) -> None:
     path = folder / "3.png"
     pixels = np.asarray(Image.open(path))
     expected = predictor(path)
@@ -73,7 +73,7 @@ def test_every_kind_of_source_gives_the_same_answer(predictor: Predictor, folder
     assert difference(predictor(bgr), expected) > 1e-6
 
 
-def test_the_answer_is_the_networks_own(predictor: Predictor, checkpoint: Path, folder: Path) -> None:
+def test_the_logits_are_those_of_the_network(predictor: Predictor, checkpoint: Path, folder: Path) -> None:
     from condseg_sdk.weights.checkpoint import load_checkpoint
 
     network, config = load_checkpoint(checkpoint)
@@ -138,7 +138,7 @@ def test_the_model_is_the_network_that_was_loaded_and_is_exported_and_pushed(
 
 
 @pytest.mark.parametrize("options", [{}, {"tta": True}, {"tile": 40}, {"branch_uncertainty": True}])
-def test_alone_in_a_batch_in_threads_and_after_pickling(
+def test_batches_threads_and_pickling_do_not_change_predictions(
     predictor: Predictor, folder: Path, options: dict[str, object]
 ) -> None:
     paths = [folder / f"{number}.png" for number in range(8)]
@@ -161,12 +161,12 @@ def test_test_time_augmentation_is_the_mean_of_the_mirrored_logits(predictor: Pr
     for axes in ((), (0,), (1,), (0, 1)):
         seg = predictor(np.ascontiguousarray(np.flip(pixels, axes)))
         mirrored.append(np.flip(seg.logits, axes))
-    answer = predictor(pixels, tta=True)
-    np.testing.assert_allclose(answer.logits, np.mean(mirrored, 0), atol=2e-2)  # resizing is not quite symmetric
-    assert np.abs(answer.logits - mirrored[0]).max() > 0
+    averaged = predictor(pixels, tta=True)
+    np.testing.assert_allclose(averaged.logits, np.mean(mirrored, 0), atol=2e-2)  # resizing is not quite symmetric
+    assert np.abs(averaged.logits - mirrored[0]).max() > 0
 
 
-def test_tiles_answer_at_the_images_size_and_one_tile_equals_none(predictor: Predictor, folder: Path) -> None:
+def test_tiles_give_the_images_size_and_one_tile_equals_none(predictor: Predictor, folder: Path) -> None:
     path = folder / "8.png"
     height, width = np.asarray(Image.open(path)).shape[:2]
     tiled = predictor(path, tile=40, branch_uncertainty=True)
@@ -184,7 +184,7 @@ def test_the_uncertainty_branch_is_computed_only_on_request(predictor: Predictor
         _ = predictor(folder / "0.png").branch_uncertainty
 
 
-def test_the_threshold_is_the_checkpoints_unless_given(predictor: Predictor, folder: Path) -> None:
+def test_the_default_threshold_is_that_of_the_checkpoint(predictor: Predictor, folder: Path) -> None:
     seg = predictor(folder / "1.png")
     assert seg.threshold == predictor.threshold
     other = predictor(folder / "1.png", threshold=0.9)
@@ -193,7 +193,7 @@ def test_the_threshold_is_the_checkpoints_unless_given(predictor: Predictor, fol
     np.testing.assert_array_equal(other.mask[clear], (seg.probability >= 0.9)[clear])
 
 
-def test_a_bad_image_raises_is_skipped_or_is_handed_over(
+def test_a_bad_image_is_raised_skipped_or_given_to_a_function(
     predictor: Predictor, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = tmp_path / "bad.png"
@@ -270,7 +270,7 @@ def test_options_are_checked_before_any_image_is_read(
         predictor.stream(["does-not-exist.png"], **options)
 
 
-def test_devices_that_cannot_be_had_are_refused(checkpoint: Path) -> None:
+def test_devices_that_cannot_be_used_are_refused(checkpoint: Path) -> None:
     with pytest.raises(DeviceError, match="device='tpu'"):
         Predictor.from_pretrained(checkpoint, device="tpu")
     if not torch.cuda.is_available():
@@ -285,7 +285,9 @@ def test_devices_that_cannot_be_had_are_refused(checkpoint: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("float16", 2e-2), ("bfloat16", 1e-1)])
-def test_the_gpu_answers_as_the_cpu_does(checkpoint: Path, folder: Path, precision: str, tolerance: float) -> None:
+def test_gpu_and_cpu_give_the_same_predictions(
+    checkpoint: Path, folder: Path, precision: str, tolerance: float
+) -> None:
     options = TorchOptions(precision=precision)  # type: ignore[arg-type]
     gpu = Predictor.from_pretrained(checkpoint, device="cuda", runtime=options)
     assert gpu.device.startswith("cuda")
@@ -367,7 +369,7 @@ class TestFieldOfView:
         return np.ascontiguousarray(frame[top:bottom, left:right])
 
     @pytest.mark.parametrize("options", [{}, {"tta": True}, {"tile": 64}, {"tile": 64, "tta": True}])
-    def test_the_prediction_is_that_of_the_picture_alone(
+    def test_the_prediction_is_that_of_the_view_alone(
         self, looking: Predictor, predictor: Predictor, options: dict[str, Any]
     ) -> None:
         frame = self.frame()
@@ -381,18 +383,18 @@ class TestFieldOfView:
             wanted[20:140, 100:220] = getattr(alone, name)
             np.testing.assert_allclose(getattr(seg, name), wanted, atol=TOLERANCE)
 
-    def test_images_without_a_margin_are_predicted_as_ever(
+    def test_images_without_a_margin_are_not_changed(
         self, looking: Predictor, predictor: Predictor, folder: Path
     ) -> None:
         for one, other in zip(looking.predict(folder), predictor.predict(folder), strict=True):
             assert one.field_of_view is None
             assert difference(one, other) == 0
 
-    def test_it_travels_in_a_pickle(self, looking: Predictor) -> None:
+    def test_a_pickled_predictor_keeps_the_field_of_view(self, looking: Predictor) -> None:
         copy = pickle.loads(pickle.dumps(looking))
         assert difference(copy(self.frame()), looking(self.frame())) < TOLERANCE
 
-    def test_a_video_keeps_it_where_frames_are_dark(self, looking: Predictor, tmp_path: Path) -> None:
+    def test_a_video_keeps_the_field_of_view_in_dark_frames(self, looking: Predictor, tmp_path: Path) -> None:
         path = tmp_path / "clip.avi"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (240, 160))
         for light in (1.0, 0.9, 0.0, 0.0, 1.0):
@@ -405,7 +407,7 @@ class TestFieldOfView:
         assert all(box is not None and np.abs(np.subtract(box, self.BOX)).max() <= 4 for box in as_images)
         assert looking(segs[2].source).field_of_view is None
 
-    def test_images_of_a_stream_are_no_video(self, looking: Predictor) -> None:
+    def test_images_of_a_stream_get_a_field_of_view_each(self, looking: Predictor) -> None:
         full = np.full((160, 240, 3), 120, np.uint8)
         boxes = [seg.field_of_view for seg in looking.stream([self.frame(), full, self.frame()])]
         assert boxes == [self.BOX, None, self.BOX]

@@ -11,7 +11,7 @@ import pytest
 from condseg_sdk.prefetch import prefetch_map, worker_threads
 
 
-def test_results_come_in_order_whichever_is_ready_first() -> None:
+def test_results_come_in_order() -> None:
     def slow_first(number: int) -> int:
         time.sleep(0.02 if number % 3 == 0 else 0)
         return number * number
@@ -21,7 +21,7 @@ def test_results_come_in_order_whichever_is_ready_first() -> None:
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_no_more_than_asked_for_is_taken_ahead(ahead: int) -> None:
+def test_at_most_the_given_number_of_items_is_taken_ahead(ahead: int) -> None:
     taken: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -36,7 +36,7 @@ def test_no_more_than_asked_for_is_taken_ahead(ahead: int) -> None:
             assert len(taken) == min(100, count - 1 + ahead)
 
 
-def test_errors_come_in_their_turn() -> None:
+def test_an_error_comes_in_the_order_of_its_item() -> None:
     def fail_at_two(number: int) -> int:
         if number == 2:
             raise ValueError("two")
@@ -57,7 +57,7 @@ def test_errors_come_in_their_turn() -> None:
             next(results)
 
 
-def test_what_waits_is_dropped_and_threads_end() -> None:
+def test_waiting_work_is_dropped_and_threads_end() -> None:
     done: list[int] = []
 
     def work(number: int) -> int:

@@ -89,12 +89,12 @@ def test_a_prediction_opens_no_connection_and_writes_only_its_output(
 
 @linux_only
 @pytest.mark.parametrize("attempt", ["socket.socket()", "libc.socket(socket.AF_INET6, socket.SOCK_DGRAM, 0)"])
-def test_the_watch_sees_a_connection(tmp_path: Path, attempt: str) -> None:
+def test_the_watching_code_sees_a_connection(tmp_path: Path, attempt: str) -> None:
     assert run_watched("socket.socket(socket.AF_UNIX)", home=tmp_path).returncode == 0
     assert run_watched(attempt, home=tmp_path).returncode == -signal.SIGSYS
 
 
-def test_the_watch_sees_a_file(tmp_path: Path) -> None:
+def test_the_watching_code_sees_a_file(tmp_path: Path) -> None:
     assert f"written {tmp_path / 'a'}" in run_watched("open('a', 'w')", home=tmp_path).stderr
 
 
@@ -122,7 +122,7 @@ def test_no_library_is_loaded_before_the_opt_outs() -> None:
     subprocess.run([sys.executable, "-c", code], env=kept, check=True)
 
 
-def test_no_module_of_ours_imports_onnx_runtime_at_its_top() -> None:
+def test_no_module_imports_onnx_runtime_at_its_top() -> None:
     """Sorted imports put it before condseg_sdk, and its telemetry begins with its import."""
     root = Path(__file__).parents[1]
     modules = [

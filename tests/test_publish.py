@@ -104,7 +104,7 @@ def test_the_entry_pins_what_was_pushed(
         resolve("circles", manifest=manifest, **{**options, "cache_dir": tmp_path / "empty"})
 
 
-def test_the_card_speaks_to_the_hub_and_names_the_repository(server: HubServer, described: Path) -> None:
+def test_the_card_has_the_hubs_metadata_and_names_the_repository(server: HubServer, described: Path) -> None:
     push(described, REPO, token=SECRET)
     card = ModelCard(server.repositories[REPO].files["README.md"].decode())
     assert (card.data.pipeline_tag, card.data.library_name) == ("image-segmentation", "condseg_sdk")
@@ -116,7 +116,7 @@ def test_the_card_speaks_to_the_hub_and_names_the_repository(server: HubServer, 
     assert "POST /api/validate-yaml" in server.requests
 
 
-def test_without_measured_figures_the_held_out_ones_are_named(
+def test_without_measured_metrics_the_card_has_those_of_validation(
     server: HubServer, checkpoint: Path, tmp_path: Path
 ) -> None:
     network, config = load_checkpoint(checkpoint)
@@ -131,7 +131,7 @@ def test_without_measured_figures_the_held_out_ones_are_named(
 
 
 def test_the_card_of_a_run_gets_the_hubs_name_and_keeps_its_evaluation(server: HubServer, described: Path) -> None:
-    """`finetune` adds what it measured to the card; that is no edit of somebody's."""
+    """`finetune` adds its metrics to the card, which does not count as an edit."""
     path = described / "README.md"
     section = "## Evaluation\n\nMeasured on 3 images.\n\n| mIoU | 0.7 |\n"
     path.write_text(with_evaluation(path.read_text(), section))
@@ -144,7 +144,7 @@ def test_the_card_of_a_run_gets_the_hubs_name_and_keeps_its_evaluation(server: H
     assert evaluation_in(text).strip() == section.strip()
 
 
-def test_an_edited_card_goes_along_as_it_is(server: HubServer, described: Path) -> None:
+def test_an_edited_card_is_published_unchanged(server: HubServer, described: Path) -> None:
     text = (described / "README.md").read_text() + "\nAsk us before use.\n"
     (described / "README.md").write_text(text)
     push(described, REPO, token=SECRET)
@@ -186,7 +186,9 @@ def test_a_private_repository_needs_its_token(server: HubServer, described: Path
     assert resolve(REPO, **{**options, "token": SECRET})
 
 
-def test_branch_message_and_pull_request(server: HubServer, described: Path, options: dict[str, Any]) -> None:
+def test_a_push_can_go_to_a_branch_or_a_pull_request(
+    server: HubServer, described: Path, options: dict[str, Any]
+) -> None:
     first = push(described, REPO, token=SECRET, branch="trial", commit_message="First try")
     assert server.messages[first.commit] == "First try"
     assert server.repositories[REPO].files == {}
@@ -218,7 +220,7 @@ def test_pushing_again_replaces_and_pushing_the_same_changes_nothing(server: Hub
         (SECRET, "../../x", OptionError, "must be 'org/name'"),
     ],
 )
-def test_who_may_not_write_is_told_what_to_do(
+def test_a_token_without_the_right_to_write_is_one_line(
     token: Any, repo_id: str, error: type[CondsegError], message: str, server: HubServer, described: Path
 ) -> None:
     with pytest.raises(error, match=message) as caught:
@@ -227,7 +229,7 @@ def test_who_may_not_write_is_told_what_to_do(
     assert REPO not in server.repositories
 
 
-def test_a_branch_that_cannot_be_one_and_a_server_that_fails(server: HubServer, described: Path) -> None:
+def test_an_invalid_branch_and_a_failing_server_are_one_line(server: HubServer, described: Path) -> None:
     with pytest.raises(OptionError, match="branch='../x'"):
         push(described, REPO, token=SECRET, branch="../x")
     server.repositories[REPO] = Repository({}, error=(500, ""))
@@ -244,7 +246,7 @@ def test_a_damaged_checkpoint_is_not_published(server: HubServer, described: Pat
     assert REPO not in server.repositories
 
 
-def test_named_networks_are_recognised() -> None:
+def test_named_networks_are_recognized() -> None:
     with torch.device("meta"):
         assert {_network_name(ConDSeg(**arguments)) for arguments in NETWORKS.values()} == set(NETWORKS)
 
@@ -252,7 +254,9 @@ def test_named_networks_are_recognised() -> None:
 # What people know from huggingface_hub
 
 
-def test_the_networks_own_push_to_hub(server: HubServer, described: Path, options: dict[str, Any]) -> None:
+def test_the_network_can_be_pushed_without_a_predictor(
+    server: HubServer, described: Path, options: dict[str, Any]
+) -> None:
     network = ConDSeg.from_pretrained(described)
     network.push_to_hub(REPO, token=SECRET, private=True, commit_message="By hand")
     repository = server.repositories[REPO]
@@ -279,7 +283,7 @@ def plain(server: HubServer, checkpoint: Path) -> ConDSeg:
     return bare.eval()
 
 
-def test_a_repository_of_the_mixin_alone(
+def test_a_repository_of_the_plain_mixin_needs_a_preprocessing(
     plain: ConDSeg, options: dict[str, Any], image: np.ndarray, checkpoint: Path
 ) -> None:
     network = ConDSeg.from_pretrained(REPO, **options)
@@ -303,8 +307,8 @@ def test_preprocessing_replaces_a_checkpoints_own_but_not_an_exports(described: 
         Predictor.from_pretrained(tmp_path / "model.onnx", preprocessing=larger)
 
 
-def test_info_and_tree_of_what_was_pushed(server: HubServer, described: Path) -> None:
-    """The large file stands in the Hub's large-file store under the hash of the entry."""
+def test_the_hub_lists_the_pushed_files(server: HubServer, described: Path) -> None:
+    """The large file is in the Hub's large-file store under the SHA-256 of the entry."""
     result = push(described, REPO, token=SECRET)
     api = HfApi(token=SECRET)
     assert api.model_info(REPO).sha == result.commit

@@ -1,4 +1,4 @@
-"""The answer for one image, against numbers worked out by hand and against plain rasterising."""
+"""The prediction for one image, compared with numbers worked out by hand and with simple rasterization."""
 
 from __future__ import annotations
 
@@ -63,19 +63,21 @@ class TestMaps:
         threshold=st.floats(0.01, 0.99),
     )
     @settings(deadline=None, max_examples=50)
-    def test_the_mask_is_the_probability_from_the_threshold_on(self, size: tuple[int, int], threshold: float) -> None:
+    def test_the_mask_is_where_the_probability_reaches_the_threshold(
+        self, size: tuple[int, int], threshold: float
+    ) -> None:
         logits = np.random.default_rng(0).normal(0, 3, (16, 16)).astype(np.float32)
         seg = Segmentation(logits, size, threshold=threshold, source=b"", name="test")
         assert seg.mask.shape == seg.probability.shape == size
         clear = np.abs(seg.probability - threshold) > 1e-6
         np.testing.assert_array_equal(seg.mask[clear], (seg.probability >= threshold)[clear])
 
-    def test_sure_logits_do_not_overflow(self) -> None:
+    def test_large_logits_do_not_overflow(self) -> None:
         seg = Segmentation(np.array([[-1e30, 1e30]], np.float32), (1, 2), threshold=0.5, source=b"", name="")
         with np.errstate(all="raise", under="ignore"):
             assert seg.probability.tolist() == [[pytest.approx(0, abs=1e-30), 1]]
 
-    def test_uncertainty_only_where_asked_for(self) -> None:
+    def test_branch_uncertainty_only_on_request(self) -> None:
         mask = np.ones((2, 2), bool)
         with pytest.raises(OptionError, match="branch_uncertainty=True"):
             _ = from_mask(mask).branch_uncertainty
@@ -83,32 +85,32 @@ class TestMaps:
         assert seg.branch_uncertainty.tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
     @pytest.mark.parametrize("threshold", [0, 1, -1, float("nan"), "0.5", None])
-    def test_thresholds_that_are_not_allowed(self, threshold: object) -> None:
+    def test_invalid_thresholds_are_refused(self, threshold: object) -> None:
         with pytest.raises(OptionError, match="threshold="):
             from_mask(np.ones((2, 2), bool), threshold=threshold)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     @pytest.mark.parametrize("field", ["logits", "branch_logits"])
-    def test_a_network_that_answers_nonsense_is_not_an_empty_mask(self, field: str, value: float) -> None:
+    def test_nan_logits_are_an_error_and_not_an_empty_mask(self, field: str, value: float) -> None:
         maps = {"logits": np.zeros((2, 2), np.float32), field: np.full((2, 2), value, np.float32)}
         with pytest.raises(OptionError, match="NaN or infinity"):
             Segmentation(size=(2, 2), threshold=0.5, source=b"", name="test", **maps)
 
     @pytest.mark.parametrize("logits", [np.zeros((2, 2)), np.zeros((1, 2, 2), np.float32)])
-    def test_logits_of_the_wrong_kind(self, logits: np.ndarray) -> None:
+    def test_logits_of_the_wrong_type_are_refused(self, logits: np.ndarray) -> None:
         with pytest.raises(OptionError, match="float32"):
             Segmentation(logits, (2, 2), threshold=0.5, source=b"", name="test")
 
 
 class TestArea:
-    def test_pixels_and_square_millimetres(self) -> None:
+    def test_area_in_pixels_and_square_millimeters(self) -> None:
         seg = from_mask(disc((9, 9), (4, 4), 0) | disc((9, 9), (0, 0), 1))
         assert seg.area == 4
         assert seg.area_mm2(0.5) == 1
         assert seg.area_mm2((0.5, 2)) == seg.area_mm2(np.array([0.5, 2])) == 4
 
     @pytest.mark.parametrize("spacing", [0, -1, (1, 0), (1, 2, 3), "wide", None, float("inf"), float("nan")])
-    def test_spacings_that_are_not_allowed(self, spacing: object) -> None:
+    def test_invalid_spacings_are_refused(self, spacing: object) -> None:
         with pytest.raises(OptionError, match="spacing="):
             from_mask(np.ones((2, 2), bool)).area_mm2(spacing)  # type: ignore[arg-type]
 
@@ -209,7 +211,7 @@ class TestOverlay:
         assert from_mask(mask, source=source).overlay().size == mask.shape[::-1]
         assert (source == 9).all()
 
-    def test_opencv_colours_come_out_right(self) -> None:
+    def test_colors_of_bgr_arrays_are_right(self) -> None:
         source = np.zeros((2, 2, 3), np.uint8)
         source[..., 0] = 200  # blue, in OpenCV's order
         overlay = from_mask(np.zeros((2, 2), bool), source=source, color_order="bgr").overlay()
@@ -221,12 +223,12 @@ class TestOverlay:
         with pytest.raises(ImageError, match=r"\(3, 2\)"):
             seg.overlay(Image.new("RGB", (2, 3)))
 
-    def test_a_source_that_is_gone(self, tmp_path: Path) -> None:
+    def test_an_overlay_of_a_missing_source_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"gone\.png"):
             from_mask(np.ones((2, 2), bool), source=tmp_path / "gone.png").overlay()
 
     @pytest.mark.parametrize("options", [{"alpha": 2}, {"color": (0, 0)}, {"color": (0, 0, 256)}])
-    def test_values_that_are_not_allowed(self, options: dict) -> None:
+    def test_invalid_colors_and_alphas_are_refused(self, options: dict) -> None:
         with pytest.raises(OptionError, match=next(iter(options))):
             from_mask(np.ones((2, 2), bool)).overlay(**options)
 
@@ -260,14 +262,14 @@ class TestSaving:
         assert Image.open(seg.save(tmp_path / name, kind="overlay")).size == (40, 30)
 
     def test_json(self, seg: Segmentation, tmp_path: Path) -> None:
-        answer = json.loads(seg.save(tmp_path / "a.json", kind="json").read_text())
-        assert answer.pop("software").startswith("condseg_sdk ")
-        assert answer == seg.to_dict()
-        assert answer["name"] == "frame.jpg"
-        assert answer["size"] == [30, 40]
-        assert answer["area"] == sum(region["area"] for region in answer["regions"]) == seg.mask.sum()
-        assert answer["mean_probability"] == pytest.approx(1 / (1 + np.exp(-4)))
-        assert answer["regions"][0]["box"] == [14, 4, 27, 17]
+        saved = json.loads(seg.save(tmp_path / "a.json", kind="json").read_text())
+        assert saved.pop("software").startswith("condseg_sdk ")
+        assert saved == seg.to_dict()
+        assert saved["name"] == "frame.jpg"
+        assert saved["size"] == [30, 40]
+        assert saved["area"] == sum(region["area"] for region in saved["regions"]) == seg.mask.sum()
+        assert saved["mean_probability"] == pytest.approx(1 / (1 + np.exp(-4)))
+        assert saved["regions"][0]["box"] == [14, 4, 27, 17]
 
     @pytest.mark.parametrize(
         ("name", "kind", "reason"),
@@ -325,7 +327,7 @@ class TestFieldOfView:
         field_of_view=(2, 1, 6, 3),
     )
 
-    def test_outside_of_it_every_map_is_zero(self) -> None:
+    def test_every_map_is_zero_outside_of_the_field_of_view(self) -> None:
         outside = np.ones((4, 8), bool)
         outside[1:3, 2:6] = False
         for values in (self.SEG.probability, self.SEG.uncertainty, self.SEG.branch_uncertainty):
@@ -333,23 +335,23 @@ class TestFieldOfView:
             assert (values[~outside] > 0).all()
         assert not self.SEG.mask[outside].any()
 
-    def test_outlines_lie_in_the_image(self) -> None:
+    def test_outlines_are_in_the_pixels_of_the_image(self) -> None:
         assert self.SEG.area == 4
         assert self.SEG.boxes().tolist() == [[4, 1, 6, 3]]
         assert self.SEG.to_dict()["field_of_view"] == [2, 1, 6, 3]
         assert self.SEG.to_dict()["regions"][0]["polygon"] == [[4, 1], [4, 3], [6, 3], [6, 1]]
 
-    def test_it_survives_a_pickle(self) -> None:
+    def test_a_pickle_keeps_the_field_of_view(self) -> None:
         copy = pickle.loads(pickle.dumps(self.SEG))
         np.testing.assert_array_equal(copy.probability, self.SEG.probability)
 
-    def test_at_another_size_it_is_the_same_part_of_the_image(self) -> None:
+    def test_resizing_scales_the_field_of_view(self) -> None:
         other = self.SEG.resized((12, 16))
         assert other.field_of_view == (4, 3, 12, 9)
         assert other.boxes().tolist() == [[8, 3, 12, 9]]
         assert replace(self.SEG, field_of_view=None).resized((12, 16)).field_of_view is None
 
     @pytest.mark.parametrize("box", [(0, 0, 9, 4), (-1, 0, 8, 4), (3, 0, 3, 4), (0, 3, 8, 2)])
-    def test_it_must_lie_in_the_image(self, box: tuple[int, int, int, int]) -> None:
+    def test_a_field_of_view_outside_of_the_image_is_refused(self, box: tuple[int, int, int, int]) -> None:
         with pytest.raises(OptionError, match="frame: field_of_view"):
             replace(self.SEG, field_of_view=box)

@@ -65,7 +65,7 @@ def seconds(images: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("number", range(TRIALS))
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_at_a_random_moment_leaves_whole_files_and_a_summary(
+def test_a_signal_at_a_random_moment_leaves_complete_files_and_a_summary(
     images: Path, checkpoint: Path, seconds: float, tmp_path: Path, sent: signal.Signals, code: int, number: int
 ) -> None:
     out = tmp_path / "out"

@@ -99,7 +99,7 @@ def test_memory_does_not_grow_with_the_number_of_predictions(
 @pytest.mark.parametrize(
     ("model", "each"), [("PyTorch", 50), ("ONNX", 50), ("bundled PyTorch", 5), ("bundled ONNX", 5)]
 )
-def test_eight_threads_with_one_predictor_get_the_predictions_of_one(
+def test_eight_threads_with_one_predictor_predict_as_one_thread(
     opened: Callable[[str], str], model: str, each: int
 ) -> None:
     predictor = Predictor.from_pretrained(opened(model), device="cpu")

@@ -47,7 +47,7 @@ def test_cutting_and_merging_gives_the_map_back(size: tuple[int, int], tile: int
     np.testing.assert_allclose(merged, whole, atol=1e-4)
 
 
-def test_weights_by_hand() -> None:
+def test_row_weights_equal_those_computed_by_hand() -> None:
     # Two tiles of 4 pixels that share 2. Pixels' centres lie at -3/8, -1/8, 1/8, 3/8 of a tile's side, which
     # is 3, 1, 1 and 3 standard deviations off. In the overlap exp(-1/2) meets exp(-9/2): exp(-4) of it.
     tiles = plan_tiles((4, 6), tile=4, overlap=0.5)
@@ -57,7 +57,7 @@ def test_weights_by_hand() -> None:
     np.testing.assert_allclose(merged[1], [0, 0, other, 1 - other, 1, 1], atol=1e-6)
 
 
-def test_answers_of_the_networks_size_are_restored() -> None:
+def test_logits_of_the_networks_size_are_resized() -> None:
     tiles = plan_tiles((64, 96), tile=64)
     merged = merge(tiles, [np.full((16, 20), -2.5, np.float32) for _ in tiles], size=(64, 96))
     np.testing.assert_allclose(merged, np.full((64, 96), -2.5), atol=1e-5)
@@ -71,11 +71,11 @@ def test_crops_are_contiguous_pixels_of_the_image() -> None:
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(0, 0.25), (-4, 0.25), (64, 1), (64, -0.1), (64, 25)])
-def test_values_that_are_not_allowed(tile: int, overlap: float) -> None:
+def test_invalid_tiles_and_overlaps_are_refused(tile: int, overlap: float) -> None:
     with pytest.raises(OptionError, match="="):
         plan_tiles((100, 100), tile=tile, overlap=overlap)
 
 
-def test_a_missing_answer_is_an_error() -> None:
+def test_missing_logits_are_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
         merge(plan_tiles((64, 96), tile=64), [np.zeros((64, 64), np.float32)], size=(64, 96))

@@ -29,7 +29,7 @@ def link(folder: Path, target: str | Path) -> None:
         pytest.skip("this system makes no links")
 
 
-def test_files_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_files_at_any_depth_are_sorted_by_path(tmp_path: Path) -> None:
     deep = "/".join("abcdefghijklmnop")
     make(tmp_path, "b.png", "a/z.png", f"{deep}/c.png", "B.PNG")
     assert names(tmp_path, walk_folder(tmp_path, suffixes={".png"}).files) == [
@@ -80,7 +80,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     )
 
 
-def test_a_link_to_a_folder_above_multiplies_nothing(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_above_repeats_no_file(tmp_path: Path) -> None:
     make(tmp_path, "set/a.png", "set/sub/b.png", "set/sub/deep/c.png")
     link(tmp_path / "set/loop", "..")
     link(tmp_path / "set/sub/loop", tmp_path)
@@ -109,7 +109,7 @@ def test_a_folder_is_listed_under_its_own_path_and_not_under_that_of_a_link(tmp_
     assert names(tmp_path, walk_folder(tmp_path).files) == ["z/real/1.png"]
 
 
-def test_several_folders_share_what_was_visited(tmp_path: Path) -> None:
+def test_a_folder_below_several_others_is_visited_once(tmp_path: Path) -> None:
     make(tmp_path, "a/1.png")
     link(tmp_path / "b", "a")
     assert names(tmp_path, walk_folders([tmp_path / "b", tmp_path / "a"]).files) == ["a/1.png"]
@@ -124,7 +124,7 @@ def test_a_folder_without_permission_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hidden_root", [".data", "@eaDir"])
-def test_a_folder_that_is_named_is_searched_whatever_its_name(tmp_path: Path, hidden_root: str) -> None:
+def test_a_given_folder_is_searched_whatever_its_name(tmp_path: Path, hidden_root: str) -> None:
     make(tmp_path, f"{hidden_root}/a.png")
     assert names(tmp_path, find_images(tmp_path / hidden_root)) == [f"{hidden_root}/a.png"]
 
@@ -143,12 +143,12 @@ def test_a_folder_that_is_named_is_searched_whatever_its_name(tmp_path: Path, hi
         ("@eaDir/*.png", ["@eaDir/e.png"]),
     ],
 )
-def test_patterns(tmp_path: Path, pattern: str, wanted: list[str]) -> None:
+def test_patterns_match_at_any_depth(tmp_path: Path, pattern: str, wanted: list[str]) -> None:
     make(tmp_path, "a.png", "s/b.png", "s/t/c.png", ".h/d.png", "@eaDir/e.png", "s/.hidden.png")
     assert names(tmp_path, find_images(f"{tmp_path}/{pattern}")) == wanted
 
 
-def test_finding_images_says_in_one_line_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_finding_images_logs_what_it_leaves_out_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, "a.png", "b.dcm", "c.dcm", "@eaDir/a.png")
     for source in (tmp_path, f"{tmp_path}/**"):
         caplog.clear()

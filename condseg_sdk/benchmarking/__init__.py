@@ -1,4 +1,5 @@
-"""Measuring networks side by side: `condseg benchmark`, and `benchmarks/latency.py` in the repository.
+"""Comparison of networks: `condseg benchmark`, and `benchmarks/latency.py` in the repository.
 
-subjects -> worker (a process for each) -> measure (in turn) -> table, plot.
+`subjects` says what is measured, `worker` runs each subject in a process, `measure` lets them take turns, and `table`
+and `plot` show the rows.
 """

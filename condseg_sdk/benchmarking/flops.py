@@ -1,4 +1,4 @@
-"""Floating-point operations of a graph's convolutions and matrix products, and how fast the machine multiplies."""
+"""Floating-point operations of a graph, and the rate at which the machine multiplies matrices."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COUNTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
 def graph_flops(path: Path, shape: Sequence[int]) -> float:
-    """Two for each multiply-add of the convolutions and matrix products in an ONNX file of floats.
+    """Count the operations of convolutions and matrix products in a float ONNX file, two per multiply-add.
 
-    Shapes that depend on the input are read from a run: the graph gets a Shape for every tensor that matters.
+    Shapes that depend on the input come from a run in which the graph has a Shape operator for every counted tensor.
 
     Args:
-        path: of the file, with one input.
-        shape: of that input.
+        path: Path of the file; its graph has one input.
+        shape: Shape of that input.
 
     Example:
         >>> graph_flops(Path("model.onnx"), (1, 3, 256, 256)) / 1e9  # doctest: +SKIP
@@ -68,7 +68,7 @@ def _node_flops(node: Any, shapes: dict[str, tuple[int, ...]]) -> float:
 
 
 def matmul_run(threads: int | None) -> Any:
-    """A product of two matrices of side `SIDE` in ONNX Runtime, the second one constant as weights are."""
+    """Build a product of two `SIDE` x `SIDE` matrices in ONNX Runtime, the second one constant like weights."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
@@ -96,5 +96,5 @@ def matmul_run(threads: int | None) -> Any:
 
 
 def matmul_subject(threads: int | None) -> Subject:
-    """What the distance to the floor is measured with: a row of its own, in turn with the others."""
+    """Return the subject that measures the rate of matrix products, in turn with the others."""
     return Subject("ONNX Runtime", f"MatMul {SIDE}", "float32", "cpu", partial(matmul_run, threads))

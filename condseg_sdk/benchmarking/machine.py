@@ -1,4 +1,4 @@
-"""On what a measurement was made: processor, GPU, threads and versions."""
+"""The machine of a measurement: processor, GPU, threads and versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
 
 
 def processor() -> str:
-    """Model and the instructions that decide about speed, where the system tells them."""
+    """Return the model of the processor and its vector instructions, where the system tells them."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
@@ -26,10 +26,10 @@ def processor() -> str:
 
 
 def machine_lines(threads: int | None) -> list[str]:
-    """The header of a table, one fact a line.
+    """Return the facts about the machine for the header of a table, one per line.
 
     Args:
-        threads: as asked for; None: what PyTorch and ONNX Runtime take by themselves.
+        threads: Number of threads; None for the defaults of PyTorch and ONNX Runtime.
     """
     import onnxruntime
     import torch

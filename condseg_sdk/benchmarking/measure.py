@@ -1,4 +1,4 @@
-"""Subjects measured in turn: every round, each of them a few repetitions, so that a drift of the machine meets all."""
+"""Measurement of subjects in turn: a few repetitions each per round, so that a drift of the machine affects all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ from condseg_sdk.benchmarking.worker import Loaded, SubjectError, Worker
 from condseg_sdk.metrics import score
 from condseg_sdk.preprocessing import sigmoid
 
-ROUNDS = 5  # at least, in turn
-SLOW_ROUNDS = 3  # where one repetition takes more than SLOW
+ROUNDS = 5  # minimum
+SLOW_ROUNDS = 3  # minimum where one repetition takes more than SLOW
 SLOW = 10.0  # seconds
 SLICE = 0.4  # seconds for the repetitions of one subject in one round
 MOST = 10  # repetitions in one round
-WARM = 3.0  # seconds: what takes longer starts with caches cold from the others' turns, which it does not notice
+WARM = 3.0  # seconds; a longer repetition does not need one before it to warm the caches
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all subjects of a group of rows have in common."""
+    """What all rows of a table have in common.
+
+    Attributes:
+        network: Name of the network.
+        batch: Number of images in one call.
+        size: Height and width of the images.
+        threads: Number of threads; None for the defaults of PyTorch and ONNX Runtime.
+        threshold: Probability from which a pixel belongs to the mask.
+    """
 
     network: str
     batch: int
@@ -36,21 +44,33 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """One subject's figures; None is what could not be measured, `note` says why.
+    """Measurements of one subject; None is what could not be measured, and `note` says why.
 
     Attributes:
-        repetitions: behind the percentiles, over `rounds` turns.
-        p50_ms, p95_ms, p99_ms: of one call with the whole batch.
-        images_per_second: at the median.
-        speedup: the first row's median of the group by this one's.
-        memory_mb: the most resident memory (on a GPU: its memory) since before loading.
-        load_s: from file to something that can run.
-        first_s: the first answer, compilation included.
-        file_mb: of what it is loaded from.
-        max_difference: largest of any pixel's probability from float32 PyTorch's, over `compared` images.
-        dice: mean over these images of the masks' Dice with float32 PyTorch's.
-        floor: time by the time that its convolutions and matrix products alone would take at the rate of a MatMul of
-            side 2048 in the same runtime, machine and run (float32 ONNX on the CPU alone).
+        network: Name of the network.
+        batch: Number of images in one call.
+        size: Height and width of the images.
+        runtime: As in `Subject`.
+        form: As in `Subject`.
+        precision: As in `Subject`.
+        device: As in `Subject`.
+        repetitions: Number of measured calls.
+        rounds: Number of rounds.
+        p50_ms: Median time of one call with the whole batch, in milliseconds.
+        p95_ms: 95th percentile of that time.
+        p99_ms: 99th percentile of that time.
+        images_per_second: Images per second at the median.
+        speedup: Median of the first row of the table divided by this one.
+        memory_mb: Largest increase of resident memory (on a GPU, of its memory) since before loading.
+        load_s: Seconds for loading.
+        first_s: Seconds for the first call, including compilation.
+        file_mb: Size of the file that it is loaded from.
+        max_difference: Largest difference of a probability from float32 PyTorch, over `compared` images.
+        dice: Mean Dice of the masks with those of float32 PyTorch, over these images.
+        compared: Number of compared images.
+        floor: Median time divided by the time that convolutions and matrix products alone would take at the rate of a
+            MatMul of side 2048 in the same runtime and run; for float32 ONNX on the CPU.
+        note: Reason why it could not be measured.
     """
 
     network: str
@@ -80,7 +100,7 @@ class Row:
 
 @dataclass
 class _Entry:
-    """A subject on its way to a row."""
+    """The state of a subject during the measurement."""
 
     subject: Subject
     worker: Worker | None = None
@@ -104,16 +124,16 @@ def measure(
     """Measure subjects at one batch and size.
 
     Args:
-        subjects: the first one is what `speedup` refers to.
-        setting: batch, size and so on.
-        images: normalised, float32 (N, 3, h, w), gone through batch by batch.
-        reference: float32 PyTorch's logits for them, (N, h, w).
-        budget: seconds to spend on the rounds, beyond the least number of them.
-        ceiling: see `flops.matmul_subject`.
-        progress: gets a line now and then.
+        subjects: Subjects to measure; `speedup` refers to the first one.
+        setting: Batch, size and so on.
+        images: Normalized images, float32 (N, 3, h, w), which are used batch by batch.
+        reference: Logits of float32 PyTorch for them, (N, h, w).
+        budget: Seconds for the rounds beyond the minimum number.
+        ceiling: Subject for the rate of matrix products, see `flops.matmul_subject`.
+        progress: Function that gets lines about the progress.
 
     Returns:
-        A row for each subject, in order.
+        A row for each subject, in their order.
     """
     entries = [_Entry(subject, note=subject.missing) for subject in (*subjects, *([ceiling] if ceiling else []))]
     with ExitStack() as stack:
@@ -136,7 +156,7 @@ def measure(
 
 
 def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
-    """A subject that breaks down keeps its reason and leaves the rounds to the others."""
+    """Do some work with a subject's worker; a failure becomes its note, and the others go on."""
     assert entry.worker is not None
     try:
         work(entry, entry.worker)
@@ -211,7 +231,7 @@ def _row(entry: _Entry, setting: Setting, reference: NDArray[np.float32], rate: 
 
 
 def percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
-    """Median, 95th and 99th percentile, interpolated linearly; of few repetitions the last two are near the slowest.
+    """Compute the median, the 95th and the 99th percentile, interpolated linearly.
 
     Example:
         >>> percentiles([1.0, 2.0, 3.0, 4.0, 5.0])

@@ -1,4 +1,4 @@
-"""Rows as bars: images a second, one panel for each network, batch and size."""
+"""Rows as bars: images per second, one panel for each network, batch and size."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ COLORS = {"PyTorch": "#c8553d", "ONNX Runtime": "#2a6f97"}
 
 
 def require_matplotlib() -> None:
-    """Say before a long measurement that its plot cannot be drawn.
+    """Check before a long measurement that its plot can be drawn.
 
     Raises:
-        OptionError: matplotlib is not installed.
+        InstallationError: matplotlib is not installed.
     """
     try:
         import matplotlib  # noqa: F401
@@ -31,12 +31,14 @@ def plot(rows: Sequence[Row], path: Path, *, title: str) -> Path:
     """Draw the rows that were measured.
 
     Args:
-        rows: of one or more settings; at least one must have been measured.
-        path: ends in .png or .svg.
-        title: one line, such as the processor.
+        rows: Rows of one or more settings; at least one must have been measured.
+        path: Path of the PNG file.
+        title: One line, such as the processor.
 
     Raises:
-        OptionError: matplotlib is not installed, nothing was measured, or the file cannot be written.
+        InstallationError: matplotlib is not installed.
+        OptionError: Nothing was measured.
+        OutputError: The file cannot be written.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -62,7 +64,7 @@ def plot(rows: Sequence[Row], path: Path, *, title: str) -> Path:
         panel.invert_yaxis()
         panel.margins(x=0.12)
         panel.set_title(f"{network}, batch {batch}, {size}x{size}", fontsize=10)
-        panel.set_xlabel("images a second, at the median", fontsize=8)
+        panel.set_xlabel("images per second, at the median", fontsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(groups) :]:
         panel.remove()

@@ -1,4 +1,4 @@
-"""A checkpoint's whole benchmark: exports, inputs, reference, then all subjects at each batch and size."""
+"""The whole benchmark of a checkpoint: exports, inputs, reference, then all subjects at each batch and size."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from condseg_sdk.preprocessing import Preprocessing
 
 COMPARED = 8  # images
 Baselines = Callable[[int, int], Sequence[Subject]]
-"""(batch, size) -> subjects to put first."""
+"""Returns the subjects to put first, for a batch and a size."""
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What to measure a checkpoint with.
+    """The settings of a benchmark.
 
     Args:
-        batches: numbers of images in one call.
-        sizes: sides in pixels, multiples of 32; none: the checkpoint's own.
-        images: uint8 RGB (H, W, 3), like those to be segmented, for the comparison and for int8's calibration; none:
-            synthetic ones, and no int8.
-        threads: of PyTorch and of ONNX Runtime; None leaves it to them.
-        seconds: to spend on each batch and size, beyond the least number of repetitions.
-        compiled: "all", "first" batch and size alone, or "none": compiling takes minutes.
+        batches: Numbers of images in one call.
+        sizes: Heights and widths in pixels, multiples of 32. The default is the checkpoint's.
+        images: Images uint8 (H, W, 3), RGB, like those to be segmented, for the comparison and for calibration. Without
+            any, synthetic images are compared and int8 is left out.
+        threads: Number of threads of PyTorch and ONNX Runtime; None for their defaults.
+        seconds: Seconds for each batch and size, beyond the minimum number of repetitions.
+        compiled: Where to measure `torch.compile`, which takes minutes: "all", "first" (batch and size) or "none".
 
     Raises:
-        OptionError: a number is out of range.
+        OptionError: A number is out of range.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -67,7 +67,7 @@ class BenchmarkConfig:
 def benchmark(
     name: str,
     checkpoint: Path,
-    plan: BenchmarkConfig,
+    config: BenchmarkConfig,
     *,
     work: Path,
     baselines: Baselines | None = None,
@@ -76,43 +76,43 @@ def benchmark(
     """Measure one checkpoint.
 
     Args:
-        name: for the tables.
-        checkpoint: a checkpoint folder.
-        plan: what with.
-        work: an existing folder for the exported files.
-        baselines: further subjects, put first, so that `speedup` refers to theirs.
-        progress: gets a line now and then.
+        name: Name of the network in the tables.
+        checkpoint: Folder of the checkpoint.
+        config: Settings of the benchmark.
+        work: An existing folder for the exported files.
+        baselines: Returns further subjects to put first, so that `speedup` refers to them.
+        progress: Function that gets lines about the progress.
     """
     predictor = Predictor.from_pretrained(checkpoint, device="cpu")
-    files = export_all(predictor, plan, work=work, progress=progress)
+    files = export_all(predictor, config, work=work, progress=progress)
     own = predictor.preprocessing.size
     rows: list[Row] = []
-    for size in plan.sizes or (max(own),):
-        inputs = network_inputs(predictor.preprocessing, size, plan.images)
+    for size in config.sizes or (max(own),):
+        inputs = network_inputs(predictor.preprocessing, size, config.images)
         progress(f"{name} at {size}x{size}: float32 PyTorch on {len(inputs)} images")
         reference = np.concatenate([run_trained_form(checkpoint)(image[None]) for image in inputs])
-        for batch in plan.batches:
-            setting = Setting(name, batch, size, plan.threads, predictor.threshold)
-            compiled = plan.compiled == "all" or (plan.compiled == "first" and not rows)
+        for batch in config.batches:
+            setting = Setting(name, batch, size, config.threads, predictor.threshold)
+            compiled = config.compiled == "all" or (config.compiled == "first" and not rows)
             subjects = [
                 *(baselines(batch, size) if baselines else ()),
                 *torch_subjects(checkpoint, compiled=compiled),
-                *onnx_subjects(files, threads=plan.threads),
+                *onnx_subjects(files, threads=config.threads),
             ]
             rows += measure(
                 subjects,
                 setting,
                 inputs,
                 reference,
-                budget=plan.seconds,
-                ceiling=matmul_subject(plan.threads),
+                budget=config.seconds,
+                ceiling=matmul_subject(config.threads),
                 progress=lambda line, batch=batch, size=size: progress(f"{name} {batch}x{size}: {line}"),  # type: ignore[misc]
             )
     return rows
 
 
 def export_all(
-    predictor: Predictor, plan: BenchmarkConfig, *, work: Path, progress: Callable[[str], object]
+    predictor: Predictor, config: BenchmarkConfig, *, work: Path, progress: Callable[[str], object]
 ) -> dict[OnnxPrecision, Path | str]:
     """Export each precision to a file; in place of a file the reason why there is none."""
     files: dict[OnnxPrecision, Path | str] = {}
@@ -120,10 +120,10 @@ def export_all(
         progress(f"exporting {precision}")
         options: dict[str, Any] = {"precision": precision, "verify": False}
         if spec.needs_calibration:
-            if not plan.images:
+            if not config.images:
                 files[precision] = f"{precision} needs images to calibrate with: --images"
                 continue
-            options["calibration"] = list(plan.images)
+            options["calibration"] = list(config.images)
         try:
             files[precision] = predictor.export_onnx(work / f"{precision}.onnx", **options).path
         except CondsegError as error:
@@ -132,16 +132,16 @@ def export_all(
 
 
 def network_inputs(preprocessing: Preprocessing, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """The first `COMPARED` images, or as many synthetic ones, as network input of one size."""
+    """Prepare the first `COMPARED` images, or as many synthetic ones, as network input of one size."""
     prepared = replace(preprocessing, size=(size, size))
     return np.stack([prepared(image) for image in (images or synthetic_images())[:COMPARED]])
 
 
 def synthetic_images() -> list[NDArray[np.uint8]]:
-    """Soft blobs of colour with a little noise, always the same."""
+    """Make soft blobs of color with a little noise, always the same."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(COMPARED):
         blobs = cv2.resize(rng.uniform(0, 255, (6, 8, 3)), (640, 480), interpolation=cv2.INTER_CUBIC)
-        pictures.append(np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8))
-    return pictures
+        images.append(np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8))
+    return images

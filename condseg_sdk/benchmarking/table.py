@@ -1,4 +1,4 @@
-"""Rows as CSV, for reading by programs, and as Markdown, for people."""
+"""Rows as CSV for programs, and as Markdown for people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> Path:
-    """One line a row, all digits; an empty cell is what could not be measured."""
+    """Write the rows as CSV with all digits; empty cells were not measured."""
     return write_csv(path, [f.name for f in fields(Row)], [asdict(row) for row in rows])
 
 
@@ -70,10 +70,14 @@ def _not_measured(rows: Sequence[Row]) -> list[str]:
 
 
 def include(path: Path, text: str) -> Path:
-    """Put a table between the two marks in a Markdown file.
+    """Put a text between the two marks in a Markdown file.
+
+    Args:
+        path: Path of the Markdown file.
+        text: Text that replaces what is between the marks.
 
     Raises:
-        OptionError: the file cannot be read or has no such marks.
+        OptionError: The file cannot be read or has no such marks.
     """
     try:
         before = path.read_text(encoding="utf-8")
@@ -91,7 +95,7 @@ def _line(texts: Sequence[str]) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three digits or all before the point: 1234, 123, 12.3, 1.23."""
+    """Format a number with three digits, or all before the point: 1234, 123, 12.3, 1.23."""
     if value is None:
         return ""
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"

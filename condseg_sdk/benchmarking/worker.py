@@ -1,7 +1,7 @@
-"""A process for each subject, so that memory and load time are its own, told when to run.
+"""A process for each subject, for its own memory and load time, which runs on request.
 
-A worker that waits for its turn sleeps in `recv`; its threads stop spinning within `SETTLE` after a run, which the
-caller waits before the next worker's turn.
+A waiting worker sleeps in `recv`. Its threads stop spinning within `SETTLE` seconds after a run, and the caller waits
+for that before the turn of the next worker.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from condseg_sdk.benchmarking.subjects import Subject
 from condseg_sdk.errors import CondsegError
 
 SETTLE = 0.05
-KEPT = 64  # answers for the comparison
+KEPT = 64  # maps for the comparison
 
 
 class SubjectError(CondsegError):
-    """A subject that cannot be built or that broke down."""
+    """A subject cannot be built, or failed."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A worker's first report.
+    """The first report of a worker.
 
     Attributes:
-        load_seconds: from the file to something that can run.
-        first_seconds: the first answer, compilation included.
+        load_seconds: Seconds for loading.
+        first_seconds: Seconds for the first call, including compilation.
     """
 
     load_seconds: float
@@ -49,7 +49,7 @@ class Loaded:
 
 @contextmanager
 def _ignoring_interrupts() -> Iterator[None]:
-    """A process that is started in this block ignores SIGINT for its whole life."""
+    """Let a process that is started in this block ignore SIGINT."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -61,17 +61,17 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 class Worker:
-    """A subject in its process. A context manager; leaving it ends the process."""
+    """A subject in its process: a context manager that ends the process on exit."""
 
     def __init__(self, subject: Subject, images: NDArray[np.float32], *, batch: int, threads: int | None) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would share what the parent has loaded
-        self._pipe, theirs = context.Pipe()
+        context = multiprocessing.get_context("spawn")  # a fork would share the memory of its parent
+        self._pipe, end = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, subject.build, images, batch, threads, subject.device), daemon=True
+            target=_serve, args=(end, subject.build, images, batch, threads, subject.device), daemon=True
         )
         with _ignoring_interrupts():  # Ctrl-C reaches both processes; this one ends the worker
             self._process.start()
-        theirs.close()
+        end.close()
 
     def __enter__(self) -> Worker:
         return self
@@ -88,36 +88,36 @@ class Worker:
     def _ask(self, *request: Any) -> Any:
         try:
             self._pipe.send(request)
-            kind, answer = self._pipe.recv()
+            kind, reply = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(timeout=5)
             raise SubjectError(f"its process ended with {self._process.exitcode}; is the memory enough?") from error
         if kind == "error":
-            raise SubjectError(answer)
-        return answer
+            raise SubjectError(reply)
+        return reply
 
     def load(self) -> Loaded:
-        """Build the subject and let it answer once.
+        """Build the subject and call it once.
 
         Raises:
-            SubjectError: that failed; the message is the reason.
+            SubjectError: It failed; the message is the reason.
         """
         return Loaded(*self._ask("load"))
 
     def run(self, repetitions: int, *, warm: bool) -> list[float]:
-        """Seconds of each repetition, after one that does not count if `warm`."""
+        """Measure the seconds of each repetition, after one that does not count if `warm`."""
         seconds: list[float] = self._ask("run", repetitions, warm)
         time.sleep(SETTLE)
         return seconds
 
     def report(self) -> tuple[float | None, dict[int, NDArray[np.float32]]]:
-        """Peak memory in bytes since before loading, None where it cannot be read, and logits by image."""
-        peak, answers = self._ask("report")
-        return peak, answers
+        """Return the peak memory in bytes since before loading, if it can be read, and the logits by image."""
+        peak, maps = self._ask("report")
+        return peak, maps
 
 
 def peak_memory() -> float | None:
-    """The most bytes that were resident in this process; None on systems without a way to know."""
+    """Return the peak of resident memory of this process in bytes, or None where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next((x for x in status.read_text().splitlines() if x.startswith("VmHWM")), None)
@@ -148,7 +148,7 @@ def _serve(
     gc.collect()
     before, peak = _used_memory(device), 0.0
     batches = [np.take(images, range(i, i + batch), 0, mode="wrap") for i in range(0, len(images), batch)]
-    answers: dict[int, NDArray[np.float32]] = {}
+    maps: dict[int, NDArray[np.float32]] = {}
     run, turn = None, 0
 
     def step() -> float:
@@ -159,8 +159,8 @@ def _serve(
         seconds = time.perf_counter() - start
         for offset, map_ in enumerate(logits):
             number = (turn % len(batches)) * batch + offset
-            if number < min(len(images), KEPT) and number not in answers:
-                answers[number] = np.array(map_)
+            if number < min(len(images), KEPT) and number not in maps:
+                maps[number] = np.array(map_)
         turn += 1
         peak = max(peak, _used_memory(device) or 0.0)
         return seconds
@@ -181,7 +181,7 @@ def _serve(
                     step()
                 pipe.send(("ok", [step() for _ in range(repetitions)]))
             else:
-                pipe.send(("ok", (None if before is None else peak - before, answers)))
+                pipe.send(("ok", (None if before is None else peak - before, maps)))
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes this subject's row
             reason = str(error).strip().splitlines() or traceback.format_exception_only(error)
             pipe.send(("error", f"{type(error).__name__}: {reason[0][:200]}"))

@@ -243,5 +243,4 @@ def _check_same_network(network: PretrainedNetwork, config: CheckpointConfig) ->
 
 def _with_version(config: CheckpointConfig) -> CheckpointConfig:
     """With the release that writes it, which a release that cannot read the format will name."""
-
     return replace(config, provenance={**config.provenance, "package_version": __version__})

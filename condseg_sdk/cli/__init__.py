@@ -1,7 +1,7 @@
-"""The `condseg` command: one module a subcommand, each with `configure` (its arguments) and `run`.
+"""The `condseg` command: one module per subcommand, each with `configure` (its arguments) and `run`.
 
-This module loads nothing, so that Ctrl-C is taken care of before anything is loaded. Nothing is computed here; what the
-commands do is in the modules they call.
+This module imports nothing, so that Ctrl-C is handled before anything is loaded. Nothing is computed here: the commands
+call other modules of the package.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: Arguments without the program's name; default: those of the process, whose streams and signals are
-            then prepared for a command line, too.
+        arguments: Arguments without the name of the program. Default: those of the process, whose streams and signals
+            are then prepared for a command line, too.
 
     Returns:
-        The exit code: 0 all done, 1 done but something was left out (skipped images, output that could not be printed),
-        2 an error, told in one line on stderr, 130 and 143 ended by Ctrl-C and SIGTERM.
+        The exit code: 0 if all was done; 1 if something was left out (skipped images, output that could not be
+        printed); 2 after an error, which is one line on stderr; 130 or 143 if Ctrl-C or SIGTERM ended the command.
     """
     if arguments is None:
         import os
 
-        # OpenMP's threads wait in a loop by default. Beside another busy process they keep each other from the cores
-        # at every step of a network, which then takes many times as long. OpenMP reads this when PyTorch is loaded.
+        # By default OpenMP's threads wait in a busy loop. Next to another busy process they block each other at every
+        # step of a network, which then takes many times as long. OpenMP reads this when PyTorch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from condseg_sdk.cli import interrupts
 

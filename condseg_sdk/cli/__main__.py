@@ -1,4 +1,4 @@
-"""`python -m condseg_sdk.cli`, for where the `condseg` script is not on the path."""
+"""`python -m condseg_sdk.cli`, which works where the `condseg` script is not on the path."""
 
 from condseg_sdk.cli import main
 

@@ -1,4 +1,4 @@
-"""`condseg benchmark`: how fast a checkpoint is on this machine, in every runtime and precision."""
+"""`condseg benchmark`: speed of a checkpoint on this machine, in every runtime and precision."""
 
 from __future__ import annotations
 
@@ -24,40 +24,57 @@ DEFAULT_MODEL = "condseg-lite-polyp"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `condseg benchmark`."""
     parser.description = (
-        "Measure checkpoints in PyTorch and ONNX Runtime, every precision and device at hand, in turn; print Markdown."
+        "Measure checkpoints in PyTorch and ONNX Runtime, in every precision and on every device, and print Markdown."
     )
     parser.add_argument(
-        "model", nargs="*", default=[DEFAULT_MODEL], help=f"names, folders or org/name (default: {DEFAULT_MODEL})"
+        "model",
+        nargs="*",
+        default=[DEFAULT_MODEL],
+        help=f"checkpoints: names, folders or org/name (default: {DEFAULT_MODEL})",
     )
-    add_plan_options(parser)
-    parser.add_argument("--size", type=int, nargs="+", default=[], help="sides in pixels (default: the checkpoint's)")
+    add_config_options(parser)
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[], help="heights and widths in pixels (default: the checkpoint's)"
+    )
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """What `benchmarks/latency.py` has, too."""
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images in one call (default: 1 8)")
-    parser.add_argument("--images", help="folder or glob of images like those to be segmented: for agreement and int8")
-    parser.add_argument("--calibration", type=int, default=32, help="images to calibrate int8 with (default: 32)")
-    parser.add_argument("--threads", type=int, help="of PyTorch and ONNX Runtime (default: their own)")
-    parser.add_argument("--seconds", type=float, default=30.0, help="for each batch and size (default: %(default)s)")
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `benchmarks/latency.py` has, too."""
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 8], help="numbers of images in one call (default: 1 8)"
+    )
+    parser.add_argument(
+        "--images", help="folder or pattern of images like those to be segmented, for the comparison and int8"
+    )
+    parser.add_argument(
+        "--calibration", type=int, default=32, help="number of calibration images for int8 (default: 32)"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="number of threads of PyTorch and ONNX Runtime (default: their own)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="seconds for each batch and size (default: %(default)s)"
+    )
     parser.add_argument(
         "--compile", choices=("none", "first", "all"), default="none",
-        help="batches and sizes to measure torch.compile at, which takes minutes each (default: none)",
+        help="batches and sizes at which to measure torch.compile, which takes minutes each (default: none)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder for benchmark.csv and benchmark.md")
-    parser.add_argument("--plot", action="store_true", help="and benchmark.png, in OUT; needs matplotlib")
+    parser.add_argument("--plot", action="store_true", help="also write benchmark.png to OUT; needs matplotlib")
     add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `condseg benchmark` and return its exit code."""
     from condseg_sdk.benchmarking.machine import machine_lines
     from condseg_sdk.benchmarking.run import benchmark
     from condseg_sdk.benchmarking.table import markdown
     from condseg_sdk.weights.hub import resolve
 
     check_outputs(options)
-    plan = make_plan(options)
+    config = make_config(options)
     for model in options.model:
         if Path(model).suffix.lower() == ".onnx":
             raise OptionError(f"{model}: give the checkpoint it was exported from; the exports are measured with it")
@@ -66,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     for model, folder in zip(options.model, folders, strict=True):
         with interrupts.raising("nothing was written"), tempfile.TemporaryDirectory() as work:
             rows += benchmark(
-                Path(model).name, folder, plan, work=Path(work), progress=lambda x: print(x, file=sys.stderr)
+                Path(model).name, folder, config, work=Path(work), progress=lambda x: print(x, file=sys.stderr)
             )
     command = shlex.join(["condseg", "benchmark", *sys.argv[2:]])
     header = machine_lines(options.threads)
@@ -76,11 +93,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Find out what would fail at the end before the work.
+    """Check before the measurement what would fail after it.
 
     Raises:
-        OptionError: A plot without a folder or without matplotlib, a folder that cannot be made, or files in it that
-            must not be replaced.
+        OptionError: A plot was requested without a folder.
+        InstallationError: A plot was requested without matplotlib.
+        OutputError: The folder cannot be created, or holds files that must not be replaced.
     """
     from condseg_sdk.benchmarking.plot import require_matplotlib
 
@@ -93,8 +111,8 @@ def check_outputs(options: argparse.Namespace) -> None:
         check_replaced([options.out / name for name in (CSV, TABLE, PLOT)], overwrite=options.overwrite)
 
 
-def make_plan(options: argparse.Namespace) -> BenchmarkConfig:
-    """The options as a `Plan`, images loaded."""
+def make_config(options: argparse.Namespace) -> BenchmarkConfig:
+    """Return the options as a `BenchmarkConfig`, with loaded images."""
     from condseg_sdk.benchmarking.run import BenchmarkConfig
     from condseg_sdk.images.load import find_images, load_image
 
@@ -112,7 +130,7 @@ def make_plan(options: argparse.Namespace) -> BenchmarkConfig:
 
 
 def save_outputs(options: argparse.Namespace, rows: list[Row], header: list[str], command: str) -> None:
-    """Write what was asked for into `--out`."""
+    """Write the requested files to `--out`."""
     from condseg_sdk.benchmarking.plot import plot
     from condseg_sdk.benchmarking.table import markdown, write_rows
 

@@ -1,4 +1,4 @@
-"""The parser, and what becomes of a command: its exit code, and one line for every error."""
+"""The parser of the command line, and the end of a command: its exit code, and one line for every error."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COMMANDS = {
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; see `condseg_sdk.cli.main`."""
+    """Run a command and return its exit code; see `condseg_sdk.cli.main`."""
     if arguments is not None:
         return _run(list(arguments))
     prepare_console()
     code = _run(sys.argv[1:])
     if (reason := write_error()) is not None:
-        print(f"condseg: the output above is incomplete: it could not be printed ({reason})", file=sys.stderr)
+        print(f"condseg: the output above is incomplete, because it could not be printed ({reason})", file=sys.stderr)
         return code or 1
     return code
 
@@ -47,7 +47,7 @@ def _run(arguments: list[str]) -> int:
     except CondsegError as error:
         print(f"condseg: error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # of the machine, not of what was asked for: no memory for a process, no temporary folder
+    except OSError as error:  # a fault of the machine: no memory for a process, no temporary folder
         print(f"condseg: error: {_reason(error)}; free space or memory, or check permissions", file=sys.stderr)
         return 2
     except MemoryError:
@@ -59,21 +59,22 @@ def _run(arguments: list[str]) -> int:
 
 
 def _reason(error: OSError) -> str:
+    """Return the message of an error in one line, with the file that it is about."""
     if error.filename is None:
         return " ".join((error.strerror or str(error)).splitlines())
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def _check_working_folder() -> None:
-    """Libraries ask for the current folder while they load, and fail without one."""
+    """Refuse to run in a folder that was deleted: libraries ask for the current folder while they load."""
     try:
         os.getcwd()  # noqa: PTH109 - cheaper than pathlib here
     except OSError as error:
-        raise CondsegError("the current folder does not exist any more; change to another one (cd)") from error
+        raise CondsegError("the current folder no longer exists; change to another one (cd)") from error
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser, with the arguments of only those commands that are named: their modules take time to load."""
+    """Make the parser, with the arguments of only the command that is named, since the modules take time to load."""
     parser = argparse.ArgumentParser(
         prog="condseg", description="Segment medical images with ConDSeg. Not a medical device: for research only."
     )

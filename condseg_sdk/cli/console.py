@@ -1,7 +1,7 @@
-"""Standard output and error of the `condseg` process: whatever is printed there, no print can fail a run.
+"""Standard output and error of the `condseg` process, made so that printing can never fail a run.
 
-A stream may be closed (`>&-`, a service), a pipe whose reader is gone (`| head`), a full disk, or of an encoding that
-lacks a file's name (a Windows console, LANG=C). Results are on the disk by then, and must stay the outcome.
+A stream may be closed (`>&-`, a service), be a pipe whose reader has gone (`| head`) or a full disk, or have an
+encoding without the letters of a file name (a Windows console, LANG=C). Results are on the disk by then and must count.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["prepare_console", "write_error"]
 
 
 class _Unfailing(io.RawIOBase):
-    """A raw stream that drops what cannot be written and remembers why."""
+    """A raw stream that drops what cannot be written and keeps the reason."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -38,7 +38,7 @@ class _Unfailing(io.RawIOBase):
         while self.error is None and place < len(view):
             try:
                 written = self._raw.write(view[place:])
-                if written is None:  # a pipe that does not block, and is full
+                if written is None:  # a non-blocking pipe that is full
                     select.select([], [self._raw], [])
                 place += written or 0
             except OSError as error:
@@ -47,14 +47,14 @@ class _Unfailing(io.RawIOBase):
 
 
 def prepare_console() -> None:
-    """Make the process's streams unfailing. To be called before anything is printed or opened."""
+    """Make the streams of the process safe to print to. Call it before anything is printed or opened."""
     _open_closed_descriptors()
     sys.stdout = _unfailing(sys.stdout)
     sys.stderr = _unfailing(sys.stderr)
 
 
 def write_error() -> str | None:
-    """Why standard output is incomplete, where its reader has not simply gone away."""
+    """Return why standard output is incomplete; None if it is complete, or only its reader has gone."""
     buffer = getattr(sys.stdout, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     if isinstance(raw, _Unfailing):
@@ -65,7 +65,7 @@ def write_error() -> str | None:
 
 
 def _open_closed_descriptors() -> None:
-    """The next file that is opened would otherwise get the number of a closed stream, and its messages."""
+    """Open closed descriptors: otherwise the next opened file would get the number of a stream, and its messages."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -77,10 +77,11 @@ def _open_closed_descriptors() -> None:
 
 
 def _unfailing(stream: TextIO | None) -> TextIO:
+    """Return a stream like the given one that drops what cannot be written."""
     if stream is None or stream.closed:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - open for the length of the process
     if not isinstance(stream, io.TextIOWrapper):
-        return stream  # of a notebook or a test, which has no descriptor to fail
+        return stream  # in a notebook or a test, where it has no descriptor
     encoding, options = stream.encoding, (stream.line_buffering, stream.write_through)
     buffer: Any = stream.detach()
     if isinstance(buffer, io.BufferedWriter):

@@ -1,4 +1,4 @@
-"""`condseg convert`: a checkpoint of the authors' code as one of ours."""
+"""`condseg convert`: a checkpoint of the authors' code as a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -14,27 +14,36 @@ from condseg_sdk.provenance import is_ours
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `condseg convert`."""
     parser.description = (
-        "Make a checkpoint folder of a .pth file of the authors' code. "
-        "Nothing in the file is executed, and every tensor must fit."
+        "Convert a .pth file of the authors' code to a checkpoint folder. Nothing in the file is executed, and every "
+        "tensor must fit."
     )
-    parser.add_argument("source", metavar="SRC.pth", help="what torch.save wrote")
+    parser.add_argument("source", metavar="SRC.pth", help="file that torch.save wrote")
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--network", required=True, choices=("r50", "pvt"), help="ResNet-50 or PVTv2-b2")
     parser.add_argument(
         "--color-order",
         required=True,
         choices=get_args(ColorOrder),
-        help="of the channels in training: bgr before November 2025, rgb since; the file does not tell",
+        help="order of the channels in training: bgr before November 2025, rgb since; the file does not tell",
     )
-    parser.add_argument("--size", type=int, default=256, help="side of the training images (default: %(default)s)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="of the probability (default: %(default)s)")
-    parser.add_argument("--data", help="what the weights have seen, for the model card")
+    parser.add_argument(
+        "--size", type=int, default=256, help="height and width of the training images in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="probability from which a pixel belongs to the mask (default: %(default)s)",
+    )
+    parser.add_argument("--data", help="data that the weights were trained on, for the model card")
     parser.add_argument("--license", help="SPDX identifier in lower case, for the model card")
     add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `condseg convert` and return its exit code."""
     from condseg_sdk.weights.convert import convert_checkpoint
 
     if not options.overwrite:

@@ -1,4 +1,4 @@
-"""`condseg evaluate`: a checkpoint and images with masks in, figures out."""
+"""`condseg evaluate`: evaluates a checkpoint on images with masks."""
 
 from __future__ import annotations
 
@@ -12,41 +12,49 @@ from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
 from condseg_sdk.errors import CondsegError, OptionError
 
 CARD = "model_card.md"
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.description = (
         "Measure a checkpoint on images with masks: overlap, contours, calibration; means with confidence intervals, "
         "at 256x256 as in the paper and at the images' own size (docs/evaluation.md)."
     )
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
     parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
-    parser.add_argument("--masks", help="folder of masks, or annotation file, that stands apart from the images")
+    parser.add_argument("--masks", help="folder of masks, or annotation file, outside of the images' folder")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--list", metavar="FILE", help="text file with the names to measure on, one a line")
-    which.add_argument("--part", choices=PARTS, help="only this part, as the data or the checkpoint's run names it")
+    which.add_argument("--list", metavar="FILE", help="text file with the names to evaluate, one per line")
+    which.add_argument("--split", choices=SPLITS, help="only this split, as the data or the checkpoint's run names it")
     parser.add_argument("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
-    parser.add_argument("--report", action="store_true", help="write report.html and its pictures to OUT, too")
+    parser.add_argument("--report", action="store_true", help="also write report.html and its images to OUT")
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     parser.add_argument("--tta", action="store_true", help="average over four mirror images")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
     parser.add_argument("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
     parser.add_argument(
-        "--branch-uncertainty", action="store_true", help="measure the map of the uncertainty branch, too"
+        "--branch-uncertainty", action="store_true", help="also measure the map of the uncertainty branch"
     )
     parser.add_argument(
-        "--spacing", type=float, nargs="+", metavar="MM", help="between pixels, one or two numbers: distances in mm"
+        "--spacing",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="distance between pixels, one or two numbers: adds distances in mm",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the confidence intervals, 0 to 4294967295 (default: %(default)s)"
+        "--batch-size", type=int, default=8, help="number of images processed together (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the confidence intervals, 0 to 4294967295 (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     try:
         from condseg_sdk.evaluation.card_section import evaluation_card
         from condseg_sdk.evaluation.evaluate import evaluate
@@ -78,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             options.data,
             masks=options.masks,
             names=options.list,
-            part=options.part,
+            split=options.split,
             threshold=options.threshold,
             tta=options.tta,
             tile=options.tile,
@@ -111,13 +119,13 @@ def _count(bar: Any, stop: interrupts.Stop) -> None:
     bar.update()
     if stop.requested:
         bar.close()
-        raise KeyboardInterrupt(f"{bar.n} of {bar.total} images were measured, and nothing was written")
+        raise KeyboardInterrupt(f"{bar.n} of {bar.total} images were evaluated, and nothing was written")
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command that makes the same figures again, without what only says where to write and to compute."""
+    """Return the command that produces the same result again, without options for output and device."""
     words = ["condseg", "evaluate", options.model, options.data]
-    given: dict[str, Any] = {"masks": options.masks, "list": options.list, "part": options.part}
+    given: dict[str, Any] = {"masks": options.masks, "list": options.list, "split": options.split}
     given |= {"threshold": options.threshold, "tile": options.tile, "bits": options.bits, "spacing": options.spacing}
     given |= {"seed": options.seed or None}
     for name, value in given.items():

@@ -13,27 +13,35 @@ from condseg_sdk.provenance import check_replaced
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Write a checkpoint as one ONNX file, verified against PyTorch; `predict --model` takes it."
-    parser.add_argument("model", help="name, folder or org/name")
-    parser.add_argument("out", help="file to write, ends in .onnx")
-    parser.add_argument(
-        "--precision", choices=get_args(OnnxPrecision), default="float32", help="(default: %(default)s)"
+    """Add the arguments of `condseg export`."""
+    parser.description = (
+        "Export a checkpoint to one ONNX file, verified against PyTorch, for `condseg predict --model`."
     )
-    parser.add_argument("--static", action="store_true", help="one image at the checkpoint's size, nothing free")
+    parser.add_argument("model", help="checkpoint: a name, a folder or org/name")
+    parser.add_argument("out", help="file to write; its name ends in .onnx")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(OnnxPrecision),
+        default="float32",
+        help="precision of weights and arithmetic (default: %(default)s)",
+    )
+    parser.add_argument("--static", action="store_true", help="fix the input to one image at the checkpoint's size")
     parser.add_argument("--branch-uncertainty", action="store_true", help="include the map of the uncertainty branch")
     parser.add_argument(
         "--preprocessing",
         action="store_true",
-        help="a graph for programs without this package: uint8 RGB image of any size in, probability out",
+        help="write a graph for programs without this package: it takes a uint8 RGB image of any size and returns "
+        "probabilities",
     )
-    parser.add_argument("--calibration", help="folder or glob of images, for int8")
-    parser.add_argument("--opset", type=int, default=18, help="of ONNX (default: %(default)s)")
-    parser.add_argument("--images", help="folder or glob of images to verify with")
-    parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch")
+    parser.add_argument("--calibration", help="folder or pattern of calibration images, for int8")
+    parser.add_argument("--opset", type=int, default=18, help="version of ONNX's operators (default: %(default)s)")
+    parser.add_argument("--images", help="folder or pattern of images for the verification")
+    parser.add_argument("--no-verify", action="store_true", help="skip the comparison with PyTorch")
     add_overwrite(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `condseg export` and return its exit code."""
     from condseg_sdk.predictor import Predictor
 
     check_replaced([Path(options.out)], overwrite=options.overwrite)

@@ -1,8 +1,8 @@
-"""What Ctrl-C (SIGINT) and SIGTERM do to the `condseg` process: at most a line or a summary, and whole files.
+"""How Ctrl-C (SIGINT) and SIGTERM end the `condseg` process: with a line or a summary, and without partial files.
 
-Before the work and while libraries load, the process ends at once. While it works there are two ways: `raising` lets
-the signal arrive as a KeyboardInterrupt, which cleans up on its way out, and `deferred` lets the work in hand be
-finished. A second signal always ends the process at once; files that were being written are removed.
+Before the work, and while libraries load, the process ends at once. During the work there are two ways: `raising` turns
+the signal into a KeyboardInterrupt, which cleans up, and `deferred` lets the current images be finished. A second
+signal always ends the process at once; files that are being written are removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STOPPED = "condseg: stopped"
 
 
 class Stop:
-    """Whether the work is to be ended after what is in hand."""
+    """Tells the work to end after the current images."""
 
     requested = False
 
@@ -37,7 +37,7 @@ _stop = Stop()
 
 
 def install() -> None:
-    """Take over SIGINT and SIGTERM, but for those that the caller of this process ignores (`nohup`, `trap '' INT`)."""
+    """Handle SIGINT and SIGTERM, except those that the caller of the process ignores (`nohup`, `trap '' INT`)."""
     global _owner
     _owner = os.getpid()
     if threading.current_thread() is not threading.main_thread():
@@ -48,7 +48,7 @@ def install() -> None:
 
 
 def exit_code() -> int:
-    """128 and the signal's number, as shells have it: 130 for SIGINT, 143 for SIGTERM."""
+    """Return 128 plus the number of the signal, as shells do: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + (_received or signal.SIGINT)
 
 
@@ -57,7 +57,7 @@ def raising(left: str = "") -> Iterator[None]:
     """Raise KeyboardInterrupt at the first signal.
 
     Args:
-        left: What the user is told of the state in which the work was left.
+        left: Message about the state that the work is left in.
     """
     try:
         with _in_mode("raise"):
@@ -68,13 +68,14 @@ def raising(left: str = "") -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Stop]:
-    """Say at the first signal that it has come, and set `requested`."""
+    """At the first signal print a line and set `requested`."""
     with _in_mode("defer"):
         yield _stop
 
 
 @contextmanager
 def _in_mode(mode: Literal["raise", "defer"]) -> Iterator[None]:
+    """Set the mode for the length of a block."""
     global _mode
     before, _mode = _mode, mode
     try:
@@ -84,8 +85,9 @@ def _in_mode(mode: Literal["raise", "defer"]) -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal.signal calls
+    """Handle a signal by the current mode."""
     global _received
-    if os.getpid() != _owner:  # a forked child, such as a process that reads training data
+    if os.getpid() != _owner:  # a forked child, such as a data loading worker
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         os._exit(128 + number)
@@ -98,10 +100,10 @@ def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - wha
     if _mode == "raise":
         raise KeyboardInterrupt
     _stop.requested = True
-    _say("condseg: stopping after the images in hand; press Ctrl-C again to stop at once")
+    _say("condseg: stopping after the current images; press Ctrl-C again to stop at once")
 
 
 def _say(text: str) -> None:
-    """Not by `print`, whose buffer the interrupted code may be holding."""
+    """Write a line to stderr without `print`, whose buffer the interrupted code may be using."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())

@@ -1,4 +1,4 @@
-"""`condseg models`: what the manifest lists."""
+"""`condseg models`: the models that can be loaded by name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ HEAD = ("NAME", "NETWORK", "MB", "WHERE", "DATA", "mIoU", "mDSC", "LICENSE")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `condseg models`."""
     parser.description = (
-        "List the checkpoints that can be loaded by name, with figures as measured by benchmarks/, "
-        "or the encoders that training can start from."
+        "List the checkpoints that can be loaded by name, with their metrics, or the ImageNet weights that training "
+        "can start from."
     )
-    parser.add_argument("--encoders", action="store_true", help="the encoders instead of the checkpoints")
-    parser.add_argument("--manifest", help="a manifest of your own, in addition to ours and to CONDSEG_MANIFEST")
-    parser.add_argument("--json", action="store_true", help="everything the manifests say, as JSON")
+    parser.add_argument(
+        "--encoders", action="store_true", help="list ImageNet weights of encoders instead of checkpoints"
+    )
+    parser.add_argument("--manifest", help="path of a manifest of your own, in addition to those in CONDSEG_MANIFEST")
+    parser.add_argument("--json", action="store_true", help="print the whole entries as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `condseg models` and return its exit code."""
     from condseg_sdk.weights.manifest import list_models
 
     entries = list_models("encoder" if options.encoders else "checkpoint", manifest=options.manifest)
@@ -37,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
 def _row(entry: ManifestEntry) -> tuple[str, ...]:
     from condseg_sdk.checkpoints.manifest_entry import SHOWN_METRICS
 
-    figures = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in SHOWN_METRICS]
+    metrics = [f"{entry.metrics[key]:.4f}" if key in entry.metrics else "-" for key in SHOWN_METRICS]
     size = "-" if entry.bytes is None else f"{entry.bytes / 1e6:.1f}"
-    return (entry.name, entry.network, size, _place(entry), entry.data, *figures, entry.license)
+    return (entry.name, entry.network, size, _place(entry), entry.data, *metrics, entry.license)
 
 
 def _place(entry: ManifestEntry) -> str:
@@ -49,7 +53,7 @@ def _place(entry: ManifestEntry) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell; those that hold nothing are left out."""
+    """Align columns to their widest cell; empty columns are left out."""
     columns = [column for column in zip(*rows, strict=True) if len(rows) == 1 or set(column[1:]) != {"-"}]
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)

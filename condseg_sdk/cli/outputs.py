@@ -1,6 +1,6 @@
-"""Where the files of a command go: every name is planned and checked before the work.
+"""Where the files of a command are written: all names are planned and checked before the work.
 
-Two sources never share a file, a source is never replaced, and a file that we did not write is replaced only with
+Two sources never share a file, a source is never replaced, and a file that condseg did not write is replaced only with
 `--overwrite`.
 """
 
@@ -26,14 +26,14 @@ __all__ = ["Outputs", "add_overwrite", "check_output_folder", "plan_outputs"]
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """The flag that every command which writes files has."""
+    """Add the flag `--overwrite`, which every command that writes files has."""
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that condseg did not write, or that were changed since"
     )
 
 
 def check_output_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, or that would stand in the way of a model, before the work.
+    """Refuse an output folder that cannot be written to, or that would hide a model, before the work.
 
     Raises:
         OptionError: `--model` would find the folder instead of the model of this name.
@@ -50,11 +50,11 @@ def check_output_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the files of each source go, as paths without the ending that a kind of file has.
+    """Where the files of each source are written, as paths without the ending of each kind of file.
 
     Attributes:
-        images: For each image the beginning of its files' paths.
-        videos: The same for each video, to which `frame` adds a frame's number.
+        images: The beginning of the paths of each image's files.
+        videos: The same for each video; `frame` adds the number of a frame.
     """
 
     images: dict[Path, Path]
@@ -62,21 +62,24 @@ class Outputs:
 
     @staticmethod
     def frame(video: Path, number: int) -> Path:
-        """The beginning of the paths of a frame's files."""
+        """Return the beginning of the paths of a frame's files."""
         return video.with_name(f"{video.name}_{number:06d}")
 
 
 def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, overwrite: bool) -> Outputs:
     """Plan the files of all sources.
 
-    An image in a folder keeps its place in it. Where two names would differ by their suffix alone, or by what some file
-    systems ignore (upper and lower case, two ways to write an accent), the suffix stays in the name.
+    An image in a folder keeps its place in it. The suffix stays in the name where two names would otherwise differ only
+    by it, or by what some file systems ignore (upper and lower case, two ways to write an accent).
 
     Args:
         sources: Images, folders, glob patterns and videos.
         out: Folder to write to.
-        endings: What is added to a path for each file of a source, such as "_mask.png".
-        overwrite: Replace files that we did not write.
+        endings: Endings of the files of a source, such as "_mask.png".
+        overwrite: Whether to replace files that condseg did not write.
+
+    Returns:
+        The planned paths.
 
     Raises:
         OptionError: A source holds nothing but files of the output folder.
@@ -92,6 +95,7 @@ def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, o
 
 
 def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) -> Outputs:
+    """Plan the paths with the suffixes of the sources."""
     planned = Outputs({}, {})
     taken: dict[tuple[Path, Path], Path] = {}
     for source in sources:
@@ -109,7 +113,7 @@ def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) ->
 
 
 def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
-    """The source's images, without what an earlier call wrote."""
+    """List the images of a source without the files of an earlier call."""
     found: list[Path] = find_images(source)
     if is_single(source):
         return found
@@ -127,7 +131,7 @@ def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
 
 
 def _drop_suffixes(planned: Outputs) -> None:
-    """Take the suffixes of the sources out of the names, but where names would then be equal."""
+    """Remove the suffixes of the sources from the names, except where names would then be equal."""
     count = Counter(_fold(path.with_suffix("")) for path in (*planned.images.values(), *planned.videos.values()))
     frames = {_video_of(_fold(path.with_suffix(""))) for path in planned.images.values()}
     for plan in (planned.images, planned.videos):
@@ -138,12 +142,13 @@ def _drop_suffixes(planned: Outputs) -> None:
 
 
 def _video_of(name: str) -> str | None:
-    """The video whose frames are called like this."""
+    """Return the video whose frames have names like this one; None if it is not such a name."""
     match = re.fullmatch(r"(.*)_\d{6,}", name, re.DOTALL)
     return match[1] if match else None
 
 
 def _check_distinct(planned: Outputs, out: Path) -> None:
+    """Refuse two sources that would write the same files."""
     fold = str if _distinguishes_names(out) else _fold
     owners: dict[str, Path] = {}
     videos = {fold(base): path for path, base in planned.videos.items()}
@@ -160,9 +165,10 @@ def _check_distinct(planned: Outputs, out: Path) -> None:
 
 
 def _check_sources(planned: Outputs, endings: Sequence[str]) -> None:
+    """Refuse files that would replace a source."""
     sources = {}
     for source in (*planned.images, *planned.videos):
-        with suppress(OSError, ValueError):  # one that cannot be read is found out when its turn comes
+        with suppress(OSError, ValueError):  # it is reported when its turn comes
             status = source.stat()
             sources[status.st_dev, status.st_ino] = source
     owners = {
@@ -189,12 +195,12 @@ def _files(planned: Outputs, endings: Sequence[str]) -> Iterator[Path]:
 
 
 def _fold(path: Path) -> str:
-    """A name as the most careless file system compares it."""
+    """Return a name as a file system compares it that ignores case and ways to write an accent."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 
 def _distinguishes_names(folder: Path) -> bool:
-    """Whether two names that `_fold` makes equal are two files there."""
+    """Return whether two names that `_fold` makes equal are two files in this folder."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     name = f".{uuid.uuid4().hex}-\u00e9"
     probe = place / name
@@ -202,7 +208,7 @@ def _distinguishes_names(folder: Path) -> bool:
         probe.touch()
         others: Iterable[str] = (name.upper(), unicodedata.normalize("NFD", name))
         return not any(os.path.lexists(place / other) for other in others)
-    except (OSError, UnicodeError):  # not to be written to, which is said elsewhere
+    except (OSError, UnicodeError):  # it cannot be written to, which is reported elsewhere
         return False
     finally:
         with suppress(OSError, UnicodeError):

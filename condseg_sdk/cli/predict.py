@@ -1,4 +1,4 @@
-"""`condseg predict`: images, folders and videos in, masks, overlays or outlines out."""
+"""`condseg predict`: segments images, folders and videos, and writes masks, overlays or outlines."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ ENDINGS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.description = "Segment images and save masks, overlays or outlines, each file named after its image."
     parser.add_argument("source", nargs="+", help="image, folder, glob pattern or video")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
@@ -68,17 +69,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class _Work:
-    """What a call has to do and what it has done. Lists are appended to by several threads.
+    """The work of a call and its state. Several threads append to the lists.
 
     Attributes:
-        predictor: Segments the images.
-        outputs: Where their files go.
-        kinds: The files that each image gets.
+        predictor: Predictor that segments the images.
+        outputs: Where their files are written.
+        kinds: Kinds of files that each image gets.
         request: Arguments of `Predictor.stream`.
-        skip: Whether an image that fails costs only itself.
-        done: For each image that is on the disk its output and whether it has a region.
-        skipped: What failed, each with the source or the output it concerns.
-        damaged: Videos of which frames are missing, which the log has told.
+        skip: Whether to skip an image that fails.
+        done: Output of each image whose files are written, and whether it has a region.
+        skipped: Source or output of each failure, and its error.
+        damaged: Videos with missing frames, which were logged.
         finished: Videos that were read to their end.
     """
 
@@ -93,7 +94,7 @@ class _Work:
     finished: list[Path] = field(default_factory=list)
 
     def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
-        """Predictions with where they go, until `stop` is requested."""
+        """Yield the predictions and where to write them, until `stop` is requested."""
         images = self.outputs.images
         if images:
             for seg in self._stream(list(images)):
@@ -117,7 +118,7 @@ class _Work:
         return self.predictor.stream(source, **self.request, on_error=skip if self.skip else "raise")
 
     def save(self, item: tuple[Path, Segmentation]) -> None:
-        """Write an image's files: all of them, or none."""
+        """Write the files of an image: all of them, or none."""
         base, seg = item
         try:
             make_folder(base.parent)
@@ -131,7 +132,7 @@ class _Work:
             self.done.append((base, not seg.is_empty))
 
     def report(self, out: Path, *, stopped: bool) -> int:
-        """Say what was done and what was not; the exit code."""
+        """Print what was done and what was not, and return the exit code."""
         found = sum(has_region for _, has_region in self.done)
         print(f"{len(self.done)} segmented on {self.predictor.device}, {found} with a region; files in {out}")
         for _, error in self.skipped:
@@ -147,6 +148,7 @@ class _Work:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from tqdm import tqdm
 
     from condseg_sdk.predictor import Predictor
@@ -166,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
             for _ in tqdm(saved, total=total, unit="image", disable=total == 1):
                 pass
         stopped = stop.requested
-    except KeyboardInterrupt:  # where this process's signals are not ours
+    except KeyboardInterrupt:  # where condseg does not handle the signals of the process
         stopped = True
     except CondsegError:
         if work.done:
@@ -179,5 +181,5 @@ def _save_kinds(text: str) -> list[SaveKind]:
     kinds = [kind.strip() for kind in text.split(",")]
     unknown = [kind for kind in kinds if kind not in ENDINGS]
     if unknown:
-        raise OptionError(f"--save {text}: {unknown[0]!r} is none of {', '.join(ENDINGS)}")
+        raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(ENDINGS)}", option="save")
     return cast("list[SaveKind]", kinds)

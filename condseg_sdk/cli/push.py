@@ -10,21 +10,25 @@ from condseg_sdk.cli import interrupts
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `condseg push`."""
     parser.description = (
-        "Publish a checkpoint with its model card in one commit. The commit's address goes to stderr, the entry for a "
-        "weights manifest, with commit and SHA-256, to stdout."
+        "Publish a checkpoint with its model card in one commit. The URL of the commit is printed to stderr, the entry "
+        "for a weights manifest, with commit and SHA-256, to stdout."
     )
     parser.add_argument("model", metavar="OUT", help="checkpoint folder, such as finetune's OUT/checkpoint, or a name")
-    parser.add_argument("repo_id", metavar="ORG/NAME", help="repository; made if it does not exist")
-    parser.add_argument("--onnx", action="store_true", help="export, verify and publish model.onnx, too")
-    parser.add_argument("--private", action="store_true", default=None, help="make a new repository a private one")
-    parser.add_argument("--token", help="with the right to write (default: the one of `hf auth login`)")
-    parser.add_argument("--branch", help="to commit to; made if it does not exist (default: main)")
-    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead")
-    parser.add_argument("--message", default="Upload checkpoint with condseg_sdk", help="of the commit")
+    parser.add_argument("repo_id", metavar="ORG/NAME", help="repository, created if it does not exist")
+    parser.add_argument("--onnx", action="store_true", help="also export, verify and publish model.onnx")
+    parser.add_argument("--private", action="store_true", default=None, help="create a new repository as private")
+    parser.add_argument("--token", help="access token with the right to write (default: that of `hf auth login`)")
+    parser.add_argument("--branch", help="branch to commit to, created if it does not exist (default: main)")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    parser.add_argument(
+        "--message", default="Upload checkpoint with condseg_sdk", help="commit message (default: %(default)s)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `condseg push` and return its exit code."""
     from condseg_sdk.publish import push_checkpoint
     from condseg_sdk.weights.checkpoint import load_checkpoint
     from condseg_sdk.weights.hub import resolve

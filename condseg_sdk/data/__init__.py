@@ -3,7 +3,7 @@
 from condseg_sdk.data.cache import CachedPairs, load_pair
 from condseg_sdk.data.check import check_dataset
 from condseg_sdk.data.check_report import DatasetReport
-from condseg_sdk.data.dataset import DataSource, data_name, find_pairs, find_part, open_dataset
+from condseg_sdk.data.dataset import DataSource, data_name, find_pairs, find_split, open_dataset
 from condseg_sdk.data.masks import load_mask, resize_mask
 from condseg_sdk.data.names import read_names
 from condseg_sdk.data.pairs import Dataset, MaskSource, Pair, Problem, RegionMask
@@ -21,7 +21,7 @@ __all__ = [
     "check_dataset",
     "data_name",
     "find_pairs",
-    "find_part",
+    "find_split",
     "hold_out",
     "load_mask",
     "load_pair",

@@ -1,4 +1,4 @@
-"""Annotation files -> pairs: which format a file has, and where the images are that it describes."""
+"""Reads pairs from annotation files: recognizes the format, and searches for the images that a file describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from condseg_sdk.data.formats import FORMAT_NAMES, FORMATS
 from condseg_sdk.data.formats.base import DatasetFormat
 from condseg_sdk.data.image_search import ImageSearch
-from condseg_sdk.data.names import duplicate_names, split_word, unique_names
+from condseg_sdk.data.names import duplicate_names, split_of_folders, unique_names
 from condseg_sdk.data.pairs import DiscoveredPairs, Pair, Problem, RegionMask, Split, one_line, problems_of
 from condseg_sdk.errors import DatasetError
 
@@ -22,18 +22,21 @@ def read_annotation_file(file: Path, *, folder: Path, images: Path | None = None
     """Read the pairs of one annotation file that was given by name.
 
     Args:
-        file: JSON.
-        folder: The folder that holds it.
-        images: Where the images are; None to look around the file.
+        file: Path of the annotation file.
+        folder: Folder that holds it.
+        images: Folder of the images; None to search around the file.
+
+    Returns:
+        The pairs.
 
     Raises:
-        DatasetError: It is of no format that is read, or its images are not found.
+        DatasetError: The file is in no known format, or its images are not found.
     """
     found = read_annotations([file], folder=folder, images=images, alone=True)
     if found is None:
         raise DatasetError(
-            f"{file} is no annotation file of {FORMAT_NAMES} (COCO has the lists 'images' and 'annotations'); export "
-            "the annotations as COCO"
+            f"{file} is not an annotation file of {FORMAT_NAMES} (COCO has the lists 'images' and 'annotations'); "
+            "export the annotations as COCO"
         )
     if found.layout.startswith(tuple(f"{form.name}:" for form in FORMATS if form.one_image)):
         return replace(found, layout=f"{found.layout}, which describes one image (give its folder for all of them)")
@@ -43,16 +46,16 @@ def read_annotation_file(file: Path, *, folder: Path, images: Path | None = None
 def read_annotations(
     files: Sequence[Path], *, folder: Path, images: Path | None = None, alone: bool = False
 ) -> DiscoveredPairs | None:
-    """Read the pairs of those files that are of a known format.
+    """Read the pairs of the files that are in a known format.
 
     Args:
-        files: JSON files. Where there are several, each is the part that its path below `folder` names (train, ...).
-        folder: What the user gave, or holds it.
-        images: Where the images are; None to look beside each file, and in `folder`.
+        files: Paths of files. If there are several, each is the split that its path below `folder` names (train, ...).
+        folder: Folder that the user gave, or that holds the given file.
+        images: Folder of the images; None to search beside each file, and in `folder`.
         alone: Whether a file was given and not its folder, so that other images in the folder do not matter.
 
     Returns:
-        The pairs; None where no file is of a known format.
+        The pairs; None if no file is in a known format.
 
     Raises:
         DatasetError: No file of a known format can be used, or no image is found.
@@ -98,7 +101,7 @@ def read_annotations(
 
 
 def _recognize(file: Path) -> tuple[DatasetFormat | None, Any]:
-    """The format of a file, and its content as that format loads it."""
+    """Return the format of a file, and its content as that format loads it."""
     contents: dict[Callable[[Path], Any], Any] = {}
     for form in FORMATS:
         if file.suffix.lower() in form.suffixes:
@@ -113,7 +116,7 @@ def _split(file: Path, folder: Path, form: DatasetFormat, count: int) -> Split |
     if count == 1:
         return None
     places = file.relative_to(folder).parts[:-1]
-    return split_word(places if form.one_image else (*places, file.stem))
+    return split_of_folders(places if form.one_image else (*places, file.stem))
 
 
 def _pairs(masks: Sequence[RegionMask]) -> list[Pair]:
@@ -130,7 +133,7 @@ def _duplicates(pairs: Sequence[Pair]) -> list[Problem]:
 
 
 def _unlisted(pairs: Sequence[Pair], search: ImageSearch, *, one_image: bool) -> list[Problem]:
-    """Images that no annotation file describes: a slip where each image has a file, else just not used."""
+    """Report images that no annotation file describes: an error in formats with a file for each image."""
     place = search.images or search.folder
     known = {pair.image.resolve() for pair in pairs}
     others = [str(path) for path in search.files([place]) if path.resolve() not in known]

@@ -1,7 +1,7 @@
-"""NumPy files that hold one array (.npy, .npz): read after a look at the header, and refused in one line.
+"""Reads NumPy files that hold one array (.npy, .npz), after a check of the header.
 
-A small damaged or hostile file can promise an array of any size, or a pickle that runs code. Both are refused before
-anything is allocated.
+A small damaged or hostile file can announce an array of any size, or a pickle that runs code. Both are refused before
+memory is allocated.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ MAX_BYTES = 512 * 2**20
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Read the one array of a .npy file, or the array named "mask" (or the only one) of a .npz file.
+    """Read the array of a .npy file, or the array named "mask" (or the only one) of a .npz file.
 
     Returns:
         Booleans, integers or floats of any shape.
 
     Raises:
-        DatasetError: The file is damaged, holds several arrays or none of numbers, or needs more than `MAX_BYTES`.
+        DatasetError: The file is damaged, holds several arrays or something other than numbers, or needs more than
+            `MAX_BYTES`.
     """
     with _translated_errors(path):
         with _opened(path) as file:
@@ -43,7 +44,7 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def array_bytes(path: Path) -> int:
-    """Read from its header how many bytes a file's array takes in memory.
+    """Read from a file's header how many bytes its array needs in memory.
 
     Raises:
         DatasetError: As in `read_array`.
@@ -54,7 +55,7 @@ def array_bytes(path: Path) -> int:
 
 @contextmanager
 def _translated_errors(path: Path) -> Iterator[None]:
-    """Turn whatever NumPy and zipfile raise into a DatasetError."""
+    """Turn every error of NumPy and zipfile into a DatasetError."""
     try:
         yield
     except CondsegError:
@@ -63,13 +64,13 @@ def _translated_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise DatasetError(
-            f"{path} is no NumPy array we can read ({reason[:200]}); save it again with numpy.save"
+            f"{path} is not a readable NumPy array ({reason[:200]}); save it again with numpy.save"
         ) from error
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open the array's own bytes, in a file or in an archive."""
+    """Open the bytes of the array, in a file or in an archive."""
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             file.seek(0)
@@ -85,7 +86,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_header(file: IO[bytes], path: Path) -> int:
-    """The bytes of the array, once it is known to be one that can be read."""
+    """Check that the array can be read, and return its number of bytes."""
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise DatasetError(f"{path} is a NumPy file of version {version}; save plain numbers with numpy.save")

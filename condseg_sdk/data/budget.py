@@ -1,4 +1,4 @@
-"""What a pair takes in memory, known from its files' headers, and how much of that threads hold at once."""
+"""Estimates the memory that a pair needs from the headers of its files, and limits what threads hold at once."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from condseg_sdk.images.memory_budget import MemoryBudget
 __all__ = ["PAIRS_IN_WORK", "pair_bytes"]
 
 PAIRS_IN_WORK = MemoryBudget(640_000_000)
-"""Small pairs are read in parallel; a huge one waits until it is alone."""
+"""Memory for pairs that are being read: small ones are read in parallel, a huge one alone."""
 
 BYTES_PER_PIXEL = 10  # of an image or a mask while it is decoded, resized and looked at
 ARRAY_COPIES = 4  # of an array while its values are looked at
 
 
 def pair_bytes(pair: Pair) -> int:
-    """Estimate what a pair's files take while they are read, from their headers.
+    """Estimate from headers how many bytes a pair needs while it is read.
 
     Raises:
-        ImageError: A header cannot be read.
-        DatasetError: A header cannot be read, or promises too much.
+        ImageError: The header of the image cannot be read.
+        DatasetError: The header of the mask cannot be read, or announces too large a mask.
     """
     return BYTES_PER_PIXEL * prod(image_size(pair.image)) + _mask_bytes(pair.mask, pair.image)
 

@@ -1,4 +1,4 @@
-"""Pairs -> uint8 tensors at the network's size, decoded and resized once for all epochs."""
+"""Loads pairs as uint8 tensors at the network's size, decoded and resized once for all epochs."""
 
 from __future__ import annotations
 
@@ -28,24 +28,33 @@ __all__ = ["MEMORY_LIMIT", "CachedPairs", "load_pair"]
 logger = logging.getLogger("condseg_sdk")
 
 MEMORY_LIMIT = 4 * 1024**3
-"""Bytes up to which a set is kept in memory: 16,000 pairs at 256x256. A larger one goes to a file that is mapped."""
+"""Number of bytes up to which a dataset is kept in memory: 16,000 pairs at 256x256. A larger one is mapped."""
 
 LOST_SHARE = 0.005
-"""Share of a mask's foreground outside of the field of view from which the image is named in a warning."""
+"""Share of a mask's foreground outside of the field of view from which on the image is named in a warning."""
 
 
 def load_pair(pair: Pair, *, bits: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Image uint8 (H, W, 3) and mask bool (H, W), both at the image's own size.
+    """Load an image and its mask at the size of the image.
 
     A mask of the same proportions at another scale is resized.
 
     Args:
-        pair: The files.
-        bits: Number of bits in use if the image has 16-bit values, as for `load_image`.
+        pair: The pair.
+        bits: Number of bits in use if the image has 16-bit values, as in `load_image`.
+
+    Returns:
+        Image, RGB uint8 (H, W, 3), and mask, bool (H, W).
 
     Raises:
-        DatasetError: Image and mask have different proportions, or the mask is none.
+        DatasetError: Image and mask have different proportions, or the values of the mask are not a mask.
         ImageError: A file cannot be read.
+
+    Example:
+        >>> from condseg_sdk import open_dataset
+        >>> image, mask = load_pair(open_dataset("my_dataset").train[0])
+        >>> image.shape, mask.dtype
+        ((20, 30, 3), dtype('bool'))
     """
     image, mask = load_image(pair.image, bits=bits), load_mask(pair.mask)
     size = (image.shape[0], image.shape[1])
@@ -58,24 +67,24 @@ def load_pair(pair: Pair, *, bits: int | None = None) -> tuple[NDArray[np.uint8]
 
 
 class CachedPairs(Dataset[tuple[Tensor, Tensor]]):
-    """All pairs of a set at one size, as uint8 (0.26 MB a pair at 256x256).
+    """All pairs of a dataset at one size, as uint8 (0.26 MB per pair at 256x256).
 
-    Up to `MEMORY_LIMIT` bytes are kept in memory; a larger set is written to a temporary file and mapped, so that the
-    system keeps in memory what fits. The file has no name and is gone with the process.
+    Up to `MEMORY_LIMIT` bytes are kept in memory. A larger dataset is written to a temporary file and mapped, so that
+    the system keeps in memory what fits; the file has no name and disappears with the process.
 
-    Images and masks are cut to the images' field of view where the preprocessing wants that. Foreground outside of it
-    is seen neither in training nor in validation, while `evaluate` counts it as missed; a warning names the images.
+    Images and masks are cropped to the field of view if the preprocessing does that. Foreground outside of it is seen
+    neither in training nor in validation, while `evaluate` counts it as missed; a warning names the images.
+
+    An item is an image, RGB uint8 (3, h, w), and its mask, uint8 (1, h, w) in {0, 1}.
 
     Args:
-        pairs: At least one.
-        preprocessing: Says the size and how to get there.
-        folder: Where a large set's file goes; None for the system's folder for temporary files.
-
-    Items:
-        image uint8 (3, h, w) RGB, mask uint8 (1, h, w) in {0, 1}.
+        pairs: At least one pair.
+        preprocessing: Preprocessing of the network, which sets the size.
+        folder: Folder for the file of a large dataset; None for the system's folder for temporary files.
 
     Raises:
-        DatasetError: A pair does not fit together, or the folder has no room for the file.
+        DatasetError: Image and mask of a pair do not fit together.
+        OutputError: The folder has no space for the file.
         ImageError: A file cannot be read.
     """
 
@@ -99,8 +108,8 @@ class CachedPairs(Dataset[tuple[Tensor, Tensor]]):
         self.values = torch.from_numpy(values)
         if lost:
             logger.warning(
-                "in %d of %d images part of the foreground lies outside of the field of view that was found and is not "
-                "seen, first in %s: look at them, and train with field_of_view='none' if they are many",
+                "in %d of %d images part of the foreground is outside of the field of view that was found and is not "
+                "seen, first in %s: look at them, and train with field_of_view='none' if there are many",
                 len(lost),
                 len(pairs),
                 min(lost),
@@ -130,7 +139,7 @@ def _mapped(items: Iterator[NDArray[np.uint8]], shape: tuple[int, ...], folder: 
             file.flush()
         except OSError as error:
             raise OutputError(
-                f"{folder or tempfile.gettempdir()} has no room for {math.prod(shape) / 1e9:.0f} GB of resized images "
+                f"{folder or tempfile.gettempdir()} has no space for {math.prod(shape) / 1e9:.0f} GB of resized images "
                 f"({error.strerror}); free it, choose another output_dir or a smaller image_size",
                 path=folder or tempfile.gettempdir(),
             ) from error

@@ -1,4 +1,4 @@
-"""What the integrity check found, as a table for people and a reason to stop."""
+"""The report of the dataset check: a table for people, and an error to stop with."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from condseg_sdk.data.pairs import Problem, Severity, Split, one_line, pluralize
 from condseg_sdk.errors import DatasetError
 
-__all__ = ["DatasetReport", "PartStatistics"]
+__all__ = ["DatasetReport", "SplitStatistics"]
 
 SHOWN_FILES = 5
 
 
 @dataclass(frozen=True)
-class PartStatistics:
-    """One part of a set in figures.
+class SplitStatistics:
+    """Statistics of one split.
 
     Attributes:
-        pairs: how many.
-        groups: how many different ones, None where pairs have none.
-        empty_masks: masks without foreground.
-        foreground: the median share of foreground, in (0, 1], over masks that have any; None where none has.
+        pairs: Number of pairs.
+        groups: Number of groups; None if pairs have none.
+        empty_masks: Number of masks without foreground.
+        foreground: Median share of foreground, in (0, 1], over masks with foreground; None if all are empty.
     """
 
     pairs: int
@@ -35,18 +35,24 @@ class DatasetReport:
     """The result of `check_dataset`.
 
     Attributes:
-        layout: how the data was read, in words.
-        parts: figures of the train, validation and test parts.
-        image_sizes: (height, width) of the smallest and the largest image, None where no image could be read.
-        bits: Number of bits in use in images of 16-bit values, None where there are none.
-        mask_kinds: how many masks were taken for what ("two values", "labels", ...).
-        content: a digest of all images and masks in their order, by which other data under the same names is known.
-        problems: errors first. Training must not start where there is an error.
-        left_out: files and folders that the search left out, counted by kind, in words; "" for none.
+        layout: How the data was read, in words.
+        splits: Statistics of the train, validation and test splits.
+        image_sizes: (height, width) of the smallest and of the largest image; None if no image could be read.
+        bits: Number of bits in use in images with 16-bit values; None if there are none.
+        mask_kinds: Number of masks by how their values were read ("two values", "labels", ...).
+        content: Digest of all images and masks in their order, which tells other data under the same names apart.
+        problems: Problems, errors first. Training does not start if there is an error.
+        left_out: Number of files and folders that the search left out, by kind, in words; "" for none.
+
+    Example:
+        >>> from condseg_sdk.data import check_dataset, open_dataset
+        >>> report = check_dataset(open_dataset("my_dataset"))
+        >>> report.splits["train"].pairs, report.errors
+        (10, ())
     """
 
     layout: str
-    parts: Mapping[Split, PartStatistics]
+    splits: Mapping[Split, SplitStatistics]
     image_sizes: tuple[tuple[int, int], tuple[int, int]] | None
     bits: int | None
     mask_kinds: Mapping[str, int]
@@ -56,22 +62,23 @@ class DatasetReport:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """What training must not start with."""
+        """Problems with which training does not start."""
         return self._of("error")
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What somebody should look at."""
+        """Problems that a person should look at."""
         return self._of("warning")
 
     def _of(self, severity: Severity) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.severity == severity)
 
     def raise_if_wrong(self) -> None:
-        """Stop here if the set has errors.
+        """Raise an error if the dataset has errors.
 
         Raises:
-            DatasetError: it has; the message names the first one's files and remedy, and how many others there are.
+            DatasetError: The dataset has errors. The message names the files and the remedy of the first one, and the
+                number of the others.
         """
         if self.errors:
             others = len(self.errors) - 1
@@ -101,11 +108,11 @@ class DatasetReport:
         return "\n".join(lines)
 
     def _table(self) -> list[str]:
-        rows = [("part", "pairs", "groups", "empty masks", "median foreground")]
-        for part, figures in self.parts.items():
-            groups = "-" if figures.groups is None else str(figures.groups)
-            foreground = "-" if figures.foreground is None else f"{figures.foreground:.1%}"
-            rows.append((part, str(figures.pairs), groups, str(figures.empty_masks), foreground))
+        rows = [("split", "pairs", "groups", "empty masks", "median foreground")]
+        for split, statistics in self.splits.items():
+            groups = "-" if statistics.groups is None else str(statistics.groups)
+            foreground = "-" if statistics.foreground is None else f"{statistics.foreground:.1%}"
+            rows.append((split, str(statistics.pairs), groups, str(statistics.empty_masks), foreground))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return [
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])

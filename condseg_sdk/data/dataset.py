@@ -1,6 +1,6 @@
-"""From what people have (a folder, a CSV or annotation file, a list in Python) to a divided set of pairs.
+"""Opens datasets: a folder, a CSV or annotation file, or a list in Python becomes divided pairs.
 
-Only names are looked at here; what is in the files is the business of `check.py`.
+Only names are read here; `check.py` looks into the files.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from condseg_sdk.data import splits
 from condseg_sdk.data.annotations import read_annotation_file
 from condseg_sdk.data.folders import read_folder
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
-from condseg_sdk.data.names import part_of
+from condseg_sdk.data.names import split_of_word
 from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError
 
-__all__ = ["DataSource", "data_name", "find_pairs", "find_part", "open_dataset"]
+__all__ = ["DataSource", "data_name", "find_pairs", "find_split", "open_dataset"]
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 logger = logging.getLogger("condseg_sdk")
@@ -40,59 +40,67 @@ def open_dataset(
     val_fraction: float | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Find the pairs of a training set and divide them.
+    r"""Find the pairs of a dataset and divide them into train, validation and test.
 
     Args:
-        data: One of
+        data: Data in one of these layouts:
 
             - a folder: images/ and masks/ (or labels/, GT/, annotations/, ...), with train/, val/ and test/ above or
               below them, or with lists train.txt, val.txt, test.txt beside them; masks beside their images with
               a word in their names (`1_mask.png`, `train_1_anno.bmp`); annotation files with their images;
-            - a CSV file with the columns image, mask and, if wanted, group and split;
+            - a CSV file with the columns image, mask and optionally group and split;
             - an annotation file: COCO (polygons or run lengths), LabelMe, VIA, or data.yaml of YOLO segmentation;
             - in Python, a list of (image, mask) paths or of `Pair` objects.
-        masks: A folder of masks or annotation files, or an annotation file, that stands apart from a folder of images.
-        train_list: A text file with the names to train on, one a line.
-        val_list: The same for the validation part.
+        masks: A folder of masks or annotation files, or an annotation file, outside of a folder of images.
+        train_list: Text file with the names to train on, one per line.
+        val_list: Text file with the names to validate on, one per line.
         group_by: Column of a CSV file, or a regular expression whose first group finds the pair's group (such as the
-            patient) in the image's name (`r"^(patient\\d+)_"`). A group is never divided.
+            patient) in the image's name (`r"^(patient\d+)_"`). A group is never divided.
         val_fraction: Share of the training pairs to hold out for validation, in (0, 1), where the data names no
             validation split; default: 0.2 of fewer than 200 pairs, otherwise 0.1.
         seed: Seed of the random choice of these pairs.
 
     Returns:
-        The pairs, divided. What looks wrong about them is in `problems`; `check_dataset` adds what is in the files.
+        The dataset. Its `problems` are those of names and folders; `check_dataset` finds those in the files.
 
     Raises:
-        DatasetError: There is nothing to train on, or no telling which mask belongs to which image.
-        OptionError: An argument does not fit.
+        DatasetError: There is nothing to train on, or it is not clear which mask belongs to which image.
+        OptionError: The value of an argument is not allowed.
 
     Example:
-        >>> dataset = open_dataset("kvasir_seg", group_by=r"^(patient\\d+)")  # doctest: +SKIP
-        >>> len(dataset.train), len(dataset.validation)  # doctest: +SKIP
-        (900, 100)
+        >>> dataset = open_dataset("my_dataset", group_by=r"^(patient\d+)_")
+        >>> len(dataset.train), len(dataset.validation)
+        (8, 4)
     """
     given: dict[Split, PathLike | None] = {"train": train_list, "validation": val_list}
-    lists = {part: Path(path) for part, path in given.items() if path is not None}
-    found = _with_parts(data, _read(data, masks, group_by), lists)
+    lists = {split: Path(path) for split, path in given.items() if path is not None}
+    found = _with_splits(data, _read(data, masks, group_by), lists)
     source = Path(data) if isinstance(data, (str, os.PathLike)) else None
     return replace(splits.divide(found, val_fraction=val_fraction, seed=seed), source=source)
 
 
-def find_part(data: Dataset | DataSource, part: Split, *, masks: PathLike | None = None) -> list[Pair]:
-    """The pairs of a part that the data itself names; none where it does not: nothing is drawn at random.
+def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | None = None) -> list[Pair]:
+    """Find the pairs of a split that the data itself names, without any random choice.
 
-    Images without masks and masks without images, in whatever part, are logged as a warning.
+    Images without masks and masks without images, in any split, are logged as a warning.
 
     Args:
-        data, masks: As for `open_dataset`.
-        part: Which.
+        data: A dataset, or data as in `open_dataset`.
+        split: Name of the split.
+        masks: As in `open_dataset`.
+
+    Returns:
+        The pairs; none if the data does not name this split.
 
     Raises:
-        DatasetError: There is nothing, or no telling which mask belongs to which image.
+        DatasetError: The data has no pairs, or it is not clear which mask belongs to which image.
+
+    Example:
+        >>> [pair.name for pair in find_split("my_test_set", "test")]
+        ['test0', 'test1']
     """
-    found = _with_parts(data, _read(data, masks, None), {})
-    pairs = found.pairs.get(part, [])
+    found = _with_splits(data, _read(data, masks, None), {})
+    pairs = found.pairs.get(split, [])
     if pairs:
         for problem in found.unmatched:
             logger.warning("left out: %s", problem.line())
@@ -102,14 +110,22 @@ def find_part(data: Dataset | DataSource, part: Split, *, masks: PathLike | None
 def find_pairs(
     data: Dataset | DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None
 ) -> list[Pair]:
-    """All pairs of a set, whatever part they stand in; for measuring, where nothing is divided.
+    """Find all pairs of a dataset, in whatever split they are.
 
     Args:
-        data, masks: As for `open_dataset`.
-        names: Only these, without extension, in this order; default: all, sorted by name.
+        data: A dataset, or data as in `open_dataset`.
+        names: Names of the pairs to return, without extension, in this order; default: all pairs, sorted by name.
+        masks: As in `open_dataset`.
+
+    Returns:
+        The pairs.
 
     Raises:
-        DatasetError: Images lack masks, masks lack images, a listed name does not exist.
+        DatasetError: An image has no mask, a mask has no image, or a listed name does not exist.
+
+    Example:
+        >>> len(find_pairs("my_dataset"))
+        12
     """
     found = splits.distinct_names(_read(data, masks, None))
     pairs = sorted((pair for items in found.pairs.values() for pair in items), key=lambda pair: pair.name)
@@ -126,20 +142,20 @@ def find_pairs(
 
 
 def data_name(data: Dataset | DataSource) -> str:
-    """The data in a word, without the folders above it."""
+    """Name the data in one word, without the folders above it."""
     if isinstance(data, (str, os.PathLike)):
         return Path(data).name or Path(data).resolve().name
-    return pluralize(sum(map(len, data.parts.values())) if isinstance(data, Dataset) else len(data), "pair")
+    return pluralize(sum(map(len, data.splits.values())) if isinstance(data, Dataset) else len(data), "pair")
 
 
 def _read(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
-    """The layout's pairs, with their groups."""
+    """Read the pairs in whatever layout they are, with their groups."""
     is_path = isinstance(data, (str, os.PathLike))
     # os.path, unlike pathlib, answers for any string.
     if masks is not None and not (is_path and os.path.isdir(data)):  # noqa: PTH112
-        raise OptionError(f"masks={os.fspath(masks)!r} goes with a folder of images; data={str(data)[:80]!r} is none")
+        raise OptionError(f"masks={os.fspath(masks)!r} needs a folder of images as data, not {str(data)[:80]!r}")
     if isinstance(data, Dataset):
-        found = DiscoveredPairs({split: data.parts[split] for split in SPLITS}, data.layout, data.problems)
+        found = DiscoveredPairs({split: data.splits[split] for split in SPLITS}, data.layout, data.problems)
     elif not is_path:
         if not isinstance(data, Sequence):
             raise OptionError(
@@ -162,8 +178,8 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
     return found if group_by is None else splits.with_groups(found, group_by)
 
 
-def _with_parts(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
-    """Divided by the lists, else as the data names its parts."""
+def _with_splits(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
+    """Divide pairs by the lists, otherwise as the data names its splits."""
     found = splits.distinct_names(found)
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
         lists = lists or _lists_beside(Path(data), found)
@@ -172,14 +188,14 @@ def _with_parts(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[
 
 
 def _lists_beside(folder: Path, found: DiscoveredPairs) -> dict[Split, Path]:
-    """train.txt, val.txt and test.txt in a folder whose other folders do not divide it."""
+    """Find train.txt, val.txt and test.txt in a folder whose subfolders do not divide it."""
     lists: dict[Split, Path] = {}
     if set(found.pairs) != {None}:
         return lists
     for path in sorted(folder.glob("*.txt")):
-        part = part_of(path.stem)
-        if part in lists:
-            raise DatasetError(f"{lists[part]} and {path} both list the {part} part; keep one of them")
-        if part is not None:
-            lists[part] = path
+        split = split_of_word(path.stem)
+        if split in lists:
+            raise DatasetError(f"{lists[split]} and {path} both list the {split} split; keep one of them")
+        if split is not None:
+            lists[split] = path
     return lists

@@ -1,9 +1,9 @@
-"""The same picture twice: a perceptual hash and a thumbnail of each image, compared across the parts of a set.
+"""Finds near-duplicate images: a perceptual hash and a thumbnail of each image, compared across splits.
 
-The hash is dHash at 16x16 (is each cell brighter than its left neighbour?), three lines on OpenCV: the package that has
-it, imagehash, brings SciPy and PyWavelets for its other hashes. A small distance alone is not enough where images look
-alike, such as one lesion in the middle of skin; that the thumbnails correlate, too, is. Tried on Kvasir-SEG, GlaS and
-ISIC-2017: the limits find re-saved, recolored and slightly moved pictures, and no two different ones.
+The hash is dHash at 16x16 (whether each cell is brighter than its left neighbor), three lines on OpenCV: the package
+that has it, imagehash, depends on SciPy and PyWavelets for its other hashes. A small distance alone is not enough where
+all images look alike, such as lesions in the middle of skin; thumbnails that also correlate are. On Kvasir-SEG, GlaS
+and ISIC-2017 the limits find images that were saved again, recolored or slightly moved, and no two different ones.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ BLOCK = 1024  # rows compared at once, which bounds the memory
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to recognise it.
+    """What is kept of an image to recognize it.
 
     Attributes:
-        bits: bool (256,).
-        thumbnail: uint8 (1024,), 32x32 gray values.
+        bits: Difference hash, bool (256,).
+        thumbnail: Gray values of a 32x32 thumbnail, uint8 (1024,).
     """
 
     bits: NDArray[np.bool_]
@@ -37,22 +37,22 @@ class Fingerprint:
 
     @property
     def is_blank(self) -> bool:
-        """Whether the image is of one colour, which is like any other such image."""
+        """Whether the image has a single color, and so resembles every other such image."""
         return bool(self.thumbnail.max() - self.thumbnail.min() <= 2)
 
 
 def fingerprint(gray: NDArray[np.uint8]) -> Fingerprint:
-    """Fingerprint of gray values uint8 (H, W)."""
+    """Compute the fingerprint of gray values, uint8 (H, W)."""
     cells = cv2.resize(gray, (17, 16), interpolation=cv2.INTER_AREA)
     thumbnail = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA)
     return Fingerprint((cells[:, 1:] > cells[:, :-1]).ravel(), np.asarray(thumbnail, np.uint8).ravel())
 
 
 def near_duplicates(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> list[tuple[int, int]]:
-    """Pairs (i, j) in which first[i] and second[j] show the same picture, for each j the nearest i.
+    """Find the pairs (i, j) for which first[i] and second[j] show the same image, for each j the nearest i.
 
-    All are compared with all, as matrix products of blocks: the time does not depend on how many are alike, and memory
-    does not grow.
+    Every image is compared with every other in matrix products of blocks, so that neither time nor memory depends
+    on how many are alike.
     """
     nearest = np.zeros(len(second), np.intp)
     greatest = np.full(len(second), -1.0, np.float32)
@@ -78,7 +78,7 @@ def _signs(prints: Sequence[Fingerprint]) -> NDArray[np.float32]:
 
 
 def _standardized(prints: Sequence[Fingerprint]) -> NDArray[np.float32]:
-    """Thumbnails (n, 1024) whose products are Pearson's coefficients; zeros for one of a single value."""
+    """Scale thumbnails (n, 1024) so that their products are Pearson correlations; zeros for a constant one."""
     rows = np.stack([f.thumbnail for f in prints]).astype(np.float32)
     rows -= rows.mean(axis=1, keepdims=True)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))

@@ -1,7 +1,7 @@
-"""Folders of images and masks -> pairs, whatever the folders are called.
+"""Finds pairs in folders of images and masks, whatever the folders are called.
 
-Every folder that holds image files gets a role (images or masks) and a part (train, validation, test) from the words in
-its name, or in those of the folders above it. What is left of the path is part of the image's name.
+Every folder with image files gets a role (images or masks) and a split (train, validation, test) from the words in its
+name, or in the names of the folders above it. The rest of the path is part of the image's name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from condseg_sdk.data.names import (
     loosely_numbered,
     normalize_name,
     numbered,
-    part_of,
+    split_of_word,
     without_image_word,
     without_mask_word,
 )
@@ -40,14 +40,17 @@ NOT_IMAGES = ("_superpixels",)  # what ISIC puts beside its images
 
 
 def read_folder(folder: Path, masks: Path | None = None) -> DiscoveredPairs:
-    """Find the pairs of a set that stands in one folder, or in one for images and one for masks.
+    """Find the pairs in one folder, or in one folder of images and one of masks.
 
     Args:
-        folder: holds images and masks, or just images.
-        masks: a folder of masks or annotation files, or an annotation file, that stands elsewhere.
+        folder: Folder of images and masks, or only of images.
+        masks: Folder of masks or annotation files, or an annotation file, outside of `folder`.
+
+    Returns:
+        The pairs.
 
     Raises:
-        DatasetError: a folder is missing, holds no images or no masks, or no image has a mask.
+        DatasetError: A folder is missing or holds no images or no masks, or no image has a mask.
     """
     for path in (folder, masks):
         if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike pathlib, it answers for any string
@@ -87,7 +90,7 @@ def _two_places(folder: Path, masks: Path) -> DiscoveredPairs:
 
 def _walk(folder: Path) -> Walk:
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder: a training set needs images/ and masks/ with matching names")
+        raise DatasetError(f"{folder} is not a folder: a dataset needs images/ and masks/ with matching names")
     return walk_folder(folder)
 
 
@@ -104,10 +107,10 @@ def _with_left_out(found: DiscoveredPairs, walk: Walk) -> DiscoveredPairs:
 
 
 def _left_out(walk: Walk, used: Collection[str] = ()) -> Walk:
-    """What of a walk is neither an image nor a mask nor an annotation of the suffixes that were used."""
+    """Return what is neither an image nor a mask nor an annotation of the suffixes that were used."""
     known = MASK_SUFFIXES.union(used)
     others = [path for path in walk.files if path.suffix.lower() not in known]
-    kept = [path for path in others if not (path.suffix.lower() == ".txt" and part_of(path.stem))]  # lists
+    kept = [path for path in others if not (path.suffix.lower() == ".txt" and split_of_word(path.stem))]  # lists
     superpixels = sum(path.stem.endswith(NOT_IMAGES) for path in walk.files if path.suffix.lower() in MASK_SUFFIXES)
     return Walk(
         [],
@@ -121,7 +124,7 @@ def _left_out_words(walk: Walk) -> str:
 
 
 def _folders(root: Path, walk: Walk, *, leave_out: Path | None = None) -> list[Folder]:
-    """The folders below `root`, itself included, that directly hold images or arrays."""
+    """List the folders below `root`, itself included, that directly hold images or arrays."""
     files: dict[Path, list[Path]] = defaultdict(list)
     for path in walk.files:
         if path.suffix.lower() in MASK_SUFFIXES and not path.stem.endswith(NOT_IMAGES):
@@ -137,17 +140,17 @@ def _folders(root: Path, walk: Walk, *, leave_out: Path | None = None) -> list[F
 def _apart(
     root: Path, folders: Sequence[Folder], masks: Sequence[Folder], layout: str | None = None
 ) -> DiscoveredPairs:
-    """Images and masks in folders of their own; folders whose names say nothing hold the images if no others do."""
+    """Read images and masks in separate folders; folders of unknown role hold the images if no others do."""
     candidates = [item for item in _images_only(folders) if item.role != "masks"]
     images = [item for item in candidates if item.role == "images"] or candidates
-    # A test part as competitions publish it has images alone.
-    masked_parts = {item.part for item in masks}
-    images = [item for item in images if item.part != "test" or masked_parts & {"test", None}]
+    # A test split as competitions publish it has only images.
+    masked_splits = {item.split for item in masks}
+    images = [item for item in images if item.split != "test" or masked_splits & {"test", None}]
     if not images:
         raise DatasetError(f"{root} holds masks in {masks[0]} but no images; put them into a folder named images/")
     chosen = set(images)
     unused = [str(item) for item in candidates if item not in chosen]
-    message = "not used, since nothing says that it holds images with masks"
+    message = "not used, since its name does not mean images with masks"
     problems = problems_of("warning", "folder", message, unused)
     arrays = [str(path) for item in folders if item.role != "masks" for path in item.files if _is_array(path)]
     problems += problems_of("warning", "array", "outside of the folders of masks, not used; save images as PNG", arrays)
@@ -169,7 +172,7 @@ def _shown(folders: Sequence[Folder]) -> str:
 
 
 def _side_by_side(folders: Sequence[Folder]) -> DiscoveredPairs | None:
-    """Masks beside their images, told by a word in their names: train_1.bmp and train_1_anno.bmp."""
+    """Read masks beside their images, marked by a word in their names: train_1.bmp and train_1_anno.bmp."""
     images, masks = [], []
     for item in folders:
         marked = dict.fromkeys(_marked(item.files))
@@ -183,7 +186,7 @@ def _side_by_side(folders: Sequence[Folder]) -> DiscoveredPairs | None:
 
 
 def _marked(files: Sequence[Path]) -> list[Path]:
-    """The masks among files, told by a word; also those that lost their image, once others have shown the word."""
+    """Return the masks among files by a word in their names, with or without an image if others have one."""
     words_alone = [path for path in files if is_mask_word(path.stem)]
     if words_alone and len(files) - len(words_alone) == 1:  # a folder for each image: image.png, mask_1.png, mask_2.png
         return words_alone
@@ -197,7 +200,7 @@ def _marked(files: Sequence[Path]) -> list[Path]:
 
 
 def _base(stem: str, stems: Collection[str]) -> str:
-    """What a mask's name has in common with its image's, folded; the name itself where no word says mask."""
+    """Return what a mask's name shares with its image's, normalized; the name itself if no word means mask."""
     found = numbered(stem)
     base = normalize_name(found[0] if found else without_mask_word(stem))
     loosely = loosely_numbered(stem)
@@ -207,7 +210,7 @@ def _base(stem: str, stems: Collection[str]) -> str:
 
 
 def _raise_nothing(folder: Path, folders: Sequence[Folder], walk: Walk) -> NoReturn:
-    """Say why a folder is no training set, with a remedy that was tried."""
+    """Raise an error that says why a folder is not a dataset, with a remedy."""
     if not folders:
         raise DatasetError(
             f"{folder} holds no images{_left_out_words(walk)}; images are files named "
@@ -222,6 +225,6 @@ def _raise_nothing(folder: Path, folders: Sequence[Folder], walk: Walk) -> NoRet
         unread = f"{others[0]} is in no format that is read ({FORMAT_NAMES})"
         remedy = f"{unread}; export the annotations as COCO, or {remedy}"
     raise DatasetError(
-        f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognised"
+        f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognized"
         f"{_left_out_words(walk)}: {remedy}"
     )

@@ -1,7 +1,7 @@
-"""Which file on this machine an annotation file means by a name that was written on another one.
+"""Finds the file on this machine that an annotation file names by a path on another one.
 
 Names come with the folders of the machine that wrote them: ../../label-studio/data/media/upload/1/a.png,
-/data/local-files/?d=set/a.png, file:///home/me/my%20set/a.png. Label Studio also puts eight characters in front.
+/data/local-files/?d=set/a.png, file:///home/me/my%20set/a.png. Label Studio also adds eight characters in front.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["FoundImage", "ImageFinder", "Indices", "index_files"]
 
 Parts: TypeAlias = tuple[str, ...]
 Indices: TypeAlias = Sequence[Mapping[str, Sequence[Path]]]
-"""Files by their names, once for each way in which names are compared."""
+"""Files by their names, once for each of the ways in which names are compared (`CHANGES`)."""
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """Where an image is.
+    """The file of an image.
 
     Attributes:
-        path: The file.
-        is_guess: Whether it was found by its file's name alone, its folders being others.
-        several: Files that may be meant, where there is no telling which.
+        path: Path of the file.
+        is_guess: Whether it was found by the name of the file alone, since its folders differ.
+        several: All files that may be meant, if it cannot be decided which.
     """
 
     path: Path
@@ -43,9 +43,9 @@ class ImageFinder:
     """Finds images by the names that an annotation file gives them.
 
     Args:
-        roots: Folders that names may be relative to, the likeliest first.
-        index: Gives the image files among which a name is looked for when it is in none of the roots, as `index_files`
-            does. It is called only when it is needed.
+        roots: Folders that names may be relative to, the most likely first.
+        index: Returns the image files to search if a name is in none of the roots, as made by `index_files`. It is
+            called only when needed.
     """
 
     def __init__(self, roots: Sequence[Path], index: Callable[[], Indices]) -> None:
@@ -53,7 +53,7 @@ class ImageFinder:
         self._index = index
 
     def prefer(self, names: Sequence[str]) -> None:
-        """Put the root first in which most of these names are."""
+        """Put the root first that has most of these names."""
         if len(self.roots) < 2:
             return
         most = -1
@@ -67,7 +67,7 @@ class ImageFinder:
                 return
 
     def find(self, name: str) -> FoundImage | None:
-        """Find one image; None where there is none of its name."""
+        """Find one image; None if there is none of its name."""
         if (path := _in_root(self.roots[0], name)) is not None:
             return FoundImage(path)
         for parts in _spellings(name):
@@ -94,7 +94,7 @@ def _in_root(root: Path, name: str) -> Path | None:
 
 
 def _nearest(files: Sequence[Path], parts: Parts) -> FoundImage:
-    """Of files of one name the one whose folders are most like those of the name."""
+    """Choose among files of one name the one whose folders agree most with those in the name."""
     shared = [_shared_end(file.parts, parts) for file in files]
     most = max(shared)
     best = [file for file, count in zip(files, shared, strict=True) if count == most]
@@ -112,7 +112,7 @@ def _shared_end(path: Sequence[str], parts: Sequence[str]) -> int:
 
 
 def _spellings(name: str) -> Iterator[Parts]:
-    """The name as folders and file, without what only the other machine has: as it stands, then read as an address."""
+    """Yield the name as folders and file: as written, then read as a URL."""
     parts = _parts(name)
     seen = {(), parts}
     if parts:
@@ -126,13 +126,13 @@ def _spellings(name: str) -> Iterator[Parts]:
 
 
 def _path_of_address(name: str) -> str:
-    """The path in "http://host/a.png?v=1", or in the query of Label Studio's local files; else the name itself."""
+    """Return the path in "http://host/a.png?v=1", or in the query of Label Studio's local files; else the name."""
     if "://" not in name and "?d=" not in name:
         return name
     try:
         address = urlsplit(name)
         return parse_qs(address.query).get("d", [address.path])[0]
-    except ValueError:  # looks like an address and is none
+    except ValueError:  # looks like a URL but is not one
         return name
 
 
@@ -142,17 +142,17 @@ def _parts(name: str) -> Parts:
 
 
 def _without_upload_prefix(name: str) -> str:
-    """Label Studio's uploads: "3f2a9b1c-name.png" -> "name.png"."""
+    """Remove the prefix of Label Studio's uploads: "3f2a9b1c-name.png" -> "name.png"."""
     return normalize_name(re.sub(r"^[0-9a-f]{8}-(?=.)", "", name))
 
 
 def _as_upload(name: str) -> str:
-    """The name as Label Studio stores it: spaces become "_", all but letters, digits, "-", "_" and "." is dropped."""
+    """Spell the name as Label Studio stores it: "_" for spaces, without all but letters, digits, "-", "_" and "."."""
     return re.sub(r"[^-\w.]", "", _without_upload_prefix(name).strip().replace(" ", "_"))
 
 
 def _without_suffix(name: str) -> str:
-    """The name of an image that was converted after it was annotated."""
+    """Remove the suffix, since an image may have been converted after it was annotated."""
     return normalize_name(PurePosixPath(name).stem)
 
 

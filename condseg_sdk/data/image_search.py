@@ -1,4 +1,4 @@
-"""Looks for the images that annotation files describe, and keeps what was odd about it."""
+"""Searches for the images that annotation files describe, and records the problems of the search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ LOOKED_SHOWN = 10  # folders named in an error
 
 
 class ImageSearch:
-    """Looks for the images of annotation files, and keeps what was odd about it."""
+    """Searches for the images of annotation files, and records the problems of the search.
+
+    Args:
+        folder: Folder that the user gave, or that holds the annotation file.
+        images: Folder of the images; None to search beside the annotation files.
+    """
 
     def __init__(self, folder: Path, images: Path | None) -> None:
         self.folder, self.images = folder, images
@@ -32,7 +37,7 @@ class ImageSearch:
         self._indices: dict[tuple[Path, ...], Indices] = {}
 
     def locate(self, file: Path, entries: Sequence[RegionMask]) -> list[RegionMask]:
-        """The entries of one annotation file with their images, without those whose image is not found."""
+        """Return the entries of one annotation file with their images, without those whose image is not found."""
         self.count += len(entries)
         if all(entry.image is not None for entry in entries):
             return list(entries)
@@ -60,21 +65,21 @@ class ImageSearch:
         return located
 
     def files(self, places: Iterable[Path]) -> list[Path]:
-        """All image files below some folders, listed once."""
+        """List all image files below some folders, once."""
         key = tuple(places)
         if key not in self._listed:
             self._listed[key] = walk_folders(key, suffixes=IMAGE_SUFFIXES).files
         return self._listed[key]
 
     def _index(self, places: Sequence[Path]) -> Indices:
-        """The same files by name, made once: LabelMe has an annotation file for each image."""
+        """Index the same files by name, once: LabelMe has an annotation file for each image."""
         key = tuple(places)
         if key not in self._indices:
             self._indices[key] = index_files(self.files(key))
         return self._indices[key]
 
     def _places(self, file: Path) -> list[Path]:
-        """Folders that are searched to their depths: what was given, else what usually holds a file's images."""
+        """Return the folders to search at any depth: the given one, otherwise those that usually hold images."""
         if self.images is not None:
             return [self.images]
         if file.parent.resolve() != self.folder.resolve():
@@ -83,9 +88,11 @@ class ImageSearch:
 
     @property
     def nothing_found(self) -> bool:
+        """Whether entries were searched and none of their images was found."""
         return self.count > 0 and len(self.missing) == self.count
 
     def describe_failure(self) -> str:
+        """Describe a search that found no image, with a remedy."""
         looked = ", ".join(str(folder) for folder in self.looked)
         remedy = "give the folder of images as data and this file as masks"
         if self.images is not None:
@@ -93,6 +100,7 @@ class ImageSearch:
         return f"{self.example} was found (looked in {looked}); {remedy}"
 
     def problems(self) -> list[Problem]:
+        """Return the problems of the search."""
         several = "whose name several files have; give the folders in its name"
         guessed = "found by the file's name, since its folder is another; check that it is the same image"
         files = self.incomplete[0].name if len(self.incomplete) == 1 else "the annotation files"
@@ -105,7 +113,7 @@ class ImageSearch:
 
 
 def _same_stem(file: Path) -> Path | None:
-    """The image beside an annotation file of the same name: images are renamed more often than edited in JSON."""
+    """Find the image of the same name beside an annotation file: images are often renamed without editing the file."""
     beside = (file.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES))
     return next((path for path in beside if path.is_file()), None)
 

@@ -1,8 +1,8 @@
-"""Mask files as people store them -> bool (H, W), by one rule that can be explained.
+"""Reads mask files as people store them, by one rule, as bool (H, W).
 
-0 is background. A file whose values are 0 and one other holds that other as foreground, whatever its depth: {0, 1},
-{0, 255}, {0, 65535}. JPEG files, and gray levels that appear along edges alone, are thresholded; gray levels that fill
-areas are labels of instances or classes, and all of them are foreground. docs/data.md has the whole of it.
+0 is background. If a file has one other value, that value is foreground, whatever the bit depth: {0, 1}, {0, 255},
+{0, 65535}. JPEG files, and gray levels that only appear along edges, are thresholded; gray levels that fill areas are
+labels of instances or classes, and all of them are foreground. docs/data.md has the complete rule.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "read_mask", "resize_mas
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 MASK_THRESHOLD = 127
-"""JPEG masks hold gray levels around 0 and 255: what is above this is foreground."""
+"""Gray level above which a pixel of a JPEG mask is foreground; JPEG does not keep 0 and 255 exactly."""
 
 STRAYING = "with outlines that reach over the image's edge; check that their coordinates are pixels of that image"
 
@@ -43,10 +43,10 @@ class MaskReading:
     """A mask and how its file was understood.
 
     Attributes:
-        mask: bool (H, W), upright, True for foreground.
-        kind: what its values were taken for.
-        remark: why somebody should look at the file, or None. It is the same text for all files of one kind.
-        turned: whether the file carries an EXIF orientation of its own.
+        mask: Mask, bool (H, W), upright, True for foreground.
+        kind: How its values were read.
+        remark: Why a person should look at the file, or None. Files of one kind have the same text.
+        turned: Whether the file has an EXIF orientation of its own.
     """
 
     mask: NDArray[np.bool_]
@@ -56,21 +56,32 @@ class MaskReading:
 
 
 def load_mask(source: MaskSource) -> NDArray[np.bool_]:
-    """The mask of a file, of several, or of drawn regions as bool (H, W), True for foreground.
+    """Load a mask from a file, from several files, or from regions of an annotation file.
+
+    Args:
+        source: Path, several paths to merge, or regions.
+
+    Returns:
+        Mask, bool (H, W), upright, True for foreground.
 
     Raises:
-        DatasetError: The values are no mask: negative, not finite, several masks in one file.
+        DatasetError: The values are not a mask: negative, not finite, or several masks in one file.
         ImageError: The file cannot be read.
+
+    Example:
+        >>> from condseg_sdk import open_dataset
+        >>> load_mask(open_dataset("my_dataset").train[0].mask).shape
+        (20, 30)
     """
     return read_mask(source).mask
 
 
 def read_mask(source: MaskSource) -> MaskReading:
-    """As `load_mask`, together with how the file was understood.
+    """Load a mask as `load_mask` does, and tell how the file was read.
 
     Raises:
-        DatasetError: The values are no mask: negative, not finite, several masks in one file.
-        ImageError: The file cannot be read.
+        DatasetError: As in `load_mask`.
+        ImageError: As in `load_mask`.
 
     Example:
         >>> import tempfile
@@ -96,7 +107,7 @@ def read_mask(source: MaskSource) -> MaskReading:
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Resize bool (H, W) to `size` (h, w): a pixel is set where at least half of its area was."""
+    """Resize a mask, bool (H, W), to `size` (h, w): a pixel is foreground if at least half of its area was."""
     if mask.shape == size:
         return mask
     return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.5
@@ -116,7 +127,7 @@ def _from_numpy(path: Path) -> NDArray[Any]:
 
 
 def _merge(source: MergedMask) -> MaskReading:
-    """The union of several files."""
+    """Merge several mask files to their union."""
     first = read_mask(source.files[0])
     merged, remark, turned = first.mask, first.remark, first.turned
     for path in source.files[1:]:
@@ -130,7 +141,7 @@ def _merge(source: MergedMask) -> MaskReading:
 
 
 def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
-    """One value a pixel, as the file stores it, and what is odd about it."""
+    """Return one value per pixel, as the file stores it, and a remark."""
     if image.mode == "P" and not image.has_transparency_data:
         return _from_palette(image)
     if image.has_transparency_data and image.mode not in ("L", "I", "F", "1"):
@@ -141,26 +152,26 @@ def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
 
 
 def _from_palette(image: Image.Image) -> tuple[NDArray[Any], str | None]:
-    """Brightness of the colors; the indices where colors cannot tell the background, since none is black."""
+    """Return the brightness of the colors, or the indices if no color is black, so that colors hide the background."""
     indices, colors = np.asarray(image), np.asarray(image.convert("RGB"))
     used, first = np.unique(indices, return_index=True)
     shown = colors.reshape(-1, 3)[first]
     if len(np.unique(shown, axis=0)) < len(used):
-        return indices, "with one color for several indices of the palette: index 0 was taken for background"
+        return indices, "with one color for several indices of the palette: index 0 was read as background"
     is_gray = (shown == shown[:, :1]).all()
     if is_gray or not shown.any(axis=1).all():
         return _brightness(image), None
-    return indices, "with a palette without black: index 0 was taken for background"
+    return indices, "with a palette without black: index 0 was read as background"
 
 
 def _brightness(image: Image.Image) -> NDArray[np.uint8]:
-    """The greatest of red, green and blue, uint8 (H, W): any color is brighter than black."""
+    """Return the maximum of red, green and blue, uint8 (H, W): any color is brighter than black."""
     red, green, blue = image.convert("RGB").split()
     return np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
 
 
 def _from_transparent(rgba: Image.Image) -> NDArray[np.uint8]:
-    """Transparent is background. A black picture is a mask by its alpha alone."""
+    """Read transparent pixels as background. An image that is all black is a mask by its alpha channel."""
     values, alpha = _brightness(rgba), np.asarray(rgba.getchannel("A"))
     if alpha.min() == alpha.max() == 255:
         return values
@@ -170,7 +181,7 @@ def _from_transparent(rgba: Image.Image) -> NDArray[np.uint8]:
 
 
 def _threshold_jpeg(values: NDArray[Any]) -> MaskReading:
-    """JPEG keeps no exact values: a threshold, but for {0, 1}, which it would turn to black."""
+    """Threshold a JPEG mask, which has no exact values; {0, 1} is read as it is, since a threshold would empty it."""
     remark = None
     if values.max() <= 1:
         if values.any():
@@ -186,26 +197,26 @@ def _threshold_jpeg(values: NDArray[Any]) -> MaskReading:
 
 
 def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
-    """The rule for files that keep their values."""
+    """Read a mask whose file keeps exact values."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DatasetError(f"{path} holds NaN or infinite values: a mask is finite, 0 for background")
     if values.min() < 0:
         raise DatasetError(f"{path} holds values below 0, such as {values.min()}: a mask has 0 for background")
     different = _distinct(values)
-    top = float(different[-1])  # a number of Python's, which does not overflow as uint16 does
+    top = float(different[-1])  # a Python number, which does not overflow as uint16 does
     if len(different) == 1 or (len(different) == 2 and different[0] == 0):
         return MaskReading(values > 0, "two values")
     if values.dtype.kind == "f" and top <= 1:
         return MaskReading(values >= 0.5, "probabilities")
     remark = None
     if len(different) == 2 and top > MASK_THRESHOLD and 2 * float(different[0]) <= top:
-        remark = "of two values that are both above 0: the lower was taken for background"
+        remark = "of two values that are both above 0: the lower one was read as background"
         return MaskReading(values > different[0], "two values", remark)
     if _are_labels(values, different):
         if different[0] > 0:
             remark = "without a pixel of 0, the background, read as full; subtract the background's value"
         elif top >= 128 and len(different) <= FEW_VALUES and values.dtype.itemsize == 1:
-            remark = "of several gray levels in flat areas: all above 0 was taken for foreground"
+            remark = "of several gray levels in flat areas: all above 0 was read as foreground"
         return MaskReading(values > 0, "labels", remark)
     if different[0] > CLEAR * top or _unclear_share(values, top) > UNCLEAR_SHARE:
         remark = "with much gray, cut at half the greatest value; save masks with two values"
@@ -213,7 +224,7 @@ def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
 
 
 def _distinct(values: NDArray[Any]) -> NDArray[Any]:
-    """The values that occur, in order; for bytes without sorting, in blocks, since counting takes 8 bytes a pixel."""
+    """Return the values that occur, in order; bytes are counted in blocks, since counting needs 8 bytes per pixel."""
     if values.dtype == np.uint8:
         flat, counts = values.reshape(-1), np.zeros(256, np.int64)
         for start in range(0, flat.size, COUNTED_AT_ONCE):
@@ -223,10 +234,10 @@ def _distinct(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _are_labels(values: NDArray[Any], different: NDArray[Any]) -> bool:
-    """Whether gray levels are labels, which fill areas, and not noise or the smooth edges of a region.
+    """Whether gray levels are labels, which fill areas, and not noise or smooth edges of a region.
 
-    Whole numbers below 128 are labels: nobody stores a region that dark. Else what lies between black and white
-    decides: it belongs to areas of one value, or it does not.
+    Integers below 128 are labels, since nobody stores a region that dark. Otherwise the pixels between black and white
+    decide: in labels, most of them are in areas of a single value.
     """
     top = float(different[-1])
     if top < 128 and (different == np.floor(different)).all():
@@ -239,7 +250,7 @@ def _are_labels(values: NDArray[Any], different: NDArray[Any]) -> bool:
 
 
 def _flat(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels that lie in a square of 2x2 pixels of one value."""
+    """Mark the pixels in 2x2 squares of a single value."""
     corner = values[:-1, :-1]
     square = (corner == values[:-1, 1:]) & (corner == values[1:, :-1]) & (corner == values[1:, 1:])
     flat = np.zeros(values.shape, np.bool_)
@@ -250,7 +261,7 @@ def _flat(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _unclear_share(values: NDArray[Any], top: float) -> float:
-    """Share of gray among what is not black."""
+    """Return the share of gray among the pixels that are not black."""
     not_black = values > CLEAR * top
     gray = not_black & (values < (1 - CLEAR) * top)
     return float(gray.sum() / max(not_black.sum(), 1))

@@ -1,6 +1,6 @@
-"""Joins images and masks by their names.
+"""Matches images and masks by their names.
 
-The name of a file is what is left of its path without the words that say role, split or file format.
+A file's name is its path without the folders that give role, split or file format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from condseg_sdk.data.names import (
     loosely_numbered,
     normalize_name,
     numbered,
-    split_word,
+    split_of_folders,
     without_image_word,
     without_mask_word,
 )
@@ -26,14 +26,12 @@ from condseg_sdk.images.load import IMAGE_SUFFIXES
 
 __all__ = ["Folder", "match_folders", "unchanged"]
 
-MERGED = (
-    "with several masks, which were merged (in brackets how many); if they are of several readers, keep those of one"
-)
-BY_PLACE = "joined with the masks of its folder, whose names are others; check that they belong to it"
+MERGED = "with several masks, which were merged (their number is in brackets); if several readers drew them, keep one's"
+BY_PLACE = "matched with the masks in its folder, whose names differ; check that they belong to it"
 FORMATS = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 
 Files: TypeAlias = dict[str, Path]
-"""Files by the name that joins images and masks."""
+"""Files by the name by which images and masks are matched."""
 Change: TypeAlias = Callable[[str], str]
 
 
@@ -42,37 +40,49 @@ class Folder:
     """A folder that directly holds images or masks.
 
     Attributes:
-        parts: its path below the set's folder.
-        files: its image and array files, sorted.
+        folders: Names of the folders from the dataset's folder down to it.
+        files: Its image and array files, sorted.
     """
 
-    parts: tuple[str, ...]
+    folders: tuple[str, ...]
     files: tuple[Path, ...]
 
     @property
     def role(self) -> str | None:
-        return next((role for name in reversed(self.parts) if (role := folder_role(name))), None)
+        """What the folder holds by its name, "images" or "masks"."""
+        return next((role for name in reversed(self.folders) if (role := folder_role(name))), None)
 
     @property
-    def part(self) -> Split | None:
-        return split_word(self.parts)
+    def split(self) -> Split | None:
+        """The split that its name, or that of a folder above, means."""
+        return split_of_folders(self.folders)
 
     @property
     def prefix(self) -> str:
-        """What its place adds to its files' names: all but the folders that say role, part or file format."""
-        says_role = next((name for name in reversed(self.parts) if folder_role(name)), None)
-        says_part = next((name for name in reversed(self.parts) if split_word([name])), None)
-        kept = [name for name in self.parts if name not in (says_role, says_part) and name.lower() not in FORMATS]
+        """What the folder adds to its files' names: all folders but those that give role, split or file format."""
+        says_role = next((name for name in reversed(self.folders) if folder_role(name)), None)
+        says_split = next((name for name in reversed(self.folders) if split_of_folders([name])), None)
+        kept = [name for name in self.folders if name not in (says_role, says_split) and name.lower() not in FORMATS]
         return "".join(f"{name}/" for name in kept)
 
     def __str__(self) -> str:
-        return "/".join(self.parts) + "/" if self.parts else "./"
+        return "/".join(self.folders) + "/" if self.folders else "./"
 
 
 def match_folders(
     images: Sequence[Folder], masks: Sequence[Folder], problems: Sequence[Problem], layout: str
 ) -> DiscoveredPairs:
-    """Join images and masks by name, part by part; masks in a folder of no part serve all of them."""
+    """Match images and masks by name, split by split; masks in a folder without a split belong to all of them.
+
+    Args:
+        images: Folders of images.
+        masks: Folders of masks.
+        problems: Problems found before.
+        layout: How the data was read, in words.
+
+    Raises:
+        DatasetError: No image has a mask of its name.
+    """
     for with_places in (True, False):  # without, for archives unpacked into a folder of the archive's name
         found: dict[Split | None, list[Pair]] = {}
         noticed = list(problems)
@@ -81,12 +91,12 @@ def match_folders(
         unmatched: list[Problem] = []
         used: set[Path] = set()
         seen: set[Path] = set()
-        for part in dict.fromkeys(item.part for item in images):
-            images_here, twice = _by_name((f for f in images if f.part == part), with_places)
-            masks_here, twice_masks = _by_name((f for f in masks if f.part in (part, None)), with_places)
+        for split in dict.fromkeys(item.split for item in images):
+            images_here, twice = _by_name((f for f in images if f.split == split), with_places)
+            masks_here, twice_masks = _by_name((f for f in masks if f.split in (split, None)), with_places)
             matched, placed = _match(images_here, masks_here)
             sources = {name: tuple(masks_here[mask] for mask in several) for name, several in matched.items()}
-            found[part] = [Pair(name, images_here[name], _source(sources[name])) for name in sorted(matched)]
+            found[split] = [Pair(name, images_here[name], _source(sources[name])) for name in sorted(matched)]
             used.update(path for paths in sources.values() for path in paths)
             merged += [
                 f"{images_here[name]} ({len(paths)})" for name, paths in sorted(sources.items()) if len(paths) > 1
@@ -105,15 +115,15 @@ def match_folders(
             f"no image has a mask of the same name: images are named like {images[0].files[0].name}, masks like "
             f"{example}; name each mask like its image"
         )
-    # A second mask of one name is reported as that, not as a mask without an image.
-    candidates = [path for item in masks for path in item.files if path in seen or item.part not in {*found, None}]
+    # A second mask of one name is reported as such, not as a mask without an image.
+    candidates = [path for item in masks for path in item.files if path in seen or item.split not in {*found, None}]
     left = [str(path) for path in candidates if path not in used]
     unmatched += problems_of("error", "mask", "without an image of its name; add the image or take the mask out", left)
     return DiscoveredPairs(found, layout, tuple(dict.fromkeys(noticed)), tuple(unmatched))
 
 
 def _by_name(folders: Iterable[Folder], with_places: bool) -> tuple[Files, list[Problem]]:
-    """Files by name; of several with one name the first, and a problem."""
+    """Index files by name; for several files of one name, return the first and a problem."""
     named: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for item in folders:
         for path in item.files:
@@ -125,11 +135,11 @@ def _by_name(folders: Iterable[Folder], with_places: bool) -> tuple[Files, list[
 
 
 def unchanged(name: str) -> str:
-    """The comparison of names as they stand."""
+    """Return a name as it is, for a comparison of whole names."""
     return name
 
 
-# How names are compared, the strictest first: (image's, mask's).
+# How names of images and of masks are changed before they are compared, the strictest comparison first.
 COMPARISONS: tuple[tuple[Change, Change], ...] = (
     (unchanged, unchanged),
     (unchanged, without_mask_word),
@@ -139,10 +149,10 @@ COMPARISONS: tuple[tuple[Change, Change], ...] = (
 
 
 def _match(images: Files, masks: Files) -> tuple[dict[str, list[str]], list[str]]:
-    """Image name -> mask names: alike, or alike without the words that say mask and image; of some images several.
+    """Match names that are equal, or equal without the words for mask and image; an image may have several masks.
 
     Returns:
-        The matches, and the names of those images whose masks were found by their place alone.
+        Names of masks by the name of their image, and the names of images whose masks were found by their folder alone.
     """
     matched: dict[str, list[str]] = {}
     left = dict.fromkeys(masks)
@@ -162,7 +172,7 @@ def _match(images: Files, masks: Files) -> tuple[dict[str, list[str]], list[str]
 
 
 def _numbered(images: Files, matched: Collection[str], left: Collection[str]) -> dict[str, list[str]]:
-    """Masks that are one of several of an image: x_mask_1 beside x_mask; x_1 and x_2 where the image x has no other."""
+    """Match several masks of an image: x_mask_1 beside x_mask, or x_1 and x_2 if the image x has no other mask."""
     owners = {_key(name, change): name for change in (without_image_word, unchanged) for name in images}
     waiting = {normalize_name(name) for name in images if name not in matched}
     sure: dict[str, list[str]] = defaultdict(list)
@@ -173,7 +183,7 @@ def _numbered(images: Files, matched: Collection[str], left: Collection[str]) ->
         image = None if found is None else owners.get(normalize_name(str(place.parent / found[0])))
         if found is None or image is None:
             continue
-        # scan_mask_1 is no mask of scan, if there is a scan_1 without a mask.
+        # scan_mask_1 does not belong to scan if there is a scan_1 without a mask.
         rivals = {normalize_name(str(place.parent / f"{found[0]}{between}{found[1]}")) for between in ("", *"_- .")}
         if (rivals - {normalize_name(image)}) & waiting:
             continue
@@ -190,7 +200,7 @@ def _numbered(images: Files, matched: Collection[str], left: Collection[str]) ->
 
 
 def _of_one_place(images: Files, matched: Collection[str], left: Collection[str]) -> dict[str, list[str]]:
-    """Masks in a folder named after their image, or beside the one image of a folder, where each image has a folder."""
+    """Match masks in a folder named after their image, or beside the only image of a folder if each image has one."""
     masks: dict[str, list[str]] = defaultdict(list)
     for mask in left:
         masks[normalize_name(str(PurePosixPath(mask).parent))].append(mask)

@@ -1,7 +1,7 @@
-"""Names of files and folders: which belong together, and which word in them means images, masks, train or test.
+"""Names of files and folders: which belong together, and which words in them mean images, masks, train or test.
 
-Names are compared without regard to case and Unicode form (a Mac writes é as two characters), so that a set means the
-same on every file system.
+Names are compared without case and Unicode form (macOS writes é as two characters), so that a dataset is read alike on
+every file system.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = [
     "folder_role",
     "is_mask_word",
     "loosely_numbered",
-    "name_split",
     "normalize_name",
     "numbered",
-    "part_of",
     "read_names",
-    "split_word",
+    "split_of_folders",
+    "split_of_name",
+    "split_of_word",
     "unique_names",
     "without_image_word",
     "without_mask_word",
@@ -42,29 +42,28 @@ IMAGE_WORDS = (
     *("image", "images", "img", "imgs", "original", "originals", "input", "inputs", "data", "frame", "frames"),
     *("photo", "photos", "picture", "pictures", "scan", "scans", "raw"),
 )
-PART_WORDS: dict[str, Split] = {
+SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "valset", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "testset"), "test"),
 }
 STRAY_BYTES = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
-"""How Python keeps bytes of file names that are no UTF-8 -> the letters they are in Latin 1."""
+"""Python's placeholders for bytes of file names that are not UTF-8, and their letters in Latin 1."""
 
 FILE_MASK_WORDS = "segmentation|segm|seg|masks?|labels?|gt|ground_?truth|anno|annot|annotations?|lesion"
 FILE_IMAGE_WORDS = "image|img|original|orig|input|photo|frame|raw"
 
 
 def normalize_name(name: str) -> str:
-    """The form in which two names are compared.
+    """Return the form in which two names are compared.
 
-    Bytes of a name that are no UTF-8 count as the letters they are in Latin 1, so that a name written by an old system
-    is the same in a list and on the disk.
+    Bytes that are not UTF-8 are read as Latin 1, so that a name from an old system is the same in a list and on disk.
     """
     return unicodedata.normalize("NFC", name.translate(STRAY_BYTES)).casefold()
 
 
 def duplicate_names(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of names that are the same when folded, each later one with the first of its kind."""
+    """Find names that are equal when normalized, each with the first of its kind in front."""
     first: dict[str, str] = {}
     found = []
     for name in names:
@@ -77,12 +76,12 @@ def duplicate_names(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _words(name: str) -> list[str]:
-    """ "ISIC-2017_Part1_GroundTruth" -> isic, 2017, part, 1, ground, truth."""
+    """Split a name into words: "ISIC-2017_Part1_GroundTruth" -> isic, 2017, part, 1, ground, truth."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+", name)]
 
 
 def folder_role(name: str) -> Literal["images", "masks"] | None:
-    """What a folder's name says it holds; a word for masks counts more than one for images ("image_masks").
+    """Return what a folder holds by its name; a word for masks counts more than one for images ("image_masks").
 
     Example:
         >>> folder_role("Ground Truth"), folder_role("JPEGImages"), folder_role("patient7")
@@ -94,34 +93,34 @@ def folder_role(name: str) -> Literal["images", "masks"] | None:
     return "images" if words & {*IMAGE_WORDS} else None
 
 
-def part_of(word: str) -> Split | None:
-    """The part that a single word means: "valid" -> "validation"."""
-    return PART_WORDS.get(word.strip().lower())
+def split_of_word(word: str) -> Split | None:
+    """Return the split that a single word means: "valid" -> "validation"."""
+    return SPLIT_WORDS.get(word.strip().lower())
 
 
-def split_word(names: Sequence[str]) -> Split | None:
-    """The part that folder names say, the innermost first.
+def split_of_folders(names: Sequence[str]) -> Split | None:
+    """Return the split that the names of nested folders mean; the innermost folder counts first.
 
     Example:
-        >>> split_word(["TrainDataset", "images"]), split_word(["images"])
+        >>> split_of_folders(["TrainDataset", "images"]), split_of_folders(["images"])
         ('train', None)
     """
-    return next((PART_WORDS[word] for name in reversed(names) for word in _words(name) if word in PART_WORDS), None)
+    return next((SPLIT_WORDS[word] for name in reversed(names) for word in _words(name) if word in SPLIT_WORDS), None)
 
 
-def name_split(stem: str) -> Split | None:
-    """The part that a file's name begins with: "train_01", "testA_3", "val-7"."""
+def split_of_name(stem: str) -> Split | None:
+    """Return the split that a file's name begins with: "train_01", "testA_3", "val-7"."""
     found = re.match(r"((?i:train|training|val|valid|validation|test))[A-Z]?(?=[_\-. ]|\d)", stem)
-    return PART_WORDS[found[1].lower()] if found else None
+    return SPLIT_WORDS[found[1].lower()] if found else None
 
 
 def without_mask_word(stem: str) -> str:
-    """A mask's name without what says that it is a mask: "a_segmentation", "mask_a" -> "a"."""
+    """Remove the word for masks from a mask's name: "a_segmentation", "mask_a" -> "a"."""
     return _without(stem, FILE_MASK_WORDS)
 
 
 def without_image_word(stem: str) -> str:
-    """An image's name without what says that it is an image: "a_image", "img_a" -> "a"."""
+    """Remove the word for images from an image's name: "a_image", "img_a" -> "a"."""
     return _without(stem, FILE_IMAGE_WORDS)
 
 
@@ -133,7 +132,7 @@ def _without(stem: str, words: str) -> str:
 
 
 def numbered(stem: str) -> tuple[str, str] | None:
-    """The image's name and the number in the name of one of several masks, where a word says that it is a mask.
+    """Split the name of one of several masks into the image's name and its number, if it has a word for masks.
 
     Example:
         >>> numbered("benign (2)_mask_1"), numbered("a-mask2"), numbered("a_2")
@@ -144,18 +143,18 @@ def numbered(stem: str) -> tuple[str, str] | None:
 
 
 def loosely_numbered(stem: str) -> tuple[str, str] | None:
-    """As `numbered`, where no word says it, or elsewhere in the name: "a_1", "a_1_mask", "mask_a_1" -> a, 1."""
+    """Like `numbered`, but without a word for masks or with it elsewhere: "a_1", "a_1_mask", "mask_a_1" -> a, 1."""
     found = re.fullmatch(r"(.+?)[_\-. ]+\(?(\d{1,3})\)?", without_mask_word(stem))
     return (found[1], found[2]) if found else None
 
 
 def is_mask_word(stem: str) -> bool:
-    """Whether a name is nothing but a word for masks, perhaps with a number: "mask", "mask_1", "GT"."""
+    """Whether a name is only a word for masks, perhaps with a number: "mask", "mask_1", "GT"."""
     return re.fullmatch(rf"(?:{FILE_MASK_WORDS})[_\-. ]*\(?\d*\)?", stem, re.IGNORECASE) is not None
 
 
 def unique_names(paths: Sequence[PurePath]) -> list[str]:
-    """A name for each file: its stem where stems differ, else with folders, else with its extension, too."""
+    """Name each file by its stem; if stems are not unique, with folders, and if need be with the extension."""
     if len(paths) < 2:
         return [path.stem for path in paths]
     parents = [path.parent.parts for path in paths]
@@ -168,14 +167,14 @@ def unique_names(paths: Sequence[PurePath]) -> list[str]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Names from a list file: one a line; extensions of images, blank lines and comments (#) are dropped.
+    """Read a list of names, one per line, without extensions of images, blank lines and comments (#).
 
     Raises:
-        DatasetError: the file cannot be read as text, or lists nothing.
+        DatasetError: The file cannot be read as text, or lists no names.
     """
-    lines = read_text(path, remedy="write text, one name a line").splitlines()
+    lines = read_text(path, remedy="write text, one name per line").splitlines()
     entries = [re.sub(r"(^|\s)#.*", "", line).strip().replace("\\", "/") for line in lines]
     names = [PurePath(entry) for entry in entries if entry]
     if not names:
-        raise DatasetError(f"{path} lists no names; write one a line")
+        raise DatasetError(f"{path} lists no names; write one per line")
     return [(name.with_suffix("") if name.suffix.lower() in IMAGE_SUFFIXES else name).as_posix() for name in names]

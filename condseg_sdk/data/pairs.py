@@ -1,4 +1,4 @@
-"""What a training set is made of: pairs of image and mask, the parts they stand in, and what is wrong with them."""
+"""What a dataset consists of: pairs of image and mask, their splits, and the problems found in them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class RegionMask:
-    """The regions of one image in an annotation file (COCO, LabelMe, VIA); `regions.draw` makes a mask of them.
+    """The regions of one image in an annotation file; `regions.draw` makes a mask of them.
 
     Attributes:
-        file: The annotation file, JSON.
-        name: The image's name in it.
-        size: (height, width) in pixels as the file says, None where it does not: the image's own then.
-        regions: Lists of polygons [x1, y1, x2, y2, ...], or run-length codes as COCO has them.
-        image: The image file, with whose size `size` is compared before anything is drawn; None to do without.
-        kind: What the regions are, in words.
+        file: Path of the annotation file.
+        name: Name of the image in the file.
+        size: (height, width) in pixels as the file gives it; None for the size of the image itself.
+        regions: Lists of polygons [x1, y1, x2, y2, ...], or run-length codes as in COCO.
+        image: Path of the image, whose size is compared with `size` before anything is drawn; None for no comparison.
+        kind: Kind of the regions, in words.
         is_normalized: Whether the coordinates of polygons are shares of the image's width and height, not pixels.
     """
 
@@ -56,10 +56,10 @@ class RegionMask:
 
 @dataclass(frozen=True)
 class MergedMask:
-    """Several mask files of one image, one for each region; foreground is what is foreground in any of them.
+    """Several mask files of one image, one for each region; their union is the mask.
 
     Attributes:
-        files: Two or more.
+        files: Paths of two or more masks.
     """
 
     files: tuple[Path, ...]
@@ -76,14 +76,18 @@ MaskSource: TypeAlias = Path | RegionMask | MergedMask
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and where its mask comes from.
+    """An image and the source of its mask.
 
     Attributes:
-        name: unique within a set; the image's file name without its extension, with folders before it where the set
-            has images of one name in several.
-        image: an image file.
-        mask: a mask file, several that are merged, or regions of an annotation file.
-        group: what must stay together when the set is divided, such as a patient; None where nothing was said.
+        name: Name, unique within a dataset: the image's file name without its extension, with folders in front if the
+            dataset has images of the same name in several folders.
+        image: Path of the image.
+        mask: Path of a mask, several masks to merge, or regions of an annotation file.
+        group: What must stay together when the dataset is divided, such as a patient; None for no group.
+
+    Example:
+        >>> Pair("frame1", Path("images/frame1.png"), Path("masks/frame1.png")).group is None
+        True
     """
 
     name: str
@@ -94,12 +98,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, or looks wrong, with a set.
+    """A problem of a dataset.
 
     Attributes:
-        severity: "error" where training must not start, "warning" where somebody should look.
-        message: what is wrong and what to do about it, in one line; it counts the files and names none.
-        files: the files or names it is about, all of them.
+        severity: "error" if training must not start, "warning" if a person should look.
+        message: What is wrong and what to do, in one line, with the number of files and without their names.
+        files: All files or names with the problem.
     """
 
     severity: Severity
@@ -107,7 +111,7 @@ class Problem:
     files: tuple[str, ...] = ()
 
     def line(self, shown: int = 3) -> str:
-        """The message with the first few files behind it."""
+        """Return the message followed by the first few files."""
         if not self.files:
             return one_line(self.message)
         more = f" and {len(self.files) - shown} more" if len(self.files) > shown else ""
@@ -115,23 +119,23 @@ class Problem:
 
 
 def one_line(text: object, limit: int = 400) -> str:
-    """Text of a foreign file or a file's name as part of a line: without line breaks, and not endless.
+    r"""Make text of a foreign file, or a file's name, fit into a line: without line breaks and of limited length.
 
     Example:
-        >>> one_line("large\\npolyp")
-        'large\\\\npolyp'
+        >>> one_line("large\npolyp")
+        'large\\npolyp'
     """
     shown = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in str(text))
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 def pluralize(count: int, noun: str) -> str:
-    """ "1 mask", "2 masks"."""
+    """Return "1 mask", "2 masks"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def problems_of(severity: Severity, noun: str, what: str, files: Iterable[str]) -> list[Problem]:
-    """One problem about these files, or none where there are no files.
+    """Return one problem with these files, or none if there are no files.
 
     Example:
         >>> problems_of("warning", "mask", "without foreground", ["a.png", "b.png"])[0].message
@@ -143,14 +147,14 @@ def problems_of(severity: Severity, noun: str, what: str, files: Iterable[str]) 
 
 @dataclass(frozen=True)
 class DiscoveredPairs:
-    """What a layout gives before it is divided.
+    """The pairs found in a folder or file, before they are divided.
 
     Attributes:
-        pairs: by the part the data names, None where it names none.
-        layout: how the data was read, in words.
-        problems: what was noticed.
-        unmatched: images without masks and the other way round: they do no harm where a list says what to use.
-        left_out: what the search left out, counted by kind, in words.
+        pairs: Pairs by the split that the data names, None where it names none.
+        layout: How the data was read, in words.
+        problems: Problems found.
+        unmatched: Images without masks and masks without images, which are no problem if a list names what to use.
+        left_out: Number of files and folders that the search left out, by kind, in words.
     """
 
     pairs: dict[Split | None, list[Pair]]
@@ -192,6 +196,6 @@ class Dataset:
         return self.source.name or self.source.resolve().name
 
     @property
-    def parts(self) -> dict[Split, list[Pair]]:
+    def splits(self) -> dict[Split, list[Pair]]:
         """The three lists by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}

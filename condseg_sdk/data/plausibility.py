@@ -1,6 +1,6 @@
-"""Masks that can be read and mean nothing: areas of a pixel, boxes instead of outlines, coordinates of another size.
+"""Finds masks that can be read but are hardly meant: areas of a pixel, boxes instead of outlines, a wrong scale.
 
-Annotation files parse whatever scale their coordinates have; only what was drawn of them shows it.
+An annotation file is valid whatever the scale of its coordinates is; only the drawn mask shows a wrong one.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from condseg_sdk.opencv import cv2
 
 __all__ = ["MaskShape", "describe_shape", "implausible"]
 
-TINY, TINY_SHARE = 9, 0.01  # pixels, and share of the image, below which a whole mask is no region
-SMALLEST_BOX = 8  # pixels; smaller regions are rectangles by chance
-CORNER, FEWEST_IN_CORNER = 0.5, 5  # of width and height; so many masks are no chance
+TINY, TINY_SHARE = 9, 0.01  # pixels, and share of the image, below which a whole mask is not a region
+SMALLEST_BOX = 8  # pixels; smaller regions may be rectangles by chance
+CORNER, FEWEST_IN_CORNER = 0.5, 5  # of width and height; so many masks are not there by chance
 MOST = 0.5  # share of the masks that must be boxes
 
 
 @dataclass(frozen=True)
 class MaskShape:
-    """What of a mask's form tells whether it means something.
+    """The properties of a mask's shape that show whether it is plausible.
 
     Attributes:
         pixels: Number of foreground pixels.
         share: Share of foreground, in [0, 1].
         border: Share of foreground in the outermost pixels, in [0, 1].
-        reach: Where foreground ends as a share of height and width; (0, 0) without foreground.
-        is_boxes: Whether it is nothing but upright filled rectangles, and not the whole image.
+        reach: Lower and right end of the foreground as shares of height and width; (0, 0) without foreground.
+        is_boxes: Whether the foreground is only upright filled rectangles, and not the whole image.
     """
 
     pixels: int
@@ -42,7 +42,7 @@ class MaskShape:
 
 
 def describe_shape(mask: NDArray[np.bool_]) -> MaskShape:
-    """Describe the form of a mask, bool (H, W)."""
+    """Describe the shape of a mask, bool (H, W)."""
     edge = np.concatenate((mask[0], mask[-1], mask[:, 0], mask[:, -1]))
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     pixels = int(np.count_nonzero(mask))
@@ -63,10 +63,10 @@ def _is_boxes(mask: NDArray[np.bool_]) -> bool:
 
 
 def implausible(masks: Sequence[tuple[str, MaskShape]]) -> list[Problem]:
-    """Say which masks can hardly be meant as they are.
+    """Report the masks that are hardly meant as they are.
 
     Args:
-        masks: Names and forms of all masks of a set.
+        masks: Names and shapes of all masks of a dataset.
     """
     filled = [(name, shape) for name, shape in masks if shape.pixels]
     tiny = [name for name, shape in filled if shape.pixels <= TINY and shape.share < TINY_SHARE]
@@ -79,10 +79,10 @@ def implausible(masks: Sequence[tuple[str, MaskShape]]) -> list[Problem]:
     )
     boxes = [name for name, shape in filled if shape.is_boxes]
     if len(boxes) >= MOST * len(filled):
-        message = "that are nothing but rectangles, so that the network learns boxes; draw outlines if these are boxes"
+        message = "that are only rectangles, so that the network learns boxes; draw outlines if these are boxes"
         problems += problems_of("warning", "mask", message, boxes)
     in_corner = [name for name, shape in filled if max(shape.reach) < CORNER]
     if len(in_corner) == len(filled) >= FEWEST_IN_CORNER and len(tiny) < len(filled):
-        message = f"all in the upper left quarter of their images; {scale}, not percent or those of a smaller one"
+        message = f"all in the upper left quarter of their images; {scale}, not percent or pixels of a smaller one"
         problems += problems_of("warning", "mask", message, in_corner)
     return problems

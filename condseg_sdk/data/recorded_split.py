@@ -15,7 +15,7 @@ SETTINGS_FILE = "settings.json"
 
 def names_by_split(dataset: Dataset) -> dict[str, list[str]]:
     """Return the names of the pairs in each split of a dataset."""
-    return {split: [pair.name for pair in pairs] for split, pairs in dataset.parts.items()}
+    return {split: [pair.name for pair in pairs] for split, pairs in dataset.splits.items()}
 
 
 def recorded_split(checkpoint: Path | None) -> dict[Split, list[str]]:

@@ -1,6 +1,6 @@
-"""Outlines and run lengths of annotation files (COCO, LabelMe, VIA) -> masks, drawn by pycocotools.
+"""Draws the polygons and run lengths of annotation files as masks, with pycocotools.
 
-What pycocotools would draw wrong, crash on or fill the memory with is refused here.
+Input that pycocotools would draw wrong, crash on or fill the memory with is refused here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_OUTLINE = 5_000_000  # pixels along a polygon; drawing takes about 100 bytes
 
 
 class SizeMismatchError(DatasetError):
-    """An annotation file gives an image another size than it has."""
+    """An annotation file gives an image other proportions than the image has."""
 
 
 def draw(mask: RegionMask) -> NDArray[np.bool_]:
@@ -34,7 +34,7 @@ def draw(mask: RegionMask) -> NDArray[np.bool_]:
 
     Raises:
         SizeMismatchError: The file gives the image other proportions than it has.
-        DatasetError: A region is no polygon and no run-length code, lies outside the image, or covers no pixel.
+        DatasetError: A region is neither polygons nor a run-length code, lies outside the image, or covers no pixel.
     """
     size = mask_size(mask)
     if not mask.regions:
@@ -63,7 +63,7 @@ def draw(mask: RegionMask) -> NDArray[np.bool_]:
 
 
 def mask_size(mask: RegionMask) -> Size:
-    """Return the (height, width) at which regions are drawn: as the file says, else that of the image.
+    """Return the (height, width) at which regions are drawn: that in the file, otherwise that of the image.
 
     Raises:
         SizeMismatchError: The file gives the image other proportions than it has.
@@ -73,7 +73,7 @@ def mask_size(mask: RegionMask) -> Size:
     actual = None if mask.image is None else image_size(mask.image)
     size = mask.size or actual
     if size is None:
-        raise DatasetError(f"{mask}: neither the file nor an image says its size")
+        raise DatasetError(f"{mask}: neither the file nor an image gives the size; export it again with sizes")
     if actual is not None and size_agreement(actual, size) == "different":
         raise SizeMismatchError(
             f"{mask.image} is {actual[1]}x{actual[0]}, but {size[1]}x{size[0]} in {mask.file}; export it again"
@@ -84,7 +84,7 @@ def mask_size(mask: RegionMask) -> Size:
 
 
 def strays(mask: RegionMask) -> bool:
-    """Whether an outline reaches far enough over the image's edge that somebody should look."""
+    """Whether an outline reaches so far over the edge of the image that a person should look."""
     size = (1, 1) if mask.is_normalized else mask.size
     if size is None:
         return False
@@ -103,7 +103,7 @@ def _polygons(mask: RegionMask) -> Iterator[Sequence[float]]:
 
 
 def _codes(region: Any, mask: RegionMask, size: Size) -> list[Any]:
-    """The run-length codes of a region as pycocotools has them."""
+    """Encode a region as run-length codes of pycocotools."""
     from pycocotools import mask as coco_mask
 
     if isinstance(region, Mapping):
@@ -134,10 +134,10 @@ def _check_run_lengths(region: Mapping[str, Any], mask: RegionMask, size: Size) 
 
 
 def _decode_counts(text: str, mask: RegionMask) -> list[int]:
-    """The counts of a compressed code; pycocotools itself does not look whether they fill the image.
+    """Decode the counts of a compressed code, since pycocotools does not check that they fill the image.
 
-    Five bits a character, the lowest first, the sixth says that there are more; from the fourth count on, what is
-    stored is the difference to the count two before.
+    Each character holds five bits, the lowest first, and a sixth that tells whether more follow. From the fourth count
+    on, the difference to the count two before is stored.
     """
     counts: list[int] = []
     value = shift = 0

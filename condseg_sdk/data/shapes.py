@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 __all__ = ["box", "ellipse", "is_number", "is_point", "run_lengths"]
 
-CORNERS = 72  # of a polygon that stands for a circle: 0.1 % of its radius off
-GREATEST = 1e9  # pixels; what is above is no coordinate
+CORNERS = 72  # of a polygon that approximates a circle, to 0.1 % of its radius
+GREATEST = 1e9  # pixels; greater values are not coordinates
 
 
 def is_number(value: Any) -> bool:
@@ -25,19 +25,19 @@ def is_point(value: Any) -> bool:
 
 
 def box(left: float, upper: float, right: float, lower: float) -> list[float]:
-    """A rectangle as a polygon [x1, y1, x2, y2, ...]."""
+    """Make a polygon [x1, y1, x2, y2, ...] of a rectangle."""
     return [left, upper, right, upper, right, lower, left, lower]
 
 
 def ellipse(x: float, y: float, across: float, along: float, turned: float = 0.0) -> list[float]:
-    """An ellipse as a polygon.
+    """Make a polygon of an ellipse.
 
     Args:
-        x: Center.
-        y: Center.
-        across: Radius in x before it is turned.
-        along: Radius in y before it is turned.
-        turned: Angle in radians, from the x axis to the y axis.
+        x: Center in x.
+        y: Center in y.
+        across: Radius in x before the rotation.
+        along: Radius in y before the rotation.
+        turned: Angle of the rotation in radians, from the x axis to the y axis.
     """
     polygon: list[float] = []
     for corner in range(CORNERS):
@@ -49,11 +49,11 @@ def ellipse(x: float, y: float, across: float, along: float, turned: float = 0.0
 
 
 def run_lengths(painted: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
-    """A piece of a mask as COCO's run lengths of the whole image.
+    """Encode a part of a mask as COCO run lengths of the whole image.
 
     Args:
-        painted: bool (h, w).
-        corner: (x, y) of its upper left pixel; what lies outside the image is cut off.
+        painted: Part of the mask, bool (h, w).
+        corner: (x, y) of its upper left pixel. What lies outside of the image is cut off.
         size: (height, width) of the image.
     """
     x, y = corner

@@ -1,4 +1,4 @@
-"""Sizes of images and masks: read from headers, and compared."""
+"""Reads sizes of images and masks from headers, and compares them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def image_size(path: Path) -> Size:
 
 
 def size_agreement(image: Size, mask: Size) -> Literal["same", "scaled", "different"]:
-    """Whether a mask fits its image: of one size, the same picture at another scale (to the pixel), or neither.
+    """Compare the sizes of an image and its mask.
 
     Args:
-        image: (height, width).
-        mask: (height, width).
+        image: (height, width) of the image.
+        mask: (height, width) of the mask.
+
+    Returns:
+        "same"; "scaled" for the same proportions, to the pixel, at another scale; otherwise "different".
     """
     if image == mask:
         return "same"

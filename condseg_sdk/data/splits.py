@@ -1,4 +1,4 @@
-"""Dividing pairs into training, validation and test: by what the data says, by lists, by groups, else at random."""
+"""Divides pairs into train, validation and test: as the data names them, by lists, by groups, otherwise at random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from condseg_sdk.data.names import duplicate_names, name_split, normalize_name, read_names
+from condseg_sdk.data.names import duplicate_names, normalize_name, read_names, split_of_name
 from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Problem, Split, pluralize, problems_of
 from condseg_sdk.errors import DatasetError, OptionError
 
@@ -20,19 +20,30 @@ SMALL_SET_FRACTION, FRACTION = 0.2, 0.1  # a tenth of a small set would choose e
 
 
 def hold_out(pairs: Sequence[Pair], fraction: float, *, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Split into (training, held out) at random; both keep the given order, neither is empty, no group is divided.
+    """Split pairs at random into those to train on and those to hold out.
+
+    Both keep the given order, neither is empty, and no group is divided.
 
     Args:
-        pairs: at least two, of two groups where they have any.
-        fraction: of the pairs to hold out; with groups as near to it as whole groups allow.
-        seed: the same seed gives the same split.
+        pairs: At least two pairs; at least two groups if they have groups.
+        fraction: Share of the pairs to hold out; with groups, as close to it as whole groups allow.
+        seed: Seed of the random choice. The same seed gives the same split.
+
+    Returns:
+        The pairs to train on, and those held out.
 
     Raises:
-        DatasetError: there are too few pairs or groups.
-        OptionError: the fraction is not between 0 and 1.
+        DatasetError: There are too few pairs or groups.
+        OptionError: The fraction is not between 0 and 1.
+
+    Example:
+        >>> pairs = [Pair(name, Path(f"{name}.png"), Path(f"{name}_mask.png")) for name in "abcd"]
+        >>> train, held_out = hold_out(pairs, 0.25, seed=0)
+        >>> len(train), len(held_out)
+        (3, 1)
     """
     if not 0 < fraction < 1:
-        raise OptionError(f"val_fraction={fraction} must lie between 0 and 1")
+        raise OptionError(f"val_fraction={fraction} must be between 0 and 1")
     if len(pairs) < 2:
         raise DatasetError(f"{pluralize(len(pairs), 'pair')}: at least one to train on and one to hold out are needed")
     count = min(max(round(len(pairs) * fraction), 1), len(pairs) - 1)
@@ -47,8 +58,8 @@ def hold_out(pairs: Sequence[Pair], fraction: float, *, seed: int) -> tuple[list
 
 
 def _whole_groups(pairs: Sequence[Pair], count: int, rng: random.Random) -> set[int]:
-    """Indices of whole groups, about `count`: groups are drawn one by one and kept while that comes nearer to it."""
-    members: dict[object, list[int]] = defaultdict(list)
+    """Choose the indices of whole groups, about `count` of them."""
+    members: dict[object, list[int]] = defaultdict(list)  # a pair without a group is a group of its own
     for i, pair in enumerate(pairs):
         members[i if pair.group is None else pair.group].append(i)
     if len(members) < 2:
@@ -67,17 +78,21 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
     """Give each pair the group that a pattern finds in its name.
 
     Args:
-        pattern: a regular expression; its first bracket is the group, or all of it where it has none.
+        found: Pairs of a dataset.
+        pattern: Regular expression. Its first capturing group is the pair's group, or the whole match if it has none.
+
+    Returns:
+        The pairs with their groups.
 
     Raises:
-        OptionError: it is no regular expression.
-        DatasetError: it does not fit some names.
+        OptionError: The pattern is not a regular expression.
+        DatasetError: The pattern does not match every name.
     """
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise OptionError(
-            f"group_by={pattern!r} is no regular expression ({error}) and no column of a CSV file"
+            f"group_by={pattern!r} is neither a regular expression ({error}) nor a column of a CSV file"
         ) from error
     misfits: list[str] = []
 
@@ -88,7 +103,7 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
             misfits.append(pair.name)
         return replace(pair, group=group)
 
-    pairs = {part: [grouped(pair) for pair in items] for part, items in found.pairs.items()}
+    pairs = {split: [grouped(pair) for pair in items] for split, items in found.pairs.items()}
     if misfits:
         raise DatasetError(
             f"group_by={pattern!r} does not match {pluralize(len(misfits), 'name')}, such as {misfits[0]!r}; correct it"
@@ -97,36 +112,43 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
 
 
 def by_names(found: DiscoveredPairs) -> DiscoveredPairs:
-    """The parts that names begin with (train_1, testA_1), where every one does and some are for training."""
+    """Divide pairs by the split in their names (train_1, testA_1), if every name has one and some are for training."""
     if set(found.pairs) != {None}:
         return found
-    parts: dict[Split | None, list[Pair]] = defaultdict(list)
+    splits: dict[Split | None, list[Pair]] = defaultdict(list)
     for pair in found.pairs[None]:
-        parts[name_split(PurePosixPath(pair.name).name)].append(pair)
-    if None in parts or "train" not in parts or len(parts) < 2:
+        splits[split_of_name(PurePosixPath(pair.name).name)].append(pair)
+    if None in splits or "train" not in splits or len(splits) < 2:
         return found
     layout = f"{found.layout}; divided by the words their names begin with (train, test, ...)"
-    return replace(found, pairs=dict(parts), layout=layout)
+    return replace(found, pairs=dict(splits), layout=layout)
 
 
 def by_lists(found: DiscoveredPairs, lists: Mapping[Split, Path]) -> DiscoveredPairs:
-    """The parts that list files name. Without a list for training, it is all that no list names.
+    """Divide pairs by list files.
+
+    Args:
+        found: Pairs of a dataset.
+        lists: File of names for each split. Without one for training, all pairs that no list names are trained on.
+
+    Returns:
+        The divided pairs.
 
     Raises:
-        DatasetError: a list cannot be read, or names nothing that is there.
+        DatasetError: A list cannot be read, or none of its names has a pair.
     """
     pool = [pair for pairs in found.pairs.values() for pair in pairs]
     problems = [*found.problems, *(replace(problem, severity="warning") for problem in found.unmatched)]
     chosen: dict[Split | None, list[Pair]] = {}
-    for part, file in lists.items():
-        chosen[part], noticed = select(pool, read_names(file), source=str(file))
+    for split, file in lists.items():
+        chosen[split], noticed = select(pool, read_names(file), source=str(file))
         problems += noticed
-    problems += _in_two_parts(chosen)
-    # What two lists name is kept out of training, and belongs to the first other list that has it.
+    problems += _in_two_splits(chosen)
+    # A pair in two lists is kept out of training, so that no score is too good.
     taken: set[str] = set()
-    for part in [part for part in ("test", "validation", "train") if part in chosen]:
-        chosen[part] = [pair for pair in chosen[part] if pair.name not in taken]
-        taken |= {pair.name for pair in chosen[part]}
+    for split in [split for split in ("test", "validation", "train") if split in chosen]:
+        chosen[split] = [pair for pair in chosen[split] if pair.name not in taken]
+        taken |= {pair.name for pair in chosen[split]}
     rest = [pair for pair in pool if pair.name not in taken]
     layout = f"{found.layout}; divided by {', '.join(file.name for file in lists.values())}"
     if "train" not in lists:
@@ -137,14 +159,18 @@ def by_lists(found: DiscoveredPairs, lists: Mapping[Split, Path]) -> DiscoveredP
 
 
 def select(pool: Sequence[Pair], names: Sequence[str], *, source: str) -> tuple[list[Pair], list[Problem]]:
-    """The pairs of these names, in their order, and what is wrong with the names.
+    """Select pairs by name.
 
     Args:
-        names: without extension; folders before them are allowed.
-        source: where the names come from, for messages.
+        pool: Pairs to select from.
+        names: Names without extension, which may begin with folders.
+        source: Where the names come from, for messages.
+
+    Returns:
+        The pairs in the order of the names, and the problems with the names.
 
     Raises:
-        DatasetError: none of the names has a pair.
+        DatasetError: None of the names has a pair.
     """
     known = {normalize_name(pair.name): pair for pair in pool}
     chosen: dict[str, Pair] = {}
@@ -160,7 +186,7 @@ def select(pool: Sequence[Pair], names: Sequence[str], *, source: str) -> tuple[
     if not chosen:
         raise DatasetError(
             f"{source}: none of its names, such as {names[0]!r}, has an image with a mask; correct them, or rename the "
-            "file if it is no list"
+            "file if it is not a list"
         )
     remedy = "add the files or take the name out"
     problems = problems_of("error", "name", f"in {source} without an image with a mask; {remedy}", missing)
@@ -169,28 +195,29 @@ def select(pool: Sequence[Pair], names: Sequence[str], *, source: str) -> tuple[
 
 
 def _endings(entry: str) -> Iterator[str]:
-    """ "images/p1/a" -> itself, "p1/a", "a": lists name files from some folder above."""
-    parts = PurePosixPath(normalize_name(entry)).parts
-    return ("/".join(parts[i:]) for i in range(len(parts)))
+    """Yield a name without its first folders: a list may be written from any folder above."""
+    folders = PurePosixPath(normalize_name(entry)).parts
+    return ("/".join(folders[i:]) for i in range(len(folders)))
 
 
-def _in_two_parts(chosen: Mapping[Split | None, Sequence[Pair]]) -> list[Problem]:
+def _in_two_splits(chosen: Mapping[Split | None, Sequence[Pair]]) -> list[Problem]:
     counts = Counter(pair.name for pairs in chosen.values() for pair in pairs)
     both = [name for name, count in counts.items() if count > 1]
-    return problems_of("error", "name", "in the lists of two parts; take it out of one", both)
+    return problems_of("error", "name", "in the lists of two splits; take it out of one", both)
 
 
 def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> Dataset:
-    """Make a data set of what a layout gave: where no validation part is named, it is held out from training.
+    """Make a dataset of the pairs that were found, with a validation split held out if the data names none.
 
     Args:
+        found: Pairs of a dataset, by the split that the data names.
         val_fraction: Share of the training pairs to hold out; default: `SMALL_SET_FRACTION` of fewer than `SMALL_SET`
             pairs, otherwise `FRACTION`.
         seed: Seed of the random choice.
 
     Raises:
-        DatasetError: nothing is left to train on, or too little to hold out.
-        OptionError: the fraction is not between 0 and 1.
+        DatasetError: There are too few pairs to train on or to hold out.
+        OptionError: The fraction is not between 0 and 1.
     """
     pairs = found.pairs
     problems = [*found.problems, *found.unmatched]
@@ -203,7 +230,7 @@ def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> 
     held_out = pairs.get("validation", [])
     if not train:
         raise DatasetError(
-            f"{found.layout}: no pairs to train on; only {', '.join(str(part) for part in pairs)} was found"
+            f"{found.layout}: no pairs to train on; only {', '.join(str(split) for split in pairs)} was found"
         )
     if not held_out:
         if len(train) < 2:
@@ -223,22 +250,22 @@ def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> 
 
 
 def distinct_names(found: DiscoveredPairs) -> DiscoveredPairs:
-    """Names with their part in front, where two parts have an image of one name."""
+    """Prefix names with their split if two splits have an image of the same name."""
     if not duplicate_names(pair.name for items in found.pairs.values() for pair in items):
         return found
     pairs = {
-        part: [replace(pair, name=f"{part or 'other'}/{pair.name}") for pair in items]
-        for part, items in found.pairs.items()
+        split: [replace(pair, name=f"{split or 'other'}/{pair.name}") for pair in items]
+        for split, items in found.pairs.items()
     }
     return replace(found, pairs=pairs)
 
 
 def _divided_groups(dataset: Dataset) -> list[Problem]:
-    parts: dict[str, set[Split]] = defaultdict(set)
-    for part in SPLITS:
-        for pair in dataset.parts[part]:
+    splits: dict[str, set[Split]] = defaultdict(set)
+    for split in SPLITS:
+        for pair in dataset.splits[split]:
             if pair.group is not None:
-                parts[pair.group].add(part)
-    divided = [f"{group} ({', '.join(sorted(where))})" for group, where in parts.items() if len(where) > 1]
-    message = "divided between parts, which makes scores too good; move it into one"
+                splits[pair.group].add(split)
+    divided = [f"{group} ({', '.join(sorted(where))})" for group, where in splits.items() if len(where) > 1]
+    message = "divided between splits, which makes scores too good; move each group into one split"
     return problems_of("error", "group", message, divided)

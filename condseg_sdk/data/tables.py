@@ -1,4 +1,4 @@
-"""Pairs that are written down: a CSV file with a row for each, or a list of (image, mask) in Python."""
+"""Reads pairs from a CSV file with a row for each, or from a list of (image, mask) in Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from condseg_sdk.data.names import STRAY_BYTES, duplicate_names, normalize_name, part_of, unique_names
+from condseg_sdk.data.names import STRAY_BYTES, duplicate_names, normalize_name, split_of_word, unique_names
 from condseg_sdk.data.pairs import DiscoveredPairs, MaskSource, Pair, Problem, Split, one_line, pluralize, problems_of
 from condseg_sdk.data.text_files import read_text
 from condseg_sdk.errors import DatasetError
@@ -28,15 +28,18 @@ DELIMITERS = ",;\t"
 
 
 def read_csv(path: Path, *, group_column: str | None = None) -> DiscoveredPairs:
-    """Pairs of a CSV file: the columns image and mask, and where wanted group and split.
+    """Read pairs from a CSV file with the columns image and mask, and optionally group and split.
 
     Args:
-        path: A text file, its first line naming the columns, values parted by comma, semicolon or tab. Paths in it
-            are relative to its folder.
-        group_column: The column to use as group instead of "group".
+        path: Path of a text file whose first line names the columns, with commas, semicolons or tabs between values.
+            Paths in it are relative to its folder.
+        group_column: Name of the column to use as group instead of "group".
+
+    Returns:
+        The pairs.
 
     Raises:
-        DatasetError: Columns or values are missing, an image stands in two rows, no file exists.
+        DatasetError: Columns or values are missing, an image is in two rows, or no file exists.
     """
     columns, rows = _rows(path)
     chosen = {key: _column(columns, names) for key, names in COLUMNS.items()}
@@ -62,10 +65,10 @@ def read_csv(path: Path, *, group_column: str | None = None) -> DiscoveredPairs:
             for _, row in rows
         ]
     )
-    by_part: dict[Split | None, list[Pair]] = defaultdict(list)
+    by_split: dict[Split | None, list[Pair]] = defaultdict(list)
     for (line, row), pair in zip(rows, pairs, strict=True):
-        by_part[_part(path, line, row[chosen["split"]]) if chosen["split"] else None].append(pair)
-    return _found(dict(by_part), path.name, f"CSV {path.name} with the columns {', '.join(map(repr, used))}")
+        by_split[_split(path, line, row[chosen["split"]]) if chosen["split"] else None].append(pair)
+    return _found(dict(by_split), path.name, f"CSV {path.name} with the columns {', '.join(map(repr, used))}")
 
 
 def names_pairs(path: Path) -> bool:
@@ -77,7 +80,7 @@ def names_pairs(path: Path) -> bool:
 
 
 def read_csv_columns(path: Path) -> list[str]:
-    """The names of a CSV file's columns.
+    """Read the names of a CSV file's columns.
 
     Raises:
         DatasetError: As for `read_csv`.
@@ -86,10 +89,10 @@ def read_csv_columns(path: Path) -> list[str]:
 
 
 def read_pairs(items: Sequence[Any]) -> DiscoveredPairs:
-    """Pairs given in Python: (image, mask) paths, or `Pair` objects.
+    """Read pairs given in Python as (image, mask) paths or `Pair` objects.
 
     Raises:
-        DatasetError: An item is neither, an image is given twice, no file exists.
+        DatasetError: An item is neither, an image is given twice, or no file exists.
     """
     if not items:
         raise DatasetError("an empty list holds no pairs; give (image, mask), two paths, for each")
@@ -105,18 +108,18 @@ def read_pairs(items: Sequence[Any]) -> DiscoveredPairs:
 def _pair(item: Any) -> Pair:
     is_two = isinstance(item, (tuple, list)) and len(item) == 2
     if not is_two or not all(isinstance(path, (str, os.PathLike)) for path in item):
-        raise DatasetError(f"{str(item)[:80]!r} is no pair; give (image, mask), two paths")
+        raise DatasetError(f"{str(item)[:80]!r} is not a pair; give (image, mask), two paths")
     return Pair("", Path(item[0]), Path(item[1]))
 
 
 def _named(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with names after their images."""
+    """Name the pairs after their images."""
     names = unique_names([pair.image for pair in pairs])
     return [replace(pair, name=name) for pair, name in zip(pairs, names, strict=True)]
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns, and the rows with their line numbers; values without spaces around them."""
+    """Read the columns, and the rows with their line numbers; values have no spaces around them."""
     text = read_text(path, remedy="save it as CSV in UTF-8")
     if text[:4].lower() == "sep=":  # for Excel: the delimiter, before the columns
         text = text.partition("\n")[2]
@@ -149,7 +152,7 @@ def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _path(folder: Path, value: str) -> Path:
-    """The file that a cell names: as it stands, else as Windows or a system without UTF-8 would have written it."""
+    """Find the file that a cell names: as written, otherwise as Windows or a system without UTF-8 writes it."""
     spellings = (value, value.replace("\\", "/"))
     readings = (read(text) for read in (str, _as_latin1, _as_stray_bytes) for text in spellings)
     # Unlike pathlib's, this answers for any string.
@@ -161,24 +164,24 @@ def _as_latin1(value: str) -> str:
 
 
 def _as_stray_bytes(value: str) -> str:
-    """A name whose letters are single bytes on the disk."""
+    """Return the name of a file whose letters are single bytes on disk."""
     return value.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
 
-def _part(path: Path, line: int, value: str) -> Split:
-    part = part_of(value)
-    if part is None:
+def _split(path: Path, line: int, value: str) -> Split:
+    split = split_of_word(value)
+    if split is None:
         shown = one_line(repr(value), 60)
         raise DatasetError(f"{path}: line {line} has the split {shown}; it must be train, validation or test")
-    return part
+    return split
 
 
 def _found(pairs: dict[Split | None, list[Pair]], source: str, layout: str) -> DiscoveredPairs:
-    """What all tables share: no image twice, files that exist."""
+    """Check that no image is listed twice and that files exist."""
     every = [pair for items in pairs.values() for pair in items]
     again = duplicate_names(os.path.normpath(pair.image) for pair in every)
     if again:
-        raise DatasetError(f"{layout}: the image {again[0][1]} stands in it twice; keep one of its rows")
+        raise DatasetError(f"{layout}: the image {again[0][1]} is listed twice; keep one of its rows")
     files = [path for pair in every for path in (pair.image, pair.mask) if isinstance(path, Path)]
     missing = [str(path) for path in files if not os.path.isfile(path)]  # noqa: PTH113
     if len(missing) == len(files):
@@ -193,4 +196,6 @@ def _shared_masks(pairs: Sequence[Pair]) -> list[Problem]:
         if isinstance(pair.mask, Path):
             images[pair.mask].append(str(pair.image))
     shared = [f"{mask} for {' and '.join(names)}" for mask, names in images.items() if len(names) > 1]
-    return problems_of("warning", "mask", "given for several images; a slip, unless they show one scene", shared)
+    return problems_of(
+        "warning", "mask", "given for several images; correct it unless they show the same scene", shared
+    )

@@ -1,4 +1,4 @@
-"""Text files as people and programs write them: lists of names and tables."""
+"""Reads text files as people and programs write them: lists of names and tables."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MARKS = (
 
 
 def read_text(path: Path, *, remedy: str) -> str:
-    """Read a text file: UTF-8, or UTF-16 and UTF-32 with a byte order mark, as programs of Windows write them.
+    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, as Windows programs write them.
 
-    Bytes that are no UTF-8 are kept as Python keeps those of file names ("surrogateescape"), so that a list of names
-    made by the file system names its files.
+    Bytes that are not UTF-8 are kept as in file names ("surrogateescape"), so that a list of names still names its
+    files.
 
     Args:
-        path: The file.
-        remedy: What to do about a file that is no text, for the message.
+        path: Path of the file.
+        remedy: What the user can do about a file that is not text, for the message.
 
     Raises:
-        DatasetError: The file cannot be read, is no text, or has more than `MAX_BYTES`.
+        DatasetError: The file cannot be read, is not text, or has more than `MAX_BYTES`.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe or a device: reading it might never end
@@ -44,5 +44,5 @@ def read_text(path: Path, *, remedy: str) -> str:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path} cannot be read ({reason}); {remedy}") from error
     if "\0" in text:
-        raise DatasetError(f"{path} is no text, it holds null characters; {remedy}, saved as UTF-8")
+        raise DatasetError(f"{path} is not text: it holds null characters; {remedy}, saved as UTF-8")
     return text

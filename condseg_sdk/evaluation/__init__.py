@@ -1,1 +1,1 @@
-"""Measuring a model on images with ground truth. Start reading at `evaluate.py`."""
+"""Evaluates a model on images with ground truth. Start reading at `evaluate.py`."""

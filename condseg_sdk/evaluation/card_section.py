@@ -1,4 +1,4 @@
-"""What a model card says of an evaluation, in Markdown: data, figures with intervals, command, limits."""
+"""The section of a model card about an evaluation: data, metrics with intervals, command and limits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ __all__ = ["evaluation_card", "extend_card"]
 
 
 def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
-    """The section "Evaluation" of a checkpoint's README.md.
+    """Write the section "Evaluation" of a checkpoint's README.md.
 
     Args:
-        evaluation: of the checkpoint.
-        note: what a reader must know about the images, in whole sentences.
+        evaluation: Evaluation of the checkpoint.
+        note: What readers must know about the images, in full sentences.
+
+    Returns:
+        The section as Markdown.
 
     Example:
-        >>> print(evaluation_card(evaluation))  # doctest: +SKIP
-        ## Evaluation
-        ...
+        >>> from condseg_sdk import evaluate
+        >>> evaluation_card(evaluate(predictor, "my_test_set")).splitlines()[0]
+        '## Evaluation'
     """
     parts = [
         "## Evaluation",
@@ -37,10 +40,15 @@ def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
 
 
 def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) -> None:
-    """Put the section into a model card, before "Citation" where that is there; an older one is replaced.
+    """Add the section to a model card, before "Citation" if there is one; an older section is replaced.
+
+    Args:
+        path: Path of the model card.
+        evaluation: Evaluation of the checkpoint.
+        note: As in `evaluation_card`.
 
     Raises:
-        OptionError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     text = with_evaluation(path.read_text(encoding="utf-8"), evaluation_card(evaluation, note=note))
     write_text(path, text)
@@ -67,13 +75,13 @@ def _limits(evaluation: Evaluation) -> str:
     lines = [
         "Limits:",
         "",
-        f"- The figures hold for images like these: {w0}x{h0} to {w1}x{h1} pixels, the region between "
-        f"{min(shares):.1%} and {max(shares):.1%} of the image. Other devices, centres and patients were not measured.",
-        "- Intervals say how much the figures depend on which images of this kind were drawn, not how they change on "
-        "images of another kind. That of ECE lies high, the more so the fewer the images: the figure may stand at its "
-        "lower end, or below.",
-        "- Distances are in pixels; where only one of mask and answer is empty they count as the image's diagonal "
-        f"({evaluation.half_empty} of {len(evaluation.images)} images).",
+        f"- The metrics hold for images like these: {w0}x{h0} to {w1}x{h1} pixels, the region between "
+        f"{min(shares):.1%} and {max(shares):.1%} of the image. Other devices, centers and patients were not tested.",
+        "- Intervals show how much the metrics depend on the choice of images of this kind, not how they change on "
+        "images of another kind. The interval of ECE is biased upwards, more so for few images: the value may be at "
+        "its lower end, or below.",
+        "- Distances are in pixels; where only one of prediction and ground truth is empty, they count as the image's "
+        f"diagonal ({evaluation.half_empty} of {len(evaluation.images)} images).",
         "- Not a medical device: for research and development only, not for diagnosis or treatment.",
     ]
     return "\n".join(lines)

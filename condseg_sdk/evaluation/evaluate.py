@@ -1,7 +1,7 @@
-"""Measure a predictor on images with masks.
+"""Evaluates a predictor on images with masks.
 
-Images stream through: what is kept of each is a row of figures and two small tables of counts. The figures are made in
-`metrics/`, what becomes of them is in `evaluation.py`.
+Images are streamed: only their metrics and two small tables of counts are kept. `metrics/` computes the metrics, and
+`result.py` summarizes and saves them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from condseg_sdk.data import (
     Pair,
     data_name,
     find_pairs,
-    find_part,
+    find_split,
     load_mask,
     read_names,
     resize_mask,
@@ -34,7 +34,7 @@ from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import DatasetError, OptionError
-from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, Figures, ImageResult
+from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, ImageMetrics, ImageResult
 from condseg_sdk.metrics import score
 from condseg_sdk.metrics.calibration import calibration_bins
 from condseg_sdk.metrics.error_detection import score_error_detection
@@ -60,7 +60,7 @@ def evaluate(
     *,
     masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
-    part: Split | None = None,
+    split: Split | None = None,
     threshold: float | None = None,
     tta: bool = False,
     tile: int | None = None,
@@ -75,48 +75,56 @@ def evaluate(
     on_start: Callable[[int], object] | None = None,
     on_result: Callable[[ImageResult], object] | None = None,
 ) -> Evaluation:
-    """Measure a predictor on images with masks.
+    """Evaluate a predictor on images with masks.
 
-    Each image is measured at its own size and at 256x256, as in the paper; calibration and error finding at 256x256,
-    where all images weigh the same. docs/evaluation.md says what each figure is and what becomes of empty masks.
+    Each image is evaluated at its own size and at 256x256, as in the paper; calibration and error detection only at
+    256x256, where all images have the same weight. docs/evaluation.md explains each metric and the treatment of empty
+    masks.
 
     Args:
-        predictor: with any runtime; for `branch_uncertainty` one that has the map.
-        data: A `Dataset`, or images with masks in any layout that `open_dataset` reads, or a list of pairs.
-        masks: a folder of masks, or an annotation file, that stands apart from a folder of images.
-        names: only these images: a list of names without extension, or a text file with one a line; default: all.
-        part: only the "train", "validation" or "test" part that the data names itself; where it names none, that of
-            the run of `finetune` in whose folder the checkpoint lies.
-        threshold, tta, tile, bits, batch_size: as for the predictor.
-        branch_uncertainty: measure how well the uncertainty branch finds the errors, too.
-        spacing: millimetres between the images' pixels: one number, or rows and columns. Adds distances in mm.
-        seed: of the confidence intervals, 0 to 2**32 - 1.
-        model_name: what the files call the model; default: `repr(predictor)`.
-        data_name: what they call the data; default: its own name, with the list's or the part's.
-        command: how to make the figures again, for the files.
-        on_start: called with the number of images before the first one.
-        on_result: called with each image's result.
+        predictor: Predictor with any runtime; for `branch_uncertainty` one that has this map.
+        data: A `Dataset`, images with masks in any layout that `open_dataset` reads, or a list of pairs.
+        masks: Folder of masks, or annotation file, outside of a folder of images.
+        names: Names of the images to evaluate, without extension, as a list or a text file with one per line; default:
+            all images.
+        split: Evaluate only the "train", "validation" or "test" split that the data names. If it names none, the split
+            of the training run in whose folder the checkpoint is.
+        threshold: Probability from which on a pixel is foreground, in (0, 1); default: the checkpoint's.
+        tta: Whether to average predictions over four mirror images.
+        tile: Side of tiles in pixels into which large images are cut; default: whole images.
+        branch_uncertainty: Whether to measure how well the uncertainty branch detects errors.
+        bits: Number of bits in use, 8 to 16, in images with 16-bit values; default: found from the images.
+        spacing: Distance between pixels in millimeters, one number or (rows, columns). Adds distances in mm.
+        batch_size: Number of images that the network processes together.
+        seed: Seed of the confidence intervals, from 0 to 2**32 - 1.
+        model_name: Name of the model in the results; default: `repr(predictor)`.
+        data_name: Name of the data in the results; default: the name of the folder or file, with the list or split.
+        command: Command that produces the results again, for the saved files.
+        on_start: Called with the number of images before the first one.
+        on_result: Called with the result of each image.
 
     Returns:
-        The figures of every image, their means and intervals; `save` writes them to a folder.
+        The metrics of each image with their means and intervals; `save` writes them to a folder.
 
     Raises:
-        DatasetError: the data is incomplete or names no such part, or a mask does not fit its image.
-        ImageError: a file cannot be read.
-        OptionError: an argument's value is not allowed.
+        DatasetError: The data is incomplete or does not name the split, or a mask does not fit its image.
+        ImageError: A file cannot be read.
+        OptionError: The value of an argument is not allowed.
 
     Example:
-        >>> evaluation = evaluate(predictor, "kvasir_seg", part="test")  # doctest: +SKIP
-        >>> print(evaluation)  # doctest: +SKIP
-        >>> evaluation.save("figures")  # doctest: +SKIP
+        >>> evaluation = evaluate(predictor, "my_test_set", split="test")
+        >>> len(evaluation.images), 0 <= evaluation.means()["mDSC"].value <= 1
+        (2, True)
+        >>> evaluation.save("metrics").name
+        'metrics'
     """
     check_seed(seed)
     pixel_size = None if spacing is None else check_spacing(spacing)
     options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
-    split = recorded_split(local_path(predictor.model_id))
-    pairs = choose_pairs(data, masks=masks, names=names, part=part, split=split)
-    if part != "train":
-        _warn_of_training_images(pairs, split)
+    recorded = recorded_split(local_path(predictor.model_id))
+    pairs = choose_pairs(data, masks=masks, names=names, split=split, recorded=recorded)
+    if split != "train":
+        _warn_of_training_images(pairs, recorded)
     predictions = predictor.stream(
         [pair.image for pair in pairs],
         threshold=threshold,
@@ -137,7 +145,7 @@ def evaluate(
     return Evaluation(
         images=tuple(results),
         model=model_name or repr(predictor),
-        data=data_name or _describe(data, names, part),
+        data=data_name or _describe(data, names, split),
         threshold=float(predictor.threshold if threshold is None else threshold),
         options=options,
         environment={**describe_environment(), "device": predictor.device, "runtime": ", ".join(predictor.providers)},
@@ -152,117 +160,128 @@ def choose_pairs(
     *,
     masks: str | os.PathLike[str] | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
-    part: Split | None = None,
-    split: Mapping[Split, Sequence[str]] | None = None,
+    split: Split | None = None,
+    recorded: Mapping[Split, Sequence[str]] | None = None,
 ) -> list[Pair]:
-    """The pairs to measure on: all, those of a list, or those of a part.
+    """Choose the pairs to evaluate: all of them, those of a list, or those of a split.
 
     Args:
-        data, masks, names, part: as for `evaluate`.
-        split: names by part, for data that names no parts itself.
+        data: As in `evaluate`.
+        masks: As in `evaluate`.
+        names: As in `evaluate`.
+        split: As in `evaluate`.
+        recorded: Names in each split of a training run, for data that names no splits itself.
+
+    Returns:
+        The pairs, at least one.
 
     Raises:
-        DatasetError: there are none, the data is incomplete or names no such part, or a listed name does not exist.
-        OptionError: both a list and a part are given, or the part is none of the three.
+        DatasetError: There are no pairs, the data is incomplete or does not name the split, or a listed name does not
+            exist.
+        OptionError: Both a list and a split are given, or the name of the split is unknown.
+
+    Example:
+        >>> [pair.name for pair in choose_pairs("my_test_set", split="validation")]
+        ['val0', 'val1']
     """
-    if part is None:
+    if split is None:
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
         pairs = find_pairs(data, names=listed, masks=masks)
     else:
-        check_choice("part", part, Split)
+        check_choice("split", split, Split)
         if names is not None:
-            raise OptionError(f"part={part!r} and names exclude each other: give one of them")
-        pairs = find_part(data, part, masks=masks) or _of_split(data, masks, (split or {}).get(part))
-        if not pairs:  # a part drawn at random would hold images that were trained on
-            folder = {"train": "train", "validation": "val", "test": "test"}[part]
+            raise OptionError(f"split={split!r} and names exclude each other: give one of them")
+        pairs = find_split(data, split, masks=masks) or _of_names(data, masks, (recorded or {}).get(split))
+        if not pairs:  # a random split would have images that were trained on
+            folder = {"train": "train", "validation": "val", "test": "test"}[split]
             raise DatasetError(
-                f"{_describe(data, None, None)} names no {part} part: leave part out to measure all of it, give a list "
-                f"of names (names=, --list), or data whose folders or lists name one, such as {folder}/"
+                f"{_describe(data, None, None)} names no {split} split: leave split out to evaluate all of it, give a "
+                f"list of names (names=, --list), or data whose folders or lists name one, such as {folder}/"
             )
     if not pairs:
         raise DatasetError(f"{_describe(data, None, None)} has no images: give data with masks to compare with")
     return pairs
 
 
-def _of_split(
+def _of_names(
     data: Dataset | DataSource, masks: str | os.PathLike[str] | None, names: Sequence[str] | None
 ) -> list[Pair]:
-    """The pairs of these names, or none where the data lacks one: it is not what was divided then."""
+    """Return the pairs of these names, or none if one is missing, since this is not the data that was divided."""
     try:
         return find_pairs(data, names=names, masks=masks) if names else []
     except DatasetError:
         return []
 
 
-def _warn_of_training_images(pairs: Sequence[Pair], split: Mapping[Split, Sequence[str]]) -> None:
-    trained = set(split.get("train", ()))
+def _warn_of_training_images(pairs: Sequence[Pair], recorded: Mapping[Split, Sequence[str]]) -> None:
+    trained = set(recorded.get("train", ()))
     count = sum(pair.name in trained for pair in pairs)
     if count:
         logger.warning(
-            "%d of %d images were trained on, if they are those of the same names in the run's settings.json: the "
-            "figures say little of other images",
+            "%d of %d images have names of training images in the run's settings.json; if they were trained on, the "
+            "metrics say little about other images",
             count,
             len(pairs),
         )
 
 
-def _describe(data: Dataset | DataSource, names: object, part: Split | None) -> str:
-    """The data in words, without the folders above it."""
+def _describe(data: Dataset | DataSource, names: object, split: Split | None) -> str:
+    """Describe the data in words, without the folders above it."""
     text = data_name(data)
     if isinstance(names, (str, os.PathLike)):
         return f"{text} ({Path(names).name})"
     if names is not None:
         return f"{text} (a list of names)"
-    return f"{text} ({part} part)" if part else text
+    return f"{text} ({split} split)" if split else text
 
 
 def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
-    truth, answer = _truth(pair, seg.size), seg.mask
-    small, small_truth = seg.resized(PAPER_SIZE), resize_mask(truth, PAPER_SIZE)
-    small_answer, probability = small.mask, small.probability
-    wrong = small_answer != small_truth
+    target, prediction = _load_target(pair, seg.size), seg.mask
+    small, small_target = seg.resized(PAPER_SIZE), resize_mask(target, PAPER_SIZE)
+    small_prediction, probability = small.mask, small.probability
+    wrong = small_prediction != small_target
     return ImageResult(
         pair=pair,
         size=seg.size,
-        foreground=float(truth.mean()),
-        empty=_which_is_empty(bool(answer.any()), bool(truth.any())),
-        own=_figures(answer, seg.probability, truth, spacing),
-        small=_figures(small_answer, probability, small_truth, None),
+        foreground=float(target.mean()),
+        empty=_which_is_empty(bool(prediction.any()), bool(target.any())),
+        own=_image_metrics(prediction, seg.probability, target, spacing),
+        small=_image_metrics(small_prediction, probability, small_target, None),
         uncertainty=score_error_detection(small.uncertainty, wrong),
         branch_uncertainty=(
             None if seg.branch_logits is None else score_error_detection(small.branch_uncertainty, wrong)
         ),
-        bins=calibration_bins(probability, small_truth),
-        counts=threshold_counts(probability, small_truth),
+        bins=calibration_bins(probability, small_target),
+        counts=threshold_counts(probability, small_target),
     )
 
 
-def _truth(pair: Pair, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _load_target(pair: Pair, size: tuple[int, int]) -> NDArray[np.bool_]:
     mask = load_mask(pair.mask)
     given = (mask.shape[0], mask.shape[1])
     if size_agreement(size, given) == "different":
         raise DatasetError(
-            f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {given[1]}x{given[0]}: they must be of one "
-            "size"
+            f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {given[1]}x{given[0]}: they must have "
+            "the same size"
         )
     return resize_mask(mask, size)
 
 
-def _which_is_empty(answer: bool, truth: bool) -> Literal["none", "answer", "truth", "both"]:
-    if answer == truth:
-        return "none" if answer else "both"
-    return "truth" if answer else "answer"
+def _which_is_empty(prediction: bool, target: bool) -> Literal["none", "prediction", "target", "both"]:
+    if prediction == target:
+        return "none" if prediction else "both"
+    return "target" if prediction else "prediction"
 
 
-def _figures(
-    answer: NDArray[np.bool_], probability: NDArray[np.float32], truth: NDArray[np.bool_], spacing: Spacing | None
-) -> Figures:
-    surface = surface_scores(answer, truth)
-    in_mm = surface_scores(answer, truth, spacing=spacing) if spacing else None
-    return Figures(
-        **asdict(score(answer, truth)),
-        mae=float(np.abs(probability - truth).mean(dtype=np.float64)),
-        boundary_iou=boundary_iou(answer, truth),
+def _image_metrics(
+    prediction: NDArray[np.bool_], probability: NDArray[np.float32], target: NDArray[np.bool_], spacing: Spacing | None
+) -> ImageMetrics:
+    surface = surface_scores(prediction, target)
+    in_mm = surface_scores(prediction, target, spacing=spacing) if spacing else None
+    return ImageMetrics(
+        **asdict(score(prediction, target)),
+        mae=float(np.abs(probability - target).mean(dtype=np.float64)),
+        boundary_iou=boundary_iou(prediction, target),
         hd95=surface.hd95,
         assd=surface.assd,
         hd95_mm=in_mm.hd95 if in_mm else math.nan,

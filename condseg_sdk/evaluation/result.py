@@ -1,4 +1,4 @@
-"""What an evaluation leaves: figures of every image, means with intervals, and files of both."""
+"""The result of an evaluation: metrics of each image, means with intervals, and files of both."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from condseg_sdk.data import Pair
 from condseg_sdk.files import make_folder, write_csv
 from condseg_sdk.json_files import write_json
 from condseg_sdk.metrics.calibration import expected_calibration_error
-from condseg_sdk.metrics.error_detection import ErrorsFound
+from condseg_sdk.metrics.error_detection import ErrorDetection
 from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
 from condseg_sdk.metrics.threshold_curve import ThresholdCurve, threshold_curve
 from condseg_sdk.provenance import seal_json
 
-__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions", "Figures", "ImageResult"]
+__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions", "ImageMetrics", "ImageResult"]
 
 PAPER_SIZE = (256, 256)
-"""The size at which the paper measures."""
+"""(height, width) at which the paper evaluates."""
 
 TITLES = {
     "iou": "mIoU",
@@ -42,7 +42,7 @@ TITLES = {
     "hd95_mm": "HD95 (mm)",
     "assd_mm": "ASSD (mm)",
 }
-"""The names of the figures' means, as the field writes them."""
+"""Names of the means of the metrics, as papers write them."""
 
 Size = Literal["256", "own"]
 SIZES: dict[Size, str] = {"256": "256x256", "own": "own size"}
@@ -50,14 +50,22 @@ FILES = {"images": "per_image.csv", "summary": "summary.json"}
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One image at one size; docs/evaluation.md says what each of them is.
+class ImageMetrics:
+    """Metrics of one image at one size; docs/evaluation.md explains each of them.
 
     Attributes:
-        iou, dice, precision, recall, f2, accuracy, boundary_iou: in [0, 1].
-        mae: mean absolute difference of probability and truth, in [0, 1].
-        hd95, assd: in pixels.
-        hd95_mm, assd_mm: in millimetres, at the image's own size where the spacing is known; otherwise NaN.
+        iou: Intersection over union, in [0, 1].
+        dice: Dice coefficient, in [0, 1].
+        precision: Share of the predicted foreground that is right, in [0, 1].
+        recall: Share of the true foreground that was found, in [0, 1].
+        f2: F-measure in which recall counts twice as much as precision, in [0, 1].
+        accuracy: Share of all pixels that are right, in [0, 1].
+        mae: Mean absolute difference of probability and ground truth, in [0, 1].
+        boundary_iou: Intersection over union of the boundaries, in [0, 1].
+        hd95: 95th percentile of the distances between the contours, in pixels.
+        assd: Average symmetric surface distance, in pixels.
+        hd95_mm: `hd95` in millimeters at the image's own size, if the spacing is known; otherwise NaN.
+        assd_mm: `assd` in millimeters at the image's own size, if the spacing is known; otherwise NaN.
     """
 
     iou: float
@@ -76,34 +84,35 @@ class Figures:
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
-    """All about one image.
+    """The result of one image.
 
     Attributes:
-        pair: the image and its mask.
-        size: the image's (height, width).
-        foreground: share of the image that is foreground in truth.
-        empty: which of the two masks has no pixel, at the image's own size.
-        own, small: figures at the image's own size and at 256x256.
+        pair: The image and its mask.
+        size: (height, width) of the image.
+        foreground: Share of foreground in the ground truth, in [0, 1].
+        empty: Which of prediction and ground truth has no foreground, at the image's own size.
+        own: Metrics at the image's own size.
+        small: Metrics at 256x256.
         uncertainty: How well `Segmentation.uncertainty` finds the errors, at 256x256.
         branch_uncertainty: How well the uncertainty branch does; None unless requested.
-        bins: `calibration_bins` at 256x256.
-        counts: `threshold_counts` at 256x256.
+        bins: Result of `calibration_bins` at 256x256.
+        counts: Result of `threshold_counts` at 256x256.
     """
 
     pair: Pair
     size: tuple[int, int]
     foreground: float
-    empty: Literal["none", "answer", "truth", "both"]
-    own: Figures
-    small: Figures
-    uncertainty: ErrorsFound
-    branch_uncertainty: ErrorsFound | None
+    empty: Literal["none", "prediction", "target", "both"]
+    own: ImageMetrics
+    small: ImageMetrics
+    uncertainty: ErrorDetection
+    branch_uncertainty: ErrorDetection | None
     bins: NDArray[np.float64] = field(repr=False)
     counts: NDArray[np.int64] = field(repr=False)
 
     def row(self) -> dict[str, str | float | int]:
-        """A line of the CSV file."""
-        branch = self.branch_uncertainty or ErrorsFound(math.nan, math.nan)
+        """Return the row of the CSV file, by column."""
+        branch = self.branch_uncertainty or ErrorDetection(math.nan, math.nan)
         return {
             "name": self.pair.name,
             "width": self.size[1],
@@ -140,18 +149,26 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The figures of a model on a set of images.
+    """The result of a model on a set of images, as `evaluate` returns it.
 
     Attributes:
-        images: one result an image, in the set's order.
-        model: what was measured, in words.
-        data: on what.
-        threshold: from which probability on a pixel counted as foreground.
-        options: How it was measured.
-        environment: versions, hardware, device.
-        date: YYYY-MM-DD, UTC.
-        seconds: for predicting and measuring.
-        command: how to make the same figures again, or None.
+        images: Result of each image, in the order of the data.
+        model: Name of the model.
+        data: Name of the data.
+        threshold: Probability from which on a pixel is foreground.
+        options: Options of the evaluation.
+        environment: Versions, hardware and device.
+        date: Date as YYYY-MM-DD, UTC.
+        seconds: Time of prediction and evaluation in seconds.
+        command: Command that produces the same result again, or None.
+
+    Example:
+        >>> from condseg_sdk import evaluate
+        >>> evaluation = evaluate(predictor, "my_test_set")
+        >>> evaluation.images[0].own.dice == evaluation.images[0].small.dice
+        False
+        >>> evaluation.means("own")["mIoU"].images
+        6
     """
 
     images: tuple[ImageResult, ...]
@@ -165,8 +182,13 @@ class Evaluation:
     command: str | None = None
 
     def means(self, size: Size = "256") -> dict[str, Estimate]:
-        """Mean of each figure over images with its 95 % interval, by its name in `TITLES`; without those in mm where
-        there is no spacing."""
+        """Return the mean of each metric over images with its 95 % interval, by its name in `TITLES`.
+
+        Metrics in mm are included if the spacing is known.
+
+        Args:
+            size: "256" for 256x256, "own" for the images' own sizes.
+        """
         return self._means[size]
 
     @cached_property
@@ -183,8 +205,11 @@ class Evaluation:
 
     @cached_property
     def reliability(self) -> dict[str, Estimate]:
-        """Calibration and error finding at 256x256: "ECE" over all pixels; "AUROC of ..." and "errors in the top 5 % of
-        ..." as means over the images that have errors, for "uncertainty" and, where measured, "branch uncertainty"."""
+        """Calibration and error detection at 256x256, by name.
+
+        "ECE" is over all pixels. "AUROC of ..." and "errors in the top 5 % of ..." are means over the images with
+        errors, for "uncertainty" and, if it was measured, "branch uncertainty".
+        """
         bins = np.stack([image.bins for image in self.images])
         ece = estimate(
             bins.reshape(len(bins), -1),
@@ -194,7 +219,7 @@ class Evaluation:
         found = {"ECE": ece}
         maps = ("uncertainty", "branch_uncertainty") if self.options.branch_uncertainty else ("uncertainty",)
         for name in maps:
-            results: list[ErrorsFound] = [getattr(image, name) for image in self.images]
+            results: list[ErrorDetection] = [getattr(image, name) for image in self.images]
             shown = name.replace("_", " ")
             found[f"AUROC of {shown}"] = self._mean([result.auroc for result in results])
             found[f"errors in the top 5 % of {shown}"] = self._mean([result.in_top5 for result in results])
@@ -202,40 +227,40 @@ class Evaluation:
 
     @cached_property
     def curve(self) -> ThresholdCurve:
-        """Precision, recall and Dice over thresholds, at 256x256."""
+        """Precision, recall and Dice at every threshold, at 256x256."""
         return threshold_curve(np.stack([image.counts for image in self.images]))
 
     @property
     def half_empty(self) -> int:
-        """Images in which only one of mask and answer is empty: their distances are the image's diagonal."""
-        return sum(image.empty in ("answer", "truth") for image in self.images)
+        """Number of images with only one of prediction and ground truth empty, whose distances are the diagonal."""
+        return sum(image.empty in ("prediction", "target") for image in self.images)
 
     @property
     def metrics(self) -> dict[str, object]:
-        """The figures at 256x256 as plain numbers, with what they were measured on: for `provenance["metrics"]` of a
-        checkpoint's config and for the manifest.
+        """Metrics at 256x256 as plain numbers, for `provenance["metrics"]` of a checkpoint and for the manifest.
 
-        Keys: dataset, images, date, command (if known), every name of `means`, "ECE", intervals {name: [low, high]}.
+        The keys are dataset, images, date, command (if known), each name of `means`, "ECE", and intervals {name: [low,
+        high]}.
         """
-        figures = {**self.means(), "ECE": self.reliability["ECE"]}
+        estimates = {**self.means(), "ECE": self.reliability["ECE"]}
         return {
             "dataset": self.data,
             "images": len(self.images),
             "date": self.date,
             **({"command": self.command} if self.command else {}),
-            **{name: round(figure.value, 4) for name, figure in figures.items()},
+            **{name: round(estimate.value, 4) for name, estimate in estimates.items()},
             "intervals": {
-                name: [round(figure.low, 4), round(figure.high, 4)]
-                for name, figure in figures.items()
-                if not math.isnan(figure.low)
+                name: [round(estimate.low, 4), round(estimate.high, 4)]
+                for name, estimate in estimates.items()
+                if not math.isnan(estimate.low)
             },
         }
 
     def to_dict(self) -> dict[str, object]:
-        """Everything but the single images, as plain JSON types."""
+        """Return everything except for the single images, as plain JSON types."""
 
         def plain(estimates: Mapping[str, Estimate]) -> dict[str, object]:
-            return {name: figure.to_dict() for name, figure in estimates.items()}
+            return {name: estimate.to_dict() for name, estimate in estimates.items()}
 
         return {
             "model": self.model,
@@ -255,13 +280,16 @@ class Evaluation:
         }
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write per_image.csv and summary.json; each appears whole or not at all.
+        """Write per_image.csv and summary.json to a folder; each appears complete or not at all.
+
+        Args:
+            folder: Path of the folder, which is made if it is missing.
 
         Returns:
-            The folder, which is made where it is not there.
+            The path of the folder.
 
         Raises:
-            OptionError: the folder cannot be written to.
+            OutputError: The folder cannot be written to.
         """
         folder = make_folder(folder)
         images = [image.row() for image in self.images]
@@ -273,11 +301,11 @@ class Evaluation:
         return folder
 
     def table(self) -> list[tuple[str, str, str]]:
-        """Rows for people: name, at 256x256, at the image's own size."""
+        """Return rows for people: name, value at 256x256, value at the images' own sizes."""
         own = self.means("own")
-        rows = [(name, str(figure), str(own[name])) for name, figure in self.means().items()]
+        rows = [(name, str(mean), str(own[name])) for name, mean in self.means().items()]
         rows += [(name, "", str(own[name])) for name in own if name not in self.means()]
-        return rows + [(name, str(figure), "") for name, figure in self.reliability.items()]
+        return rows + [(name, str(estimate), "") for name, estimate in self.reliability.items()]
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -290,4 +318,4 @@ class Evaluation:
             yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         yield "means over images with 95 % intervals; distances in pixels"
         if self.half_empty:
-            yield f"{self.half_empty} images with only one of mask and answer empty: their distance is the diagonal"
+            yield f"{self.half_empty} images with prediction or ground truth empty: their distance is the diagonal"

@@ -40,6 +40,7 @@ class Tape:
         self.ir, self.nodes = onnx_ir, onnx_ir.tape.Tape()
 
     def __call__(self, operator: str, *inputs: Any, **attributes: Any) -> Any:
+        """Make a node and return its first result."""
         return self.nodes.op(operator, inputs, attributes)
 
     def ints(self, *numbers: int) -> Any:

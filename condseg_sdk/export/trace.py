@@ -58,7 +58,7 @@ def trace(network: ConDSeg, *, size: tuple[int, int], dynamic: bool, uncertainty
     if dynamic:
         for value in (*model.graph.inputs, *model.graph.outputs):
             value.shape = onnx_ir.Shape([AXES.get(axis, known) for axis, known in enumerate(value.shape)])
-    onnx_ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    onnx_ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     onnx_ir.passes.common.DeduplicateInitializersPass()(model)
     onnx_ir.passes.common.RemoveUnusedNodesPass()(model)
     onnx_ir.passes.common.ClearMetadataAndDocStringPass()(model)  # stack traces with this machine's paths

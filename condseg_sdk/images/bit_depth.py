@@ -1,7 +1,7 @@
-"""How many bits of a 16-bit image are in use, and 16-bit values -> uint8.
+"""Finds how many bits of a 16-bit image are in use, and scales 16-bit values to uint8.
 
-Cameras, scanners and endoscopes of 10, 12 or 14 bits store their values in 16 bits. Read as 16 bits they would be
-almost black.
+Cameras, scanners and endoscopes with 10, 12 or 14 bits store their values in 16 bits. Read as 16 bits, such images
+would be almost black.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ __all__ = [
 ]
 
 COMMON_BITS = (8, 10, 12, 14, 16)
-"""The numbers of bits that cameras and scanners have; only these are chosen without being told."""
+"""Numbers of bits that cameras and scanners have; only these are chosen by default."""
 
 FEW = 0.01
-"""Share of an image's pixels that may be brighter than the bits in use: a text or a mark drawn at 65535."""
+"""Share of an image's pixels that may be brighter than the bits in use, such as a text or a mark drawn at 65535."""
+
+DARK = 0.1
+"""Share of pixels above 12 bits up to which an image of 16 bits may be one of 12 bits with a large mark: a warning."""
 
 
 @dataclass(frozen=True)
 class BitDepth:
-    """Which bits of 16-bit values an image or a set was read with.
+    """The bits with which the 16-bit values of an image or a set were read.
 
     Attributes:
         bits: Number of bits: `2**bits - 1` is white.
-        greatest: The greatest value of the image or the set.
-        is_guess: Whether nothing but the values themselves tells the bits, and these leave bits unused, all of them
-            or nearly all.
-        clipped: Share of the pixels that are brighter than white, of the image of the set that has the most.
-        needed: Number of bits that all pixels but a few need.
+        greatest: Greatest value of the image or the set.
+        is_guess: Whether only the values tell the bits, and all or most of them leave bits unused.
+        clipped: Share of pixels that are brighter than white, in the image of the set with the most of them.
+        needed: Number of bits that all pixels except for a few need.
     """
 
     bits: int
@@ -54,16 +56,17 @@ class BitDepth:
     needed: int = 16
 
     def describe(self) -> str:
-        """Say which bits were assumed and how to choose others, or how many pixels were clipped."""
+        """Describe which bits were assumed and how to choose others, or how many pixels were clipped."""
         white = 2**self.bits - 1
         above = f"{self.clipped:.2%} of the pixels are above {white}, up to {self.greatest}, and were read as white"
         if not self.is_guess:
-            return f"{above}; give a greater bits= (--bits) if they are not a text or a mark in the image"
+            return f"{above}; give a larger bits= (--bits) if they are not text or a mark in the image"
         read = f"16-bit values up to {self.greatest} were read as {self.bits} bits (white is {white})"
         if self.bits == 16:
-            dark = "nearly all pixels are below 4096"
-            return f"{read}, and {dark}; give bits= (--bits) if that is almost black, such as bits=12"
-        remedy = "give bits= (--bits) if that is wrong, such as bits=16 for the whole range"
+            dark = "most pixels are below 4096"
+            remedy = "give bits= (--bits), such as bits=12, and paint out marks of more than 1 % of the pixels"
+            return f"{read}, and {dark}; if that is almost black, {remedy}"
+        remedy = "give bits= (--bits) if that is wrong, such as bits=16 for the full range"
         return f"{read}; {above}; {remedy}" if self.clipped else f"{read}; {remedy}"
 
 
@@ -71,7 +74,7 @@ def check_bits(bits: int | None) -> None:
     """Refuse a number of bits that 16-bit images cannot have.
 
     Raises:
-        OptionError: `bits` is neither None nor a whole number from 8 to 16.
+        OptionError: `bits` is neither None nor an integer from 8 to 16.
 
     Example:
         >>> check_bits(12)
@@ -102,7 +105,7 @@ def share_above(values: NDArray[np.uint16], bits: int) -> float:
 
 
 def bits_in_use(values: NDArray[np.uint16]) -> int:
-    """Return the smallest of `COMMON_BITS` that holds an image's values but for a few pixels, such as a small text.
+    """Return the smallest of `COMMON_BITS` that holds an image's values except for a few pixels, such as a small text.
 
     A few are one in a thousand, or 16 in a small image, and never more than `FEW`.
 
@@ -118,9 +121,9 @@ def bits_in_use(values: NDArray[np.uint16]) -> int:
 
 
 def common_depth(depths: Iterable[BitDepth]) -> BitDepth | None:
-    """Return the bits that hold the values of all images of a set; None for none.
+    """Return the bits that hold the values of all images of a set; None for an empty set.
 
-    All 16 are a guess only if no image of the set has use for them.
+    All 16 bits are a guess only if no image of the set needs them.
     """
     known = list(depths)
     if not known:
@@ -135,13 +138,16 @@ def common_depth(depths: Iterable[BitDepth]) -> BitDepth | None:
 
 
 def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[np.uint8]:
-    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, rounded, and so do greater values of few pixels.
+    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, and so do greater values of a few pixels.
 
     Args:
-        values: uint16 (H, W) or (H, W, C), in any byte order. In an image of two or four channels the last one, alpha,
-            may use the whole range.
+        values: Image, uint16 (H, W) or (H, W, C), in any byte order. If it has two or four channels, the last one,
+            alpha, may use the full range.
         bits: Number of bits in use.
-        name: What an error calls the image.
+        name: Name of the image for messages.
+
+    Returns:
+        Image, uint8, of the same shape.
 
     Raises:
         ImageError: More of the pixels than `FEW` need more bits.

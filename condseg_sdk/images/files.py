@@ -1,4 +1,4 @@
-"""Image files and encoded bytes, opened: checked by their header, with every error in one line."""
+"""Opens image files and encoded bytes after a check of their header, with every error in one line."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ __all__ = [
 logger = logging.getLogger("condseg_sdk")
 
 MAX_PIXELS = 178_956_970
-"""Files of more pixels are refused before they are decoded: Pillow's own limit for decompression bombs."""
+"""Largest number of pixels of a file, which is checked before decoding: Pillow's limit for decompression bombs."""
 
 MISSING_ROWS = 0.05
-"""Share of an image's rows that may be missing at the end of a truncated file; viewers show it, and so do we."""
+"""Share of an image's rows that may be missing at the end of a truncated file, which viewers show as well."""
 
 _BUDGET = MemoryBudget(MAX_DECODE_BYTES)
 # Pillow's own blocks of 16 MB stay in the heap of each thread that decoded a large image; glibc gives blocks of more
@@ -69,22 +69,22 @@ _SEPARATE_PLANES = 2
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is no file, or an empty one.
+    """Check that a path is a file with content.
 
     Raises:
-        ImageError: The path does not exist, is a folder, cannot be read or holds nothing.
+        ImageError: The path does not exist, is a folder, cannot be read or is empty.
     """
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         address = re.match(r"(https?|ftp|file):/", str(path))  # of which a path keeps one slash
         if address:
-            raise ImageError(f"{path} is an address, not a path; download the file and give its path") from error
+            raise ImageError(f"{path} is a URL, not a path; download the file and give its path") from error
         raise ImageError(f"{path} does not exist; check the path{relative_to(path)}") from error
     except (OSError, ValueError) as error:  # no permission, name too long, a null byte in it
         raise ImageError(f"{path} cannot be opened ({error}); check its name and permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a folder where a file is wanted; give one of the files in it")
+        raise ImageError(f"{path} is a folder, not a file; give one of the files in it")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{path} is a pipe or a device, not a file; read it and give the bytes")
     if status.st_size == 0:
@@ -108,17 +108,18 @@ def open_file(path: Path) -> IO[bytes]:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file for whoever needs more than its colors (a mask's own values, orientation, size).
+    """Open an image file for its stored values, orientation or size instead of its colors.
 
-    The header is read and the same files are refused as by `load_image`; the pixels are decoded when asked for, inside
-    the `with` block, where Pillow's errors become ImageErrors too.
+    The header is read, and the same files are refused as in `load_image`. Pixels are decoded on demand inside the
+    `with` block, where Pillow's errors become ImageErrors as well.
 
     Raises:
         ImageError: The file is missing, damaged, too large, not an image, or of a kind that is not supported.
 
     Example:
-        >>> with open_image(Path("mask.png")) as image:  # doctest: +SKIP
+        >>> with open_image(Path("frame.jpg")) as image:
         ...     print(image.mode, image.size)
+        RGB (120, 90)
     """
     with ExitStack() as reservations, open_file(path) as file, open_encoded(file, str(path), reservations) as image:
         yield image
@@ -126,12 +127,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterator[ImageFile.ImageFile]:
-    """Open an encoded image after a look at its header.
+    """Open an encoded image after a check of its header.
 
     Args:
-        file: The encoded image, at its beginning; it can be sought in.
-        name: What errors call it.
-        reservations: Gives the memory for decoding it back when it is closed.
+        file: Encoded image, at its beginning, seekable.
+        name: Name of the image for messages.
+        reservations: Returns the memory for decoding when it is closed.
     """
     with image_errors(name):
         head = file.read(_HEAD)
@@ -145,7 +146,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
         if (suffix := identify_video(head)) is not None:
             raise ImageError(f"{name} is a video, not an image; {_video_remedy(file, suffix)}")
         remedy = "save it as PNG, JPEG, TIFF, BMP or WebP"
-        raise ImageError(f"{name} is no image we can read, whatever its name; {remedy}")
+        raise ImageError(f"{name} is not an image that can be read; {remedy}")
     if format == "HEIF" and not register_heif():
         raise ImageError(f"{name} is a HEIC image, which needs pillow-heif; {HEIF_REMEDY}, or save it as PNG or JPEG")
     if format == "WEBP" and (size := webp_size(head)) is not None:
@@ -162,7 +163,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
             raise ImageError(
                 f"{name} is a run-length BMP file of more than {_MAX_RUN_LENGTH_PIXELS:,} pixels; {remedy}"
             )
-        # Phones store a photo with a preview or a gain map as MPO: its first picture is the photo.
+        # Phones store a photo with a preview or a gain map as MPO, whose first image is the photo.
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if pages > 1:
             remedy = "open it with PIL.Image.open, seek() to one and give that"
@@ -172,7 +173,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
 
 
 def _video_remedy(file: IO[bytes], suffix: str) -> str:
-    """Say what to do with a video whose name is that of an image, or that has none."""
+    """Say what to do with a video that is named like an image, or has no name."""
     path = getattr(file, "name", None)
     if not isinstance(path, str):
         return f"write it to a {suffix} file and give its path to predictor.stream"
@@ -184,7 +185,7 @@ def _video_remedy(file: IO[bytes], suffix: str) -> str:
 
 @contextmanager
 def image_errors(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError."""
+    """Turn every error of Pillow into an ImageError."""
     try:
         yield
     except CondsegError:
@@ -207,7 +208,7 @@ def _check_size(size: tuple[int, int], cost: int, name: str) -> None:
 
 
 def _opened_as_viewers_do(file: IO[bytes], format: str, name: str) -> ImageFile.ImageFile:
-    """Open with Pillow's reader; a PNG file that it refuses once more with nothing but its pixels."""
+    """Open with Pillow's reader; a PNG file that it refuses is opened again with only its pixels."""
     try:
         return _opened(file, format)
     except Exception as error:
@@ -228,7 +229,7 @@ def _opened(file: IO[bytes], format: str) -> ImageFile.ImageFile:
 
 
 def _essential_png(data: bytes) -> bytes:
-    """Leave out all chunks but those of the pixels: damage in the others keeps no viewer from showing an image."""
+    """Keep only the chunks of the pixels, since viewers show an image whose other chunks are damaged."""
     kept, position = [data[:8]], 8
     while position + 8 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -240,10 +241,10 @@ def _essential_png(data: bytes) -> bytes:
 
 
 def load_pixels(image: Image.Image, name: str) -> None:
-    """Decode an opened image; of a truncated file a few rows may be missing, which a line in the log tells.
+    """Decode an opened image; a few rows of a truncated file may be missing, which is logged as a warning.
 
     Raises:
-        OSError: More rows are missing than `MISSING_ROWS`, or the image is damaged otherwise.
+        OSError: More rows than `MISSING_ROWS` are missing, or the image is damaged otherwise.
     """
     try:
         image.load()
@@ -259,15 +260,15 @@ def _missing_rows(image: Image.Image) -> int:
     """Count the rows that were not decoded, and keep those that were."""
     if not isinstance(image, ImageFile.ImageFile) or image.format not in _SEQUENTIAL or image.info.get("interlace"):
         return image.height
-    image.tile = []  # nothing more to decode: what is there can be used
+    image.tile = []  # nothing more to decode: what was decoded can be used
     box = image.getbbox()
     return image.height if box is None else image.height - (box[3] - box[1])
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation, from 1 (as stored) to 8; damaged EXIF data counts as none.
+    """Return the EXIF orientation, from 1 (as stored) to 8; damaged EXIF data is ignored.
 
-    Some formats have it after the pixels: decode the image first.
+    Some formats store it after the pixels, so that the image must be decoded first.
     """
     try:
         value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -279,7 +280,7 @@ def orientation_of(image: Image.Image) -> int:
 def is_deep_color(image: Image.Image) -> bool:
     """Whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8.
 
-    `open_encoded` decides it at opening: nothing tells any more once Pillow has decoded a PNG file.
+    `open_encoded` finds it out at opening, since a PNG file that Pillow has decoded no longer tells.
     """
     known: bool | None = getattr(image, "_condseg_is_deep", None)
     if known is not None:
@@ -294,9 +295,10 @@ def is_deep_color(image: Image.Image) -> bool:
 
 
 def states_range(image: Image.Image) -> bool:
-    """Whether an opened PNM or JPEG 2000 file says that white is less than 65535; Pillow scales its values by that.
+    """Whether an opened PNM or JPEG 2000 file states a white below 65535, by which Pillow scales its values.
 
-    All 16 bits say nothing: OpenCV and others declare them whatever the values are. Nor does a file that was decoded.
+    A white of all 16 bits means nothing, since OpenCV and others declare it for any values. A file that was decoded no
+    longer tells.
     """
     if image.format == "JPEG2000":
         bits = _jpeg2000_bits(image)
@@ -327,11 +329,11 @@ def _jpeg2000_bits(image: Image.Image) -> int | None:
 
 @dataclass(frozen=True)
 class StoredBits:
-    """What a 16-bit file says of its bits.
+    """The bits in use as a 16-bit file states them.
 
     Attributes:
         bits: Number of bits in use.
-        may_be_shifted: Whether they may be the upper ones, so that white is 65535 all the same.
+        may_be_shifted: Whether these may be the upper bits, so that white is 65535 nevertheless.
     """
 
     bits: int
@@ -339,7 +341,7 @@ class StoredBits:
 
 
 def stored_bits(image: Image.Image) -> StoredBits | None:
-    """Return the bits in use of a 16-bit file if it says so: TIFF's MaxSampleValue, or PNG's sBIT chunk."""
+    """Return the bits in use that a 16-bit file states: TIFF's MaxSampleValue, or PNG's sBIT chunk."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         greatest = image.tag_v2.get(_MAX_SAMPLE_VALUE)
         values = greatest if isinstance(greatest, tuple) else (greatest,)
@@ -351,13 +353,13 @@ def stored_bits(image: Image.Image) -> StoredBits | None:
         file.seek(33)  # after the signature and IHDR
         bits = _significant_bits(file)
         file.seek(position)
-        # PNG's standard wants the upper bits; many programs write the lower ones.
+        # The PNG standard requires the upper bits; many programs write the lower ones.
         return None if bits is None else StoredBits(bits, may_be_shifted=True)
     return None
 
 
 def _significant_bits(file: IO[bytes]) -> int | None:
-    """Read the sBIT chunk of a PNG file from its second chunk on; it stands before the pixels."""
+    """Read the sBIT chunk of a PNG file, which is after the first chunk and before the pixels."""
     while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
         length = int.from_bytes(head[:4], "big")
         if head[4:] == b"sBIT":
@@ -368,7 +370,7 @@ def _significant_bits(file: IO[bytes]) -> int | None:
 
 
 def is_white_zero(image: Image.Image) -> bool:
-    """Whether a TIFF file stores white as 0, which Pillow overlooks where it has 16 bits."""
+    """Whether a TIFF file stores white as 0, which Pillow ignores in 16-bit files."""
     return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
 
 
@@ -384,11 +386,11 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
         raise ImageError(f"{name} stores its 16-bit channels in separate planes, which is not supported; {remedy}")
     if tags.get(_COMPRESSION, 1) in _PLAIN_TIFF and image.fp is not None:
         image.fp.seek(0)
-        data = image.fp.read() + b"\n"  # which OpenCV wants after the last number of a PNM file of text
+        data = image.fp.read() + b"\n"  # which OpenCV needs after the last number of a text PNM file
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if values is not None and values.dtype == np.uint16 and values.shape[:2] == image.size[::-1]:
             return _as_rgb(values.astype(np.uint16, copy=False))
-    # The upper 8 bits, as Pillow has them: enough where all 16 are in use.
+    # The upper 8 bits, as Pillow keeps them, are enough if all 16 are in use.
     load_pixels(image, name)
     upper = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     if upper[..., :3].max() < 64:
@@ -398,17 +400,17 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
 
 
 def _as_rgb(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Turn OpenCV's gray, BGR or BGRA into RGB or RGBA."""
+    """Convert gray, BGR or BGRA of OpenCV to RGB or RGBA."""
     if values.ndim == 2:
         return np.repeat(values[..., None], 3, axis=2)
     return values[..., [2, 1, 0, 3][: values.shape[2]]]
 
 
 def read_rare_tiff(file: IO[bytes], name: str) -> tuple[NDArray[np.generic], int] | None:
-    """Read a TIFF file that Pillow has no mode for, such as RGB of floats or of packed 12 bits.
+    """Read a TIFF file for which Pillow has no mode, such as RGB of floats or of packed 12 bits.
 
     Returns:
-        The values, RGB or gray, and the orientation; None for what cannot be read either.
+        The values, RGB or gray, and the EXIF orientation; None if the file cannot be read here either.
     """
     file.seek(0)
     head = file.read(8)

@@ -1,4 +1,4 @@
-"""Which image and video formats are read: their names in Pillow, their suffixes and what decoding them costs."""
+"""The image and video formats that are read: names in Pillow, suffixes, and the memory that decoding needs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEIF_REMEDY = "pip install pillow-heif"
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes) | (
     HEIF_SUFFIXES if _HAS_HEIF else frozenset()
 )
-"""Suffixes of the image files that folders and patterns are searched for; HEIC among them where pillow-heif is."""
+"""Suffixes of image files in folders and patterns, including HEIC if pillow-heif is installed."""
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
@@ -47,22 +47,22 @@ VIDEO_SUFFIXES = frozenset(
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
-# Beside the decoded image itself: what its decoder holds for each pixel, measured on images of 50 million pixels.
+# Bytes per pixel that the decoder needs besides the decoded image, measured on images of 50 million pixels.
 _DECODER_BYTES = {"AVIF": 12, "HEIF": 12, "JPEG2000": 12, "WEBP": 13}
 _MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16B": 6, "I;16L": 6, "I;16N": 6, "I": 12, "F": 12}
 
 
 def identify(head: bytes) -> str | None:
-    """Tell an image file's format by its first bytes.
+    r"""Identify the format of an image file by its first bytes.
 
     Args:
-        head: The first bytes of a file, at least 16 if it has as many.
+        head: First bytes of a file, at least 16 if it has so many.
 
     Returns:
         Pillow's name of the format, "HEIF" for HEIC files whether or not they can be read, or None.
 
     Example:
-        >>> identify(b"\\x89PNG\\r\\n\\x1a\\n" + bytes(8))
+        >>> identify(b"\x89PNG\r\n\x1a\n" + bytes(8))
         'PNG'
     """
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and b"avif" not in head[:32]:
@@ -79,13 +79,13 @@ _MP4_BRANDS = frozenset({b"avc1", b"dash", b"f4v ", b"M4V ", b"M4VH", b"M4VP", b
 
 
 def identify_video(head: bytes) -> str | None:
-    """Tell a video file's usual suffix by its first bytes.
+    """Identify the usual suffix of a video file by its first bytes.
 
     Args:
-        head: The first bytes of a file, at least 64 if it has as many.
+        head: First bytes of a file, at least 64 if it has so many.
 
     Returns:
-        One of `VIDEO_SUFFIXES`, or None for what is no video, or a transport stream.
+        One of `VIDEO_SUFFIXES`, or None for other files and for transport streams.
 
     Example:
         >>> identify_video(b"RIFF" + bytes(4) + b"AVI LIST")
@@ -100,7 +100,7 @@ def identify_video(head: bytes) -> str | None:
         return ".wmv"
     if head[:4] == b"\0\0\1\xba":
         return ".mpg"
-    if head[4:8] == b"ftyp":  # which sound and the raw images of cameras have, too
+    if head[4:8] == b"ftyp":  # as sound files and raw images of cameras have it, too
         if brand == b"qt  ":
             return ".mov"
         return ".mp4" if brand in _MP4_BRANDS or brand[:3] in (b"iso", b"3gp", b"3g2") else None
@@ -108,7 +108,7 @@ def identify_video(head: bytes) -> str | None:
 
 
 def register_heif() -> bool:
-    """Register pillow-heif's reader; False where it is not installed."""
+    """Register the reader of pillow-heif; return False if it is not installed."""
     if not _HAS_HEIF:
         return False
     import pillow_heif  # type: ignore[import-not-found, unused-ignore]
@@ -118,10 +118,10 @@ def register_heif() -> bool:
 
 
 def webp_size(head: bytes) -> tuple[int, int] | None:
-    """Read the (width, height) of a WebP file, which Pillow does not tell before it has allocated its pixels.
+    """Read the (width, height) of a WebP file, which Pillow only tells after it has allocated the pixels.
 
     Args:
-        head: The file's first 30 bytes.
+        head: First 30 bytes of the file.
     """
     if len(head) < 30:
         return None
@@ -139,11 +139,11 @@ def webp_size(head: bytes) -> tuple[int, int] | None:
 
 
 def bytes_per_pixel(image: Image.Image, *, is_deep_color: bool = False) -> int:
-    """Estimate how many bytes of memory a pixel of an opened image takes while it is decoded.
+    """Estimate how many bytes of memory a pixel of an opened image needs while it is decoded.
 
     Args:
-        image: The image, of which only the header has been read.
-        is_deep_color: Whether it has more than 8 bits a channel and several channels.
+        image: Image of which only the header has been read.
+        is_deep_color: Whether it has several channels of more than 8 bits.
     """
     decoder = _DECODER_BYTES.get(image.format or "", 0)
     if image.format == "JPEG" and "progressive" in image.info:

@@ -1,7 +1,7 @@
-"""Anything a user has -> RGB uint8 (H, W, 3), upright, as a viewer would show it.
+"""Loads any image as RGB uint8 (H, W, 3), upright, as a viewer shows it.
 
-Opening files is `image_files.py`, the bits of 16-bit values `bit_depth.py`, which images a folder or pattern means
-`image_sources.py`, videos `video.py`. Resizing to a network's input is `preprocessing.py`.
+`files.py` opens files, `bit_depth.py` handles the bits of 16-bit values, `sources.py` lists the images of a folder or
+pattern, and `video.py` reads videos. `preprocessing.py` resizes images to the network's input.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from PIL import Image, ImageFile
 
 from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.images.bit_depth import (
+    DARK,
     FEW,
     BitDepth,
     bits_in_use,
@@ -80,16 +81,16 @@ logger = logging.getLogger("condseg_sdk")
 ALPHA_BACKGROUND = (0, 0, 0)
 """RGB color that shows through transparent pixels: black, like the frame around an endoscope's image."""
 
-STRIP_PIXELS = 4_000_000  # what is converted at a time, so that a large image is in memory once and not three times
+STRIP_PIXELS = 4_000_000  # converted at a time, so that a large image is in memory once and not three times
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image and how its values were understood.
+    """An image and how its values were read.
 
     Attributes:
-        pixels: uint8 (H, W, 3), RGB, contiguous, upright.
-        depth: The bits in use, for an image of 16-bit values; None for others.
+        pixels: Image, RGB uint8 (H, W, 3), contiguous, upright.
+        depth: Bits in use in an image with 16-bit values; None for others.
     """
 
     pixels: NDArray[np.uint8]
@@ -97,28 +98,31 @@ class LoadedImage:
 
 
 def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> NDArray[np.uint8]:
-    """Load one image from whatever a user has.
+    """Load one image from a file, bytes, a file object, a PIL image, an array or a tensor.
 
     EXIF orientation is applied. Palettes, CMYK, gray and bilevel images become RGB. Transparent pixels show
     `ALPHA_BACKGROUND`. 16-bit values are scaled so that the largest value of the bits in use is white.
 
     Args:
-        source: One of
+        source: Image in one of these forms:
 
             - a path to an AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PNM, TIFF or WebP file (HEIC with pillow-heif) with
-              one page and at most `MAX_PIXELS` pixels, such a file's bytes, or a file object opened in binary mode;
-            - a PIL image, of any mode and size (of several pages: the current one);
+              one page and at most `MAX_PIXELS` pixels, the bytes of such a file, or a file object opened in binary
+              mode;
+            - a PIL image of any mode and size, or the current page of one with several pages;
             - a NumPy array (H, W), (H, W, 1), (H, W, 3) or, alpha last, (H, W, 4): uint8, uint16, or float
               in [0, 1];
             - a torch tensor (3, H, W) or (1, H, W), RGB or gray, of the same types.
-        color_order: Channel order of a NumPy array; "bgr" for those OpenCV reads. Others know their own.
+        color_order: Channel order of a NumPy array: "bgr" for arrays that OpenCV read. Other sources have a known
+            order.
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
-            say it themselves exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: what the
-            file says (TIFF's MaxSampleValue, PNG's sBIT), else the smallest of 8, 10, 12, 14 and 16 bits that holds the
-            image's values but for a few pixels, such as a small text, and a warning in the log if that is not 16.
+            state it exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: as the
+            file states (TIFF's MaxSampleValue, PNG's sBIT), otherwise the smallest of 8, 10, 12, 14 and 16 bits that
+            holds the image's values except for a few pixels, such as a small text, with a warning in the log if these
+            are not 16.
 
     Returns:
-        uint8 (H, W, 3), RGB, contiguous, at the size a viewer displays. It may share memory with `source`.
+        Image, RGB uint8 (H, W, 3), contiguous, at the size that a viewer shows. It may share memory with `source`.
 
     Raises:
         ImageError: The source is missing, damaged, too large, not an image, or of a kind that is not
@@ -139,13 +143,14 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
 
 @contextmanager
 def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> Iterator[LoadedImage]:
-    """Load an image as `load_image` does, with what became known of it, and without a warning.
+    """Load an image as `load_image` does, but return how its values were read instead of logging a warning.
 
-    The memory of a large file stays reserved for the length of the block: other threads that want to decode large
-    files wait.
+    The memory of a large file stays reserved for the length of the block; other threads that need to decode large files
+    wait.
 
     Raises:
-        ImageError, OptionError: As by `load_image`.
+        ImageError: As in `load_image`.
+        OptionError: As in `load_image`.
     """
     check_choice("color_order", color_order, ColorOrder)
     check_bits(bits)
@@ -156,16 +161,16 @@ def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
 def find_bits(sources: Iterable[Any]) -> BitDepth | None:
     """Find the bits in use in a set of images, so that all of them are read alike.
 
-    Of files of 8 bits only the header is read. Those of 16 bits are decoded, in turn, until one of them uses all 16
-    bits.
+    Only the headers of 8-bit files are read. 16-bit files are decoded, in several threads, until one of them uses all
+    16 bits.
 
     Args:
-        sources: What `load_image` takes. Those that cannot be read do not count: reading them tells why. Nor do file
-            objects that can be read only once.
+        sources: Images as in `load_image`. Those that cannot be read are ignored here, and so are file objects that can
+            be read only once.
 
     Returns:
-        The smallest of 8, 10, 12, 14 and 16 bits that holds the 16-bit values of all images, but for a few pixels each;
-        None if the set has none, or none that does not say its range itself.
+        The smallest of 8, 10, 12, 14 and 16 bits that holds the 16-bit values of all images except for a few pixels of
+        each; None if no image has 16-bit values, or all of them state their range.
 
     Example:
         >>> import numpy as np
@@ -197,7 +202,7 @@ def _depth_of(source: Any) -> BitDepth | None:
         with ExitStack() as reservations:
             if not isinstance(source, Image.Image):
                 if hasattr(source, "read") and not isinstance(source, os.PathLike):
-                    if not source.seekable():  # what is read of it now would be missing later
+                    if not source.seekable():  # what is read now would be missing later
                         return None
                     source = read_file_object(source)
                 with _encoded(source, source_name(source)) as file:
@@ -216,7 +221,7 @@ _MAY_HAVE_16_BITS = (
 
 
 def _may_have_16_bits(file: IO[bytes]) -> bool:
-    """Look at an encoded image's header; nothing is decoded."""
+    """Whether the header of an encoded image allows 16-bit values; nothing is decoded."""
     head = file.read(26)
     if head.startswith(b"\x89PNG"):
         return head[24:25] == b"\x10"
@@ -279,14 +284,14 @@ def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
         yield io.BytesIO(read_file_object(source))
     else:
         remedy = "give a path, bytes, a file object, a PIL image, a NumPy array or a torch tensor"
-        raise ImageError(f"{name} is no image; {remedy}")
+        raise ImageError(f"{name} is not an image; {remedy}")
 
 
 def read_file_object(file: Any) -> bytes:
-    """Read an encoded image from a file object, whose position is put back if it has one.
+    """Read an encoded image from a file object, and restore its position if it has one.
 
     Raises:
-        ImageError: It was closed, opened in text mode, or cannot be read.
+        ImageError: The file object was closed, opened in text mode, or cannot be read.
     """
     name = source_name(file)
     try:
@@ -300,12 +305,12 @@ def read_file_object(file: Any) -> bytes:
     if not isinstance(data, (bytes, bytearray)):
         raise ImageError(f"{name} gives {type(data).__name__} instead of bytes; open it in binary mode ('rb')")
     if not data:
-        raise ImageError(f"{name} is empty or was read to its end already; seek(0) before")
+        raise ImageError(f"{name} is empty or was already read to its end; call seek(0) first")
     return bytes(data)
 
 
 def source_name(source: object) -> str:
-    """Name a source for a message: "frame.jpg" as it was given, "array (480, 640, 3) uint8", ...
+    """Name a source for messages: "frame.jpg" as given, "array (480, 640, 3) uint8", ...
 
     Example:
         >>> source_name(b"abc")
@@ -390,7 +395,7 @@ def _stored(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn an image that was read as its file stores it."""
+    """Rotate or mirror an image from the order in its file to the upright one."""
     if orientation not in range(2, 9):
         return stored
     back = {6: 8, 8: 6}.get(orientation, orientation)  # all others undo themselves
@@ -398,7 +403,7 @@ def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _narrow(gray: NDArray[Any], name: str) -> NDArray[Any]:
-    """Pillow's mode "I" is int32, in which it keeps 16-bit gray; other arrays stay."""
+    """Convert Pillow's mode "I", int32 that holds 16-bit gray, to uint16; other arrays stay."""
     if gray.dtype.kind != "i":
         return gray
     if gray.min() < 0 or gray.max() > 65535:
@@ -408,7 +413,7 @@ def _narrow(gray: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """To RGB, transparent pixels onto `ALPHA_BACKGROUND`."""
+    """Convert to RGB, with transparent pixels on `ALPHA_BACKGROUND`."""
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     background = Image.new("RGBA", image.size, (*ALPHA_BACKGROUND, 255))
@@ -423,7 +428,7 @@ def _from_array(
     *,
     stored: StoredBits | None = None,
 ) -> LoadedImage:
-    """Convert an array; `stored` are the bits that its file says are in use."""
+    """Convert an array; `stored` are the bits in use that its file states."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ImageError(f"{name} has the wrong shape; give one image (H, W), (H, W, 3) or (H, W, 4)")
     if array.size == 0:
@@ -459,7 +464,7 @@ def _to_uint8(
 
 
 def _depth(values: NDArray[Any], bits: int | None, stored: StoredBits | None) -> BitDepth:
-    """Decide on the bits of 16-bit values: those given, those that the file says, or those that the values need."""
+    """Choose the bits of 16-bit values: those given, those that the file states, or those that the values need."""
     color = values[..., :3] if values.ndim == 3 and values.shape[2] == 4 else values
     greatest, needed = int(color.max(initial=0)), bits_in_use(color)
     if bits is not None:
@@ -470,7 +475,7 @@ def _depth(values: NDArray[Any], bits: int | None, stored: StoredBits | None) ->
         return BitDepth(16 if is_shifted else stored.bits, greatest, is_guess=False, needed=needed)
     if stored is not None and share_above(color, stored.bits) <= FEW:
         return _clipping(color, stored.bits, greatest, needed, is_guess=False)
-    is_dark = needed < 16 or share_above(color, 12) <= FEW
+    is_dark = needed < 16 or share_above(color, 12) <= DARK
     return _clipping(color, needed, greatest, needed, is_guess=greatest > 0 and is_dark)
 
 
@@ -480,20 +485,20 @@ def _clipping(color: NDArray[Any], bits: int, greatest: int, needed: int, *, is_
 
 
 def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:
-    """Whether it is a torch tensor, without importing torch: who has a tensor has imported it."""
+    """Whether a source is a torch tensor, without importing torch: a program with tensors has imported it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)
 
 
 def _tensor_values(tensor: torch.Tensor, name: str) -> NDArray[Any]:
-    """Values (H, W, C) of a tensor."""
+    """Return the values (H, W, C) of a tensor."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
         raise ImageError(f"{name} has the wrong shape; give one image (3, H, W) or (1, H, W)")
     try:
         values = tensor.detach().cpu()
         array = (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
     except Exception as error:
-        remedy = "give an ordinary one, by to_dense() or dequantize()"
+        remedy = "convert it with to_dense() or dequantize()"
         raise ImageError(
             f"{name} is a tensor without values of its own (sparse, quantized or meta); {remedy}"
         ) from error

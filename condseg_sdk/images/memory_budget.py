@@ -1,4 +1,4 @@
-"""Large images are decoded one after the other, so that several threads together do not fill the memory."""
+"""Limits the memory of images in decoding, so that several threads do not fill it with large ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 __all__ = ["MAX_DECODE_BYTES", "MemoryBudget"]
 
 MAX_DECODE_BYTES = 1_300_000_000
-"""Bytes that images in decoding may take together; a file that needs more alone is refused."""
+"""Bytes that images in decoding may need together; a file that needs more is refused."""
 
 
 class MemoryBudget:
-    """Lets threads reserve bytes, and wait while others hold too many of them.
+    """Bytes that threads reserve before they decode, waiting while other threads hold too many.
 
     Args:
         total: Number of bytes that may be reserved at a time.
@@ -22,7 +22,7 @@ class MemoryBudget:
     Example:
         >>> budget = MemoryBudget(100)
         >>> with budget.reserve(60):
-        ...     pass  # another thread that wants more than 40 waits here
+        ...     pass  # another thread that needs more than 40 waits
     """
 
     def __init__(self, total: int) -> None:
@@ -38,9 +38,9 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes for the length of a block, after waiting for others to give theirs back.
+        """Reserve `size` bytes for the length of a block, after waiting until they are free.
 
-        A thread that holds bytes already does not wait again, since it would wait for itself.
+        A thread that already holds bytes does not wait again, since it would wait for itself.
         """
         mine, changed = self._mine, self._changed
         if getattr(mine, "holds", False):

@@ -1,4 +1,4 @@
-"""Which images a path, folder, glob pattern or list means."""
+"""Lists the images that a path, folder, glob pattern or list means."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ def find_images(source: Any) -> list[Any]:
 
     Args:
         source: A path, a folder (searched at any depth, each real folder once), a glob pattern ("scans/**/*.png"),
-            any source `load_image` takes, or a list or tuple of these. In folders and patterns only files with a
-            suffix in `IMAGE_SUFFIXES` count, hidden ones do not, and the order is that of their sorted paths. A
-            pattern whose suffix is a video's ("films/*.mp4") means videos. What is left out is counted by kind in one
-            line of the log.
+            any source that `load_image` accepts, or a list or tuple of these. Folders and patterns mean files with a
+            suffix in `IMAGE_SUFFIXES` that are not hidden, sorted by path. A pattern with the suffix of a video
+            ("films/*.mp4") means videos. What is left out is counted by kind in one line of the log.
 
     Returns:
-        Paths for what was named by a path, the objects themselves for the rest. Files named one by one are
-        not checked here: `load_image` says what is wrong with each.
+        Paths for strings and paths, other objects as they are. Files given by name are not checked here; `load_image`
+        does that.
 
     Raises:
-        ImageError: There is no image in a folder, a pattern or a list.
+        ImageError: A folder, a pattern or a list has no image.
 
     Example:
         >>> find_images(["a.png", "b.png"]) == [Path("a.png"), Path("b.png")]
@@ -43,7 +42,7 @@ def find_images(source: Any) -> list[Any]:
     """
     if isinstance(source, (list, tuple)):
         if not source:
-            raise ImageError("an empty list holds no image; give at least one")
+            raise ImageError("an empty list has no image; give at least one")
         return [image for item in source for image in find_images(item)]
     if not isinstance(source, (str, os.PathLike)):
         return [source]
@@ -63,7 +62,7 @@ def find_images(source: Any) -> list[Any]:
 
 
 def _remedies(name: str, left_out: Counter[str]) -> list[str]:
-    """Say how to process what was left out and could be processed."""
+    """Say how to process files that were left out but can be processed."""
     suffixes = [kind.removesuffix(" file") for kind in left_out if kind.startswith(".")]
     remedies = []
     video = next((suffix for suffix in suffixes if suffix in VIDEO_SUFFIXES), None)
@@ -78,14 +77,14 @@ def _remedies(name: str, left_out: Counter[str]) -> list[str]:
 
 
 def _expand_pattern(pattern: str) -> Walk:
-    """List the images or videos that a glob pattern means; `**` is any number of folders, each visited once."""
+    """List the images or videos that a glob pattern means; `**` matches any number of folders, each visited once."""
     parts = Path(pattern).parts
     literal = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     literal = min(literal, len(parts) - 1)
     wanted = list(parts[literal:])
     left_out: Counter[str] = Counter()
     if "**" in wanted:
-        # Every part before the first ** names folders one by one; from there on the folders are walked.
+        # Parts before the first ** name folders one by one; from there on the folders are walked.
         start = literal + wanted.index("**")
         bases = [base for base in _globbed(parts[:start]) if base.is_dir()]
         hidden = any(part.startswith(".") for part in parts[start:])
@@ -100,7 +99,7 @@ def _expand_pattern(pattern: str) -> Walk:
     images = []
     for file in files:
         if any(is_system_folder(part) for part in file.parts[literal:-1]):
-            left_out["file in a folder of the system"] += 1
+            left_out["file in a system folder"] += 1
         elif file.suffix.lower() in suffixes:
             images.append(file)
         else:
@@ -114,7 +113,7 @@ def _globbed(parts: Sequence[str]) -> list[Path]:
 
 
 def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path match those of a glob pattern, in which `**` is any number of folders."""
+    """Whether the parts of a path match those of a glob pattern, in which `**` means any number of folders."""
     if not pattern:
         return not path
     if pattern[0] == "**":
@@ -127,9 +126,9 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def is_single(source: Any) -> bool:
-    """Whether a source means one image, not a list, a folder or a glob pattern.
+    """Whether a source is one image and not a list, a folder or a glob pattern.
 
-    A path that exists is never read as a pattern, whatever brackets its name has.
+    A path that exists is never a pattern, even with brackets in its name.
 
     Example:
         >>> is_single("frame.jpg"), is_single("frames/*.jpg")

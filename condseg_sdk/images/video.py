@@ -1,4 +1,4 @@
-"""The frames of a video, with their true numbers, and what is missing of them."""
+"""Reads the frames of a video with their true numbers, and reports missing frames."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ __all__ = ["Video", "VideoFrame", "video_frames"]
 
 logger = logging.getLogger("condseg_sdk")
 
-# FFmpeg's messages for each damaged block; `Video.damage` says it in one line.
+# Silences FFmpeg's messages for each damaged block; `Video.damage` reports the damage in one line.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-TRIES = 64  # reads that may fail in a row, at a place whose frames are damaged, where the number of frames is unknown
-MANY = 100_000_000  # OpenCV reports counts like this for streams that have none
-TIMED = frozenset({".m2ts", ".mpeg", ".mpg", ".mts", ".ts"})  # transmitted formats: time stamps tell of lost frames
+TRIES = 64  # reads that may fail in a row at damaged frames if the number of frames is unknown
+MANY = 100_000_000  # OpenCV reports such counts for streams without one
+TOO_SHORT = (
+    3  # frames of a broadcast format in which FFmpeg takes the field rate, twice the true one, for the frame rate
+)
+TIMED = frozenset({".m2ts", ".mpeg", ".mpg", ".mts", ".ts"})  # broadcast formats, whose time stamps reveal lost frames
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class VideoFrame:
     """One frame of a video.
 
     Attributes:
-        number: Its place in the video, from 0; frames that are missing keep theirs.
-        pixels: uint8 (H, W, 3), RGB, upright.
+        number: Position in the video, from 0; missing frames keep their numbers.
+        pixels: Image, RGB uint8 (H, W, 3), upright.
     """
 
     number: int
@@ -45,21 +48,23 @@ class VideoFrame:
 class Video:
     """A video file, read frame by frame as OpenCV's FFmpeg decodes it; one frame is in memory at a time.
 
-    The numbers of its frames stay true where some are missing, by the container's index (AVI) or by time stamps (all
-    others). What is missing is told by `damage` and one line in the log, after the last frame.
+    If frames are missing, the others keep their true numbers, by the container's index (AVI) or by time stamps (other
+    formats). After the last frame, `damage` and a warning in the log say what is missing.
 
     Args:
-        path: A video file; `VIDEO_SUFFIXES` lists the usual ones.
+        path: Path of a video file; `VIDEO_SUFFIXES` lists the usual suffixes.
+
+    Attributes:
+        path: Path of the file.
+        damage: Which frames are missing, in words, after the last frame; None if none are.
 
     Raises:
-        ImageError: On the first frame: the file is missing or cannot be decoded.
+        ImageError: The file is missing or cannot be decoded; raised at the first frame.
 
     Example:
         >>> video = Video("colonoscopy.mp4")
-        >>> for frame in video:  # doctest: +SKIP
-        ...     print(frame.number, frame.pixels.shape)
-        >>> video.damage is None
-        True
+        >>> [frame.number for frame in video], video.damage
+        ([0, 1, 2], None)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -106,12 +111,12 @@ class _Numbers:
         self._count = int(count) if 0 < count < MANY else None
         if container.frames is not None:
             self._count = container.frames
-        self._is_timed = is_timed
-        self._follows_time = is_timed or (container.is_damaged and not container.counts_frames)
+        self._is_timed = is_timed and (self._count is None or self._count > TOO_SHORT)
+        self._follows_time = self._is_timed or (container.is_damaged and not container.counts_frames)
         self._start: float | None = None
 
     def next_frame(self) -> NDArray[np.uint8] | None:
-        """Decode the next frame that can be, and set `current` to its number; None at the end."""
+        """Decode the next frame that is not damaged, and set `current` to its number; None at the end."""
         failures = 0
         while True:
             is_read, frame = self.capture.read()
@@ -148,10 +153,10 @@ class _Numbers:
         return number
 
     def damage(self) -> str | None:
-        """Say which frames are missing, after the last one; None if the video is whole."""
+        """Say which frames are missing, after the last one; None if the video is complete."""
         container, count = self.container, self._count
         if self.decoded == container.frames and not self.missing and not self.has_hole:
-            return None  # whatever is cut off holds no frame
+            return None  # the missing end of the file has no frame
         is_short = count is not None and self.current + 1 < count
         has_gap = self._is_timed and bool(self.missing) and count is not None and self.decoded < count
         is_known_short = container.counts_frames and is_short
@@ -170,13 +175,13 @@ class _Numbers:
 
 
 def video_frames(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
-    """Read the frames of a video, without their numbers; `Video` has these, too.
+    """Read the frames of a video without their numbers, which `Video` has.
 
     Yields:
-        uint8 (H, W, 3), RGB, upright.
+        Frames, RGB uint8 (H, W, 3), upright.
 
     Raises:
-        ImageError: On the first frame: the file is missing or cannot be decoded.
+        ImageError: The file is missing or cannot be decoded; raised at the first frame.
     """
     for frame in Video(path):
         yield frame.pixels

@@ -1,7 +1,7 @@
-"""What a video file's container says of its frames, and whether the file still holds it.
+"""Reads from a video's container which frames it should have, and checks that the file is complete.
 
-OpenCV decodes what it finds and leaves out what is damaged, without a word and without leaving numbers free. The
-containers say how long they are and where their frames begin; only these headers are read here.
+OpenCV silently skips damaged frames and numbers the others without gaps. Containers state their length and where their
+frames begin; only these headers are read here.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["Container", "inspect_container"]
 
 @dataclass(frozen=True)
 class Container:
-    """What the headers say.
+    """What the headers of a video file state.
 
     Attributes:
         is_damaged: Whether the file ends too early or its structure is broken somewhere.
-        frames: Number of frames that were written, if the container's index or, without one, its header tells it.
-        lost: Numbers of the frames whose place in the file holds something else.
-        counts_frames: Whether the format stores the number of frames; others give a duration only.
+        frames: Number of frames that were written, if the container's index or, without one, its header states it.
+        lost: Numbers of the frames whose position in the file holds something else.
+        counts_frames: Whether the format stores the number of frames; others store only a duration.
     """
 
     is_damaged: bool = False
@@ -34,13 +34,16 @@ class Container:
 
 
 def inspect_container(path: Path) -> Container:
-    """Read a video file's structure: AVI, MP4 and MOV, Matroska and WebM, ASF (WMV), MPEG; others tell nothing.
+    """Read the structure of a video file: AVI, MP4 and MOV, Matroska and WebM, ASF (WMV), or MPEG.
 
-    What stands behind a complete file, such as zero bytes of a recorder that reserves space, is no damage.
+    Bytes after a complete file, such as zeros of a recorder that reserves space, are not damage.
+
+    Returns:
+        What the headers state; nothing for other formats.
 
     Example:
-        >>> inspect_container(Path("film.avi")).lost  # doctest: +SKIP
-        frozenset({29, 30, 31, 32})
+        >>> inspect_container(Path("colonoscopy.mp4"))  # an AVI file, whatever its name
+        Container(is_damaged=False, frames=3, lost=frozenset(), counts_frames=True)
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -82,7 +85,7 @@ def _inspect_avi(file: BinaryIO, size: int) -> Container:
         position += 8 + length + length % 2
     entries = list(struct.iter_unpack("<4sIII", index[: len(index) // 16 * 16]))
     stream = next((kind[:2] for kind, *_ in entries if kind[2:] in (b"dc", b"db")), b"")
-    # Entries without bytes stand for frames that were dropped while recording: nothing is missing there.
+    # Entries without bytes are frames that were dropped while recording: nothing is missing there.
     frames = [(kind, offset, length) for kind, _, offset, length in entries if kind[:2] == stream and length]
     if not frames:
         return Container(is_damaged=is_cut, frames=written or None if is_cut else None, counts_frames=True)
@@ -100,7 +103,7 @@ def _inspect_avi(file: BinaryIO, size: int) -> Container:
 
 
 def _avi_length(header: bytes) -> int:
-    """Return the number of frames that the header of an AVI file tells of its video stream; 0 if it tells none."""
+    """Return the number of frames of the video stream in the header of an AVI file; 0 if it has none."""
     position = header.find(b"vids")
     while position >= 8 and header[position - 8 : position - 4] != b"strh":
         position = header.find(b"vids", position + 1)
@@ -122,7 +125,7 @@ def _inspect_mp4(file: BinaryIO, size: int) -> Container:
         is_fragmented |= kind == b"moof"
         is_box = length >= header and kind.isascii() and kind.decode().isprintable()
         if not is_box or (position + length > size and kind not in (b"moov", b"moof", b"mdat")):
-            # Of files that are not in fragments, all frames are known once the index is, wherever they are stored.
+            # In files without fragments, the index lists all frames, wherever they are stored.
             is_damaged = not has_index or (is_fragmented and kind != b"mfra" and not _is_zero(file, position))
             break
         is_damaged = position + length > size
@@ -141,10 +144,10 @@ _UNKNOWN_SIZE = -1  # of what was written to a pipe
 
 
 def _inspect_matroska(file: BinaryIO, size: int) -> Container:
-    """Go from element to element: segments and clusters are entered, all others are passed over."""
+    """Go from element to element; segments and clusters are entered, all others are skipped."""
     end, has_cluster, is_cut = 0, False, False
     for identity, length, begin, position in _elements(file, size):
-        if 0 < end <= position:  # behind the segment
+        if 0 < end <= position:  # after the segment
             break
         if identity == _SEGMENT and length != _UNKNOWN_SIZE:
             end = begin + length
@@ -177,7 +180,7 @@ def _elements(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _number(data: bytes, *, keep_marker: bool) -> tuple[int, int]:
-    """Read a number of EBML's, whose first byte tells how many follow; (value, number of bytes), 0 bytes if broken."""
+    """Read an EBML number, whose first byte tells how many follow; (value, number of bytes), 0 bytes if broken."""
     if not data or not data[0]:
         return 0, 0
     width = 9 - data[0].bit_length()
@@ -196,7 +199,7 @@ def _bytes_at(file: BinaryIO, position: int, count: int) -> bytes:
 
 
 def _is_zero(file: BinaryIO, position: int) -> bool:
-    """Whether a file holds nothing but zero bytes from a position on."""
+    """Whether a file has only zero bytes from a position on."""
     file.seek(position)
     while block := file.read(2**20):
         if block.strip(b"\0"):
@@ -210,7 +213,7 @@ _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def _inspect_asf(file: BinaryIO, size: int) -> Container:
-    """Look through the packets, which are of one size and counted in the header, for the pieces of frames."""
+    """Check the pieces of frames in the packets, which have one size and are counted in the header."""
     position, header = 0, b""
     while position + 24 <= size:
         kind, length = struct.unpack("<16sQ", _bytes_at(file, position, 24))
@@ -233,7 +236,7 @@ def _inspect_asf(file: BinaryIO, size: int) -> Container:
     position += 50
     count = (size - position) // least
     is_cut = False
-    if not flags & 1:  # of broadcasts the lengths are not known
+    if not flags & 1:  # the length of a broadcast is not known
         written = int.from_bytes(properties[56:64], "little")
         is_cut = written > count
         count = min(count, written)
@@ -251,7 +254,7 @@ class _AsfPieces:
         self._rest: dict[int, int] = {}  # bytes that the frame of a stream still lacks
 
     def take(self, packet: bytes) -> bool:
-        """Read one packet; False if it is none or a piece is missing before it."""
+        """Read one packet; False if it is not one or a piece is missing before it."""
         try:
             return self._take(packet)
         except IndexError:
@@ -304,7 +307,7 @@ _TAIL = 2**20
 
 
 def _inspect_program_stream(file: BinaryIO, size: int) -> Container:
-    """Look whether the last packet of an MPEG file is complete; time stamps tell what is missing before it."""
+    """Check that the last packet of an MPEG file is complete; time stamps reveal frames missing before it."""
     start = max(size - _TAIL, 0)
     data = _bytes_at(file, start, size - start)
     position = data.rfind(_PACK)
@@ -320,7 +323,7 @@ def _inspect_program_stream(file: BinaryIO, size: int) -> Container:
 
 
 def _inspect_transport_stream(file: BinaryIO, size: int) -> Container:
-    """Look whether the last packet of an MPEG transport stream is complete; time stamps tell what is missing before."""
+    """Check that the last packet of a transport stream is complete; time stamps reveal frames missing before it."""
     for length, sync in ((188, 0), (192, 4), (204, 0)):
         places = range(sync, min(size - sync, 5 * length), length)
         if size >= 2 * length and all(_bytes_at(file, place, 1) == b"G" for place in places):

@@ -1,6 +1,6 @@
-"""Figures that say how good a segmentation is, one idea a file; docs/evaluation.md explains each of them.
+"""Metrics of a segmentation, one idea per file; docs/evaluation.md explains each of them.
 
-`surface` imports MONAI, which takes a second; so it is not imported here, where training looks for `score`.
+`surface` imports MONAI, which takes a second, and is therefore not imported here, from where training imports `score`.
 """
 
 from condseg_sdk.metrics.overlap import ImageScores, mean_scores, score

@@ -1,7 +1,7 @@
-"""Whether a probability of 0.8 is right in 8 of 10 pixels: reliability over bins, and the expected calibration error.
+"""Calibration: whether a probability of 0.8 is right in 8 of 10 pixels.
 
-The sums of each bin are kept for every image, so that a set of any length needs no pixel twice, and so that images can
-be drawn anew for a confidence interval.
+The sums of each bin are kept for each image, so that no pixel is needed twice and images can be resampled for a
+confidence interval.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ BINS = 15
 
 
 def calibration_bins(probability: NDArray[np.float32], target: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Sums over bins of equal width, [0, 1/15), [1/15, 2/15), ..., [14/15, 1].
+    """Sum pixels over bins of equal width, [0, 1/15), [1/15, 2/15), ..., [14/15, 1].
 
     Args:
-        probability: float (H, W) in [0, 1], of the foreground.
-        target: bool (H, W), the truth.
+        probability: Probability of foreground, float (H, W) in [0, 1].
+        target: Ground truth, bool (H, W).
 
     Returns:
-        float64 (3, 15): pixels, sum of their probabilities, pixels of the foreground. Images add up.
+        Number of pixels, sum of their probabilities and number of foreground pixels in each bin, float64 (3, 15). The
+        sums of several images can be added.
+
+    Example:
+        >>> calibration_bins(np.float32([[0.75, 0.75]]), np.array([[True, False]]))[:, 11].tolist()
+        [2.0, 1.5, 1.0]
     """
     flat = probability.ravel().astype(np.float64)
     bins = np.minimum((flat * BINS).astype(np.int64), BINS - 1)
@@ -31,13 +36,15 @@ def calibration_bins(probability: NDArray[np.float32], target: NDArray[np.bool_]
 
 
 def expected_calibration_error(bins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over pixels of how far each bin's mean probability is from its share of foreground, in [0, 1].
+    """Compute the expected calibration error (ECE).
+
+    It is the mean over pixels of the difference between the mean probability and the share of foreground in their bin.
 
     Args:
-        bins: float64 (..., 3, 15), from `calibration_bins`, added up over images.
+        bins: Sums of `calibration_bins` over images, float64 (..., 3, 15).
 
     Returns:
-        float64 (...).
+        Expected calibration error, float64 (...), in [0, 1].
 
     Example:
         >>> bins = calibration_bins(np.float32([[0.75, 0.75]]), np.array([[True, False]]))

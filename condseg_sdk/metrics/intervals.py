@@ -1,4 +1,4 @@
-"""Means over images with bootstrap confidence intervals: what another sample of as many images might have given."""
+"""Means over images with bootstrap confidence intervals: what another sample of as many images might give."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ __all__ = ["Estimate", "estimate", "estimate_mean"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
-BATCH = 100  # resamples at once: memory stays flat, however many images there are
+BATCH = 100  # resamples at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of a set of images with its interval.
+    """A statistic of a set of images with its interval.
 
     Attributes:
-        value: of the set itself; NaN where no image has one.
-        low, high: percentile bootstrap over images, 95 %; NaN with less than two images.
-        images: how many images it is made of.
+        value: Value of the set; NaN if no image has one.
+        low: Lower end of the 95 % interval, by percentile bootstrap over images; NaN for fewer than two images.
+        high: Upper end of the interval.
+        images: Number of images with a value.
     """
 
     value: float
@@ -33,7 +34,7 @@ class Estimate:
     images: int
 
     def __str__(self) -> str:
-        """ "0.8035 (0.7702 to 0.8331)"; two places where it is above 1."""
+        """Return "0.8035 (0.7702 to 0.8331)", with two decimals for values above 1."""
         if math.isnan(self.value):
             return "-"
         places = 4 if abs(self.value) <= 1 else 2
@@ -41,20 +42,23 @@ class Estimate:
         return f"{self.value:.{places}f}{interval}"
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """Plain JSON values, None for NaN."""
-        figures = {"value": self.value, "low": self.low, "high": self.high}
+        """Return plain JSON values, None for NaN."""
+        values = {"value": self.value, "low": self.low, "high": self.high}
         return {
-            **{key: None if math.isnan(figure) else figure for key, figure in figures.items()},
+            **{key: None if math.isnan(value) else value for key, value in values.items()},
             "images": self.images,
         }
 
 
 def estimate_mean(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0) -> Estimate:
-    """The mean over images and its interval; images without a value (NaN) are left out, and not counted.
+    """Estimate the mean over images; images without a value (NaN) are left out and not counted.
 
     Args:
-        values: one for each image.
-        seed: of the resamples; the same one gives the same interval.
+        values: Value of each image.
+        seed: Seed of the resamples. The same seed gives the same interval.
+
+    Returns:
+        The mean and its interval.
 
     Example:
         >>> estimate_mean([0.5, 0.5, 0.5]).high
@@ -69,12 +73,20 @@ def estimate_mean(values: Sequence[float] | NDArray[np.float64], *, seed: int = 
 def estimate(
     rows: NDArray[np.float64], statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], *, seed: int = 0
 ) -> Estimate:
-    """A figure made of sums over images, and its interval.
+    """Estimate a statistic of sums over images.
 
     Args:
-        rows: float64 (N, K), one row an image.
-        statistic: from sums over images, (..., K), to the figure, (...).
-        seed: of the resamples.
+        rows: Summands of each image, float64 (N, K).
+        statistic: Computes the statistic (...) from sums over images (..., K).
+        seed: Seed of the resamples.
+
+    Returns:
+        The statistic and its interval.
+
+    Example:
+        >>> hits_and_pixels = np.array([[1.0, 2.0], [3.0, 4.0]])
+        >>> round(estimate(hits_and_pixels, lambda sums: sums[..., 0] / sums[..., 1]).value, 4)
+        0.6667
     """
     count = len(rows)
     if count == 0:
@@ -84,7 +96,7 @@ def estimate(
         return Estimate(value, math.nan, math.nan, 1)
 
     def of_resamples(drawn: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
-        """(..., N) indices of images to (...) figures."""
+        """Convert indices of images (..., N) to statistics (...)."""
         times = np.apply_along_axis(np.bincount, axis, drawn, minlength=count)
         return statistic(times @ rows)
 

@@ -1,9 +1,9 @@
-"""Per-image metrics of how well two masks' contours agree: distances on MONAI, and the boundary IoU.
+"""Metrics of how well the contours of two masks agree: distances, by MONAI, and the boundary IoU.
 
-A mask's contour are its pixels with a neighbour (above, below, left, right) outside of it; what lies outside of the
-image is outside of the mask. Between two empty masks the distance is 0. If only one of them is empty there is none to
-measure, and leaving such images out would reward answers that miss a region altogether: they get the image's diagonal,
-the largest distance an image of that size can hold (as BraTS does).
+The contour of a mask consists of its pixels with a neighbor (above, below, left, right) outside of it; pixels outside
+of the image are outside of the mask. The distance between two empty masks is 0. If only one of them is empty, there is
+no distance, and leaving such images out would reward predictions that miss a region completely: they get the image's
+diagonal, the largest distance in an image of that size, as in BraTS.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class SurfaceScores:
     """Distances between two contours, in pixels, or in the unit of the spacing.
 
     Attributes:
-        hd95: the larger of both directions' 95th percentile of the distances to the nearest contour pixel.
-        assd: average symmetric surface distance: the mean over all contour pixels of both masks.
+        hd95: 95th percentile of the distances to the nearest contour pixel, the larger one of both directions.
+        assd: Average symmetric surface distance, the mean over all contour pixels of both masks.
     """
 
     hd95: float
@@ -42,19 +42,22 @@ class SurfaceScores:
 def surface_scores(
     prediction: NDArray[np.bool_], target: NDArray[np.bool_], *, spacing: Sequence[float] = (1.0, 1.0)
 ) -> SurfaceScores:
-    """Distances between the contours of two masks.
+    """Measure the distances between the contours of two masks.
 
     Args:
-        prediction: bool (H, W).
-        target: bool (H, W), the truth.
-        spacing: row and column spacing of the pixels, each above 0.
+        prediction: Predicted mask, bool (H, W).
+        target: Ground truth, bool (H, W).
+        spacing: Distance between rows and between columns of pixels, each above 0.
+
+    Returns:
+        The distances, in the unit of the spacing.
 
     Example:
-        >>> answer, truth = np.zeros((2, 1, 9), bool)
-        >>> answer[0, 1], truth[0, 5] = True, True
-        >>> surface_scores(answer, truth)
+        >>> prediction, target = np.zeros((2, 1, 9), bool)
+        >>> prediction[0, 1], target[0, 5] = True, True
+        >>> surface_scores(prediction, target)
         SurfaceScores(hd95=4.0, assd=4.0)
-        >>> surface_scores(answer, truth, spacing=(1.0, 0.5))
+        >>> surface_scores(prediction, target, spacing=(1.0, 0.5))
         SurfaceScores(hd95=2.0, assd=2.0)
     """
     found, wanted = bool(prediction.any()), bool(target.any())
@@ -73,17 +76,22 @@ def surface_scores(
 
 
 def boundary_iou(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
-    """Intersection over union of the two masks' boundaries (Cheng et al., "Boundary IoU", CVPR 2021).
+    """Compute the boundary IoU of two masks (Cheng et al., "Boundary IoU", CVPR 2021).
 
-    A mask's boundary are its pixels at most d steps (of a king on a chessboard) from what is outside of it, d being
-    2 % of the image's diagonal, at least 1. Both masks empty: 1; one of them: 0.
+    The boundary of a mask consists of its pixels at a chessboard distance of at most d from the outside, where d is 2 %
+    of the image's diagonal and at least 1.
 
     Args:
-        prediction: bool (H, W).
-        target: bool (H, W), the truth.
+        prediction: Predicted mask, bool (H, W).
+        target: Ground truth, bool (H, W).
 
     Returns:
-        A figure in [0, 1]; for masks thinner than 2 d their IoU.
+        IoU of the boundaries, in [0, 1]; 1 if both masks are empty, and the IoU of the masks if they are thinner than 2
+        d.
+
+    Example:
+        >>> boundary_iou(np.eye(3, dtype=bool), np.eye(3, dtype=bool))
+        1.0
     """
     distance = max(1, round(BOUNDARY_RATIO * math.hypot(*prediction.shape)))
     a, b = _boundary(prediction, distance), _boundary(target, distance)

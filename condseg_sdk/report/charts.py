@@ -1,4 +1,4 @@
-"""The report's charts, drawn with matplotlib's objects (no pyplot, no state), each in a light and a dark form."""
+"""Draws the report's charts with matplotlib's objects (no pyplot, no state), each for light and dark pages."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ LOSS_NOTES = {
     1: "Training: cross-entropy and Dice loss of both views of an image, and the views' agreement.",
     2: "Training: the whole loss, with the foreground and background maps and complementarity, on augmented images.",
 }
-"""What the training loss of each stage is made of."""
-VALIDATION_NOTE = "Validation: cross-entropy and Dice loss of the mask alone. Compare the courses, not the heights."
+"""Terms of the training loss of each stage."""
+VALIDATION_NOTE = (
+    "Validation: cross-entropy and Dice loss of the mask alone. Compare the shapes of the curves, not their heights."
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class Chart:
     """A chart as PNG.
 
     Attributes:
-        name: of its file, without extension.
-        title: above it.
-        alt: what it shows, for those who cannot see it.
-        light, dark: PNG files for a light and a dark page.
-        note: what a reader must know, below it.
+        name: Name of its file, without extension.
+        title: Title above it.
+        alt: Description for people who cannot see it.
+        light: PNG file for a light page.
+        dark: PNG file for a dark page.
+        note: Note below it.
     """
 
     name: str
@@ -85,7 +88,7 @@ def _chart(name: str, title: str, alt: str, draw: Callable[[Axes, Theme], None],
 
 
 def training_charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
-    """Loss and validation IoU over the epochs of each stage that was run."""
+    """Draw loss and validation IoU over the epochs of each stage of a run."""
     charts = []
     for stage, what in ((1, "consistency reinforcement"), (2, "the whole network")):
         rows = [row for row in history if row["stage"] == stage]
@@ -130,7 +133,7 @@ def _validation(stage: int, what: str, rows: Sequence[Mapping[str, float]]) -> C
 
 
 def evaluation_charts(evaluation: Evaluation) -> list[Chart]:
-    """Precision and recall, Dice over thresholds, over images and by object size, reliability."""
+    """Draw precision and recall, Dice over thresholds, of images and by object size, and reliability."""
     return [
         _precision_recall(evaluation),
         _dice_over_thresholds(evaluation),
@@ -141,7 +144,7 @@ def evaluation_charts(evaluation: Evaluation) -> list[Chart]:
 
 
 def _chosen(evaluation: Evaluation) -> int:
-    """The step of the curve that is nearest to the threshold."""
+    """Return the index of the curve that is nearest to the threshold."""
     return int(np.argmin(np.abs(THRESHOLDS - evaluation.threshold)))
 
 
@@ -211,9 +214,9 @@ def _reliability(evaluation: Evaluation) -> Chart:
 
     def draw(axes: Axes, theme: Theme) -> None:
         axes.plot([0, 1], [0, 1], color=theme.ink, ls=":", lw=1.2, label="perfect")
-        said, true = (sums[filled] / pixels[filled] for sums in (probability, foreground))
-        axes.plot(said, true, color=theme.first, marker="o", ms=5, label=f"ECE {error}")
-        axes.set(xlabel="probability said", ylabel="share of foreground", xlim=(0, 1.02), ylim=(0, 1.02))
+        predicted, actual = (sums[filled] / pixels[filled] for sums in (probability, foreground))
+        axes.plot(predicted, actual, color=theme.first, marker="o", ms=5, label=f"ECE {error}")
+        axes.set(xlabel="predicted probability", ylabel="share of foreground", xlim=(0, 1.02), ylim=(0, 1.02))
 
     alt = f"Share of foreground over the probability; expected calibration error {error}"
     return _chart("reliability", "Reliability of the probabilities", alt, draw)

@@ -1,4 +1,4 @@
-"""The report as one HTML page: everything it shows is inside of it, and it loads nothing."""
+"""Renders the report as one HTML page that contains everything and loads nothing."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ IMAGE_COLUMNS = ("name", "size", "foreground", "Dice", "IoU", "precision", "reca
 
 @dataclass(frozen=True)
 class Picture:
-    """An overlay and what it shows.
+    """An overlay of an image.
 
     Attributes:
-        group: "Worst", "Median" or "Best".
-        result: the image's figures.
-        image: the overlay.
+        group: Group of the image: "Worst", "Median" or "Best".
+        result: Result of the image.
+        image: The overlay.
     """
 
     group: str
@@ -45,13 +45,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A table of words at the end of the page, and a longer text behind a fold.
+    """A table at the end of the page, and a longer text that can be unfolded.
 
     Attributes:
-        title: of the section.
-        rows: of the table.
-        summary: what the text is.
-        text: preformatted.
+        title: Title of the section.
+        rows: Rows of the table.
+        summary: Heading of the text.
+        text: Preformatted text.
     """
 
     title: str
@@ -73,13 +73,16 @@ def page(
     """Render the page.
 
     Args:
-        evaluation: the figures.
-        title: of the page.
-        selected_on: what a reader must know about the images that were measured, or None.
-        training: charts of the training, may be empty.
-        charts: of the evaluation.
-        pictures: overlays, grouped.
-        sections: what follows the figures.
+        evaluation: The evaluation to show.
+        title: Title of the page.
+        selected_on: What readers must know about the images, or None.
+        training: Charts of the training; may be empty.
+        charts: Charts of the evaluation.
+        pictures: Overlays, ordered by group.
+        sections: Sections at the end of the page.
+
+    Returns:
+        The page as HTML.
     """
     environment = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("page.html.j2").render(
@@ -89,7 +92,7 @@ def page(
         tiles=_tiles(evaluation),
         training=[_embedded(chart) for chart in training],
         legend=[(LEGEND[kind], f"rgb{color}") for kind, color in ERROR_COLORS.items()]
-        + [("outline of the truth", "white")],
+        + [("outline of the ground truth", "white")],
         pictures=_groups(pictures),
         count=len(evaluation.images),
         empty_note=_empty_note(evaluation),
@@ -109,11 +112,13 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
     means = evaluation.means()
     tiles = [{"title": "images", "value": str(len(evaluation.images)), "detail": evaluation.data}]
     shown = {**{name: means[name] for name in ("mDSC", "mIoU", "HD95")}, "ECE": evaluation.reliability["ECE"]}
-    for name, figure in shown.items():
+    for name, estimate in shown.items():
         digits = 1 if name == "HD95" else 3
-        interval = f"95 %: {figure.low:.{digits}f} to {figure.high:.{digits}f}" if figure.images > 1 else "one image"
+        interval = (
+            f"95 %: {estimate.low:.{digits}f} to {estimate.high:.{digits}f}" if estimate.images > 1 else "one image"
+        )
         title = {"HD95": "HD95, pixels at 256x256", "ECE": "calibration error (ECE)"}.get(name, f"{name} at 256x256")
-        tiles.append({"title": title, "value": f"{figure.value:.{digits}f}", "detail": interval})
+        tiles.append({"title": title, "value": f"{estimate.value:.{digits}f}", "detail": interval})
     return tiles
 
 
@@ -122,7 +127,7 @@ def _empty_note(evaluation: Evaluation) -> str:
     if not count:
         return ""
     images = "1 image has" if count == 1 else f"{count} images have"
-    return f"{images} only one of mask and answer empty; distances count as the image's diagonal there."
+    return f"{images} only one of prediction and ground truth empty; their distances count as the image's diagonal."
 
 
 def _by_size(evaluation: Evaluation) -> list[tuple[str, str, str]]:
@@ -139,10 +144,10 @@ def _by_size(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 
 
 def _row(image: ImageResult) -> list[str]:
-    figures = image.small
-    shares = (figures.dice, figures.iou, figures.precision, figures.recall, figures.boundary_iou)
+    metrics = image.small
+    shares = (metrics.dice, metrics.iou, metrics.precision, metrics.recall, metrics.boundary_iou)
     size = f"{image.size[1]}x{image.size[0]}"
-    distances = (f"{figures.hd95:.1f}", f"{figures.assd:.2f}")
+    distances = (f"{metrics.hd95:.1f}", f"{metrics.assd:.2f}")
     return [image.pair.name, size, f"{image.foreground:.2%}", *(f"{value:.3f}" for value in shares), *distances]
 
 

@@ -1,4 +1,4 @@
-"""report.html and its pictures, of an evaluation or of a finished training run."""
+"""Writes report.html and its images for an evaluation or a finished training run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -21,22 +21,20 @@ from condseg_sdk.evaluation.result import Evaluation, ImageResult
 from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, write_bytes
 from condseg_sdk.images.load import find_bits
 from condseg_sdk.json_files import read_json_object
+from condseg_sdk.predictor import Predictor
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
 from condseg_sdk.report.charts import Chart, evaluation_charts, training_charts
 from condseg_sdk.report.overlays import error_overlay
 from condseg_sdk.report.page import Picture, Section, page
 
-if TYPE_CHECKING:
-    from condseg_sdk.predictor import Predictor
-
 __all__ = ["check_report_folder", "write_evaluation_report", "write_report"]
 
 REPORT = "report.html"
 PICTURES = "report"
-EACH = 3  # pictures of the best, of the median and of the worst images
+EACH = 3  # number of images in each group: best, median and worst
 SELECTED = (
-    "Epoch and threshold were chosen on these same images, so the figures are a little too good. For figures to "
-    "publish, measure on images that played no part"
+    "Epoch and threshold were chosen on these same images, so the metrics are slightly too good. For metrics to "
+    "publish, evaluate on images that training has not seen"
 )
 
 
@@ -48,32 +46,33 @@ def write_report(
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
-    """Measure a run's checkpoint and write what a person wants to know about the run.
+    """Evaluate the checkpoint of a training run and write a report of the run.
 
-    Leaves in the run's folder: report.html, which holds everything and loads nothing; report/ with its pictures as PNG;
+    The run's folder gets report.html, which contains everything and loads nothing; report/ with its images as PNG;
     per_image.csv and summary.json; and a section "Evaluation" in the checkpoint's model card.
 
     Args:
-        run_folder: of a finished run of `finetune`; the page's command names its checkpoint by this path.
-        pairs: the validation part, on which the threshold was chosen; the page says so.
-        history: Metrics of each epoch, as `FinetuneResult.history` has them.
-        device: where the network runs.
-        seed: of the confidence intervals.
+        run_folder: Folder of a finished run of `finetune`. The command in the report names its checkpoint by this path.
+        pairs: Pairs of the validation split, on which the threshold was chosen; the report says so.
+        history: Metrics of each epoch, as in `FinetuneResult.history`.
+        device: Device on which the network runs.
+        seed: Seed of the confidence intervals.
 
     Returns:
         The path of report.html.
 
     Raises:
-        OptionError: the folder holds no finished run.
-        OutputError: the folder cannot be written to.
-        DatasetError, ImageError: a pair cannot be read.
+        OptionError: The folder has no finished run.
+        OutputError: The folder cannot be written to.
+        DatasetError: An image and its mask do not fit together.
+        ImageError: An image or a mask cannot be read.
 
     Example:
-        >>> write_report("runs/mine", pairs=dataset.validation, history=result.history)  # doctest: +SKIP
-        PosixPath('runs/mine/report.html')
+        >>> from condseg_sdk import open_dataset
+        >>> pairs = open_dataset("my_dataset").validation
+        >>> write_report("runs/finished", pairs=pairs, history=[], device="cpu").name
+        'report.html'
     """
-    from condseg_sdk.predictor import Predictor
-
     folder = Path(run_folder)
     checkpoint = folder / "checkpoint"
     run = read_json_object(folder / "settings.json", error=OptionError, remedy="give the folder of a finished run")
@@ -85,7 +84,7 @@ def write_report(
         branch_uncertainty=True,
         seed=seed,
         model_name=folder.resolve().name,
-        data_name="the run's validation part",
+        data_name="the run's validation split",
     )
     evaluation.save(folder)
     path = _write(
@@ -97,7 +96,7 @@ def write_report(
         training=training_charts(history),
         sections=[*_run_sections(folder, run, history), _environment(run.get("environment", {}))],
     )
-    # No path of this machine: the card may be published.
+    # The card may be published, so it has no path of this machine.
     extend_card(checkpoint / "README.md", evaluation, note=f"{SELECTED}.")
     return path
 
@@ -108,21 +107,30 @@ def write_evaluation_report(
     """Write report.html and report/ for an evaluation.
 
     Args:
-        folder: where to; made where it is not there.
-        evaluation: of `predictor`, whose images are still on disk.
-        predictor: segments the few images that are shown once more.
+        folder: Folder of the report, which is made if it is missing.
+        evaluation: Evaluation of `predictor`, whose images are still on disk.
+        predictor: Predictor that segments the few shown images again.
         overwrite: As in `check_report_folder`.
 
     Returns:
         The path of report.html.
 
     Raises:
-        OutputError: the folder cannot be written to.
-        ImageError: an image cannot be read any more.
+        OutputError: The folder cannot be written to.
+        ImageError: An image cannot be read any more.
+
+    Example:
+        >>> from condseg_sdk import evaluate
+        >>> evaluation = evaluate(predictor, "my_test_set")
+        >>> write_evaluation_report("metrics", evaluation, predictor=predictor).name
+        'report.html'
     """
     settings = {"model": evaluation.model, "data": evaluation.data, "threshold": f"{evaluation.threshold:g}"}
     settings |= {name: _plain(value) for name, value in asdict(evaluation.options).items()}
-    settings |= {"seconds": f"{evaluation.seconds:.1f}, predicting and measuring", "command": evaluation.command or "-"}
+    settings |= {
+        "seconds": f"{evaluation.seconds:.1f}, prediction and evaluation",
+        "command": evaluation.command or "-",
+    }
     return _write(
         make_folder(folder),
         evaluation,
@@ -136,20 +144,20 @@ def write_evaluation_report(
 
 
 def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuse a folder whose report/ holds files that no report has made, before the work.
+    """Check, before any work, that report/ in a folder has only files of an earlier report.
 
     Args:
-        folder: Where report/ is, or will be.
-        overwrite: Replace other PNG files in it, too, such as those of an older release or edited ones.
+        folder: Folder of report/.
+        overwrite: Whether to replace other PNG files in it, such as edited ones or those of an older release.
 
     Raises:
-        OutputError: There is such a file.
+        OutputError: There are other files.
     """
     check_replaceable(Path(folder, PICTURES), _replaced(Path(folder, PICTURES), overwrite))
 
 
 def _replaced(pictures: Path, overwrite: bool) -> list[str]:
-    """The names that a new report may replace: the images of an earlier one."""
+    """Return the names that a new report may replace: the images of an earlier one."""
     entries = pictures.iterdir() if pictures.is_dir() else ()
     return [entry.name for entry in entries if is_ours(entry) or (overwrite and entry.suffix == ".png")]
 
@@ -186,7 +194,7 @@ def _write(
 
 
 def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
-    """The worst, median and best images by Dice at 256x256, no image twice."""
+    """Choose the worst, median and best images by Dice at 256x256, no image twice."""
     ranked = sorted(evaluation.images, key=lambda image: (image.small.dice, image.pair.name))
     each = min(EACH, len(ranked) // 3)
     if each == 0:
@@ -196,7 +204,7 @@ def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
 
 
 def _bits(predictor: Predictor, evaluation: Evaluation) -> int | None:
-    """The bits with which the evaluation read images of 16-bit values, so that the pictures show what was measured."""
+    """Return the bits with which the evaluation read 16-bit images, so that overlays show what was evaluated."""
     bits = evaluation.options.bits or predictor.preprocessing.bits
     if bits is None and (depth := find_bits(image.pair.image for image in evaluation.images)) is not None:
         bits = depth.bits

@@ -28,11 +28,11 @@ class Logits(NamedTuple):
 
 
 class Runtime(Protocol):
-    """Executes a network. Safe to call from several threads."""
+    """Executes a network. It is safe to call from several threads."""
 
     @property
     def device(self) -> str:
-        """Where it really runs, such as "cpu" or "cuda:0"."""
+        """Device that it really runs on, such as "cpu" or "cuda:0"."""
 
     @property
     def providers(self) -> tuple[str, ...]:

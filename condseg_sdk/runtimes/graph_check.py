@@ -1,7 +1,7 @@
-"""An .onnx file is looked at before ONNX Runtime opens it: its metadata, its inputs and outputs, the memory it takes.
+"""Checks an .onnx file before ONNX Runtime opens it: its metadata, inputs and outputs, and the memory that it needs.
 
-ONNX Runtime computes what is constant while it opens a file, so that a kilobyte of a damaged file can fill the memory,
-and finds a missing output only at the first prediction.
+ONNX Runtime computes constants while it opens a file, so that a damaged file of a kilobyte can fill the memory, and it
+notices a missing output only at the first prediction.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["INPUT", "check_graph"]
 
 INPUT = "images"
 MAX_FILE = 2**30  # five times the largest published network
-SHAPE_BYTES = 1024  # tensors up to this size may be shapes, which the inference of shapes reads
-LEAST_BUDGET = 2**30  # of the memory for one image at the checkpoint's size; ours take a tenth of it at 256x256
-BYTES_PER_PIXEL = 2**13  # of larger images: the published networks take some 3 kilobytes a pixel
+SHAPE_BYTES = 1024  # tensors up to this size may be shapes, which shape inference reads
+MIN_BUDGET = 2**30  # memory for one image at the checkpoint's size; our networks need a tenth of it at 256x256
+BYTES_PER_PIXEL = 2**13  # the same for larger images; the published networks need about 3 KiB per pixel
 REMEDY = "the file is damaged or not for this release; export it again"
 
 
@@ -40,14 +40,14 @@ def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
         The checkpoint's config and how the file was exported.
 
     Raises:
-        CheckpointError: The file cannot be read, is damaged, is not an export of condseg_sdk, has its preprocessing
-            inside, lacks an input or output that its metadata promises, or would take too much memory.
+        CheckpointError: The file cannot be read, is damaged, is not an export of condseg_sdk, contains its
+            preprocessing, lacks an input or output that its metadata promises, or would need too much memory.
     """
     model = _read(path)
     config, info = read_metadata({entry.key: entry.value for entry in model.metadata_props}, source=path)
     if info.preprocessing:
         raise CheckpointError(
-            f"{path} has its preprocessing inside, for programs without this package (docs/onnx.md): export "
+            f"{path} contains its preprocessing, for programs without this package (docs/onnx.md): export "
             "with preprocessing=False to use it here"
         )
     try:
@@ -66,7 +66,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
     try:
         if path.stat().st_size > MAX_FILE:
-            raise CheckpointError(f"{path} is larger than {MAX_FILE // 2**20} MiB, too large for a network of ours")
+            raise CheckpointError(f"{path} is larger than {MAX_FILE // 2**20} MiB, too large for a ConDSeg network")
         return onnx.ModelProto.FromString(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened ({error.strerror}): check that the file is there") from error
@@ -75,7 +75,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _check_texts(graph: onnx.GraphProto) -> None:
-    """Names are UTF-8: what ONNX Runtime says about others is a UnicodeDecodeError, and lines on standard output."""
+    """Refuse names that are not UTF-8: ONNX Runtime raises a UnicodeDecodeError for them and prints to stdout."""
     for node in graph.node:
         names = (node.name, node.op_type, node.domain, *node.input, *node.output)
         values = ((a.name, a.s, *a.strings) for a in node.attribute)
@@ -88,6 +88,7 @@ def _check_texts(graph: onnx.GraphProto) -> None:
 
 
 def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: ExportInfo) -> None:
+    """Compare inputs and outputs with what the metadata promise."""
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
     if [value.name for value in inputs] != [INPUT] or not _is_float(inputs[0]):
@@ -109,7 +110,7 @@ def _is_float(value: onnx.ValueInfoProto) -> bool:
 
 
 def _check_constants(model: onnx.ModelProto) -> None:
-    """Every stored tensor is in the file, as large as it says; nothing else is there that could be large."""
+    """Check that every stored tensor is in the file with the size it declares, and nothing else can be large."""
     import onnx
 
     graph = model.graph
@@ -127,11 +128,11 @@ def _check_constants(model: onnx.ModelProto) -> None:
         if stored < promised:
             raise CheckpointError(f"the tensor {reprlib.repr(tensor.name)} is incomplete")
         if len(tensor.raw_data) > SHAPE_BYTES:
-            tensor.ClearField("raw_data")  # it has been counted, and the inference of shapes would copy it
+            tensor.ClearField("raw_data")  # it has been counted, and shape inference would copy it
 
 
 def _sizes(tensor: onnx.TensorProto) -> tuple[int, int]:
-    """What a tensor's shape promises and what is there: in bytes for raw data, otherwise in numbers."""
+    """Return the size that a tensor declares and the size it has: in bytes for raw data, otherwise in elements."""
     if any(dim < 0 for dim in tensor.dims):
         raise CheckpointError(f"the tensor {reprlib.repr(tensor.name)} has a negative size")
     count = math.prod(tensor.dims)
@@ -142,7 +143,7 @@ def _sizes(tensor: onnx.TensorProto) -> tuple[int, int]:
 
 
 def _bytes(data_type: int) -> int:
-    """Bytes of one element; 8, the most there are, for a type that this ONNX does not know."""
+    """Return the bytes of one element; 8, the maximum, for a type that this version of ONNX does not know."""
     import onnx
 
     try:
@@ -153,9 +154,9 @@ def _bytes(data_type: int) -> int:
 
 
 def _check_memory(model: onnx.ModelProto, config: CheckpointConfig) -> None:
-    """Estimate what one image at the checkpoint's size takes, from the shapes of all tensors."""
+    """Estimate the memory that one image of the checkpoint's size needs, from the shapes of all tensors."""
     height, width = config.preprocessing.size
-    budget = max(LEAST_BUDGET, BYTES_PER_PIXEL * height * width)
+    budget = max(MIN_BUDGET, BYTES_PER_PIXEL * height * width)
     bytes_of = _inferred_bytes(model, (1, 3, height, width))
     last_use = {name: index for index, node in enumerate(model.graph.node) for name in node.input}
     from_image, live = {INPUT}, sum(_sizes_of_initializers(model.graph))
@@ -183,11 +184,11 @@ def _sizes_of_initializers(graph: onnx.GraphProto) -> Iterator[int]:
 
 
 def _inferred_bytes(model: onnx.ModelProto, shape: Sequence[int]) -> Mapping[str, int]:
-    """Bytes of the tensors whose shape follows from that of the input, by name."""
+    """Return the bytes of the tensors whose shape follows from that of the input, by name."""
     import onnx
 
     graph = model.graph
-    del graph.value_info[:]  # promises of the file's; only what follows from the operations counts
+    del graph.value_info[:]  # declared by the file; only what follows from the operations counts
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     for value in graph.input:

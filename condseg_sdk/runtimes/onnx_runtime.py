@@ -1,9 +1,9 @@
 """ONNX Runtime as a runtime, for files that `export_onnx` wrote.
 
-Providers, in this order: device="auto" takes CUDA where it can be used, otherwise the CPU; "cpu" and "cuda" are taken
-or refused; "tensorrt" is taken only when named, since it builds an engine for minutes first. What was asked for by
-name and is not what the session really uses is an error, never a quiet fallback: neither for the session as a whole
-nor for single operations. ONNX Runtime itself puts arithmetic on shapes on the CPU, and nothing else may be there.
+device="auto" uses CUDA if possible, otherwise the CPU. "cpu" and "cuda" are used or refused. "tensorrt" is used only
+when named, since it first builds an engine for minutes. There is no silent fallback from a named device: neither for
+the whole session nor for single operations. Only arithmetic on shapes, which ONNX Runtime itself assigns to the CPU,
+may run there.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ SHAPE_ARITHMETIC = frozenset(
 )
 TRIAL_SIDE = 32
 OUT_OF_MEMORY = ("Failed to allocate memory", "BFCArena", "out of memory", "CUDA failure 2")
-FATAL_ONLY = 4  # of ONNX Runtime's log levels: its errors come as exceptions, and once more on stderr
+FATAL_ONLY = 4  # a log level of ONNX Runtime, whose errors are raised and would also be printed to stderr
 
 logger = logging.getLogger("condseg_sdk")
 
 
 @cache
 def _has_nvidia_driver() -> bool:
-    """Whether CUDA is worth trying: without a driver its provider fails, loudly on stderr."""
+    """Return whether there is a driver for CUDA; without one its provider fails and prints to stderr."""
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             return ctypes.CDLL(name).cuInit(0) == 0
@@ -68,25 +68,29 @@ def _has_nvidia_driver() -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what ONNX Runtime says, without its code: "[ONNXRuntimeError] : 1 : FAIL : ..."."""
+    """Return the first line of a message of ONNX Runtime, without the prefix "[ONNXRuntimeError] : "."""
     lines = str(error).splitlines()
     return lines[0].removeprefix("[ONNXRuntimeError] : ")[:300] if lines else type(error).__name__
 
 
 def _engine_cache() -> Path:
+    """Return the folder for TensorRT's engines."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "condseg_sdk" / "tensorrt"
 
 
 def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
-    """Providers to ask for, the wanted one first, with their options.
+    """Choose the execution providers for a device.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1", "tensorrt" or "tensorrt:1".
 
+    Returns:
+        Names and options of the providers, the requested one first.
+
     Raises:
-        OptionError: none of these words.
-        DeviceError: a GPU is named and there is none, or this onnxruntime has no such provider.
+        OptionError: `device` has another value.
+        DeviceError: A GPU is named and there is none, or this onnxruntime does not have its provider.
     """
     import onnxruntime
 
@@ -94,7 +98,9 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
     if kind not in ("auto", "cpu", "cuda", "tensorrt") or (
         number and (kind in ("auto", "cpu") or not number.isdigit())
     ):
-        raise OptionError(f"device={device!r} must be 'auto', 'cpu', 'cuda', 'cuda:1', 'tensorrt' or 'tensorrt:1'")
+        raise OptionError(
+            f"device={device!r} must be 'auto', 'cpu', 'cuda', 'cuda:1', 'tensorrt' or 'tensorrt:1'", option="device"
+        )
     built = onnxruntime.get_available_providers()
     if kind == "auto":
         kind = "cuda" if CUDA in built and _has_nvidia_driver() else "cpu"
@@ -107,7 +113,7 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
         raise DeviceError(f"device={device!r}: this onnxruntime has no {wanted}; install onnxruntime-gpu or use 'cpu'")
     if not _has_nvidia_driver():
         raise DeviceError(f"device={device!r}: no NVIDIA driver on this machine; use 'cpu' or 'auto'")
-    onnxruntime.preload_dlls()  # CUDA and cuDNN from the wheels that torch or pip installed, if any
+    onnxruntime.preload_dlls()  # CUDA and cuDNN of the wheels that pip installed, if any
     index = {"device_id": int(number or 0)}
     providers: list[tuple[str, dict[str, Any]]] = [(CUDA, index), (CPU, {})]
     if kind == "tensorrt":
@@ -125,17 +131,17 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 class OnnxRuntime:
-    """An exported file in ONNX Runtime. Safe to call from several threads.
+    """An exported file in ONNX Runtime. It is safe to call from several threads.
 
     Args:
-        path: of a file that `export_onnx` wrote.
-        device: see `choose_providers`.
+        path: File that `export_onnx` wrote.
+        device: Name of the device; see `choose_providers`.
         options: Threads and session configuration; default: those of `OnnxOptions()`.
 
     Raises:
-        CheckpointError: the file is damaged, cannot be read by this ONNX Runtime, or is no export of condseg_sdk.
-        DeviceError: the device cannot be used, or the session does not really use it.
-        OptionError: an argument's value is not allowed.
+        CheckpointError: The file is damaged, cannot be read by this ONNX Runtime, or is not an export of condseg_sdk.
+        DeviceError: The device cannot be used, or the session does not really use it.
+        OptionError: `device` is unknown.
 
     Example:
         >>> OnnxRuntime("model.onnx", device="cpu").providers  # doctest: +SKIP
@@ -161,6 +167,10 @@ class OnnxRuntime:
         session_options.intra_op_num_threads = options.threads or 0
         for key, value in options.session_options.items():
             session_options.add_session_config_entry(key, value)
+        if self.info.dynamic and providers[0][0] == CPU:
+            # Planning which map may take whose memory compares all with all where sizes are unknown, which is most of
+            # the time to open a file; the allocator gives memory back in time without a plan.
+            session_options.enable_mem_reuse = False
         named = providers[0][0] != CPU and device != "auto"
         if named:
             session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -170,7 +180,7 @@ class OnnxRuntime:
         except Exception as error:
             remedy = "the file is damaged or not for this onnxruntime; export it again"
             raise CheckpointError(f"{self._path} cannot be opened ({_reason(error)}): {remedy}") from error
-        self._session.disable_fallback()  # to other providers, should one fail in a prediction
+        self._session.disable_fallback()  # to other providers if one fails in a prediction
         wanted, settings = providers[0]
         if self.providers[0] != wanted and device == "auto":
             logger.warning("onnxruntime cannot use CUDA, although there is a driver: running on the CPU")
@@ -184,9 +194,10 @@ class OnnxRuntime:
             self._refuse_work_on_the_cpu(device)
         self._device = "cpu" if wanted == CPU else f"cuda:{settings['device_id']}"
         if wanted == CPU:  # on a GPU the first prediction is slow, and TensorRT would build an engine
-            self._try_out()
+            self._try()
 
     def _refuse_work_on_the_cpu(self, device: str) -> None:
+        """Raise an error if an operation other than arithmetic on shapes was assigned to the CPU."""
         left = {
             node.op_type
             for part in self._session.get_provider_graph_assignment_info()
@@ -199,8 +210,8 @@ class OnnxRuntime:
                 "to allow it, or export again"
             )
 
-    def _try_out(self) -> None:
-        """Run the graph once, on the smallest image it takes: operations that do not work are found now."""
+    def _try(self) -> None:
+        """Run the graph once, on the smallest image that it takes, to find operations that do not work."""
         size = (TRIAL_SIDE, TRIAL_SIDE) if self.info.dynamic else self.config.preprocessing.size
         maps = self.run(np.zeros((1, 3, *size), np.float32), branch_uncertainty=self.info.branch_uncertainty)
         if not all(np.isfinite(values).all() for values in maps if values is not None):
@@ -210,12 +221,12 @@ class OnnxRuntime:
 
     @property
     def device(self) -> str:
-        """Where it really runs, such as "cpu" or "cuda:0"."""
+        """Device that it really runs on, such as "cpu" or "cuda:0"."""
         return self._device
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The session's own providers, the first one first."""
+        """Execution providers of the session, in order of preference."""
         return tuple(self._session.get_providers())
 
     def check_branch_uncertainty(self) -> None:
@@ -245,7 +256,7 @@ class OnnxRuntime:
         return Logits(maps[0], maps[1] if branch_uncertainty else None)
 
     def _checked_run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """`_run`, and what ONNX Runtime raises as an error of ours."""
+        """Call `_run`, and translate the errors of ONNX Runtime."""
         remedy = "the file is damaged or not for this onnxruntime; export it again"
         try:
             outputs = self._run(names, batch)
@@ -265,10 +276,11 @@ class OnnxRuntime:
         return outputs
 
     def _run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Compute outputs by their names."""
         if self._device == "cpu":
             outputs: list[NDArray[np.float32]] = self._session.run(names, {INPUT: batch})
             return outputs
-        # Bound outputs stay on the GPU until they are asked for, so that no operation waits for a copy.
+        # Bound outputs stay on the GPU until they are copied here, so that no operation waits for a copy.
         binding = self._session.io_binding()
         binding.bind_cpu_input(INPUT, batch)
         for name in names:

@@ -23,18 +23,17 @@ from condseg_sdk.user import ensure_user_name
 
 logger = logging.getLogger("condseg_sdk")
 
-
 _TF32 = threading.Lock()
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device for a user's word.
+    """Return the torch device of a name.
 
     Args:
         device: "auto" (a GPU if one can be used, otherwise the CPU), "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
-        DeviceError: the device does not exist here; only "auto" falls back.
+        DeviceError: The device cannot be used here; only "auto" falls back to the CPU.
     """
     if device == "auto":
         if torch.cuda._is_in_bad_fork():
@@ -61,7 +60,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _usable() -> list[str]:
-    """The devices of this machine, by the names that users give."""
+    """Return the names of the devices of this machine."""
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
@@ -83,10 +82,10 @@ NEEDS_COMPILER = "install a C++ compiler (Debian: apt install g++), or use execu
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Find out what torch.compile would find out after minutes of work.
+    """Check for a compiler, which torch.compile would miss only after minutes of work.
 
     Raises:
-        DeviceError: There is no compiler for its code.
+        DeviceError: There is no compiler.
     """
     if device.type != "cpu":
         return
@@ -142,18 +141,19 @@ class TorchRuntime:
 
     @property
     def device(self) -> str:
-        """Where it runs, such as "cpu" or "cuda:0"."""
+        """Device that it runs on, such as "cpu" or "cuda:0"."""
         return str(self._device)
 
     def check_branch_uncertainty(self) -> None:
         """Do nothing: every checkpoint has the uncertainty branch."""
 
     def _numerics(self) -> AbstractContextManager[object]:
+        """Return the context that sets the precision of the arithmetic."""
         if self._dtype != torch.float32:
-            # No cache of converted weights: a CUDA graph would record where it was and find other things there.
+            # Without the cache of converted weights: a CUDA graph would record its addresses, which are reused later.
             return torch.autocast(self._device.type, self._dtype, cache_enabled=False)
         if self._device.type == "cuda":
-            # TF32, cuDNN's default, would make a float32 answer depend on the batch in the third decimal.
+            # With TF32, cuDNN's default, the third decimal of a float32 prediction would depend on the batch.
             return _without_tf32()
         return nullcontext()
 
@@ -169,17 +169,17 @@ class TorchRuntime:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """One thread at a time: the flags are the whole process's, and each must leave them as they were."""
+    """Switch TF32 off. One thread at a time, since the flags belong to the process and must be restored."""
     now = torch.backends.cudnn
     with _TF32, now.flags(enabled=True, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False):
         yield
 
 
 class _Compiled:
-    """A module compiled by torch.compile, whose compiler fails in one line.
+    """A module that is compiled by torch.compile; an error of the compiler becomes one line.
 
     Args:
-        module: The module.
+        module: The module to compile.
     """
 
     def __init__(self, module: Callable[..., tuple[Tensor, ...]]) -> None:
@@ -190,23 +190,23 @@ class _Compiled:
             return self._compiled(images, uncertainty=uncertainty)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, OSError) as error:  # what dynamo and inductor raise is a RuntimeError
+        except (RuntimeError, OSError) as error:  # dynamo and inductor raise RuntimeErrors
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise DeviceError(
-                f"execution='compiled': torch.compile failed ({reason}); use execution='eager', or look whether the "
+                f"execution='compiled': torch.compile failed ({reason}); use execution='eager', or check that the "
                 "folder for its files can be written to (TORCHINDUCTOR_CACHE_DIR)"
             ) from error
 
 
 class CudaGraphCache:
-    """A module recorded as a CUDA graph for each shape it meets.
+    """Runs a module as CUDA graphs, one of which is recorded for each shape of a batch.
 
     Args:
-        module: on a CUDA device, without gradients.
-        numerics: the context its arithmetic runs in.
+        module: Module on a CUDA device, without gradients.
+        numerics: Makes the context that its arithmetic runs in.
     """
 
-    WARM_UPS = 3  # cuDNN chooses its algorithms and allocates first, which a recording must not contain
+    WARM_UPS = 3  # cuDNN first chooses its algorithms and allocates memory, which must not be recorded
 
     def __init__(
         self, module: Callable[..., tuple[Tensor, ...]], numerics: Callable[[], AbstractContextManager[object]]
@@ -214,9 +214,10 @@ class CudaGraphCache:
         self._module = module
         self._numerics = numerics
         self._recorded: dict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]] = {}
-        self._lock = threading.Lock()  # a graph has one input and one output; two threads must not share them
+        self._lock = threading.Lock()  # threads must not share the one input and output of a graph
 
     def __call__(self, images: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
+        """Return the logits of a batch, those of the mask first."""
         with self._lock:
             key = (tuple(images.shape), uncertainty)
             if key not in self._recorded:
@@ -227,6 +228,7 @@ class CudaGraphCache:
             return tuple(x.clone() for x in results)
 
     def _record(self, images: Tensor, uncertainty: bool) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
+        """Record the graph for batches of this shape."""
         source = images.clone(memory_format=torch.channels_last)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -123,10 +123,10 @@ def detect_machine(config: FinetuneConfig) -> Machine:
 
 def dataset_stats(report: DatasetReport) -> DatasetStats:
     """Return the properties of a dataset from the report of its check."""
-    train = report.parts["train"]
+    train = report.splits["train"]
     largest = report.image_sizes[1] if report.image_sizes else (SIZES[1], SIZES[1])
     shown = 1 - train.empty_masks / train.pairs
-    return DatasetStats(train.pairs, report.parts["validation"].pairs, max(largest), shown, report.bits)
+    return DatasetStats(train.pairs, report.splits["validation"].pairs, max(largest), shown, report.bits)
 
 
 def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: Machine) -> TrainingPlan:

@@ -53,7 +53,7 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
     return states[0].keys() == states[1].keys() and all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
-def test_a_checkpoint_comes_back_whole(network: ConDSeg, tmp_path: Path) -> None:
+def test_a_pushed_checkpoint_is_loaded_unchanged(network: ConDSeg, tmp_path: Path) -> None:
     saved = config(provenance={"data": "drawn", "steps": [1, 2]})
     folder = save_checkpoint(tmp_path / "new" / "one", network, saved)
     assert {path.name for path in folder.iterdir()} == FILES
@@ -90,15 +90,13 @@ def test_saving_replaces_an_older_checkpoint_and_nothing_else(network: ConDSeg, 
     save_checkpoint(folder, network, config())
     assert load_checkpoint(folder)[1].threshold == 0.35
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds other files, such as notes.txt"):
+    with pytest.raises(OutputError, match=r"has other files, such as notes.txt"):
         save_checkpoint(folder, network, config())
     assert {path.name for path in folder.iterdir()} == {*FILES, "notes.txt"}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_failure_in_the_middle_leaves_what_was_there(
-    network: ConDSeg, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_old_files(network: ConDSeg, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def full(path: Path, data: bytes) -> int:
@@ -111,7 +109,7 @@ def test_a_failure_in_the_middle_leaves_what_was_there(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_the_config_must_be_the_networks(network: ConDSeg, tmp_path: Path) -> None:
+def test_the_config_of_another_network_is_refused(network: ConDSeg, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="heads=1, not 2"):
         save_checkpoint(tmp_path / "a", network, config(network={**SMALL, "heads": 1}))
     assert not list(tmp_path.iterdir())
@@ -191,7 +189,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "config is text": (overwrite("config.json", b"hello"), "config.json is not JSON"),
     "config is bytes": (overwrite("config.json", b"\xff\xfe\x00"), "config.json is not JSON"),
     "config is deep": (overwrite("config.json", b"[" * 100_000), "config.json is not JSON"),
-    "config is a list": (overwrite("config.json", b"[]"), "holds no JSON object"),
+    "config is a list": (overwrite("config.json", b"[]"), "is not a JSON object"),
     "config lacks a key": (edit_config(lambda v: v.pop("threshold")), "the keys must be"),
     "config has another key": (edit_config(lambda v: v.update(extra=1)), "the keys must be .*extra"),
     "newer format": (edit_config(from_the_future), r"format version 99 is newer .* install condseg_sdk 7.1.0 or later"),
@@ -292,7 +290,7 @@ def test_damage_is_named_in_one_line(damage: str, folder: Path) -> None:
     assert len(text) < 1000
 
 
-def test_a_file_or_a_missing_folder_is_no_checkpoint(folder: Path) -> None:
+def test_a_file_and_a_missing_folder_are_not_checkpoints(folder: Path) -> None:
     for path in (folder / "config.json", folder / "missing"):
         with pytest.raises(CheckpointError, match="is not a folder"):
             load_checkpoint(path)
@@ -345,12 +343,12 @@ def test_arguments_given_to_from_pretrained_replace_those_in_the_file(folder: Pa
         ConDSeg.from_pretrained(folder, strict=False)
 
 
-def test_from_pretrained_puts_the_network_where_it_is_wanted(folder: Path) -> None:
+def test_from_pretrained_puts_the_network_on_the_requested_device(folder: Path) -> None:
     network = ConDSeg.from_pretrained(folder, map_location="meta")
     assert {value.device.type for value in network.parameters()} == {"meta"}
 
 
-def test_the_card_tells_people_and_the_hub_what_it_is(network: ConDSeg, tmp_path: Path) -> None:
+def test_the_card_describes_the_checkpoint_for_people_and_the_hub(network: ConDSeg, tmp_path: Path) -> None:
     metrics = {
         "dataset": "Drawn Circles",
         "split": "test",

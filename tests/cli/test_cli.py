@@ -27,7 +27,7 @@ def predict(checkpoint: Path, *arguments: str | Path) -> int:
     return main(["predict", "--model", str(checkpoint), *map(str, arguments)])
 
 
-def test_predict_writes_what_was_asked_for(
+def test_predict_writes_the_requested_kinds(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -69,7 +69,7 @@ def test_skipped_images_are_named_and_change_the_exit_code(
 def test_a_second_call_does_not_segment_what_the_first_one_wrote(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`condseg predict .` writes to ./condseg-out; a folder of answers may still be segmented if it is asked for."""
+    """`condseg predict .` writes to ./condseg-out; a folder of predictions may still be segmented on request."""
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     command = ["predict", ".", "--model", str(checkpoint)]
@@ -84,7 +84,7 @@ def test_a_second_call_does_not_segment_what_the_first_one_wrote(
     assert "2 segmented on" in capsys.readouterr().out
 
 
-def test_an_answer_never_replaces_one_of_the_images(
+def test_a_prediction_never_replaces_one_of_the_images(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image(tmp_path / "a.png")
@@ -96,7 +96,7 @@ def test_an_answer_never_replaces_one_of_the_images(
     assert predict(checkpoint, tmp_path, "--out", tmp_path / "out") == 0
 
 
-def test_models_lists_name_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_names_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert "condseg-lite-polyp" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
@@ -261,7 +261,7 @@ def test_a_video_under_another_name(
     assert predict(checkpoint, path, "--out", tmp_path / "renamed", "--save", "mask") == 0
 
 
-def test_bits_of_16_bit_images_can_be_said(
+def test_bits_of_16_bit_images_can_be_given(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.fromarray(np.full((20, 30), 3000, np.uint16)).save(tmp_path / "a.png")

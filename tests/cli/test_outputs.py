@@ -49,7 +49,7 @@ def test_a_videos_frames_never_share_a_name_with_an_image(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("one", "other"), [("A.png", "a.jpg"), ("caf\u00e9.png", "cafe\u0301.jpg")])
-def test_names_that_some_file_systems_do_not_tell_apart_keep_their_suffix(one: str, other: str, tmp_path: Path) -> None:
+def test_names_that_some_file_systems_treat_as_equal_keep_their_suffix(one: str, other: str, tmp_path: Path) -> None:
     touch(tmp_path / "in" / one, tmp_path / "in" / other)
     assert plan(tmp_path / "in", out=tmp_path / "out") == {one: one, other: other}
 
@@ -72,7 +72,7 @@ def test_one_source_under_two_names_is_one_source(tmp_path: Path) -> None:
     assert plan(*sources, out=tmp_path / "out") == {"a.png": "a"}
 
 
-def test_files_that_we_wrote_are_replaced_and_others_are_not(tmp_path: Path) -> None:
+def test_only_files_that_condseg_wrote_are_replaced(tmp_path: Path) -> None:
     touch(tmp_path / "in/a.png", tmp_path / "in/b.png")
     out = tmp_path / "out"
     out.mkdir()
@@ -99,14 +99,14 @@ def test_the_frames_of_many_videos_are_found_in_one_listing_of_a_folder(
     assert listed.count(tmp_path / "out") <= 2  # one to find foreign files, one to find sources
 
 
-def test_the_frames_of_an_earlier_call_are_looked_at_too(tmp_path: Path) -> None:
+def test_the_frames_of_an_earlier_call_are_checked_too(tmp_path: Path) -> None:
     touch(tmp_path / "out/clip_000007_mask.png")
     with pytest.raises(OutputError, match="clip_000007_mask"):
         plan(tmp_path / "clip.mp4", out=tmp_path / "out")
     assert plan(tmp_path / "clip.avi", tmp_path / "other.mp4", out=tmp_path / "new")
 
 
-def test_not_even_with_overwrite_is_a_source_replaced(tmp_path: Path) -> None:
+def test_a_source_is_not_replaced_even_with_overwrite(tmp_path: Path) -> None:
     touch(tmp_path / "in/a.png", tmp_path / "masks/drawn.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a_mask.png").hardlink_to(tmp_path / "masks/drawn.png")
@@ -114,7 +114,7 @@ def test_not_even_with_overwrite_is_a_source_replaced(tmp_path: Path) -> None:
         plan(tmp_path / "in", tmp_path / "masks", out=tmp_path / "out", overwrite=True)
 
 
-def test_in_the_folder_of_the_images_what_we_wrote_is_no_image(tmp_path: Path) -> None:
+def test_files_of_condseg_in_the_folder_of_the_images_are_not_segmented(tmp_path: Path) -> None:
     touch(tmp_path / "a.png")
     segmentation().save(tmp_path / "a_mask.png")
     segmentation().save(tmp_path / "b_mask.png")  # of no image here: it may be segmented like any image
@@ -155,7 +155,7 @@ def test_a_seal_survives_copies_and_breaks_with_any_change(name: str, tmp_path: 
         assert not is_ours(path) or json.loads(changed) == json.loads(data)  # JSON may be formatted anew
 
 
-def test_an_image_that_another_program_saved_again_is_not_ours(tmp_path: Path) -> None:
+def test_an_image_that_another_program_saved_again_has_no_valid_seal(tmp_path: Path) -> None:
     path = segmentation().save(tmp_path / "a.png")
     with Image.open(path) as image:
         pixels, text = image.copy(), image.text["Software"]
@@ -169,7 +169,7 @@ def test_an_image_that_another_program_saved_again_is_not_ours(tmp_path: Path) -
     assert not is_ours(path)
 
 
-def test_a_table_is_ours_where_a_sealed_file_beside_it_says_so(tmp_path: Path) -> None:
+def test_a_table_is_recognized_by_a_sealed_file_beside_it(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("a,b\n1,2\n")
     assert not is_ours(table)
@@ -179,7 +179,7 @@ def test_a_table_is_ours_where_a_sealed_file_beside_it_says_so(tmp_path: Path) -
     assert not is_ours(table)
 
 
-def test_sealed_files_are_still_what_they_were() -> None:
+def test_seals_do_not_change_the_content_of_files() -> None:
     model = onnx.ModelProto(producer_name="test")
     assert onnx.load_from_string(seal_onnx(model.SerializeToString())).producer_name == "test"
     assert seal_json({"a": 1})["a"] == 1

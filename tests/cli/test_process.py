@@ -70,7 +70,7 @@ def test_a_signal_before_the_work_is_one_line_and_no_output(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_at_work_leaves_whole_sets_and_a_summary(
+def test_a_signal_during_the_work_leaves_complete_sets_and_a_summary(
     number: signal.Signals, code: int, checkpoint: Path, tmp_path: Path
 ) -> None:
     folder, out = images(tmp_path / "in", 1500), tmp_path / "out"
@@ -93,7 +93,7 @@ def test_a_signal_at_work_leaves_whole_sets_and_a_summary(
     assert "Traceback" not in error
 
 
-def test_the_second_signal_ends_at_once_and_leaves_no_half_file(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_second_signal_ends_at_once_and_leaves_no_partial_file(checkpoint: Path, tmp_path: Path) -> None:
     folder, out = images(tmp_path / "in", 1500), tmp_path / "out"
     process = start("predict", folder, "--model", checkpoint, "--out", out, *KINDS, cwd=tmp_path)
     wait_for(lambda: out.exists() and len(list(out.glob("*.json"))) >= 4)
@@ -106,7 +106,7 @@ def test_the_second_signal_ends_at_once_and_leaves_no_half_file(checkpoint: Path
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
-def test_no_print_fails_a_run(checkpoint: Path, tmp_path: Path) -> None:
+def test_printing_never_fails_a_run(checkpoint: Path, tmp_path: Path) -> None:
     """One run each with an encoding without the names' letters, closed streams, and a reader who has gone."""
     images(tmp_path / "\u6570\u636e", 2, name="\u80a0\u955c%d.png".encode())
     images(tmp_path / "bytes", 2, name=b"caf\xe9_%d.png")
@@ -136,7 +136,7 @@ def test_no_print_fails_a_run(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_that_a_full_disk_swallowed_is_said(tmp_path: Path) -> None:
+def test_output_lost_on_a_full_disk_is_reported(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         process = start("models", cwd=tmp_path, stdout=full)
         _, error = process.communicate(timeout=300)
@@ -144,13 +144,13 @@ def test_output_that_a_full_disk_swallowed_is_said(tmp_path: Path) -> None:
     assert error.startswith("condseg: the output above is incomplete")
 
 
-def test_without_a_current_folder(tmp_path: Path) -> None:
+def test_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
     lost = tmp_path / "lost"
     lost.mkdir()
     script = f'cd "{lost}" && rmdir "{lost}" && exec "{sys.executable}" -m condseg_sdk.cli models'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "condseg: error: the current folder does not exist any more; change to another one (cd)\n"
+    assert done.stderr == "condseg: error: the current folder no longer exists; change to another one (cd)\n"
 
 
 def test_one_image_that_cannot_be_written_costs_that_image(
@@ -178,7 +178,7 @@ def test_one_image_that_cannot_be_written_costs_that_image(
     assert "condseg: error: " in capsys.readouterr().err
 
 
-def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_can_predict(monkeypatch: pytest.MonkeyPatch) -> None:
     import getpass
     import pwd
 
@@ -201,7 +201,7 @@ REMEDIES: list[tuple[list[str], str, list[str]]] = [
     (["--out", "drawn"], "add --overwrite", ["--out", "drawn", "--overwrite"]),
     (["--out", "drawn"], "choose another place", ["--out", "elsewhere"]),
     (["--device", "mps:3"], "has cpu here", ["--device", "cpu"]),
-    (["--save", "png"], "is none of mask", ["--save", "mask"]),
+    (["--save", "png"], "is not one of mask", ["--save", "mask"]),
     (["--threshold", "5"], "between 0 and 1", ["--threshold", "0.5"]),
     (["--tile", "3"], "at least 32", ["--tile", "32"]),
     (["--batch-size", "0"], "whole number, from 1", ["--batch-size", "1"]),

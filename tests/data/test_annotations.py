@@ -51,7 +51,7 @@ def shape(kind: str | None, points: Any, **more: Any) -> dict[str, Any]:
 
 
 def pair_names(dataset: Dataset) -> list[str]:
-    return sorted(pair.name for pairs in dataset.parts.values() for pair in pairs)
+    return sorted(pair.name for pairs in dataset.splits.values() for pair in pairs)
 
 
 def lines(dataset: Dataset, severity: str) -> list[str]:
@@ -76,7 +76,7 @@ def lines(dataset: Dataset, severity: str) -> list[str]:
         ("{}.tif", True),  # converted after it was annotated
     ],
 )
-def test_names_of_other_machines_are_found(tmp_path: Path, written: str, is_guess: bool) -> None:
+def test_image_names_written_on_other_machines_are_found(tmp_path: Path, written: str, is_guess: bool) -> None:
     pictures(tmp_path / "images", "a.png", "b 1.png", "c (2).png")
     names = ["a", "b 1", "c (2)"]
     path = coco(tmp_path / "result.json", [written.format(name) for name in names])
@@ -88,7 +88,7 @@ def test_names_of_other_machines_are_found(tmp_path: Path, written: str, is_gues
         assert check_dataset(dataset).errors == ()
 
 
-def test_quoted_names_and_names_that_label_studio_has_changed(tmp_path: Path) -> None:
+def test_quoted_names_and_names_changed_by_label_studio_are_found(tmp_path: Path) -> None:
     pictures(tmp_path / "images", "b 1.png", "c (2).png", "größe.png")
     path = coco(
         tmp_path / "result.json", ["images/b%201.png", "upload/1/0f0f0f0f-c_2.png", "images/gr%C3%B6%C3%9Fe.png"]
@@ -99,7 +99,7 @@ def test_quoted_names_and_names_that_label_studio_has_changed(tmp_path: Path) ->
     assert pair_names(open_dataset(path)) == ["100%25", "b 1"]
 
 
-def test_of_several_files_of_one_name_that_of_the_same_folders_is_taken_or_none(tmp_path: Path) -> None:
+def test_among_files_with_one_name_the_folders_decide(tmp_path: Path) -> None:
     for folder in ("one/x", "two/x"):
         pictures(tmp_path / "images" / folder, "a.png", "b.png")
     path = coco(tmp_path / "set.json", [r"D:\set\one\x\a.png", r"D:\set\two\x\a.png"])
@@ -112,7 +112,7 @@ def test_of_several_files_of_one_name_that_of_the_same_folders_is_taken_or_none(
     assert error.startswith("1 image whose name several files have; give the folders in its name: elsewhere/a.png (")
 
 
-def test_images_that_a_coco_file_does_not_list_are_said(tmp_path: Path) -> None:
+def test_images_that_a_coco_file_does_not_list_are_reported(tmp_path: Path) -> None:
     pictures(tmp_path / "images", "a.png", "b.png", "extra.png")
     path = coco(tmp_path / "set.json", ["a.png", "b.png"])
     expected = "1 image that the annotations do not list, not used"
@@ -122,7 +122,7 @@ def test_images_that_a_coco_file_does_not_list_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/", "..", "a\0b", "x" * 4000, "?d=", "C:\\", "\ud800", "http://[", "%zz%", "//"])
-def test_any_text_is_a_name_that_is_not_there(tmp_path: Path, name: str) -> None:
+def test_any_string_can_be_the_name_of_a_missing_image(tmp_path: Path, name: str) -> None:
     pictures(tmp_path, "a.png")
     finder = ImageFinder([tmp_path], lambda: index_files([tmp_path / "a.png"]))
     finder.prefer([name])
@@ -150,7 +150,7 @@ def test_labelme_files_beside_their_images(tmp_path: Path) -> None:
     labelme(tmp_path / "e.json", shape("point", [[1, 1]]), shape(None, [[0, 0], [9, 0], [9, 9], [0, 9]]))
     labelme(tmp_path / "f.json")
     dataset = open_dataset(tmp_path)
-    masks = {pair.name: load_mask(pair.mask) for part in dataset.parts.values() for pair in part}
+    masks = {pair.name: load_mask(pair.mask) for part in dataset.splits.values() for pair in part}
     sums = {name: int(mask.sum()) for name, mask in masks.items()}
     expected = {"b": 8 * 4 + 5 * 2, "d": 2 * 3, "e": 81, "f": 0}  # the lower rows of d's piece are outside
     assert {name: sums[name] for name in expected} == expected
@@ -164,7 +164,7 @@ def test_labelme_files_beside_their_images(tmp_path: Path) -> None:
     assert dataset.left_out == ""
 
 
-def test_labelme_files_in_a_folder_of_their_own(tmp_path: Path) -> None:
+def test_labelme_files_in_another_folder(tmp_path: Path) -> None:
     pictures(tmp_path / "images", "a.png", "b.png", "c.png")
     for name in "abc":
         labelme(tmp_path / "json" / f"{name}.json", shape("polygon", TRIANGLE), imagePath=f"..\\images\\{name}.png")
@@ -179,7 +179,7 @@ def test_labelme_files_in_a_folder_of_their_own(tmp_path: Path) -> None:
     assert lines(dataset, "warning")[0].startswith("3 images found by the file's name")
 
 
-def test_images_without_a_labelme_file_are_an_error_and_its_remedies_help(tmp_path: Path) -> None:
+def test_images_without_a_labelme_file_are_an_error_with_remedies_that_work(tmp_path: Path) -> None:
     pictures(tmp_path, *(f"{name}.png" for name in "abcd"))
     labelme(tmp_path / "a.json", shape("polygon", TRIANGLE))
     message = (
@@ -195,7 +195,7 @@ def test_images_without_a_labelme_file_are_an_error_and_its_remedies_help(tmp_pa
     assert lines(open_dataset(tmp_path), "error") == []
 
 
-def test_one_labelme_file_says_that_its_folder_is_wanted_which_helps(tmp_path: Path) -> None:
+def test_a_single_labelme_file_recommends_its_folder(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "b.png")
     path = labelme(tmp_path / "a.json", shape("polygon", TRIANGLE))
     labelme(tmp_path / "b.json", shape("polygon", TRIANGLE))
@@ -221,18 +221,20 @@ def test_one_labelme_file_says_that_its_folder_is_wanted_which_helps(tmp_path: P
             r"of the type 'spiral\\n' with 3 points; in LabelMe",
         ),
         ({"shapes": [{**shape(None, TRIANGLE), "shape_type": ["x"]}]}, r"of the type \['x'\]"),
-        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask="AAAA")]}, "has no mask that can be read"),
-        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask=[1])]}, "has no mask that can be read"),
+        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask="AAAA")]}, "has no readable mask"),
+        ({"shapes": [shape("mask", [[1, 2], [3, 4]], mask=[1])]}, "has no readable mask"),
         (
             {"shapes": [shape("mask", [[1, 2], [3, 4]], mask="AAAA")], "imageHeight": 90_000, "imageWidth": 90_000},
             "larger than",
         ),
-        ({"imageHeight": "20"}, "imageHeight and imageWidth must be pixels"),
-        ({"imageHeight": 0}, "imageHeight and imageWidth must be pixels"),
-        ({"imagePath": 3}, "'imagePath' a text"),
+        ({"imageHeight": "20"}, "imageHeight and imageWidth must be numbers of pixels"),
+        ({"imageHeight": 0}, "imageHeight and imageWidth must be numbers of pixels"),
+        ({"imagePath": 3}, "'imagePath' a string"),
     ],
 )
-def test_a_damaged_labelme_file_is_one_error_of_its_set(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+def test_a_damaged_labelme_file_is_one_error_of_the_dataset(
+    tmp_path: Path, content: dict[str, Any], message: str
+) -> None:
     pictures(tmp_path, *(f"{name}.png" for name in "abc"))
     labelme(tmp_path / "a.json", shape("polygon", TRIANGLE), **content)
     with pytest.raises(DatasetError, match=rf"a\.json.*{message}"):
@@ -263,7 +265,7 @@ VIA_TRIANGLE = {"name": "polygon", "all_points_x": [3, 20, 12], "all_points_y": 
 
 
 @pytest.mark.parametrize("is_project", [False, True])
-def test_via_shapes(tmp_path: Path, is_project: bool) -> None:
+def test_via_shapes_are_drawn(tmp_path: Path, is_project: bool) -> None:
     pictures(tmp_path, *(f"{name}.png" for name in "abcde"))
     content = via(
         ("a.png", [VIA_TRIANGLE]),
@@ -275,7 +277,7 @@ def test_via_shapes(tmp_path: Path, is_project: bool) -> None:
     project = {"_via_settings": {}, "_via_img_metadata": content, "_via_attributes": {}}
     write_json(tmp_path / "via.json", project if is_project else content)
     dataset = open_dataset(tmp_path)
-    masks = {pair.name: load_mask(pair.mask) for part in dataset.parts.values() for pair in part}
+    masks = {pair.name: load_mask(pair.mask) for part in dataset.splits.values() for pair in part}
     sums = {name: int(mask.sum()) for name, mask in masks.items()}
     assert (sums["b"], sums["e"]) == (32, 0)
     assert abs(sums["a"] - 122) < 8
@@ -287,7 +289,7 @@ def test_via_shapes(tmp_path: Path, is_project: bool) -> None:
     assert pair_names(open_dataset(tmp_path / "via.json")) == [*"abcde"]
 
 
-def test_the_first_version_of_via_numbers_its_regions(tmp_path: Path) -> None:
+def test_numbered_regions_of_via_1_are_read(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "b.png")
     content = via(("a.png", [VIA_TRIANGLE]), ("b.png", [VIA_TRIANGLE]))
     for entry in content.values():
@@ -314,7 +316,7 @@ def test_the_first_version_of_via_numbers_its_regions(tmp_path: Path) -> None:
         {"filename": ""},
     ],
 )
-def test_a_damaged_via_entry_costs_that_entry(tmp_path: Path, damage: dict[str, Any]) -> None:
+def test_a_damaged_via_entry_is_left_out_and_reported(tmp_path: Path, damage: dict[str, Any]) -> None:
     pictures(tmp_path, "a.png", "b.png", "c.png")
     content = via(*((name, [VIA_TRIANGLE]) for name in ("a.png", "b.png", "c.png")))
     content["c.png123"] |= damage
@@ -327,7 +329,7 @@ def test_a_damaged_via_entry_costs_that_entry(tmp_path: Path, damage: dict[str, 
 # The command
 
 
-def test_the_check_goes_on_after_a_bad_entry_and_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_reports_a_damaged_entry_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pictures(tmp_path / "images", *(f"{name}.png" for name in "abcd"))
     path = coco(tmp_path / "result.json", [rf"images\{name}.png" for name in "abcd"])
     content = json.loads(path.read_text())
@@ -340,7 +342,7 @@ def test_the_check_goes_on_after_a_bad_entry_and_names_it(tmp_path: Path, capsys
         assert f"{path} (regions of images\\c.png): a polygon needs three or more points" in out
 
 
-def test_xml_and_foreign_json_get_a_remedy_that_helps(tmp_path: Path) -> None:
+def test_unknown_xml_and_json_get_a_remedy_that_works(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "b.png")
     (tmp_path / "annotations.xml").write_text("<annotations/>")
     with pytest.raises(
@@ -358,7 +360,7 @@ def test_a_table_is_recommended_only_if_it_can_be_read(tmp_path: Path) -> None:
         (tmp_path / "y" / f"{name}.png").unlink()
     table = tmp_path / "set.csv"
     table.write_text("patient,age\n1,2\n")
-    with pytest.raises(DatasetError, match=r"no masks were recognised.*: put them into a folder named masks/"):
+    with pytest.raises(DatasetError, match=r"no masks were recognized.*: put them into a folder named masks/"):
         open_dataset(tmp_path)
     table.write_text("image,mask\n" + "".join(f"x/{name}.png,y/{name}{name}.png\n" for name in "abc"))
     with pytest.raises(DatasetError, match=r"set\.csv lists them: give that file instead of the folder"):

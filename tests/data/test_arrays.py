@@ -33,7 +33,7 @@ def archive(path: Path, content: bytes, name: str = "mask.npy", method: int = zi
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["?", "u1", ">u2", "<i4", "f2", "f8"])
-def test_arrays_come_back(tmp_path: Path, dtype: str, order: str) -> None:
+def test_arrays_are_read_back(tmp_path: Path, dtype: str, order: str) -> None:
     array = np.asarray(region() > 0, dtype=dtype, order=order)  # type: ignore[call-overload]
     np.save(tmp_path / "a.npy", array)
     np.savez(tmp_path / "b.npz", array)
@@ -54,7 +54,7 @@ def test_arrays_come_back(tmp_path: Path, dtype: str, order: str) -> None:
         ((10**18,), "|u1"),
     ],
 )
-def test_a_promise_of_gigabytes_is_refused_before_it_is_kept(
+def test_an_announced_size_of_gigabytes_is_refused_before_reading(
     tmp_path: Path, suffix: str, shape: tuple[int, ...], descr: str
 ) -> None:
     path = tmp_path / f"mask{suffix}"
@@ -75,13 +75,13 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}, None], object))
     np.savez(tmp_path / "b.npz", np.array([{}, None], object))
     (tmp_path / "c.npy").write_bytes(b"\x80\x04\x95N.")
-    for name, message in (("a.npy", "type object"), ("b.npz", "type object"), ("c.npy", "no NumPy array we can read")):
+    for name, message in (("a.npy", "type object"), ("b.npz", "type object"), ("c.npy", "not a readable NumPy array")):
         with pytest.raises(DatasetError, match=message):
             load_mask(tmp_path / name)
 
 
 @pytest.mark.parametrize("descr", ["|V3", "<U4", "<M8[s]", "<c8", [("a", "<f8")]], ids=str)
-def test_arrays_of_anything_but_numbers_are_refused(tmp_path: Path, descr: object) -> None:
+def test_arrays_of_other_types_than_numbers_are_refused(tmp_path: Path, descr: object) -> None:
     (tmp_path / "mask.npy").write_bytes(header((4, 5), descr) + bytes(1000))
     with pytest.raises(DatasetError, match=r"mask\.npy is an array of type"):
         load_mask(tmp_path / "mask.npy")
@@ -94,10 +94,10 @@ def test_damaged_archives_are_refused_in_one_line(tmp_path: Path) -> None:
     for offset, value in ((8, 99), (raw.rindex(b"PK\x01\x02") + 10, 99)):  # a method nobody has, in both headers
         raw[offset] = value
     path.write_bytes(raw)
-    with pytest.raises(DatasetError, match=r"mask\.npz is no NumPy array we can read \(.*compression"):
+    with pytest.raises(DatasetError, match=r"mask\.npz is not a readable NumPy array \(.*compression"):
         load_mask(path)
     path.write_bytes(b"PK")
-    with pytest.raises(DatasetError, match="no NumPy array we can read"):
+    with pytest.raises(DatasetError, match="not a readable NumPy array"):
         load_mask(path)
     with zipfile.ZipFile(path, "w"):
         pass
@@ -127,23 +127,23 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, suffix: str, seed: in
             assert str(path) in str(error)  # noqa: PT017 - most are refused, some are still whole
 
 
-def test_one_bad_array_is_one_error_of_the_check(tmp_path: Path) -> None:
+def test_a_damaged_array_is_one_error_of_the_check(tmp_path: Path) -> None:
     make_set(tmp_path, "abcdef")
     (tmp_path / "masks" / "c.png").unlink()
     (tmp_path / "masks" / "c.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': (" + bytes(100))
     (problem,) = check_dataset(open_dataset(tmp_path)).errors
     assert problem.message.startswith("1 pair with a file that cannot be used")
-    assert "c.npy is no NumPy array we can read" in problem.line()
+    assert "c.npy is not a readable NumPy array" in problem.line()
 
 
-def test_an_array_cut_short_is_named(tmp_path: Path) -> None:
+def test_a_truncated_array_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mask.npy").write_bytes(header((40, 50)) + bytes(1000))
-    with pytest.raises(DatasetError, match=r"mask\.npy is no NumPy array we can read"):
+    with pytest.raises(DatasetError, match=r"mask\.npy is not a readable NumPy array"):
         read_array(tmp_path / "mask.npy")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64, np.uint64])
-def test_the_greatest_integers_do_not_overflow(tmp_path: Path, dtype: type) -> None:
+def test_the_largest_integers_do_not_overflow(tmp_path: Path, dtype: type) -> None:
     top = np.iinfo(dtype).max
     for low, expected in ((0, 96), (top // 3, 96), (top - 1, 600)):
         np.save(tmp_path / "mask.npy", np.where(region() > 0, top, low).astype(dtype))

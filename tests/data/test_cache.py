@@ -18,7 +18,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from tests.helpers.datasets import make_set, picture, region, save
 
 
-def test_a_pair_is_an_image_and_its_mask_at_the_images_size(tmp_path: Path) -> None:
+def test_a_pair_is_loaded_at_the_size_of_the_image(tmp_path: Path) -> None:
     (pair,) = find_pairs(make_set(tmp_path, ["a"]))
     image, mask = load_pair(pair)
     np.testing.assert_array_equal(image, picture(str(pair.image)))
@@ -48,9 +48,7 @@ def test_cached_items_are_the_preprocessed_pair(tmp_path: Path) -> None:
         assert mask.sum() == 6 * 5 - 1  # rows 2.5 to 7.5: half a row counts at both ends; a corner is missing
 
 
-def test_a_large_set_is_mapped_from_a_file_that_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_dataset_is_mapped_from_a_file_that_disappears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = find_pairs(make_set(tmp_path / "set", [f"{i}" for i in range(9)]))
     in_memory = CachedPairs(pairs, Preprocessing((16, 16)))
     monkeypatch.setattr(cache, "MEMORY_LIMIT", 1000)
@@ -62,7 +60,7 @@ def test_a_large_set_is_mapped_from_a_file_that_leaves_nothing_behind(
     assert all(torch.equal(a, b) for a, b in zip(mapped[3], in_memory[3], strict=True))
 
 
-def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_gives_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullDisk(io.BytesIO):
         def __init__(self, **options: Any) -> None:
             super().__init__()
@@ -72,11 +70,11 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(cache, "MEMORY_LIMIT", 0)
     monkeypatch.setattr(cache.tempfile, "TemporaryFile", FullDisk)
-    with pytest.raises(OutputError, match=r"has no room for .* \(No space left on device\); free it, choose another"):
+    with pytest.raises(OutputError, match=r"has no space for .* \(No space left on device\); free it, choose another"):
         CachedPairs(find_pairs(make_set(tmp_path, ["a"])), Preprocessing((16, 16)), folder=tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named_in_the_error(tmp_path: Path) -> None:
     make_set(tmp_path, [f"{i}" for i in range(5)])
     (tmp_path / "images" / "3.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"images/3\.png"):
@@ -103,7 +101,7 @@ class TestFieldOfView:
             save(tmp_path / "masks" / f"{name}.png", truth)
         return find_pairs(tmp_path)
 
-    def test_images_and_masks_are_cut_alike(self, pairs: list[Pair]) -> None:
+    def test_images_and_masks_are_cropped_alike(self, pairs: list[Pair]) -> None:
         preprocessing = Preprocessing((20, 24), field_of_view="endoscopy")
         image, mask = CachedPairs(pairs, preprocessing)[0]
         pixels, truth = load_pair(pairs[0])
@@ -115,12 +113,14 @@ class TestFieldOfView:
         np.testing.assert_array_equal(mask[0].numpy(), wanted)
         assert truth.sum() == 50 * 60
 
-    def test_foreground_that_is_cut_is_named(self, pairs: list[Pair], caplog: pytest.LogCaptureFixture) -> None:
+    def test_images_with_cropped_foreground_are_reported(
+        self, pairs: list[Pair], caplog: pytest.LogCaptureFixture
+    ) -> None:
         items = CachedPairs(pairs, Preprocessing((20, 24), field_of_view="endoscopy"))
         assert items[1][1].sum() == 0
         assert [record.message for record in caplog.records] == [
-            "in 1 of 2 images part of the foreground lies outside of the field of view that was found and is not seen, "
-            "first in outside: look at them, and train with field_of_view='none' if they are many"
+            "in 1 of 2 images part of the foreground is outside of the field of view that was found and is not seen, "
+            "first in outside: look at them, and train with field_of_view='none' if there are many"
         ]
         caplog.clear()
         CachedPairs(pairs, Preprocessing((20, 24)))

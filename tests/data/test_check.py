@@ -39,18 +39,18 @@ def only(report: DatasetReport) -> str:
     return f"{problem.severity}: {problem.line()}"
 
 
-def test_a_good_set_has_no_problems(folder: Path) -> None:
+def test_a_good_dataset_has_no_problems(folder: Path) -> None:
     report = check(folder)
     assert report.problems == ()
     report.raise_if_wrong()
-    assert (report.parts["train"].pairs, report.parts["validation"].pairs, report.parts["test"].pairs) == (24, 6, 0)
-    assert report.parts["train"].foreground == pytest.approx(96 / 600)
-    assert report.parts["test"].foreground is None
+    assert (report.splits["train"].pairs, report.splits["validation"].pairs, report.splits["test"].pairs) == (24, 6, 0)
+    assert report.splits["train"].foreground == pytest.approx(96 / 600)
+    assert report.splits["test"].foreground is None
     assert report.image_sizes == ((20, 30), (20, 30))
     assert report.mask_kinds == {"two values": 30}
 
 
-def test_the_table(folder: Path) -> None:
+def test_the_report_shows_a_table_of_the_splits(folder: Path) -> None:
     (folder / "masks" / "n03.png").unlink()
     for name in NAMES[4:12]:
         save(folder / "masks" / f"{name}.png", np.zeros((20, 30), np.uint8))
@@ -60,7 +60,7 @@ def test_the_table(folder: Path) -> None:
     (folder / "val.txt").unlink()
     lines = str(check_dataset(open_dataset(folder, group_by=r"n(\d)"))).splitlines()
     assert lines[0].startswith("folders images/ with masks in masks/; ")
-    assert lines[2].split() == ["part", "pairs", "groups", "empty", "masks", "median", "foreground"]
+    assert lines[2].split() == ["split", "pairs", "groups", "empty", "masks", "median", "foreground"]
     assert [line.split()[0] for line in lines[3:6]] == ["train", "validation", "test"]
     assert sum(int(line.split()[1]) for line in lines[3:6]) == 29
     assert sum(int(line.split()[3]) for line in lines[3:6]) == 8
@@ -73,7 +73,7 @@ def test_the_table(folder: Path) -> None:
     assert lines[-1].startswith("1 error, ")
 
 
-def test_the_error_names_the_first_files_and_counts_the_rest(folder: Path) -> None:
+def test_an_error_names_the_first_files_and_counts_the_others(folder: Path) -> None:
     for name in NAMES[3:8]:
         (folder / "masks" / f"{name}.png").write_bytes(b"broken")
     save(folder / "masks" / "n00.png", region((9, 9)))
@@ -81,7 +81,7 @@ def test_the_error_names_the_first_files_and_counts_the_rest(folder: Path) -> No
         check(folder).raise_if_wrong()
     message = str(caught.value)
     assert message.startswith("5 pairs with a file that cannot be used; repair it or take the pair out: ")
-    assert "n03.png is no image we can read" in message
+    assert "n03.png is not an image that can be read" in message
     assert "and 2 more" in message
     assert message.endswith("(and 1 other error; `condseg finetune DATA --check` lists all)")
 
@@ -96,7 +96,7 @@ def test_problems_of_the_layout_are_in_the_report(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_unreadable_files(folder: Path, kind: str, damage: str) -> None:
+def test_unreadable_files_are_reported(folder: Path, kind: str, damage: str) -> None:
     path = folder / kind / "n03.png"
     if damage == "cut":
         pixels = np.random.default_rng(0).integers(0, 255, (200, 300), np.uint8)
@@ -109,7 +109,7 @@ def test_unreadable_files(folder: Path, kind: str, damage: str) -> None:
     assert str(path) in line
 
 
-def test_a_jpeg_cut_short_is_found_though_it_is_read_small(folder: Path) -> None:
+def test_a_truncated_jpeg_is_found_although_it_is_read_at_a_small_size(folder: Path) -> None:
     path = folder / "images" / "n03.jpg"
     pixels = np.random.default_rng(0).integers(0, 255, (1600, 2400, 3), np.uint8)
     save(path, pixels)
@@ -120,7 +120,7 @@ def test_a_jpeg_cut_short_is_found_though_it_is_read_small(folder: Path) -> None
     assert "n03.jpg is damaged or incomplete" in only(check(folder))
 
 
-def test_a_set_of_nothing_but_broken_files(folder: Path) -> None:
+def test_a_dataset_of_only_damaged_files_is_reported(folder: Path) -> None:
     for name in NAMES:
         (folder / "images" / f"{name}.png").write_bytes(b"broken")
     report = check(folder)
@@ -129,7 +129,7 @@ def test_a_set_of_nothing_but_broken_files(folder: Path) -> None:
     assert "median foreground" in str(report)
 
 
-def test_an_image_that_is_its_own_mask(folder: Path) -> None:
+def test_an_image_given_as_its_own_mask_is_an_error(folder: Path) -> None:
     pairs = find_pairs(folder)
     pairs[0] = Pair("own", pairs[0].image, pairs[0].image)
     report = check_dataset(open_dataset(pairs))
@@ -141,7 +141,7 @@ def test_an_image_that_is_its_own_mask(folder: Path) -> None:
 # Sizes and orientation
 
 
-def test_masks_of_other_sizes(folder: Path) -> None:
+def test_masks_of_other_sizes_are_errors_or_warnings(folder: Path) -> None:
     save(folder / "masks" / "n01.png", region((9, 9)))
     save(folder / "masks" / "n02.png", region((30, 20)))
     save(folder / "masks" / "n03.png", region((10, 15)))
@@ -160,11 +160,11 @@ def turned(path: Path, orientation: int, size: tuple[int, int]) -> None:
     save(path, picture(path.name, size), exif=exif)
 
 
-def test_an_image_turned_by_exif_with_a_mask_that_is_not(folder: Path) -> None:
+def test_a_mask_of_the_image_as_stored_is_an_error_if_exif_rotates_it(folder: Path) -> None:
     turned(folder / "images" / "n01.png", 6, (20, 30))  # 30x20 as stored, 20x30 as shown
     line = only(check(folder))
     assert line.startswith(
-        "error: 1 mask drawn on the picture as stored, while an EXIF tag turns it; turn the mask, or"
+        "error: 1 mask drawn on the image as stored, while an EXIF tag rotates it; rotate the mask, or"
     )
     assert line.endswith("n01.png is 20x30, its mask 30x20")
     turned(folder / "images" / "n01.png", 6, (30, 20))  # shown as the mask is
@@ -178,7 +178,7 @@ def test_an_orientation_that_sizes_cannot_check_is_a_warning(
     turned(folder / "images" / "n01.png", orientation, size)
     save(folder / "masks" / "n01.png", region(size))
     assert only(check(folder)).startswith(
-        "warning: 1 image turned by an EXIF tag that the mask does not have; check that"
+        "warning: 1 image rotated by an EXIF tag that the mask does not have; check that"
     )
 
 
@@ -186,41 +186,39 @@ def test_an_orientation_that_sizes_cannot_check_is_a_warning(
 
 
 @pytest.mark.parametrize(("value", "word"), [(0, "without foreground"), (255, "without background")])
-def test_empty_and_full_masks(folder: Path, value: int, word: str) -> None:
+def test_empty_and_full_masks_are_warnings(folder: Path, value: int, word: str) -> None:
     save(folder / "masks" / "n01.png", np.full((20, 30), value, np.uint8))
-    assert only(check(folder)).startswith(f"warning: 1 mask {word}; right if ")
+    assert only(check(folder)).startswith(f"warning: 1 mask {word}; correct if ")
     for name in NAMES[:24]:
         save(folder / "masks" / f"{name}.png", np.full((20, 30), value, np.uint8))
     report = check(folder)
     (problem,) = report.errors
-    assert "of the train part" in problem.message
+    assert "of the train split" in problem.message
     assert "masks must be 0 outside the region and not 0 inside it" in problem.message
 
 
-def test_a_validation_part_without_foreground(folder: Path) -> None:
+def test_a_validation_split_without_foreground_is_an_error(folder: Path) -> None:
     for name in NAMES[24:]:
         save(folder / "masks" / f"{name}.png", np.zeros((20, 30), np.uint8))
-    assert check(folder).errors[0].message.startswith("no mask of the validation part has foreground")
+    assert check(folder).errors[0].message.startswith("no mask of the validation split has foreground")
 
 
-def test_inverted_masks(folder: Path) -> None:
+def test_inverted_masks_are_a_warning(folder: Path) -> None:
     save(folder / "masks" / "n01.png", 255 - region())
     save(folder / "masks" / "n02.png", np.pad(np.full((18, 28), 255, np.uint8), 1))  # large, but not inverted
     line = only(check(folder))
-    assert line.startswith(
-        "warning: 1 mask covering the picture's edges and most of it; if that is the background, swap"
-    )
+    assert line.startswith("warning: 1 mask covering the image's edges and most of it; if that is the background, swap")
     assert line.endswith("n01.png")
 
 
-def test_suspicious_values_and_labels_among_two_values(folder: Path) -> None:
+def test_suspicious_values_and_single_label_masks_are_warnings(folder: Path) -> None:
     stripes = np.repeat(np.array([0, 127, 255], np.uint8), 10)[None].repeat(20, axis=0)
     stripes[:2, 10:12] = 0  # no box
     save(folder / "masks" / "n01.png", stripes)
     save(folder / "masks" / "n02.png", stripes // 127)
     first, second = check(folder).warnings
     assert first.line() == (
-        f"1 mask of several gray levels in flat areas: all above 0 was taken for foreground: {folder / 'masks/n01.png'}"
+        f"1 mask of several gray levels in flat areas: all above 0 was read as foreground: {folder / 'masks/n01.png'}"
     )
     assert second.message.startswith("2 masks with several labels, unlike the rest")
     for name in NAMES:
@@ -228,7 +226,7 @@ def test_suspicious_values_and_labels_among_two_values(folder: Path) -> None:
     assert check(folder).problems == ()
 
 
-def test_images_of_one_color(folder: Path) -> None:
+def test_images_of_a_single_color_are_a_warning(folder: Path) -> None:
     for name in NAMES[20:28]:  # alike, but no leak
         save(folder / "images" / f"{name}.png", np.full((20, 30, 3), int(name[1:]), np.uint8))
     assert only(check(folder)).startswith("warning: 8 images of a single color; take it out if it is broken")
@@ -237,26 +235,26 @@ def test_images_of_one_color(folder: Path) -> None:
 # Counts
 
 
-def test_few_pairs(tmp_path: Path) -> None:
+def test_few_pairs_are_a_warning(tmp_path: Path) -> None:
     make_set(tmp_path, NAMES[:8])
     few, fewer = check(tmp_path).warnings
-    assert few.message == "only 6 pairs to train on; 20 or more are wanted"
+    assert few.message == "only 6 pairs to train on; 20 or more are recommended"
     assert fewer.message.startswith("only 2 pairs to validate on")
 
 
 # Leaks
 
 
-def test_copies_across_parts_are_an_error_and_within_one_a_warning(folder: Path) -> None:
+def test_copies_across_splits_are_an_error_and_within_a_split_a_warning(folder: Path) -> None:
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n25.png")
     line = only(check(folder))
     assert line == (
-        "error: 1 image copied into another part, which makes scores too good; keep one, or give group_by: "
+        "error: 1 image copied into another split, which makes scores too good; keep one, or give group_by: "
         f"{folder / 'images/n25.png'} (validation) and {folder / 'images/n00.png'} (train)"
     )
     make_set(folder, ["n25"])
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n05.png")
-    assert only(check(folder)).startswith("warning: 1 image copied within one part; keep one")
+    assert only(check(folder)).startswith("warning: 1 image copied within one split; keep one")
 
 
 def noisy(size: tuple[int, int]) -> Image.Image:
@@ -266,7 +264,7 @@ def noisy(size: tuple[int, int]) -> Image.Image:
 
 
 @pytest.mark.parametrize("change", ["jpeg", "half", "brighter", "gray", "tinted", "crop"])
-def test_a_picture_saved_again_is_found_in_the_other_part(folder: Path, change: str) -> None:
+def test_an_image_saved_again_is_found_in_another_split(folder: Path, change: str) -> None:
     original = noisy((200, 300))
     save(folder / "images" / "n00.png", np.asarray(original))
     save(folder / "masks" / "n00.png", region((200, 300)))
@@ -283,12 +281,12 @@ def test_a_picture_saved_again_is_found_in_the_other_part(folder: Path, change: 
     path = save(folder / "images" / f"n25{suffix}", np.asarray(other), **({"quality": 40} if change == "jpeg" else {}))
     save(folder / "masks" / "n25.png", region((other.height, other.width)))
     line = only(check(folder))
-    assert line.startswith("warning: 1 image much like one of another part")
+    assert line.startswith("warning: 1 image much like one of another split")
     assert "with group_by" in line
     assert line.endswith(f"{path} (validation) and {folder / 'images/n00.png'} (train)")
 
 
-def test_different_pictures_of_one_kind_are_not_confused() -> None:
+def test_different_images_of_one_kind_are_not_duplicates() -> None:
     """A bright blob somewhere on a dark ground with a vignette: alike, but not the same."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:120, :160]
@@ -306,7 +304,7 @@ def test_different_pictures_of_one_kind_are_not_confused() -> None:
     assert near_duplicates([], prints) == []
 
 
-def test_the_content_of_a_set_is_that_of_its_pixels(tmp_path: Path) -> None:
+def test_the_content_digest_depends_on_pixels_and_not_on_names(tmp_path: Path) -> None:
     pairs = [add_pair(tmp_path / f"{name}.png", tmp_path / f"{name}_m.png") for name in NAMES]
     before = check_dataset(open_dataset(pairs, val_fraction=0.2)).content
     assert check_dataset(open_dataset(pairs, val_fraction=0.2)).content == before
@@ -325,7 +323,7 @@ def test_many_fingerprints_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatc
 # Other sources
 
 
-def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None:
+def test_pairs_in_python_with_16_bit_images_are_checked(tmp_path: Path) -> None:
     pairs = []
     for name in NAMES:
         deep = picture(name)[..., 0].astype(np.uint16) * 257
@@ -344,7 +342,7 @@ def test_a_set_of_python_pairs_and_of_sixteen_bit_images(tmp_path: Path) -> None
     assert len(problem.files) == len(NAMES) - 1
 
 
-def test_palette_images_with_transparency_warn_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_palette_images_with_transparency_give_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     image, mask = add_pair(tmp_path / "a.png", tmp_path / "a_m.png")
     Image.fromarray(picture("a")).convert("P").save(image, transparency=bytes([0, 255, 128]))
     pairs = [Pair("a", image, mask)]

@@ -60,7 +60,7 @@ def annotation(image: int, region: Any, **more: Any) -> dict[str, Any]:
 
 
 def all_pairs(dataset: Dataset) -> list[str]:
-    return sorted(pair.name for pairs in dataset.parts.values() for pair in pairs)
+    return sorted(pair.name for pairs in dataset.splits.values() for pair in pairs)
 
 
 # Drawing
@@ -78,18 +78,18 @@ def test_a_polygon_covers_the_pixels_within_it() -> None:
 
 
 @pytest.mark.parametrize("counts", [COUNTS, STRING])
-def test_run_lengths_go_down_the_columns(counts: Any) -> None:
+def test_run_lengths_run_down_the_columns(counts: Any) -> None:
     region = {"size": [3, 4], "counts": counts}
     assert draw((3, 4), region).astype(int).tolist() == CODED
 
 
-def test_no_region_is_an_empty_mask() -> None:
+def test_an_image_without_regions_has_an_empty_mask() -> None:
     assert draw((3, 4)).tolist() == [[False] * 4] * 3
 
 
 @given(mask=arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9)))
 @settings(max_examples=60, deadline=None)
-def test_run_lengths_of_any_mask(mask: NDArray[np.bool_]) -> None:
+def test_run_lengths_reproduce_any_mask(mask: NDArray[np.bool_]) -> None:
     """Counted here by the definition: runs down the columns, of zeros first."""
     flat = [False, *mask.ravel(order="F").tolist()]
     counts = [0]
@@ -133,7 +133,7 @@ def test_a_coco_file_with_polygons_run_lengths_and_an_image_without_a_region(tmp
     run_length = {"size": [5, 7], "counts": [0, 5, 30]}
     path = write(tmp_path / "set.json", coco(entries, [annotation(1, [SQUARE]), annotation(2, run_length, iscrowd=1)]))
     dataset = open_dataset(path)
-    masks = {pair.name: load_pair(pair)[1] for part in dataset.parts.values() for pair in part}
+    masks = {pair.name: load_pair(pair)[1] for part in dataset.splits.values() for pair in part}
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {"a": 12, "b": 5, "c": 0}
     assert masks["b"][:, 0].all()
     assert dataset.problems == ()
@@ -151,7 +151,7 @@ def test_a_coco_file_with_polygons_run_lengths_and_an_image_without_a_region(tmp
         ("train/_annotations.coco.json", "train"),
     ],
 )
-def test_images_are_found_where_people_put_them(tmp_path: Path, json_path: str, folder: str) -> None:
+def test_images_are_found_in_the_usual_folders(tmp_path: Path, json_path: str, folder: str) -> None:
     entries = images(tmp_path / folder, "a.png", "b.png")
     path = write(tmp_path / json_path, coco(entries, [annotation(1, [SQUARE])]))
     assert all_pairs(open_dataset(path)) == ["a", "b"]
@@ -161,36 +161,36 @@ def test_images_are_found_where_people_put_them(tmp_path: Path, json_path: str, 
 
 
 @pytest.mark.parametrize("place", ["{part}/_annotations.coco.json", "annotations/instances_{part}2017.json"])
-def test_a_file_for_each_part(tmp_path: Path, place: str) -> None:
+def test_a_coco_file_for_each_split_divides_the_dataset(tmp_path: Path, place: str) -> None:
     for part, names in (("train", ("a.png", "b.png")), ("valid", ("c.png",)), ("test", ("a.png",))):
         folder = tmp_path / (part if place.startswith("{") else f"{part}2017")
         entries = images(folder, *names)
         write(tmp_path / place.format(part=part), coco(entries, [annotation(1, [SQUARE])]))
     dataset = open_dataset(tmp_path)
-    assert [len(part) for part in dataset.parts.values()] == [2, 1, 1]
+    assert [len(part) for part in dataset.splits.values()] == [2, 1, 1]
     assert dataset.test[0].name == "test/a"
     assert dataset.problems == ()
     assert len(find_pairs(tmp_path)) == 4
 
 
-def test_a_polygon_without_the_list_around_it(tmp_path: Path) -> None:
+def test_a_polygon_without_the_list_around_it_is_read(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png")
     path = write(tmp_path / "set.json", coco(entries, [annotation(i, SQUARE) for i in (1, 2)]))
     assert {load_mask(pair.mask).sum() for pair in open_dataset(path).train} == {12}
 
 
-def test_several_categories_are_one_region_and_remarked(tmp_path: Path) -> None:
+def test_several_categories_are_foreground_and_reported(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png")
     annotations = [annotation(1, [SQUARE]), annotation(2, [SQUARE], category_id=2)]
     path = write(tmp_path / "set.json", coco(entries, annotations))
     problem, unknown = open_dataset(path).problems
     assert problem.severity == unknown.severity == "warning"
     assert unknown.line().startswith("1 category id used in set.json and not listed there")
-    assert problem.message.startswith("set.json has 2 categories, all of which were taken for the one region")
+    assert problem.message.startswith("set.json has 2 categories, all of which were read as foreground")
     assert problem.files == ("2", "polyp")
 
 
-def test_missing_and_repeated_images_are_listed(tmp_path: Path) -> None:
+def test_missing_and_repeated_images_are_reported(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png", "c.png")
     (tmp_path / "c.png").unlink()
     entries.append({**entries[0], "id": 4})
@@ -221,9 +221,9 @@ def complaint(path: Path) -> str:
         ("{", "is not JSON"),
         ("[" * 100_000, "nested too deep"),
         ('{"images": NaN, "annotations": []}', "NaN is not a finite number"),
-        ([], "is no annotation file of COCO, LabelMe, VIA or YOLO"),
-        ({"images": {}, "annotations": []}, "no COCO file"),
-        ({"images": 3, "annotations": None}, "no COCO file"),
+        ([], "is not an annotation file of COCO, LabelMe, VIA or YOLO"),
+        ({"images": {}, "annotations": []}, "not a COCO file"),
+        ({"images": 3, "annotations": None}, "not a COCO file"),
         (coco([], []), "lists no images"),
         (coco([{"id": 1}], []), "1 image of .* without one of id, file_name"),
         (coco([[1], None, "x", *GOOD], []), "3 images of .* without one of id, file_name"),
@@ -236,7 +236,7 @@ def complaint(path: Path) -> str:
         (coco([{**ENTRY, "height": 5.5}], []), "without a size in pixels"),
         (
             coco([ENTRY, {**OTHER, "id": 1}, {**OTHER, "id": 3}], []),
-            "an id that another one has; ids must differ: id 1",
+            "the id of another one; ids must differ: id 1",
         ),
         (
             coco(GOOD, [annotation(9, [SQUARE])]),
@@ -246,7 +246,7 @@ def complaint(path: Path) -> str:
         (coco(GOOD, [{"image_id": [1]}]), "for an image that is not in 'images'"),
         (
             coco(GOOD, [annotation(1, [], bbox=[1, 2, 3, 4])]),
-            "1 annotation of .* with a box and no outline; .* not boxes: a.png",
+            "1 annotation of .* with a box and no outline; .* instead of boxes: a.png",
         ),
         (coco(GOOD, [annotation(1, [])]), "with an empty segmentation"),
         (coco(GOOD, []), "has no annotations, only images"),
@@ -259,7 +259,7 @@ def complaint(path: Path) -> str:
         ),
     ],
 )
-def test_mistakes_in_coco_files_are_named(tmp_path: Path, content: Any, message: str) -> None:
+def test_mistakes_in_coco_files_are_reported(tmp_path: Path, content: Any, message: str) -> None:
     images(tmp_path, "a.png", "b.png")
     path = write(tmp_path / "set.json", content)
     line = complaint(path)
@@ -283,7 +283,7 @@ def test_mistakes_in_coco_files_are_named(tmp_path: Path, content: Any, message:
         *([[1e300] * 6], [[10**18] * 6], [[True] * 6], [["1"] * 6], [None], [[]], {"size": [5, 7], "counts": "0"}),
     ],
 )
-def test_a_damaged_annotation_costs_its_image_and_not_the_check(tmp_path: Path, region: Any) -> None:
+def test_a_damaged_annotation_is_reported_and_the_check_continues(tmp_path: Path, region: Any) -> None:
     entries = images(tmp_path, *(f"{name}.png" for name in "abcd"))
     path = write(
         tmp_path / "set.json", coco(entries, [annotation(i, [SQUARE]) for i in (1, 2, 3)] + [annotation(4, region)])
@@ -294,7 +294,7 @@ def test_a_damaged_annotation_costs_its_image_and_not_the_check(tmp_path: Path, 
     assert report.mask_kinds == {"COCO regions": 3}
 
 
-def test_names_of_foreign_programs_keep_a_report_to_its_lines(tmp_path: Path) -> None:
+def test_line_breaks_in_names_do_not_break_the_lines_of_a_report(tmp_path: Path) -> None:
     entries = images(tmp_path, *(f"{name}.png" for name in "abcd"))
     categories = [{"id": 1, "name": "large\npolyp"}, {"id": 2, "name": ["x"]}, {"id": [3]}, None]
     annotations = [annotation(i, [SQUARE], category_id=i % 2 + 1) for i in (1, 2, 3, 4)]
@@ -309,7 +309,7 @@ def test_names_of_foreign_programs_keep_a_report_to_its_lines(tmp_path: Path) ->
 # Sizes
 
 
-def test_an_image_without_a_size_has_that_of_its_file(tmp_path: Path) -> None:
+def test_an_image_without_a_size_has_the_size_of_its_file(tmp_path: Path) -> None:
     entries = [{"id": e["id"], "file_name": e["file_name"]} for e in images(tmp_path, "a.png", "b.png")]
     path = write(tmp_path / "set.json", coco(entries, [annotation(i, [SQUARE]) for i in (1, 2)]))
     assert {load_mask(pair.mask).shape for pair in find_pairs(path)} == {(5, 7)}
@@ -329,7 +329,7 @@ def test_a_huge_size_is_compared_with_the_image_before_anything_is_drawn(tmp_pat
     assert any("(regions of b.png): an image of 70000x50000 is larger than" in message for message in messages)
 
 
-def test_a_polygon_that_runs_to_and_fro_is_refused_before_it_fills_the_memory() -> None:
+def test_a_polygon_with_endless_lines_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(DatasetError, match="longer than 5,000,000 pixels; simplify it"):
         draw((2000, 2000), [[0, 0, 1999, 1999] * 2000])
 
@@ -358,7 +358,7 @@ def test_outlines_that_draw_nothing_are_an_error(region: Any, size: tuple[int, i
         draw(size, region)
 
 
-def test_outlines_over_the_edge_are_remarked(tmp_path: Path) -> None:
+def test_outlines_over_the_edge_are_reported(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png")
     regions = ([SQUARE], [[1, 1, 12, 1, 12, 4]])
     path = write(tmp_path / "set.json", coco(entries, [annotation(i, r) for i, r in enumerate(regions, 1)]))
@@ -367,11 +367,11 @@ def test_outlines_over_the_edge_are_remarked(tmp_path: Path) -> None:
     assert any(line.startswith(expected) and "b.png" in line for line in lines)
 
 
-def test_a_json_of_something_else_is_not_taken_for_coco(tmp_path: Path) -> None:
+def test_json_of_another_kind_is_not_read_as_coco(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
     write(tmp_path / "boxes.json", {"a": {"bbox": []}})
     write(tmp_path / "broken.json", "{")
-    with pytest.raises(DatasetError, match=r"no masks were recognised.*: .*boxes\.json is in no format that is read"):
+    with pytest.raises(DatasetError, match=r"no masks were recognized.*: .*boxes\.json is in no format that is read"):
         open_dataset(tmp_path)
     with pytest.raises(DatasetError, match=r"broken\.json is not JSON"):
         open_dataset(tmp_path / "broken.json")

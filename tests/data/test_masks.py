@@ -69,7 +69,9 @@ def values(path: Path, array: NDArray[Any], **options: Any) -> Path:
         ("npz", np.float64, 0, 1),
     ],
 )
-def test_two_values_of_which_one_is_zero(tmp_path: Path, suffix: str, dtype: Any, low: int, high: int) -> None:
+def test_zero_is_background_and_the_other_value_foreground(
+    tmp_path: Path, suffix: str, dtype: Any, low: int, high: int
+) -> None:
     path = values(tmp_path / f"mask.{suffix}", np.where(TRUTH, high, low).astype(dtype))
     reading = read_mask(path)
     np.testing.assert_array_equal(reading.mask, TRUTH)
@@ -79,14 +81,14 @@ def test_two_values_of_which_one_is_zero(tmp_path: Path, suffix: str, dtype: Any
 
 
 @pytest.mark.parametrize("value", [0, 1, 7, 255])
-def test_one_value_is_empty_or_full(tmp_path: Path, value: int) -> None:
+def test_a_single_value_is_empty_or_full(tmp_path: Path, value: int) -> None:
     mask = load_mask(save(tmp_path / "mask.png", np.full((4, 5), value, np.uint8)))
     assert mask.tolist() == [[value > 0] * 5] * 4
 
 
 @given(truth=arrays(np.bool_, (5, 7)), high=st.integers(1, 65535))
 @settings(max_examples=40, deadline=None)
-def test_any_two_values_are_told_apart(
+def test_any_two_values_are_distinguished(
     tmp_path_factory: pytest.TempPathFactory, truth: NDArray[np.bool_], high: int
 ) -> None:
     dtype = np.uint8 if high < 256 else np.uint16
@@ -112,7 +114,7 @@ def test_jpeg_noise_does_not_matter(tmp_path: Path, quality: int, mode: str) -> 
     assert agreement(read_mask(again).mask) > 0.97
 
 
-def test_jpeg_masks_that_jpeg_has_spoiled(tmp_path: Path) -> None:
+def test_masks_damaged_by_jpeg_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "mask.jpg"
     Image.fromarray(np.full((16, 16), 1, np.uint8)).save(path, quality=100)
     assert "of the values 0 and 1 as JPEG" in str(read_mask(path).remark)
@@ -129,7 +131,7 @@ def test_jpeg_masks_that_jpeg_has_spoiled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 20, 127, 128, 190])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_instance_labels_are_all_foreground(tmp_path: Path, count: int, dtype: Any) -> None:
+def test_all_instance_labels_are_foreground(tmp_path: Path, count: int, dtype: Any) -> None:
     labels = instances(count)
     reading = read_mask(save(tmp_path / "mask.png", labels.astype(dtype)))
     np.testing.assert_array_equal(reading.mask, labels > 0)
@@ -137,12 +139,12 @@ def test_instance_labels_are_all_foreground(tmp_path: Path, count: int, dtype: A
     assert reading.remark is None
 
 
-def test_sixteen_bit_labels_of_hundreds_of_instances(tmp_path: Path) -> None:
+def test_hundreds_of_16_bit_instance_labels_are_foreground(tmp_path: Path) -> None:
     labels = instances(700, (200, 200))
     np.testing.assert_array_equal(load_mask(save(tmp_path / "mask.png", labels)), labels > 0)
 
 
-def test_smooth_edges_are_cut_in_the_middle(tmp_path: Path) -> None:
+def test_smooth_edges_are_thresholded_in_the_middle(tmp_path: Path) -> None:
     soft = Image.fromarray(TRUTH.astype(np.uint8) * 255).resize((240, 160), Image.Resampling.BICUBIC)
     truth = np.asarray(soft) > 127
     reading = read_mask(save(tmp_path / "mask.png", np.asarray(soft)))
@@ -154,7 +156,7 @@ def test_smooth_edges_are_cut_in_the_middle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_mask(save(tmp_path / "blurred.png", blurred)), blurred > 127)
 
 
-def test_probabilities_are_cut_at_a_half(tmp_path: Path) -> None:
+def test_probabilities_are_thresholded_at_a_half(tmp_path: Path) -> None:
     probability = np.array([[0, 0.2, 0.49], [0.5, 0.7, 1]], np.float32)
     for name in ("p.npy", "p.tif"):
         reading = read_mask(values(tmp_path / name, probability))
@@ -167,12 +169,12 @@ def test_probabilities_are_cut_at_a_half(tmp_path: Path) -> None:
     [
         ((0, 127, 255), (0, 1, 1), "several gray levels in flat areas"),  # a trimap
         ((0, 1, 255), (0, 1, 1), "several gray levels in flat areas"),  # VOC: a class and the void around it
-        ((84, 253, 253), (0, 1, 1), "the lower was taken for background"),
+        ((84, 253, 253), (0, 1, 1), "the lower one was read as background"),
         ((1, 2, 2), (1, 1, 1), "without a pixel of 0"),
         ((1, 2, 3), (1, 1, 1), "without a pixel of 0"),
     ],
 )
-def test_suspicious_values_are_read_by_rule_and_remarked(
+def test_suspicious_values_are_read_by_the_rule_and_reported(
     tmp_path: Path, levels: tuple[int, ...], expected: tuple[int, ...], remark: str
 ) -> None:
     stripes = np.repeat(np.array(levels, np.uint8), 8)[None].repeat(16, axis=0)
@@ -181,7 +183,7 @@ def test_suspicious_values_are_read_by_rule_and_remarked(
     assert remark in str(reading.remark)
 
 
-def test_specks_of_a_pixel_are_noise_and_not_a_label(tmp_path: Path) -> None:
+def test_single_pixels_are_noise_and_not_a_label(tmp_path: Path) -> None:
     noisy = TRUTH.astype(np.uint8) * 255
     noisy[::7, ::9] ^= 1  # 0 -> 1, 255 -> 254
     reading = read_mask(save(tmp_path / "mask.png", noisy))
@@ -189,7 +191,7 @@ def test_specks_of_a_pixel_are_noise_and_not_a_label(tmp_path: Path) -> None:
     assert reading.kind == "gray levels"
 
 
-def test_much_gray_is_remarked(tmp_path: Path) -> None:
+def test_much_gray_is_reported(tmp_path: Path) -> None:
     ramp = np.arange(8)[:, None] % 2 + np.arange(255)
     reading = read_mask(save(tmp_path / "mask.png", ramp.astype(np.uint8)))
     assert "with much gray" in str(reading.remark)
@@ -216,7 +218,9 @@ def palette(indices: NDArray[np.uint8], colors: list[tuple[int, int, int]]) -> I
         ([(0, 0, 0), (0, 0, 0)], "one color for several indices"),
     ],
 )
-def test_palettes(tmp_path: Path, colors: list[tuple[int, int, int]], remark: str | None) -> None:
+def test_palettes_are_read_by_their_colors(
+    tmp_path: Path, colors: list[tuple[int, int, int]], remark: str | None
+) -> None:
     path = tmp_path / "mask.png"
     palette(TRUTH.astype(np.uint8), colors).save(path)
     assert Image.open(path).mode == "P"
@@ -233,7 +237,7 @@ def test_a_palette_may_have_white_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("color", [(255, 0, 0), (0, 0, 90), (255, 255, 255), (10, 200, 30)])
-def test_a_region_of_any_color_on_black(tmp_path: Path, color: tuple[int, int, int]) -> None:
+def test_a_region_of_any_color_on_black_is_foreground(tmp_path: Path, color: tuple[int, int, int]) -> None:
     pixels = TRUTH[..., None] * np.array(color, np.uint8)
     np.testing.assert_array_equal(load_mask(save(tmp_path / "mask.png", pixels)), TRUTH)
 
@@ -247,13 +251,13 @@ def test_a_region_of_any_color_on_black(tmp_path: Path, color: tuple[int, int, i
         ((0, 0, 0, 255), (0, 0, 0, 0)),  # and over black
     ],
 )
-def test_transparent_is_background(tmp_path: Path, inside: tuple[int, ...], outside: tuple[int, ...]) -> None:
+def test_transparent_pixels_are_background(tmp_path: Path, inside: tuple[int, ...], outside: tuple[int, ...]) -> None:
     pixels = np.where(TRUTH[..., None], np.array(inside, np.uint8), np.array(outside, np.uint8))
     np.testing.assert_array_equal(load_mask(save(tmp_path / "mask.png", pixels)), TRUTH)
     np.testing.assert_array_equal(load_mask(save(tmp_path / "mask.webp", pixels, lossless=True, exact=True)), TRUTH)
 
 
-def test_gray_with_alpha(tmp_path: Path) -> None:
+def test_gray_with_alpha_is_read(tmp_path: Path) -> None:
     pixels = np.dstack((TRUTH.astype(np.uint8) * 255, np.full(TRUTH.shape, 255, np.uint8)))
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     assert Image.open(tmp_path / "mask.png").mode == "LA"
@@ -263,7 +267,7 @@ def test_gray_with_alpha(tmp_path: Path) -> None:
 # Orientation, shapes, sizes, errors
 
 
-def test_a_masks_own_orientation_is_honoured(tmp_path: Path) -> None:
+def test_the_exif_orientation_of_a_mask_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise
     stored = np.rot90(TRUTH).astype(np.uint8) * 255
@@ -273,7 +277,7 @@ def test_a_masks_own_orientation_is_honoured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 40, 60), (40, 60, 1), (1, 40, 60, 1)])
-def test_arrays_may_have_axes_of_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_arrays_may_have_axes_of_length_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "mask.npy", TRUTH.reshape(shape))
     np.testing.assert_array_equal(load_mask(tmp_path / "mask.npy"), TRUTH)
 
@@ -297,7 +301,7 @@ def test_an_archive_of_arrays_needs_one_named_mask(tmp_path: Path) -> None:
         (np.array([[None, {}]], dtype=object), "type object"),
     ],
 )
-def test_arrays_that_are_no_mask(tmp_path: Path, array: NDArray[Any], message: str) -> None:
+def test_arrays_that_are_not_masks_are_refused(tmp_path: Path, array: NDArray[Any], message: str) -> None:
     np.save(tmp_path / "mask.npy", array)
     with pytest.raises(DatasetError, match=f"mask.npy.*{message}"):
         load_mask(tmp_path / "mask.npy")
@@ -307,7 +311,9 @@ def test_arrays_that_are_no_mask(tmp_path: Path, array: NDArray[Any], message: s
     ("name", "error"), [("mask.npy", DatasetError), ("mask.npz", DatasetError), ("m.png", ImageError)]
 )
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and so on", b"\x93NUMPY\x01\x00"])
-def test_damaged_files_are_named(tmp_path: Path, name: str, error: type[Exception], content: bytes) -> None:
+def test_damaged_masks_are_named_in_the_error(
+    tmp_path: Path, name: str, error: type[Exception], content: bytes
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=name):
         load_mask(tmp_path / name)
@@ -315,14 +321,14 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, error: type[Exceptio
         load_mask(tmp_path / f"missing_{name}")
 
 
-def test_several_pages_are_no_mask(tmp_path: Path) -> None:
+def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:
     pages = [Image.fromarray(TRUTH), Image.fromarray(~TRUTH)]
     pages[0].save(tmp_path / "mask.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(ImageError, match=r"mask\.tif has 2 pages"):
         load_mask(tmp_path / "mask.tif")
 
 
-def test_resized_masks_keep_pixels_covered_by_half() -> None:
+def test_resized_masks_keep_pixels_that_are_half_covered() -> None:
     mask = np.zeros((4, 4), bool)
     mask[:2, 0] = mask[0, 2] = True
     assert resize_mask(mask, (2, 2)).tolist() == [[True, False], [False, False]]
@@ -341,5 +347,5 @@ def test_resized_masks_keep_pixels_covered_by_half() -> None:
         ((20, 30), (9, 9), "different"),
     ],
 )
-def test_sizes_that_belong_together(image: tuple[int, int], mask: tuple[int, int], answer: str) -> None:
+def test_sizes_of_one_image_at_several_scales_agree(image: tuple[int, int], mask: tuple[int, int], answer: str) -> None:
     assert size_agreement(image, mask) == answer

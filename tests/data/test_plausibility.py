@@ -37,12 +37,12 @@ def matching(report: DatasetReport, severity: str, text: str) -> list[str]:
     return [p.line() for p in report.problems if p.severity == severity and text in p.message]
 
 
-def test_good_masks_raise_no_doubt(tmp_path: Path) -> None:
+def test_good_masks_are_plausible(tmp_path: Path) -> None:
     report = check(tmp_path, [blob(60, 80, 20) for _ in NAMES])
     assert [p.message for p in report.problems if "mask" in p.message] == []
 
 
-def test_areas_of_a_pixel_are_an_error_if_all_are_and_else_a_warning(tmp_path: Path) -> None:
+def test_tiny_areas_are_an_error_if_all_masks_have_them_and_otherwise_a_warning(tmp_path: Path) -> None:
     report = check(tmp_path, [blob(60, 80, 1) for _ in NAMES])
     (line,) = matching(report, "error", "of an area of 9 pixels or fewer")
     assert line.startswith("8 masks of an area of 9 pixels or fewer; check that coordinates are pixels of that image: ")
@@ -51,20 +51,20 @@ def test_areas_of_a_pixel_are_an_error_if_all_are_and_else_a_warning(tmp_path: P
     assert "n3.png" in matching(report, "warning", "1 mask of an area of 9 pixels or fewer")[0]
 
 
-def test_boxes_are_remarked_if_most_masks_are_boxes(tmp_path: Path) -> None:
+def test_boxes_are_reported_if_most_masks_are_boxes(tmp_path: Path) -> None:
     box = np.zeros(SIZE, np.uint8)
     box[10:40, 20:90] = box[60:90, 100:150] = 255
     report = check(tmp_path, [box if int(name[1]) < 5 else blob(60, 80, 20) for name in NAMES])
-    (line,) = matching(report, "warning", "nothing but rectangles")
-    assert line.startswith("5 masks that are nothing but rectangles, so that the network learns boxes; draw outlines")
+    (line,) = matching(report, "warning", "only rectangles")
+    assert line.startswith("5 masks that are only rectangles, so that the network learns boxes; draw outlines")
     report = check(tmp_path, [box if int(name[1]) < 3 else blob(60, 80, 20) for name in NAMES])
-    assert matching(report, "warning", "nothing but rectangles") == []
+    assert matching(report, "warning", "only rectangles") == []
 
 
-def test_coordinates_in_percent_or_of_a_smaller_image_are_remarked(tmp_path: Path) -> None:
+def test_coordinates_in_percent_or_of_a_smaller_image_are_reported(tmp_path: Path) -> None:
     report = check(tmp_path, [blob(20 + i, 30 + i, 15) for i in range(8)])
     (line,) = matching(report, "warning", "upper left quarter")
-    assert "not percent or those of a smaller one" in line
+    assert "not percent or pixels of a smaller one" in line
     assert matching(check(tmp_path, [blob(20 + 8 * i, 30, 15) for i in range(8)]), "warning", "upper left") == []
 
 
@@ -79,7 +79,7 @@ def annotated(folder: Path, points: list[tuple[float, float]]) -> DatasetReport:
     return check_dataset(open_dataset(folder))
 
 
-def test_every_other_scale_of_coco_coordinates_is_said_and_pixels_help(tmp_path: Path) -> None:
+def test_every_wrong_scale_of_coco_coordinates_is_reported_with_a_remedy_that_works(tmp_path: Path) -> None:
     shares = [(0.3, 0.2), (0.8, 0.4), (0.6, 0.9), (0.25, 0.7)]
     report = annotated(tmp_path, shares)
     assert "coordinates from 0 to 1; they must be pixels: multiply x by 160, y by 120" in report.errors[0].line()
@@ -97,7 +97,7 @@ def test_every_other_scale_of_coco_coordinates_is_said_and_pixels_help(tmp_path:
     assert [p.message for p in report.problems if "mask" in p.message or "outline" in p.message] == []
 
 
-def test_the_form_of_a_mask() -> None:
+def test_the_shape_of_a_mask_is_described() -> None:
     mask = np.zeros((10, 20), bool)
     assert describe_shape(mask).reach == (0, 0)
     mask[2:5, 3:9] = True
@@ -110,7 +110,7 @@ def test_the_form_of_a_mask() -> None:
 # Memory
 
 
-def test_what_a_pair_takes_is_known_from_headers(tmp_path: Path) -> None:
+def test_the_memory_of_a_pair_is_estimated_from_headers(tmp_path: Path) -> None:
     image, mask = tmp_path / "a.png", tmp_path / "m.npy"
     save(image, picture("a", SIZE))
     np.save(mask, region().astype(np.float64))
@@ -143,7 +143,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss")
-def test_large_pairs_are_read_one_after_the_other_and_leave_nothing_behind(tmp_path: Path) -> None:
+def test_large_pairs_are_read_one_after_the_other_and_release_their_memory(tmp_path: Path) -> None:
     side = 6000  # 36 megapixels, of which Pillow keeps four bytes each
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()

@@ -39,20 +39,20 @@ def test_hold_out_is_a_partition_that_divides_no_group(groups: list[str | None],
 
 @given(sizes=st.lists(st.integers(1, 8), min_size=4, max_size=30), seed=st.integers(0, 99))
 @settings(max_examples=100, deadline=None)
-def test_groups_come_near_to_the_share_asked_for(sizes: list[int], seed: int) -> None:
+def test_held_out_groups_are_close_to_the_requested_share(sizes: list[int], seed: int) -> None:
     pairs = pairs_of([str(i) for i, size in enumerate(sizes) for _ in range(size)])
     _, held_out = hold_out(pairs, 0.3, seed=seed)
     assert abs(len(held_out) - 0.3 * len(pairs)) <= max(sizes)
 
 
-def test_seeds_give_different_splits_and_shares_are_met() -> None:
+def test_seeds_give_different_splits_of_the_requested_share() -> None:
     pairs = pairs_of([None] * 100)
     splits = {tuple(p.name for p in hold_out(pairs, 0.2, seed=seed)[1]) for seed in range(5)}
     assert len(splits) == 5
     assert {len(split) for split in splits} == {20}
 
 
-def test_the_split_of_earlier_versions_stays() -> None:
+def test_the_split_is_the_same_as_in_earlier_versions() -> None:
     """Runs that were begun must find their split again, and figures of held-out parts must keep their meaning."""
     assert [p.name for p in hold_out(pairs_of([None] * 20), 0.2, seed=0)[1]] == ["n1", "n8", "n12", "n13"]
 
@@ -63,15 +63,15 @@ def test_too_few_pairs_and_groups_are_refused() -> None:
     with pytest.raises(DatasetError, match="all 3 pairs belong to the group 'p1': two or more are needed"):
         hold_out(pairs_of(["p1"] * 3), 0.5, seed=0)
     for fraction in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(OptionError, match="must lie between 0 and 1"):
+        with pytest.raises(OptionError, match="must be between 0 and 1"):
             hold_out(pairs_of([None] * 3), fraction, seed=0)
 
 
-def test_a_pattern_groups_by_its_bracket_or_by_all_of_it(tmp_path: Path) -> None:
+def test_a_pattern_groups_by_its_capturing_group_or_the_whole_match(tmp_path: Path) -> None:
     make_set(tmp_path, ["p1_a", "p1_b", "p2_a", "p3_a"])
     for pattern in (r"^(p\d)_", r"p\d", r"^(p\d)_([ab])"):
         dataset = open_dataset(tmp_path, group_by=pattern)
-        assert {p.name: p.group for part in dataset.parts.values() for p in part} == {
+        assert {p.name: p.group for part in dataset.splits.values() for p in part} == {
             "p1_a": "p1",
             "p1_b": "p1",
             "p2_a": "p2",
@@ -85,22 +85,22 @@ def test_a_group_divided_by_the_data_itself_is_an_error(tmp_path: Path) -> None:
     make_set(tmp_path / "val", ["p1_b", "p3_a"])
     (problem,) = open_dataset(tmp_path, group_by=r"^p\d").problems
     assert problem.severity == "error"
-    assert problem.line().startswith("1 group divided between parts")
+    assert problem.line().startswith("1 group divided between splits")
     assert problem.files == ("p1 (train, validation)",)
 
 
-def test_pairs_outside_of_the_parts_are_not_used(tmp_path: Path) -> None:
+def test_pairs_outside_of_the_splits_are_not_used(tmp_path: Path) -> None:
     make_set(tmp_path / "train", [*"abcd"])
     make_set(tmp_path, ["x"])
     dataset = open_dataset(tmp_path)
     (problem,) = dataset.problems
     assert problem.line() == "1 pair outside of train, validation and test, not used; move it into one of them: x"
-    assert "x" not in [p.name for part in dataset.parts.values() for p in part]
+    assert "x" not in [p.name for part in dataset.splits.values() for p in part]
 
 
-def test_names_that_begin_with_parts_divide_only_where_all_do(tmp_path: Path) -> None:
+def test_names_that_begin_with_splits_divide_only_if_all_do(tmp_path: Path) -> None:
     make_set(tmp_path / "all", ["train_1", "train_2", "train_3", "test_1"])
-    assert [len(part) for part in open_dataset(tmp_path / "all").parts.values()] == [2, 1, 1]
+    assert [len(part) for part in open_dataset(tmp_path / "all").splits.values()] == [2, 1, 1]
     make_set(tmp_path / "some", ["train_1", "train_2", "test_1", "polyp"])
     assert len(open_dataset(tmp_path / "some").test) == 0
     # What was listed by hand is what was meant.

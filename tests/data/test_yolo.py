@@ -63,7 +63,7 @@ def test_several_lines_are_merged_and_several_classes_are_reported(tmp_path: Pat
     mask = load_mask(dataset.train[0].mask)
     assert mask[0, 0]
     assert mask[15, 15]
-    assert dataset.problems[0].line().startswith("data.yaml has 2 categories, all of which were taken")
+    assert dataset.problems[0].line().startswith("data.yaml has 2 categories, all of which were read as foreground")
     assert dataset.problems[0].files == ("polyp", "tool")
 
 

@@ -91,7 +91,7 @@ def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> 
     assert image.foreground == pytest.approx(40 * 80 / (100 * 200))
 
 
-def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:
+def test_metrics_of_known_predictions(known: tuple[Answers, list[Pair]]) -> None:
     evaluation = evaluate(*known, branch_uncertainty=True)
     half, missed, nothing, right = evaluation.images  # by name
     assert (right.own.iou, right.own.dice, right.own.hd95, right.own.assd, right.own.boundary_iou) == (1, 1, 0, 0, 1)
@@ -101,7 +101,7 @@ def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:
     assert half.own.hd95 == 64  # from the truth's far edge to the answer's
     certain = 1 / (1 + math.exp(-HARD))
     assert half.own.mae == pytest.approx(1 - certain + (2 * certain - 1) * 128 * 64 / 256**2, abs=1e-6)
-    assert (missed.own.dice, missed.own.hd95, missed.empty) == (0, math.hypot(256, 256), "answer")
+    assert (missed.own.dice, missed.own.hd95, missed.empty) == (0, math.hypot(256, 256), "prediction")
     assert (nothing.own.dice, nothing.own.precision, nothing.own.hd95, nothing.empty) == (1, 1, 0, "both")
     assert [image.foreground for image in evaluation.images] == [0.25, 0.25, 0, 0.25]
     assert all(image.own == image.small for image in evaluation.images)  # all are 256x256
@@ -123,7 +123,7 @@ def test_figures_of_known_answers(known: tuple[Answers, list[Pair]]) -> None:
     assert evaluation.curve.dice[50] == pytest.approx(means["mDSC"].value)
 
 
-def test_the_threshold_counts(known: tuple[Answers, list[Pair]]) -> None:
+def test_the_threshold_changes_the_metrics(known: tuple[Answers, list[Pair]]) -> None:
     answers, pairs = known
     answers.logits["right"] = np.where(answers.logits["right"] > 0, np.float32(0.1), np.float32(-0.1))
     assert evaluate(answers, pairs[:1]).images[0].own.dice == 1
@@ -162,13 +162,13 @@ def evaluation(checkpoint: Path, data: Path) -> Evaluation:
     )
 
 
-def test_the_same_figures_every_time(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
+def test_repeated_evaluations_give_the_same_metrics(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
     again = evaluate(Predictor.from_pretrained(checkpoint), data, branch_uncertainty=True)
     assert again.means() == evaluation.means()
     assert again.reliability == evaluation.reliability
 
 
-def test_a_network_is_measured_at_both_sizes(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
+def test_a_network_is_evaluated_at_both_sizes(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
     predictor = Predictor.from_pretrained(checkpoint)
     # In one call, as `evaluate` does it: alone an image's logits differ in the last bits, and a pixel may tip over.
     answers = predictor.predict([image.pair.image for image in evaluation.images])
@@ -181,7 +181,7 @@ def test_a_network_is_measured_at_both_sizes(checkpoint: Path, data: Path, evalu
     assert evaluation.means()["mDSC"].value == pytest.approx(np.mean(dices))
 
 
-def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_saved_files_hold_metrics_and_options(evaluation: Evaluation, tmp_path: Path) -> None:
     evaluation.save(tmp_path / "out")
     with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -198,7 +198,7 @@ def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
     assert summary["threshold"] == 0.4
 
 
-def test_plain_metrics_and_card(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_metrics_and_model_card_agree(evaluation: Evaluation, tmp_path: Path) -> None:
     metrics = evaluation.metrics
     assert json.loads(json.dumps(metrics)) == metrics
     value = evaluation.means()["mDSC"].value
@@ -216,39 +216,39 @@ def test_plain_metrics_and_card(evaluation: Evaluation, tmp_path: Path) -> None:
     assert path.read_text() == f"# tiny\n\nText.\n\n{card}\n## Citation\n\nLei et al.\n"
 
 
-def test_which_images(tmp_path: Path) -> None:
+def test_images_are_chosen_by_list_or_split(tmp_path: Path) -> None:
     folder = make_set(tmp_path, ["a", "b"], "train/images", "train/masks")
     make_set(tmp_path, ["c"], "test/images", "test/masks")
     assert [pair.name for pair in choose_pairs(folder)] == ["a", "b", "c"]
-    assert [pair.name for pair in choose_pairs(folder, part="test")] == ["c"]
+    assert [pair.name for pair in choose_pairs(folder, split="test")] == ["c"]
     assert [pair.name for pair in choose_pairs(folder, names=["b"])] == ["b"]
     (tmp_path / "names.txt").write_text("c\na.png\n")
     assert [pair.name for pair in choose_pairs(folder, names=tmp_path / "names.txt")] == ["c", "a"]
     with pytest.raises(OptionError, match="exclude each other"):
-        choose_pairs(folder, names=["a"], part="test")
-    with pytest.raises(OptionError, match="part='dev'"):
-        choose_pairs(folder, part="dev")  # type: ignore[arg-type]
+        choose_pairs(folder, names=["a"], split="test")
+    with pytest.raises(OptionError, match="split='dev'"):
+        choose_pairs(folder, split="dev")  # type: ignore[arg-type]
 
 
-def test_a_dataset_in_hand_is_measured_whole_or_by_split(tmp_path: Path) -> None:
+def test_a_dataset_is_evaluated_as_a_whole_or_by_split(tmp_path: Path) -> None:
     dataset = open_dataset(make_set(tmp_path / "set", NAMES), val_fraction=0.4)
     assert [pair.name for pair in choose_pairs(dataset)] == list(NAMES)
-    assert choose_pairs(dataset, part="validation") == dataset.validation
+    assert choose_pairs(dataset, split="validation") == dataset.validation
     assert [pair.name for pair in choose_pairs(dataset, names=["b", "a"])] == ["b", "a"]
-    with pytest.raises(DatasetError, match="5 pairs names no test part"):
-        choose_pairs(dataset, part="test")
+    with pytest.raises(DatasetError, match="5 pairs names no test split"):
+        choose_pairs(dataset, split="test")
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_a_part_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any) -> None:
+def test_a_split_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any) -> None:
     """Drawn at random it would hold images that were trained on."""
-    with pytest.raises(DatasetError, match=rf"plain names no {part} part: leave part out"):
-        choose_pairs(make_set(tmp_path / "plain", NAMES), part=part)
+    with pytest.raises(DatasetError, match=rf"plain names no {part} split: leave split out"):
+        choose_pairs(make_set(tmp_path / "plain", NAMES), split=part)
     folder = make_set(tmp_path / "named", NAMES, "train/images", "train/masks")
     make_set(folder, ["f"], "test/images", "test/masks")
-    with pytest.raises(DatasetError, match="names no validation part"):
-        choose_pairs(folder, part="validation")
-    assert [pair.name for pair in choose_pairs(folder, part="train")] == list(NAMES)  # none of it held out
+    with pytest.raises(DatasetError, match="names no validation split"):
+        choose_pairs(folder, split="validation")
+    assert [pair.name for pair in choose_pairs(folder, split="train")] == list(NAMES)  # none of it held out
 
 
 @pytest.fixture
@@ -261,34 +261,36 @@ def run(checkpoint: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_a_part_of_the_run(run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_split_of_a_training_run_is_used(
+    run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     predictor = Predictor.from_pretrained(run / "checkpoint")
-    held_out = evaluate(predictor, data, part="validation")
+    held_out = evaluate(predictor, data, split="validation")
     assert [image.pair.name for image in held_out.images] == ["d", "e"]
-    assert [image.pair.name for image in evaluate(predictor, data, part="train").images] == ["a", "b", "c"]
+    assert [image.pair.name for image in evaluate(predictor, data, split="train").images] == ["a", "b", "c"]
     assert not caplog.records
-    with pytest.raises(DatasetError, match="names no test part"):
-        evaluate(predictor, data, part="test")
-    with pytest.raises(DatasetError, match="names no validation part"):  # of other data
-        evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), part="validation")
+    with pytest.raises(DatasetError, match="names no test split"):
+        evaluate(predictor, data, split="test")
+    with pytest.raises(DatasetError, match="names no validation split"):  # of other data
+        evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), split="validation")
     parted = make_set(tmp_path / "parted", ["x"], "val/images", "val/masks")  # what the data says goes first
-    assert [image.pair.name for image in evaluate(predictor, parted, part="validation").images] == ["x"]
+    assert [image.pair.name for image in evaluate(predictor, parted, split="validation").images] == ["x"]
 
 
-def test_a_models_name_is_of_no_run_whatever_stands_around(
+def test_a_model_name_is_never_the_checkpoint_of_a_run(
     run: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(run)
     predictor = Predictor.from_pretrained("condseg-lite-polyp")
-    with pytest.raises(DatasetError, match="names no validation part"):
-        evaluate(predictor, data, part="validation")
+    with pytest.raises(DatasetError, match="names no validation split"):
+        evaluate(predictor, data, split="validation")
     assert not caplog.records
 
 
-def test_images_of_a_part_without_masks_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_masks_in_a_split_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
     (folder / "test" / "masks" / "b.png").unlink()
-    assert [pair.name for pair in choose_pairs(folder, part="test")] == ["a", "c", "d", "e"]
+    assert [pair.name for pair in choose_pairs(folder, split="test")] == ["a", "c", "d", "e"]
     (record,) = caplog.records
     assert re.match(r"left out: 1 image without.*: .*b\.png", record.getMessage())
 
@@ -306,12 +308,12 @@ def test_training_images_are_counted_in_a_warning(
     assert not caplog.records
 
 
-def test_data_may_have_a_test_part_alone(tmp_path: Path) -> None:
+def test_data_may_have_only_a_test_split(tmp_path: Path) -> None:
     folder = make_set(tmp_path, NAMES, "test/images", "test/masks")
-    assert len(choose_pairs(folder, part="test")) == len(NAMES)
+    assert len(choose_pairs(folder, split="test")) == len(NAMES)
 
 
-def test_a_mask_of_another_shape_is_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_mask_of_other_proportions_is_named_in_the_error(checkpoint: Path, tmp_path: Path) -> None:
     make_set(tmp_path, ["a"])
     save(tmp_path / "masks" / "a.png", np.full((30, 30), 255, np.uint8))
     with pytest.raises(DatasetError, match=r"a\.png is 30x20 but its mask .*a\.png 30x30"):
@@ -329,7 +331,9 @@ def test_masks_at_another_scale_are_resized(checkpoint: Path, tmp_path: Path) ->
 # The command
 
 
-def test_command(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_saves_the_metrics(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "names.txt").write_text("a\nd\n")
     arguments = ["evaluate", str(checkpoint), str(data), "--list", str(tmp_path / "names.txt"), "--tta"]
     assert main([*arguments, "--spacing", "0.5", "--out", str(tmp_path / "out")]) == 0
@@ -347,7 +351,7 @@ def test_command(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.Ca
     assert summary["command"] == " ".join(words)
 
 
-def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_masks_may_be_in_another_folder(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_set(tmp_path, NAMES, "frames/all", "drawn/by_hand")
     arguments = ["evaluate", str(checkpoint), str(tmp_path / "frames"), "--masks", str(tmp_path / "drawn")]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
@@ -356,7 +360,7 @@ def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.
     assert main([*arguments[:3]]) == 2
     assert "give masks= (--masks)" in capsys.readouterr().err
     make_set(tmp_path, ["f"], "parted/test", "drawn_parts/test")
-    (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", part="test")
+    (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", split="test")
     assert pair.mask == tmp_path / "drawn_parts" / "test" / "f.png"
 
 
@@ -366,7 +370,7 @@ def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.
         (["{checkpoint}", "{data}/nowhere"], "nowhere"),
         (["{data}", "{data}"], "config.json"),
         (["{checkpoint}", "{data}", "--list", "missing.txt"], "missing.txt"),
-        (["{checkpoint}", "{data}", "--part", "test"], "no test part"),
+        (["{checkpoint}", "{data}", "--split", "test"], "no test split"),
         (["{checkpoint}", "{data}", "--threshold", "1"], "threshold=1.0"),
         (["{checkpoint}", "{data}", "--spacing", "1", "2", "3"], "spacing="),
         (["{checkpoint}", "{data}", "--seed", "-1"], "seed=-1 must be a whole number from 0 to 4294967295"),
@@ -374,7 +378,7 @@ def test_masks_may_stand_apart(checkpoint: Path, tmp_path: Path, capsys: pytest.
         (["{checkpoint}", "{data}", "--out", "{data}/images/a.png"], "cannot be made a folder"),
     ],
 )
-def test_errors_are_one_line(
+def test_errors_of_the_command_are_one_line(
     checkpoint: Path, data: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = [argument.format(checkpoint=checkpoint, data=data) for argument in arguments]
@@ -385,12 +389,14 @@ def test_errors_are_one_line(
     assert message in lines[0]
 
 
-def test_refused_data_leaves_no_folder(checkpoint: Path, data: Path, tmp_path: Path) -> None:
-    assert main(["evaluate", str(checkpoint), str(data), "--part", "test", "--out", str(tmp_path / "a" / "out")]) == 2
+def test_refused_data_leaves_no_output_folder(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(checkpoint), str(data), "--split", "test", "--out", str(tmp_path / "a" / "out")]) == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_benchmark_measures_the_same(checkpoint: Path, data: Path, evaluation: Evaluation, tmp_path: Path) -> None:
+def test_the_benchmark_script_gives_the_same_metrics(
+    checkpoint: Path, data: Path, evaluation: Evaluation, tmp_path: Path
+) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
     command = [sys.executable, str(script), str(checkpoint), str(data), "--json", str(tmp_path / "figures.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Convolutions before upsampling answer as after it, in PyTorch and in ONNX, whole and in parts."""
+"""Convolutions before upsampling equal those after it, in PyTorch and in ONNX, whole and in parts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def parameters(out_channels: int, in_channels: int) -> tuple[Tensor, Tensor]:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 3, 4]), st.booleans())
-def test_the_same_as_after_upsampling(height: int, width: int, scale: int, biased: bool) -> None:
+def test_an_early_convolution_equals_one_after_upsampling(height: int, width: int, scale: int, biased: bool) -> None:
     weight, bias = parameters(4, 3)
     x = torch.randn(2, 3, height, width)
     expected = F.conv2d(upsample(x, scale), weight, bias if biased else None, padding=1)
-    answer = EarlyConv(weight, bias if biased else None, scale)(x)
-    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
+    output = EarlyConv(weight, bias if biased else None, scale)(x)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -41,7 +41,7 @@ def test_parts_add_up_to_the_whole(step: int, parts: int, scale: int) -> None:
     torch.testing.assert_close(together, conv(x), rtol=1e-5, atol=1e-5)
 
 
-def test_weights_by_hand() -> None:
+def test_row_weights_equal_those_computed_by_hand() -> None:
     """Two rows to four: rows 0, 1/3, 2/3, 1 of the way; beyond the map there is nothing."""
     third = 1 / 3
     above, here, below = row_weights(slice(0, 4), slice(0, 2), rows=2, scale=2).unflatten(1, (3, 2)).unbind(1)
@@ -51,7 +51,7 @@ def test_weights_by_hand() -> None:
     torch.testing.assert_close(below, torch.cat((expected[1:], torch.zeros(1, 2))))
 
 
-def test_a_merged_convolution_never_concatenates_and_answers_as_if() -> None:
+def test_a_merged_convolution_equals_the_one_after_a_concatenation() -> None:
     weight, bias = parameters(4, 9)
     conv = torch.nn.Conv2d(9, 4, 3, padding=1)
     conv.weight, conv.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
@@ -62,7 +62,7 @@ def test_a_merged_convolution_never_concatenates_and_answers_as_if() -> None:
 
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize(("rows", "scale", "index", "parts"), [(1, 2, 0, 1), (8, 2, 0, 4), (8, 2, 2, 4), (8, 4, 3, 4)])
-def test_in_onnx(free: bool, rows: int, scale: int, index: int, parts: int) -> None:
+def test_the_onnx_operators_equal_the_module(free: bool, rows: int, scale: int, index: int, parts: int) -> None:
     """Both placeholders, their operators run by ONNX Runtime, against the PyTorch functions."""
     torch.manual_seed(0)
     coarse = torch.randn(2, 4, rows, 5)
@@ -89,6 +89,6 @@ def test_in_onnx(free: bool, rows: int, scale: int, index: int, parts: int) -> N
     session = onnxruntime.InferenceSession(
         onnx_ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    answers = session.run(None, {"convolved": convolved.numpy(), "coarse": coarse.numpy()})
-    torch.testing.assert_close(torch.from_numpy(answers[0]), expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(torch.from_numpy(answers[1]), cut)
+    outputs = session.run(None, {"convolved": convolved.numpy(), "coarse": coarse.numpy()})
+    torch.testing.assert_close(torch.from_numpy(outputs[0]), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.from_numpy(outputs[1]), cut)

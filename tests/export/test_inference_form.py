@@ -1,4 +1,4 @@
-"""The inference form answers as the network does, for every network, and leaves the network as it was."""
+"""The inference form equals the network, for every network, and does not change it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.helpers.networks import narrow_network
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-def test_the_plane_form_is_the_aggregation(heads: int) -> None:
+def test_the_plane_form_equals_the_aggregation(heads: int) -> None:
     torch.manual_seed(heads)
     scores, values = torch.randn(2, heads, 9, 9, 5, 7, dtype=torch.float64) * 4, torch.randn(2, heads, 4, 5, 7).double()
     planes = [scores.flatten(1, 3)[:, order] for order in plane_order(heads)]
     expected = aggregate(scores.softmax(3), values).flatten(1, 2)
-    answer = aggregate_planes(planes, values.flatten(1, 2), heads)
-    torch.testing.assert_close(answer, expected, rtol=1e-12, atol=1e-12)
+    output = aggregate_planes(planes, values.flatten(1, 2), heads)
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (3, 2)])
-def test_the_plane_form_in_onnx_is_the_aggregation(free: bool, size: tuple[int, int]) -> None:
+def test_the_plane_form_in_onnx_equals_the_aggregation(free: bool, size: tuple[int, int]) -> None:
     heads, extreme = 2, 500.0
     torch.manual_seed(0)
     scores, values = torch.randn(2, heads, 9, 9, *size) * 4, torch.randn(2, heads, 4, *size)
@@ -54,14 +54,14 @@ def test_the_plane_form_in_onnx_is_the_aggregation(free: bool, size: tuple[int, 
     session = onnxruntime.InferenceSession(
         onnx_ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    (answer,) = session.run(None, feed)
+    (output,) = session.run(None, feed)
     expected = aggregate(scores.softmax(3), values).flatten(1, 2)
-    torch.testing.assert_close(torch.from_numpy(answer), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(output), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("options", [{}, {"graph": True}, {"graph": True, "size": (64, 32)}], ids=str)
-def test_the_form_answers_as_the_network_does(name: str, options: dict[str, Any]) -> None:
+def test_the_inference_form_equals_the_network(name: str, options: dict[str, Any]) -> None:
     source = narrow_network(name)
     before = {key: value.clone() for key, value in source.state_dict().items()}
     images = torch.randn(2, 3, 64, 32)
@@ -83,7 +83,7 @@ def test_images_of_any_size_are_padded_and_cropped_as_by_the_network() -> None:
         torch.testing.assert_close(mask, source(images).mask, rtol=1e-4, atol=1e-4)
 
 
-def test_nothing_needless_is_left() -> None:
+def test_the_graph_has_no_unused_nodes() -> None:
     source = narrow_network("condseg-r50")
     form = inference_form(source, size=(256, 256))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in form.modules())

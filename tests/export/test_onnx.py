@@ -1,4 +1,4 @@
-"""Exported files: what is in them, that they answer as PyTorch does, and what is refused."""
+"""Exported files: their content, their agreement with PyTorch, and what is refused."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def files(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-4), ("static", 1e-4), ("float16", 0.05), ("int8", 0.6)])
-def test_a_file_alone_answers_as_the_checkpoint_does(
+def test_an_exported_file_alone_predicts_as_the_checkpoint_does(
     kind: str, tolerance: float, files: dict[str, Path], predictor: Predictor
 ) -> None:
     opened = Predictor.from_pretrained(files[kind], device="cpu")
@@ -117,7 +117,7 @@ def test_graphs_hold_nothing_that_gpus_lack_and_nothing_of_this_machine(kind: st
     )
 
 
-def test_uncertainty_is_there_or_refused_at_once(files: dict[str, Path]) -> None:
+def test_a_missing_uncertainty_output_is_refused_before_the_first_image(files: dict[str, Path]) -> None:
     assert (
         Predictor.from_pretrained(files["float32"])(IMAGES[0], branch_uncertainty=True).branch_uncertainty is not None
     )
@@ -125,7 +125,7 @@ def test_uncertainty_is_there_or_refused_at_once(files: dict[str, Path]) -> None
         Predictor.from_pretrained(files["static"]).stream(iter(()), branch_uncertainty=True)
 
 
-def test_what_is_no_export_of_ours_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_foreign_onnx_file_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
     whole = files["static"].read_bytes()
     for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
         (tmp_path / f"{name}.onnx").write_bytes(content)
@@ -185,7 +185,7 @@ def test_options_that_do_not_fit_the_model_are_refused(files: dict[str, Path], c
         Predictor.from_pretrained(files["static"], device="gpu")
 
 
-def test_an_export_has_no_network_to_export_or_to_publish(files: dict[str, Path]) -> None:
+def test_an_export_cannot_be_exported_or_published(files: dict[str, Path]) -> None:
     opened = Predictor.from_pretrained(files["static"])
     for use in (lambda: opened.model, lambda: opened.export_onnx("again.onnx"), lambda: opened.push_to_hub("a/b")):
         with pytest.raises(CheckpointError, match="open the checkpoint that it was exported from") as caught:
@@ -203,7 +203,7 @@ def test_an_export_has_no_network_to_export_or_to_publish(files: dict[str, Path]
         ({"calibration": IMAGES}, "are for precision='int8'"),
     ],
 )
-def test_wrong_options_leave_nothing(
+def test_wrong_options_leave_no_file(
     options: dict[str, object], message: str, predictor: Predictor, tmp_path: Path
 ) -> None:
     with pytest.raises(OptionError, match=message):
@@ -224,7 +224,7 @@ def test_a_graph_that_differs_is_not_left_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gpu_that_is_not_there_is_refused(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_refused(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_runtime, "_has_nvidia_driver", lambda: False)
     for device in ("cuda", "cuda:1", "tensorrt"):
         with pytest.raises(DeviceError, match="use 'cpu'"):
@@ -232,7 +232,7 @@ def test_a_gpu_that_is_not_there_is_refused(files: dict[str, Path], monkeypatch:
     assert Predictor.from_pretrained(files["static"], device="auto").device == "cpu"
 
 
-def test_a_provider_that_is_named_and_not_used_is_an_error(
+def test_a_requested_provider_that_is_not_used_is_an_error(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if CUDA's libraries were missing: ONNX Runtime would go on with the CPU and say so on stderr alone."""
@@ -282,7 +282,7 @@ def test_export_on_the_command_line(checkpoint: Path, tmp_path: Path, capfd: pyt
 
 
 @pytest.mark.gpu
-def test_cuda_answers_as_the_cpu_does(files: dict[str, Path]) -> None:
+def test_cuda_predicts_as_the_cpu_does(files: dict[str, Path]) -> None:
     gpu = Predictor.from_pretrained(files["float32"], device="cuda")
     assert gpu.providers[0] == "CUDAExecutionProvider"
     expected = Predictor.from_pretrained(files["float32"], device="cpu").predict(IMAGES)
@@ -433,7 +433,9 @@ def test_a_file_is_found_under_any_name(files: dict[str, Path], tmp_path: Path) 
         assert pickle.loads(pickle.dumps(opened)).providers == opened.providers
 
 
-def test_preprocessing_inside_answers_as_the_predictor_does(files: dict[str, Path], predictor: Predictor) -> None:
+def test_a_graph_with_preprocessing_predicts_as_the_predictor_does(
+    files: dict[str, Path], predictor: Predictor
+) -> None:
     session = onnxruntime.InferenceSession(files["preprocessing"], providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
         ("image", "tensor(uint8)", ["height", "width", 3])
@@ -511,7 +513,7 @@ def test_the_field_of_view_is_an_input_of_a_graph_with_preprocessing(checkpoint:
         pytest.param("condseg-pvt", True, marks=pytest.mark.slow),
     ],
 )
-def test_the_papers_networks(name: str, dynamic: bool) -> None:
+def test_the_papers_networks_have_their_numbers_of_parameters(name: str, dynamic: bool) -> None:
     """Narrow, but with their encoders and their output at full resolution, which is computed in parts."""
     source = narrow_network(name)
     model = trace(source, size=(64, 96), dynamic=dynamic, uncertainty=False, opset=18)
@@ -525,7 +527,7 @@ def test_the_papers_networks(name: str, dynamic: bool) -> None:
         assert (torch.from_numpy(mask).sigmoid() - expected.sigmoid()).abs().max() <= 1e-4
 
 
-def test_preprocessing_that_no_operator_does_is_refused() -> None:
+def test_preprocessing_without_an_onnx_operator_is_refused() -> None:
     with pytest.raises(OptionError, match="'area'"):
         add_preprocessing(onnx.ModelProto(), Preprocessing((8, 8), interpolation="area"))
 
@@ -585,7 +587,7 @@ def missing_on_cuda(model: Any) -> set[tuple[str, int, str | None]]:
     types |= {tensor.name: names[tensor.data_type] for tensor in model.graph.initializer}
     missing = set()
     for node in model.graph.node:
-        if node.op_type in ("Constant", "Shape"):  # folded, or answered by the host
+        if node.op_type in ("Constant", "Shape"):  # folded, or computed by the host
             continue
         since = onnx.defs.get_schema(node.op_type, opset).since_version
         kernels = [

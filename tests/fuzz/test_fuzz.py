@@ -54,7 +54,7 @@ def test_damaged_files_end_in_a_prediction_or_in_one_line_that_names_them(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["masks", "tables", "manifest", "onnx", "checkpoint", "video"])
-def test_what_is_damaged_is_intact_before(
+def test_every_file_is_readable_before_it_is_damaged(
     name: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise no case would come further than the first fault of the corpus."""
@@ -69,7 +69,7 @@ def test_what_is_damaged_is_intact_before(
 
 
 @pytest.mark.slow
-def test_a_sample_in_worker_processes_within_time_and_memory(tmp_path: Path) -> None:
+def test_a_sample_of_cases_stays_within_time_and_memory(tmp_path: Path) -> None:
     """And of a run's own files on resume, which are made by training."""
     command = [sys.executable, "-m", "tests.fuzz", "--cases", "1000", "--first", "1000", "--out", str(tmp_path)]
     root = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def test_a_sample_in_worker_processes_within_time_and_memory(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
-def test_a_crash_a_hang_and_too_much_memory_cost_one_case_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_a_hang_and_too_much_memory_fail_one_case_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "PRELOADED", ["torch", "condseg_sdk.errors"])
     (tmp_path / "worker-0").mkdir()
     (tmp_path / "worker-0" / "number.txt").write_text("0")
@@ -94,7 +94,7 @@ def test_a_crash_a_hang_and_too_much_memory_cost_one_case_each(tmp_path: Path, m
     assert "SIGABRT" in verdicts[6].kind
 
 
-def test_a_case_is_known_by_its_number(corpus: Path, tmp_path: Path) -> None:
+def test_a_case_is_determined_by_its_number(corpus: Path, tmp_path: Path) -> None:
     for name in SAMPLE:
         contents = []
         for folder in (tmp_path / "a", tmp_path / "b"):
@@ -104,7 +104,7 @@ def test_a_case_is_known_by_its_number(corpus: Path, tmp_path: Path) -> None:
         assert contents[0] == contents[1]
 
 
-def test_a_campaign_goes_on_after_the_last_line_that_was_written(tmp_path: Path) -> None:
+def test_a_campaign_continues_after_the_last_written_line(tmp_path: Path) -> None:
     log = Log(tmp_path / "log.jsonl")
     log.add(Verdict("images", 0, "ok"))
     log.add(Verdict("images", 1, "fail", "KeyError at a.py:1 f", "\ud800 text"))
@@ -126,25 +126,25 @@ def test_a_plan_gives_each_target_its_share_and_takes_turns() -> None:
     assert min(number for _, number in cases) == 10
 
 
-def test_a_summary_counts_a_kind_of_failure_once() -> None:
+def test_a_summary_lists_each_kind_of_failure_once() -> None:
     verdicts = [Verdict("onnx", number, "fail", "Fail at a.py:3 run", "text") for number in range(7)]
     lines = summary([*verdicts, Verdict("onnx", 9, "ok")])
     assert lines[1].split() == ["onnx", "8", "1", "0", "7"]
     assert lines[2:] == ["onnx: Fail at a.py:3 run, 7 x (--target onnx --case 0, 1, 2, 3, 4): 'text'"]
 
 
-def test_the_place_of_a_hang_is_the_innermost_frame_of_ours() -> None:
+def test_the_position_of_a_hang_is_the_innermost_frame_of_the_package() -> None:
     stack = (
         "Current thread 0x1 (most recent call first):\n"
         f'  File "{os.sep}lib/json/decoder.py", line 1 in decode\n'
         '  File "/x/condseg_sdk/images/load.py", line 12 in load_image\n'
         '  File "/x/condseg_sdk/predictor.py", line 7 in __call__\n'
     )
-    assert our_frame(stack) == "images.py:12 load_image"
+    assert our_frame(stack) == "load.py:12 load_image"
     assert our_frame("") == "an unknown place"
 
 
-def test_mutations_change_what_they_get() -> None:
+def test_mutations_change_their_input() -> None:
     data = bytes(range(256)) * 4
     changed = sum(mutate_bytes(random.Random(seed), data) != data for seed in range(200))
     assert changed > 190

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from condseg_sdk.data import Dataset, Pair
+
 SIZE = (20, 30)  # height, width
 
 
@@ -55,3 +57,23 @@ def write_json(path: Path, content: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return path
+
+
+def names(pairs: list[Pair]) -> list[str]:
+    """The names of pairs."""
+    return [pair.name for pair in pairs]
+
+
+def matched(dataset: Dataset) -> dict[str, str]:
+    """Mask file by image name, in all splits."""
+    return {p.name: Path(str(p.mask)).name for part in dataset.splits.values() for p in part}
+
+
+def errors(dataset: Dataset) -> list[str]:
+    """The errors of a dataset, one line each."""
+    return [problem.line() for problem in dataset.problems if problem.severity == "error"]
+
+
+def warnings(dataset: Dataset) -> list[str]:
+    """The warnings of a dataset, one line each."""
+    return [problem.line() for problem in dataset.problems if problem.severity == "warning"]

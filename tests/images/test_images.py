@@ -106,7 +106,7 @@ class TestWhatIsRead:
         seed=st.integers(0, 99),
     )
     @settings(deadline=None, max_examples=150)
-    def test_any_mode_size_and_orientation_is_shown_as_a_viewer_shows_it(
+    def test_any_mode_size_and_orientation_is_read_as_a_viewer_shows_it(
         self, mode_format: tuple[str, str], size: tuple[int, int], orientation: int, seed: int
     ) -> None:
         mode, format = mode_format
@@ -124,12 +124,12 @@ class TestWhatIsRead:
 
     @pytest.mark.parametrize("orientation", UPRIGHT)
     @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
-    def test_orientation_as_the_standard_defines_it(self, orientation: int, format: str) -> None:
+    def test_orientation_follows_the_exif_standard(self, orientation: int, format: str) -> None:
         stored = picture("RGB", (5, 3))
         pixels = load_image(encode(stored, format, orientation))
         np.testing.assert_array_equal(pixels, UPRIGHT[orientation](np.asarray(stored)))
 
-    def test_a_path_bytes_pil_and_array_give_the_same(self, tmp_path: Path) -> None:
+    def test_path_bytes_pil_and_array_give_the_same_image(self, tmp_path: Path) -> None:
         image = picture("RGB", (9, 4))
         path = tmp_path / "a.png"
         image.save(path)
@@ -137,7 +137,7 @@ class TestWhatIsRead:
         for source in (path, str(path), data, bytearray(data), memoryview(data), image):
             np.testing.assert_array_equal(load_image(source), np.asarray(image))
 
-    def test_a_suffix_does_not_matter_to_a_real_image(self, tmp_path: Path) -> None:
+    def test_the_format_is_recognized_by_content_and_not_by_suffix(self, tmp_path: Path) -> None:
         path = tmp_path / "photo.png"
         path.write_bytes(tiny_jpeg())
         assert load_image(path).shape == (48, 64, 3)
@@ -153,16 +153,16 @@ class TestWhatIsRead:
         ):
             assert load_image(source)[0, :, 1].tolist() == wanted
 
-    def test_big_endian_16_bit(self) -> None:
+    def test_big_endian_16_bit_is_read(self) -> None:
         assert load_image(np.array([[257 * 7]], ">u2"), bits=16).tolist() == [[[7, 7, 7]]]
 
-    def test_16_bit_colour_files_are_right_within_one_step(self) -> None:
+    def test_16_bit_color_files_are_read_to_within_one_level(self) -> None:
         values = np.random.default_rng(0).integers(0, 65536, (20, 20, 3), np.uint16)
         for suffix in (".png", ".tif"):
             data = cv2.imencode(suffix, values[..., ::-1])[1].tobytes()
             assert np.abs(load_image(data).astype(int) - np.rint(values / 257)).max() <= 1
 
-    def test_transparency_shows_black(self) -> None:
+    def test_transparent_pixels_are_black(self) -> None:
         # 200 * 128 / 255 = 100.4, 100 * 128 / 255 = 50.2, 50 * 128 / 255 = 25.1
         rgba = np.array([[[200, 100, 50, 128], [200, 100, 50, 255], [200, 100, 50, 0]]], np.uint8)
         wanted = [[[100, 50, 25], [200, 100, 50], [0, 0, 0]]]
@@ -170,7 +170,7 @@ class TestWhatIsRead:
             assert load_image(source).tolist() == wanted
         assert load_image(Image.new("LA", (1, 1), (200, 128))).tolist() == [[[100, 100, 100]]]
 
-    def test_a_palette_with_a_transparent_entry(self) -> None:
+    def test_a_palette_with_a_transparent_entry_is_read(self) -> None:
         image = Image.new("P", (2, 1))
         image.putpalette([255, 0, 0, 0, 255, 0])
         image.putpixel((1, 0), 1)
@@ -178,18 +178,18 @@ class TestWhatIsRead:
         image.save(file, "PNG", transparency=1)
         assert load_image(file.getvalue()).tolist() == [[[255, 0, 0], [0, 0, 0]]]
 
-    def test_bilevel_and_cmyk(self) -> None:
+    def test_bilevel_and_cmyk_are_read(self) -> None:
         assert load_image(Image.new("1", (1, 1), 1)).tolist() == [[[255, 255, 255]]]
         assert load_image(Image.new("CMYK", (1, 1), (0, 255, 255, 0))).tolist() == [[[255, 0, 0]]]
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-    def test_floats_from_0_to_1(self, dtype: type) -> None:
+    def test_floats_from_0_to_1_are_read(self, dtype: type) -> None:
         array = np.array([[0, 0.2, 0.6, 1]], dtype)
         assert load_image(array)[0, :, 0].tolist() == [0, 51, 153, 255]
 
     @given(kind=st.sampled_from(["uint8", "float32", "bfloat16"]), channels=st.sampled_from([1, 3]), size=SIZES)
     @settings(deadline=None, max_examples=30)
-    def test_a_tensor_is_as_its_array(self, kind: str, channels: int, size: tuple[int, int]) -> None:
+    def test_a_tensor_is_read_like_its_array(self, kind: str, channels: int, size: tuple[int, int]) -> None:
         values = torch.randint(0, 256, (channels, *size), dtype=torch.uint8)
         tensor = values if kind == "uint8" else (values / 255).to(getattr(torch, kind))
         rounding = 1 if kind == "bfloat16" else 0
@@ -197,7 +197,7 @@ class TestWhatIsRead:
         assert np.abs(load_image(tensor).astype(int) - wanted).max() <= rounding
 
     @pytest.mark.parametrize("channels", [3, 4])
-    def test_opencv_arrays_are_turned_round(self, channels: int) -> None:
+    def test_bgr_arrays_are_converted_to_rgb(self, channels: int) -> None:
         rgba = np.array([[[1, 2, 3, 255]]], np.uint8)[..., :channels]
         bgra = rgba[..., [2, 1, 0, 3][:channels]]
         assert load_image(bgra, color_order="bgr").tolist() == [[[1, 2, 3]]]
@@ -216,7 +216,7 @@ class TestWhatIsRead:
         assert Image.open(file).format == "MPO"
         assert load_image(file.getvalue()).shape == (24, 32, 3)
 
-    def test_one_page_of_several(self) -> None:
+    def test_the_current_page_of_several_is_read(self) -> None:
         pages = [Image.new("RGB", (2, 2), color) for color in ("red", "blue")]
         file = io.BytesIO()
         pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
@@ -224,7 +224,7 @@ class TestWhatIsRead:
         image.seek(1)
         assert load_image(image)[0, 0].tolist() == [0, 0, 255]
 
-    def test_broken_exif_does_not_cost_the_image(self) -> None:
+    def test_damaged_exif_data_is_ignored(self) -> None:
         file = io.BytesIO()
         picture("RGB", (5, 3)).save(file, "JPEG", exif=b"Exif\0\0not a TIFF header")
         assert load_image(file.getvalue()).shape == (3, 5, 3)
@@ -272,12 +272,12 @@ SHOWN_BY_VIEWERS = {
 
 class TestWhatViewersShow:
     @pytest.mark.parametrize("data", SHOWN_BY_VIEWERS.values(), ids=list(SHOWN_BY_VIEWERS))
-    def test_is_read(self, data: bytes) -> None:
+    def test_an_image_that_viewers_show_is_read(self, data: bytes) -> None:
         pixels = load_image(data)
         assert pixels.shape == (48, 64, 3)
         assert pixels.std() > 20
 
-    def test_a_few_missing_rows_are_black_and_told(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_few_missing_rows_are_black_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         jpeg = encode(picture("RGB", (64, 480)), "JPEG")
         with caplog.at_level(logging.WARNING, "condseg_sdk"):
             pixels = load_image(jpeg[: int(len(jpeg) * 0.985)])
@@ -293,21 +293,21 @@ class TestWhatViewersShow:
     @pytest.mark.parametrize(
         "compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma", "jpeg"]
     )
-    def test_compressions_of_tiff(self, compression: str | None) -> None:
+    def test_compressed_tiff_files_are_read(self, compression: str | None) -> None:
         image, file = picture("RGB", (64, 48)), io.BytesIO()
         image.save(file, "TIFF", compression=compression)
         difference = np.abs(load_image(file.getvalue()).astype(int) - np.asarray(image))
         assert difference.mean() < (60 if compression == "jpeg" else 1e-9)
 
     @pytest.mark.parametrize("compression", ["group3", "group4"])
-    def test_faxes(self, compression: str) -> None:
+    def test_fax_images_are_read(self, compression: str) -> None:
         image, file = picture("1", (64, 48)), io.BytesIO()
         image.save(file, "TIFF", compression=compression)
         np.testing.assert_array_equal(load_image(file.getvalue())[..., 0], np.asarray(image) * 255)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_float_tiff(self, dtype: type, channels: int) -> None:
+    def test_float_tiff_files_are_read(self, dtype: type, channels: int) -> None:
         rgb = np.asarray(picture("RGB", (9, 4)))
         image = rgb if channels == 3 else rgb[..., 0]
         values = (image / 255).astype(dtype)
@@ -316,7 +316,7 @@ class TestWhatViewersShow:
         too_bright = cv2.imencode(".tif", (values * 255)[..., ::-1] if channels == 3 else values * 255)[1].tobytes()
         assert "bring them to [0, 1] and give the array" in refused(too_bright)
 
-    def test_no_warning_of_pillows_for_a_hundred_million_pixels(self, recwarn: pytest.WarningsRecorder) -> None:
+    def test_pillow_does_not_warn_about_a_hundred_million_pixels(self, recwarn: pytest.WarningsRecorder) -> None:
         file = io.BytesIO()
         Image.new("1", (10_000, 10_000)).save(file, "PNG")
         with open_encoded(io.BytesIO(file.getvalue()), "large.png", ExitStack()) as image:
@@ -326,12 +326,12 @@ class TestWhatViewersShow:
     @pytest.mark.parametrize(
         ("suffix", "format"), [(".jfif", "JPEG"), (".jpe", "JPEG"), (".pbm", "PPM"), (".avif", "AVIF")]
     )
-    def test_other_suffixes(self, suffix: str, format: str, tmp_path: Path) -> None:
+    def test_files_of_other_suffixes_are_refused(self, suffix: str, format: str, tmp_path: Path) -> None:
         picture("1" if suffix == ".pbm" else "RGB", (64, 48)).save(tmp_path / f"a{suffix}", format)
         (found,) = find_images(tmp_path)
         assert load_image(found).shape == (48, 64, 3)
 
-    def test_heic_without_its_library_names_it(self) -> None:
+    def test_heic_without_pillow_heif_names_the_package(self) -> None:
         heic = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(100)
         message = refused(heic)
         assert "pip install pillow-heif" in message or "damaged" in message
@@ -365,18 +365,18 @@ class TestBudgets:
         ],
         ids=["webp", "smaller webp", "bmp", "gif"],
     )
-    def test_a_small_file_of_a_huge_image_is_refused_by_its_header(self, data: bytes) -> None:
+    def test_a_huge_image_in_a_small_file_is_refused_by_its_header(self, data: bytes) -> None:
         began = time.monotonic()
         assert "pixels" in refused(data)
         assert time.monotonic() - began < 2
 
     @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG"])
-    def test_twenty_million_black_pixels_are_an_image(self, format: str) -> None:
+    def test_twenty_million_black_pixels_are_read(self, format: str) -> None:
         file = io.BytesIO()
         Image.new("L", (5_000, 4_000)).save(file, format)
         assert load_image(file.getvalue()).shape == (4_000, 5_000, 3)
 
-    def test_strips_are_as_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_conversion_in_strips_equals_conversion_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for mode in ("RGB", "RGBA", "P", "CMYK", "1"):
             for orientation in UPRIGHT:
                 image = picture(mode, (31, 17))
@@ -398,7 +398,7 @@ class TestOddSourcesInMemory:
             assert "'rb'" in refused(text)
         assert "seek(0)" in refused(io.BytesIO())
 
-    def test_a_pil_image_that_was_closed(self, tmp_path: Path) -> None:
+    def test_a_closed_pil_image_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "a.png"
         picture("RGB", (9, 4)).save(path)
         with Image.open(path) as image:
@@ -420,10 +420,10 @@ class TestOddSourcesInMemory:
         ],
     )
     @pytest.mark.filterwarnings("ignore")
-    def test_arrays_and_tensors_that_are_no_images(self, make: Callable[[], object]) -> None:
+    def test_arrays_and_tensors_that_are_not_images_are_refused(self, make: Callable[[], object]) -> None:
         refused(make())
 
-    def test_tensors_of_all_kinds(self) -> None:
+    def test_tensors_without_values_are_refused(self) -> None:
         values = torch.rand(3, 4, 5)
         wanted = load_image(values)
         np.testing.assert_array_equal(load_image(values.clone().requires_grad_()), wanted)
@@ -432,20 +432,20 @@ class TestOddSourcesInMemory:
 
 
 class TestWhatIsRefused:
-    def test_files(self, tmp_path: Path) -> None:
+    def test_files_that_are_not_images(self, tmp_path: Path) -> None:
         def file(name: str, data: bytes) -> Path:
             (tmp_path / name).write_bytes(data)
             return tmp_path / name
 
         refusals = {
             file("empty.png", b""): "empty",
-            file("text.png", b"this is no image"): "no image we can read",
+            file("text.png", b"this is no image"): "not an image that can be read",
             file("cut.jpg", tiny_jpeg()[:-300]): "damaged or incomplete",
             file("header.jpg", tiny_jpeg()[:60]): "",
             file("bomb.png", bomb()): "178,956,970 pixels",
             file("scan.dcm", b"\0" * 128 + b"DICM" + b"\0" * 64): "DICOM",
             file("film.mp4", b"ftyp"): "predictor.stream",
-            file("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"): "no image we can read",
+            file("drawing.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"): "not an image that can be read",
             tmp_path / "missing.png": "does not exist",
             tmp_path / "empty.png" / "below_a_file.png": "does not exist",
             tmp_path: "folder",
@@ -470,7 +470,9 @@ class TestWhatIsRefused:
         ],
     )
     @pytest.mark.parametrize("name", ["clip.jpg", "clip"])
-    def test_a_video_under_another_name(self, suffix: str, codec: str, name: str, tmp_path: Path) -> None:
+    def test_a_video_with_another_suffix_is_refused_with_a_remedy(
+        self, suffix: str, codec: str, name: str, tmp_path: Path
+    ) -> None:
         made = tmp_path / f"made{suffix}"
         writer = cv2.VideoWriter(str(made), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
         if not writer.isOpened():
@@ -486,20 +488,20 @@ class TestWhatIsRefused:
         assert refused(path).endswith(f"; rename it to {renamed}")
         assert len(list(Video(path.rename(tmp_path / renamed)))) == 5
 
-    def test_what_begins_like_a_video(self, tmp_path: Path) -> None:
+    def test_files_that_begin_like_a_video_are_refused(self, tmp_path: Path) -> None:
         for brand in (b"crx ", b"M4A "):  # a camera's raw image, and sound
             (tmp_path / "file.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
-            assert "no image we can read" in refused(tmp_path / "file.jpg")
+            assert "not an image that can be read" in refused(tmp_path / "file.jpg")
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-    def test_a_file_without_permission(self, tmp_path: Path) -> None:
+    def test_a_file_without_permission_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "secret.png"
         path.write_bytes(tiny_jpeg())
         path.chmod(0)
         assert "cannot be opened" in refused(path)
 
     @pytest.mark.parametrize("format", ["TIFF", "GIF", "PNG", "WEBP"])
-    def test_several_pages(self, format: str) -> None:
+    def test_files_of_several_pages_are_refused(self, format: str) -> None:
         file = io.BytesIO()
         pages = [picture("RGB", (4, 4), seed) for seed in range(3)]
         pages[0].save(file, format, save_all=True, append_images=pages[1:])
@@ -531,10 +533,10 @@ class TestWhatIsRefused:
             (None, "NoneType"),
         ],
     )
-    def test_values_in_memory(self, array: object, reason: str) -> None:
+    def test_wrong_values_in_memory_are_refused(self, array: object, reason: str) -> None:
         assert reason in refused(array)
 
-    def test_a_colour_order_that_changes_nothing(self, tmp_path: Path) -> None:
+    def test_a_color_order_for_other_sources_than_arrays_is_refused(self, tmp_path: Path) -> None:
         assert "photo.jpg" in refused(tmp_path / "photo.jpg", OptionError, color_order="bgr")
         with pytest.raises(OptionError, match="'rgb', 'bgr'"):
             load_image(np.zeros((2, 2), np.uint8), color_order="RGB")  # type: ignore[arg-type]
@@ -546,7 +548,7 @@ class TestWhatIsRefused:
     )
     @settings(deadline=None, max_examples=300)
     @pytest.mark.filterwarnings("ignore")
-    def test_damage_never_shows_an_error_of_pillows(
+    def test_damaged_files_never_raise_an_error_of_pillow(
         self, format: str, keep: float, noise: list[tuple[float, int]]
     ) -> None:
         data = bytearray(encode(picture("RGB", (24, 18)), format))
@@ -572,23 +574,23 @@ class TestWhichImagesAreMeant:
             (tmp_path / name).touch()
         return tmp_path
 
-    def test_a_folder(self, folder: Path) -> None:
+    def test_a_folder_means_its_images(self, folder: Path) -> None:
         names = [path.relative_to(folder).as_posix() for path in find_images(folder)]
         assert names == ["a.JPG", "b.png", "odd[1].png", "sub/c.tiff"]
         assert find_images(str(folder)) == find_images(folder)
 
-    def test_a_folder_with_brackets_in_its_name(self, folder: Path) -> None:
+    def test_a_folder_with_brackets_in_its_name_is_not_a_pattern(self, folder: Path) -> None:
         odd = folder / "[x]"
         odd.mkdir()
         (odd / "e.png").touch()
         assert find_images(odd) == [odd / "e.png"]
 
-    def test_a_pattern(self, folder: Path) -> None:
+    def test_a_pattern_means_the_images_that_it_matches(self, folder: Path) -> None:
         assert [path.name for path in find_images(f"{folder}/*.png")] == ["b.png", "odd[1].png"]
         assert [path.name for path in find_images(f"{folder}/**/*.tiff")] == ["c.tiff"]
         assert [path.name for path in find_images(f"{folder}/*")] == ["a.JPG", "b.png", "odd[1].png"]
 
-    def test_a_file_is_no_pattern(self, folder: Path) -> None:
+    def test_an_existing_file_is_not_a_pattern(self, folder: Path) -> None:
         assert find_images(folder / "odd[1].png") == [folder / "odd[1].png"]
 
     def test_a_list_keeps_its_order_and_its_objects(self, folder: Path) -> None:
@@ -599,13 +601,15 @@ class TestWhichImagesAreMeant:
         assert found[2:] == [folder / "sub" / "c.tiff", folder / "b.png"]
 
     @pytest.mark.parametrize("source", ["nothing/*.png", [], (), "empty"])
-    def test_no_image_is_an_error(self, source: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_source_without_images_is_an_error(
+        self, source: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "empty").mkdir()
         with pytest.raises(ImageError, match="no image;"):
             find_images(source)
 
-    def test_one_or_many(self, folder: Path) -> None:
+    def test_single_images_and_several_are_distinguished(self, folder: Path) -> None:
         for one in (
             folder / "odd[1].png",
             "missing.png",
@@ -629,11 +633,11 @@ class TestWhichImagesAreMeant:
         (b"abc", "image data of 3 bytes"),
     ],
 )
-def test_names_for_messages(source: object, name: str) -> None:
+def test_sources_are_named_in_messages(source: object, name: str) -> None:
     assert source_name(source) == name
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a.png", "file:///data/a.png"])
-def test_an_address_is_told_from_a_path(address: str) -> None:
-    with pytest.raises(ImageError, match="is an address, not a path; download the file and give its path"):
+def test_a_url_is_not_a_path(address: str) -> None:
+    with pytest.raises(ImageError, match="is a URL, not a path; download the file and give its path"):
         load_image(address)

@@ -10,7 +10,7 @@ import pytest
 from condseg_sdk.images.memory_budget import MemoryBudget
 
 
-def test_threads_wait_while_others_hold_too_much() -> None:
+def test_threads_wait_while_others_hold_too_much_memory() -> None:
     budget = MemoryBudget(100)
     held, most = 0, 0
     lock = threading.Lock()
@@ -34,7 +34,7 @@ def test_threads_wait_while_others_hold_too_much() -> None:
     assert most == 80
 
 
-def test_more_than_all_is_given_to_one_alone_and_a_thread_does_not_wait_for_itself() -> None:
+def test_a_request_beyond_the_total_is_granted_alone_and_no_thread_waits_for_itself() -> None:
     budget = MemoryBudget(100)
     with budget.reserve(150), budget.reserve(90):
         pass

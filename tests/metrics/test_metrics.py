@@ -90,7 +90,7 @@ def _overlap(prediction: Mask, target: Mask) -> None:
 test_overlap = on_random_and_degenerate(_overlap)
 
 
-def test_overlap_by_hand() -> None:
+def test_overlap_metrics_computed_by_hand() -> None:
     # 3 right, 1 too many, 2 missed, 4 rejected
     prediction = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], bool)
     target = np.array([[1, 1, 1, 0, 1], [1, 0, 0, 0, 0]], bool)
@@ -145,7 +145,7 @@ def _surface(prediction: Mask, target: Mask) -> None:
 test_surface = pytest.mark.filterwarnings("ignore::FutureWarning")(on_random_and_degenerate(_surface))
 
 
-def test_surface_by_hand() -> None:
+def test_surface_distances_computed_by_hand() -> None:
     one, other = DEGENERATE["corner"], blob(slice(3, 4), slice(4, 5))
     assert vars(surface_scores(one, other)) == {"hd95": 5.0, "assd": 5.0}  # 3, 4, 5
     assert surface_scores(one, other, spacing=(2.0, 0.0625)).hd95 == close(math.hypot(6.0, 0.25))
@@ -176,7 +176,7 @@ def test_the_boundary_is_2_percent_of_the_diagonal_wide() -> None:
     assert boundary_iou(*large) == close(brute_boundary_iou(*large, 3))  # the diagonal is 128
 
 
-def test_boundary_iou_by_hand() -> None:
+def test_boundary_iou_computed_by_hand() -> None:
     # 10x10 squares, one shifted by one column; d = 1, so that boundaries are rings of 36 pixels. They share the upper
     # and lower edge but for one column (9 each); 18 / (36 + 36 - 18).
     a, b = np.zeros((2, 30, 30), bool)
@@ -191,7 +191,7 @@ probabilities = hnp.arrays(np.float32, SIZE, elements=st.floats(0, 1, width=32, 
 
 @settings(deadline=None, max_examples=60)
 @given(probabilities, random_masks)
-def test_calibration_error_is_that_of_torchmetrics(probability: NDArray[np.float32], target: Mask) -> None:
+def test_the_calibration_error_equals_that_of_torchmetrics(probability: NDArray[np.float32], target: Mask) -> None:
     # A probability on the border of two bins may fall in either: take it off the border.
     position = probability.astype(np.float64) * 15
     probability = np.where(np.abs(position - np.rint(position)) < 1e-4, np.float32(0.51), probability)
@@ -223,7 +223,7 @@ uncertainties = hnp.arrays(np.float32, (6, 10), elements=st.sampled_from([0.0, 0
 
 @settings(deadline=None, max_examples=60)
 @given(uncertainties, hnp.arrays(np.bool_, (6, 10)))
-def test_errors_found_by_brute_force(uncertainty: NDArray[np.float32], wrong: Mask) -> None:
+def test_error_detection_equals_brute_force(uncertainty: NDArray[np.float32], wrong: Mask) -> None:
     found = score_error_detection(uncertainty, wrong)
     bad, good = uncertainty[wrong], uncertainty[~wrong]
     if not len(bad):
@@ -247,7 +247,7 @@ def test_errors_found_by_brute_force(uncertainty: NDArray[np.float32], wrong: Ma
     assert found.in_top5 == close(expected / wrong.sum())
 
 
-def test_errors_found_by_hand() -> None:
+def test_error_detection_computed_by_hand() -> None:
     uncertainty = np.arange(40, dtype=np.float32).reshape(5, 8)  # the top are 38 and 39
     wrong = np.zeros((5, 8), bool)
     wrong.flat[[39, 37]] = True
@@ -259,13 +259,13 @@ def test_errors_found_by_hand() -> None:
 # Intervals
 
 
-def test_an_interval_follows_from_the_seed() -> None:
+def test_an_interval_is_determined_by_the_seed() -> None:
     values = np.random.default_rng(0).random(50)
     assert estimate_mean(values, seed=3) == estimate_mean(values, seed=3)
     assert estimate_mean(values, seed=3) != estimate_mean(values, seed=4)
 
 
-def test_an_interval_has_the_width_theory_says() -> None:
+def test_an_interval_has_the_width_of_theory() -> None:
     values = np.random.default_rng(0).normal(0.8, 0.1, 400)
     found = estimate_mean(values)
     half = 1.96 * values.std() / math.sqrt(len(values))
@@ -273,7 +273,7 @@ def test_an_interval_has_the_width_theory_says() -> None:
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
-def test_an_interval_is_that_of_percentiles_of_resampled_means() -> None:
+def test_an_interval_has_the_percentiles_of_resampled_means() -> None:
     values = np.random.default_rng(1).random(30)
     drawn = np.random.default_rng(2).integers(0, 30, (20000, 30))
     low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
@@ -291,13 +291,13 @@ def test_images_without_a_value_are_left_out() -> None:
     assert (str(alone), str(estimate_mean([math.nan]))) == ("0.5000", "-")
 
 
-def test_an_interval_of_a_ratio_draws_images_not_pixels() -> None:
+def test_the_interval_of_a_ratio_resamples_images_and_not_pixels() -> None:
     rows = np.array([[1.0, 10.0], [9.0, 10.0]])
     found = estimate(rows, lambda sums: sums[..., 0] / sums[..., 1])
     assert (found.value, found.low, found.high) == (0.5, close(0.1), close(0.9))
 
 
-def test_the_interval_of_the_calibration_error_lies_high() -> None:
+def test_the_interval_of_the_calibration_error_is_biased_upwards() -> None:
     """As docs/evaluation.md says: what cancels over the set's images does not over those of a resample."""
     rng = np.random.default_rng(0)
     probability = rng.random((10, 64, 64)).astype(np.float32)

@@ -33,7 +33,7 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_values_equal_the_oracle_with_and_without_gradients(shape: tuple[int, ...]) -> None:
+def test_values_equal_those_of_unfold_and_fold(shape: tuple[int, ...]) -> None:
     attention, values = inputs(shape)
     expected = by_unfold_and_fold(attention, values)
     torch.testing.assert_close(aggregate(attention, values), expected, atol=1e-5, rtol=0)
@@ -42,7 +42,7 @@ def test_values_equal_the_oracle_with_and_without_gradients(shape: tuple[int, ..
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradients_equal_the_oracles(shape: tuple[int, ...]) -> None:
+def test_gradients_equal_those_of_unfold_and_fold(shape: tuple[int, ...]) -> None:
     attention, values = inputs(shape)
     upstream = torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
     ours = torch.autograd.grad(aggregate(attention, values), (attention, values), upstream)
@@ -52,18 +52,18 @@ def test_gradients_equal_the_oracles(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (1, 2, 2, 3, 2)], ids=str)
-def test_gradcheck(shape: tuple[int, ...]) -> None:
+def test_gradients_pass_gradcheck(shape: tuple[int, ...]) -> None:
     assert torch.autograd.gradcheck(aggregate, inputs(shape, torch.float64))
 
 
-def test_values_that_are_not_contiguous() -> None:
+def test_values_may_be_in_channels_last_order() -> None:
     attention, values = inputs((2, 4, 3, 3, 5))
     turned = values.detach().transpose(-1, -2).contiguous().transpose(-1, -2).requires_grad_()
     torch.testing.assert_close(aggregate(attention, turned), by_unfold_and_fold(attention, values))
 
 
-def test_a_window_by_hand() -> None:
-    """One pixel hands its value on: output i of the window centred on the middle takes that window's value j."""
+def test_one_window_equals_the_sum_computed_by_hand() -> None:
+    """One pixel hands its value on: output i of the window centered on the middle takes that window's value j."""
     attention, values = torch.zeros(1, 1, 9, 9, 5, 5), torch.zeros(1, 1, 1, 5, 5)
     values[..., 1, 1] = 3.0  # upper left in the window around (2, 2), position 0 row by row
     attention[0, 0, 8, 0, 2, 2] = 1.0  # to its lower right, (3, 3)
@@ -72,7 +72,7 @@ def test_a_window_by_hand() -> None:
     assert result.count_nonzero() == 1
 
 
-def test_the_module_is_the_papers_steps() -> None:
+def test_the_module_equals_the_steps_of_the_paper() -> None:
     torch.manual_seed(0)
     module = ContrastDrivenFeatureAggregation(6, 8, heads=2).eval()
     features, foreground, background = torch.randn(2, 6, 5, 4), torch.randn(2, 8, 5, 4), torch.randn(2, 8, 5, 4)

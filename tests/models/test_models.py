@@ -84,7 +84,7 @@ def test_auxiliary_maps_change_nothing_in_the_mask(encoder: str) -> None:
 
 
 @torch.inference_mode()
-def test_an_image_gets_the_same_answer_alone_and_in_a_batch(encoder: str) -> None:
+def test_an_image_gets_the_same_prediction_alone_and_in_a_batch(encoder: str) -> None:
     network = small(encoder)
     batch = images(64, 64, batch=3)
     torch.testing.assert_close(network(batch).mask[1:2], network(batch[1:2]).mask, atol=1e-5, rtol=0)

@@ -62,7 +62,9 @@ def check_self_contained(text: str) -> Page:
     return page
 
 
-def test_report_of_an_evaluation(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_of_an_evaluation_is_complete(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = make_set(tmp_path / "set", NAMES), tmp_path / "out"
     for _ in range(2):  # again into the same folder
         assert (
@@ -83,14 +85,14 @@ def test_report_of_an_evaluation(checkpoint: Path, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(("count", "groups"), [(1, {"median_1"}), (2, {"worst_1", "best_1"})])
-def test_a_handful_of_images_is_shown_once(checkpoint: Path, tmp_path: Path, count: int, groups: set[str]) -> None:
+def test_a_few_images_are_shown_once(checkpoint: Path, tmp_path: Path, count: int, groups: set[str]) -> None:
     data, out = make_set(tmp_path / "set", NAMES[:count]), tmp_path / "out"
     assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report"]) == 0
     assert {path.stem for path in (out / "report").iterdir()} - set(CHARTS) == groups
     check_self_contained((out / "report.html").read_text(encoding="utf-8"))
 
 
-def test_names_are_escaped(checkpoint: Path, tmp_path: Path) -> None:
+def test_names_are_escaped_in_html(checkpoint: Path, tmp_path: Path) -> None:
     data, out = make_set(tmp_path / "set", ["<b>&amp;"]), tmp_path / "out"
     assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report"]) == 0
     text = (out / "report.html").read_text(encoding="utf-8")
@@ -98,7 +100,7 @@ def test_names_are_escaped(checkpoint: Path, tmp_path: Path) -> None:
     assert "<b>&amp;" not in text
 
 
-def test_anothers_report_folder_is_refused_before_the_work(
+def test_a_report_folder_with_other_files_is_refused_before_the_work(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out = make_set(tmp_path / "set", NAMES[:1]), tmp_path / "out"
@@ -106,7 +108,7 @@ def test_anothers_report_folder_is_refused_before_the_work(
     (out / "report" / "thesis.tex").touch()
     assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report"]) == 2
     printed = capsys.readouterr()
-    assert "holds other files, such as thesis.tex" in printed.err
+    assert "has other files, such as thesis.tex" in printed.err
     assert "mIoU" not in printed.out
     assert [path.name for path in out.iterdir()] == ["report"]
 
@@ -135,7 +137,7 @@ def run_folder(folder: Path, checkpoint: Path, stages: tuple[int, ...]) -> Path:
 
 
 @pytest.mark.parametrize("stages", [(1, 2), (2,)])
-def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ...]) -> None:
+def test_the_report_of_a_training_run_is_complete(checkpoint: Path, tmp_path: Path, stages: tuple[int, ...]) -> None:
     folder = run_folder(tmp_path / "run", checkpoint, stages)
     pairs = find_pairs(make_set(tmp_path / "set", NAMES[:4]))
     assert write_report(folder, pairs=pairs, history=read_history(folder)) == folder / "report.html"
@@ -156,7 +158,7 @@ def test_report_of_a_run(checkpoint: Path, tmp_path: Path, stages: tuple[int, ..
     assert ("Stage 1" in text) == (1 in stages)
     card = (folder / "checkpoint" / "README.md").read_text()
     assert card.index("## Evaluation") < card.index("## Citation")
-    assert "4 images of the run's validation part" in card
+    assert "4 images of the run's validation split" in card
     assert "chosen on these same images" in card
     assert f"condseg evaluate {folder}/checkpoint TEST_DATA" in text
     assert str(tmp_path) not in card  # which may be published

@@ -198,19 +198,19 @@ def unreadable(kind: str, content: bytes) -> Callable[[Path], list[str]]:
 def empty(folder: Path) -> list[str]:
     for name in NAMES:
         save(folder / "masks" / f"{name}.png", np.zeros(SIZE, np.uint8))
-    return ["no mask of the train part has foreground; masks must be 0 outside the region and not 0 inside it"]
+    return ["no mask of the train split has foreground; masks must be 0 outside the region and not 0 inside it"]
 
 
 def full(folder: Path) -> list[str]:
     for name in NAMES:
         save(folder / "masks" / f"{name}.png", np.full(SIZE, 255, np.uint8))
-    return ["every mask of the train part is full; masks must be 0 outside"]
+    return ["every mask of the train split is full; masks must be 0 outside"]
 
 
 def leak(folder: Path) -> list[str]:
     (folder / "val.txt").write_text("n8\nn9\n")
     shutil.copy(folder / "images" / "n0.png", folder / "images" / "n9.png")
-    return ["1 image copied into another part, which makes scores too good; keep one", "n9.png (validation)", "n0.png"]
+    return ["1 image copied into another split, which makes scores too good; keep one", "n9.png (validation)", "n0.png"]
 
 
 def twice(folder: Path) -> list[str]:
@@ -226,19 +226,19 @@ def listed(folder: Path) -> list[str]:
 def in_two_lists(folder: Path) -> list[str]:
     (folder / "train.txt").write_text("\n".join(NAMES[:8]))
     (folder / "val.txt").write_text("n7\nn8\n")
-    return ["1 name in the lists of two parts; take it out of one: n7"]
+    return ["1 name in the lists of two splits; take it out of one: n7"]
 
 
 def turned(folder: Path) -> list[str]:
     exif = Image.Exif()
     exif[0x0112] = 6
     save(folder / "images" / "n1.png", picture("n1"), exif=exif)
-    return ["1 mask drawn on the picture as stored, while an EXIF tag turns it; turn the mask, or", "n1.png"]
+    return ["1 mask drawn on the image as stored, while an EXIF tag turns it; turn the mask, or", "n1.png"]
 
 
 def no_masks(folder: Path) -> list[str]:
     shutil.rmtree(folder / "masks")
-    return ["no masks were recognised: put them into a folder named masks/"]
+    return ["no masks were recognized: put them into a folder named masks/"]
 
 
 MISTAKES: Sequence[Any] = [
@@ -283,7 +283,7 @@ SUSPICIONS: Sequence[Any] = [
     ),
     pytest.param(
         lambda folder: save(folder / "masks" / "n1.png", 255 - region()),
-        "1 mask covering the picture's edges",
+        "1 mask covering the image's edges",
         id="inverted",
     ),
     pytest.param(
@@ -299,7 +299,7 @@ SUSPICIONS: Sequence[Any] = [
             save(folder / "images" / "n9.png", np.clip(picture("x") * 0.9 + 9, 0, 255).astype(np.uint8)),
             save(folder / "images" / "n0.png", picture("x")),
         ),
-        "1 image much like one of another part",
+        "1 image much like one of another split",
         id="near-duplicates",
     ),
 ]
@@ -328,4 +328,4 @@ def test_groups_are_never_divided(base: Path, tmp_path: Path, capsys: pytest.Cap
     for part, numbers in (("train", range(8)), ("val", range(8, 12))):
         make_set(tmp_path / "parts" / part, [f"p{i // 3}_{i}" for i in numbers])
     assert main(["finetune", str(tmp_path / "parts"), "--check", "--group-by", r"(p\d)_"]) == 2
-    assert "1 group divided between parts" in capsys.readouterr().out
+    assert "1 group divided between splits" in capsys.readouterr().out

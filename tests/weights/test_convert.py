@@ -58,9 +58,12 @@ def data_parallel(state: dict[str, Tensor]) -> Any:
 
 
 def in_training(state: dict[str, Tensor]) -> Any:
-    """What a training script leaves: wrapped, from two GPUs, with optimiser, arguments and a NumPy score."""
-    optimiser = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4}]}
-    return {"epoch": 9, "best_dice": np.float64(0.9), "optimizer": optimiser, "state_dict": data_parallel(state)}
+    """What a training script leaves: wrapped, from two GPUs, with optimizer, arguments and a NumPy score."""
+    optimizer_state = {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}},
+        "param_groups": [{"lr": 1e-4}],
+    }
+    return {"epoch": 9, "best_dice": np.float64(0.9), "optimizer": optimizer_state, "state_dict": data_parallel(state)}
 
 
 def compiled(state: dict[str, Tensor]) -> Any:
@@ -88,7 +91,7 @@ def test_both_generations_convert(
 
 
 @pytest.mark.parametrize("wrap", [data_parallel, in_training, compiled, lambda s: {"net": {"model": data_parallel(s)}}])
-def test_wrappings_come_off(wrap: Callable[[dict[str, Tensor]], Any], r50: dict[str, Tensor]) -> None:
+def test_wrapped_state_dicts_are_unwrapped(wrap: Callable[[dict[str, Tensor]], Any], r50: dict[str, Tensor]) -> None:
     expected = convert_state_dict(r50, "condseg-r50")
     unwrapped = convert_state_dict(wrap(r50), "condseg-r50")
     assert unwrapped.keys() == expected.keys()
@@ -182,7 +185,7 @@ def test_a_whole_pickled_network_is_refused_by_its_class(tmp_path: Path) -> None
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda _: None, "is no file"),
+    "missing": (lambda _: None, "is not a file"),
     "empty": (lambda path: path.touch(), "cannot be read|was not executed"),
     "text": (lambda path: path.write_text("<html>404</html>"), "cannot be read|was not executed"),
     "truncated": (
@@ -230,7 +233,7 @@ def test_what_does_not_fit_is_named(r50: dict[str, Tensor], tmp_path: Path, caps
     assert not (tmp_path / "out").exists()
 
 
-def test_the_other_network_and_wrong_options(r50: dict[str, Tensor], tmp_path: Path) -> None:
+def test_another_network_and_wrong_options_are_refused(r50: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(r50, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="not the weights of condseg-pvt: .*missing.*unknown"):
         convert_checkpoint(tmp_path / "model.pth", tmp_path / "out", network="pvt", color_order="rgb")

@@ -1,4 +1,4 @@
-"""Downloads when things go wrong: the real client against a stand-in for the Hub that fails as networks do."""
+"""Downloads that fail: the real client against a stand-in for the Hub with the faults of networks and servers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_addresses_name_repositories_folders_and_files(
         ("org/tiny@../x", "cannot have a revision '../x'"),
     ],
 )
-def test_addresses_that_are_none_are_refused_and_leave_no_trace(
+def test_invalid_addresses_are_refused_and_leave_no_file(
     name: str, message: str, repository: Repository, server: HubServer, options: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises((ModelNotFoundError, CheckpointError), match=message) as caught:
@@ -122,12 +122,12 @@ def test_addresses_that_are_none_are_refused_and_leave_no_trace(
     assert tree(tmp_path) <= {"cache"} | {path for path in tree(tmp_path) if path.startswith("cache/")}
 
 
-def test_an_address_and_another_revision(repository: Repository, options: dict[str, Any]) -> None:
+def test_an_address_with_another_revision_is_refused(repository: Repository, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="name two revisions"):
         resolve("hf://org/tiny@main", revision="v1", **options)
 
 
-def test_a_file_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_local_safetensors_file_loads_with_its_config(checkpoint: Path, tmp_path: Path) -> None:
     assert resolve(checkpoint / "model.safetensors") == checkpoint
     (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     best = tmp_path / "best.safetensors"
@@ -148,7 +148,7 @@ def _touch(path: Path) -> Path:
     return path
 
 
-def test_the_onnx_file_of_a_model(
+def test_the_onnx_file_of_a_folder_or_repository_is_found(
     repository: Repository, options: dict[str, Any], tmp_path: Path, checkpoint: Path
 ) -> None:
     assert resolve_onnx(REPO, **options).read_bytes() == CONTENT
@@ -211,7 +211,7 @@ def test_a_server_that_stalls_times_out_and_is_asked_again_for_the_rest(
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_passing_refusal_is_waited_for(
+def test_a_temporary_refusal_is_retried(
     status: int, server: HubServer, repository: Repository, options: dict[str, Any]
 ) -> None:
     server.faults.statuses = [status]
@@ -229,7 +229,7 @@ def test_a_refusal_with_everything_in_the_cache_does_no_harm(
 
 
 @pytest.mark.slow
-def test_refusals_that_last_and_a_server_that_never_answers_are_one_line(
+def test_lasting_refusals_and_a_silent_server_are_one_line(
     repository: Repository, server: HubServer, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client asks five more times, which takes its time."""
@@ -245,7 +245,9 @@ def test_refusals_that_last_and_a_server_that_never_answers_are_one_line(
         download_file(HubSource(REPO, **options), "model.onnx")
 
 
-def test_nobody_listens(repository: Repository, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_one_line(
+    repository: Repository, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     nowhere = "http://127.0.0.1:9"
     template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
     folder = resolve(REPO, **options)
@@ -274,7 +276,7 @@ def test_what_is_not_the_file_the_hub_names_is_refused(
 
 
 @pytest.mark.parametrize("change", ["truncated", "swapped", "emptied"])
-def test_what_was_damaged_in_the_cache_is_refused_with_both_hashes(
+def test_a_file_damaged_in_the_cache_is_refused_with_both_hashes(
     change: str, repository: Repository, options: dict[str, Any], files: dict[str, bytes]
 ) -> None:
     good = files["model.safetensors"]
@@ -308,7 +310,7 @@ def test_without_links_the_hash_is_kept_for_the_next_time_without_a_network(
 
 
 @pytest.mark.parametrize("kept", ["links resolved", "blobs, too", "snapshots alone"])
-@pytest.mark.parametrize("offline", ["by setting", "by argument", "nobody answers"])
+@pytest.mark.parametrize("offline", ["by setting", "by argument", "no response"])
 def test_a_copied_cache_without_links_is_used_without_a_network(
     kept: str,
     offline: str,
@@ -334,7 +336,7 @@ def test_a_copied_cache_without_links_is_used_without_a_network(
         template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("condseg_sdk.download._sha256_on_the_hub", unreachable)
-    for name in (f"{REPO}@{commit}", *([] if offline == "nobody answers" else [REPO])):
+    for name in (f"{REPO}@{commit}", *([] if offline == "no response" else [REPO])):
         assert Predictor.from_pretrained(name, device="cpu", **options).threshold == 0.4
     if kept == "snapshots alone":
         return
@@ -410,7 +412,7 @@ def test_whatever_the_network_stack_raises_is_one_line_with_a_remedy(
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//b", "a\\b", "", ".", "..", ".ssh/x", "a/", "~/x"])
-def test_paths_that_lead_out_are_none(name: str, options: dict[str, Any]) -> None:
+def test_paths_that_leave_the_folder_are_refused(name: str, options: dict[str, Any]) -> None:
     assert not is_plain_path(name)
     with pytest.raises(ModelNotFoundError, match="cannot have a file"):
         download_file(HubSource(REPO, **options), name)

@@ -55,14 +55,14 @@ def downloads(server: HubServer) -> list[str]:
 # A folder, a bundled name
 
 
-def test_a_folder_is_taken_as_it_is(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_is_returned_without_a_check(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve(checkpoint) == checkpoint
     assert resolve(str(checkpoint)) == checkpoint
     monkeypatch.chdir(checkpoint.parent)
     assert resolve(checkpoint.name).samefile(checkpoint)
 
 
-def test_what_is_no_model_says_what_would_be(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_wrong_path_says_what_to_give_instead(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("./missing", str(tmp_path / "missing"), "a/b/c", "~/missing", r"C:\models\mine"):
         with pytest.raises(ModelNotFoundError, match="does not exist"):
             resolve(name)
@@ -295,7 +295,7 @@ def test_a_manifest_entry_on_the_hub_is_checked_against_the_manifest(
         ((403, ""), HubError, r"could not be fetched \(.*403.*\); try again later|cannot be reached"),
     ],
 )
-def test_a_closed_repository_is_one_line_with_the_remedy(
+def test_a_gated_or_private_repository_is_one_line_with_the_remedy(
     server: HubServer, options: dict[str, Any], error: tuple[int, str], kind: type[CondsegError], message: str
 ) -> None:
     server.repositories[REPO].error = error
@@ -305,7 +305,9 @@ def test_a_closed_repository_is_one_line_with_the_remedy(
     assert caught.value.repo_id == REPO
 
 
-def test_a_repository_that_is_no_checkpoint_and_names_that_are_none(server: HubServer, options: dict[str, Any]) -> None:
+def test_a_repository_without_a_checkpoint_and_invalid_names_are_refused(
+    server: HubServer, options: dict[str, Any]
+) -> None:
     server.repositories["org/other"] = Repository({"README.md": b"hello"})
     with pytest.raises(CheckpointError, match="org/other lacks config.json or model.safetensors"):
         resolve("org/other", **options)
@@ -326,7 +328,7 @@ def test_a_token_goes_to_the_hub_and_nowhere_else(server: HubServer, options: di
     assert "hf_secret" not in one_line(caught.value)
 
 
-def test_from_pretrained_of_the_network_itself_takes_the_same_way(server: HubServer, options: dict[str, Any]) -> None:
+def test_the_network_is_loaded_from_the_hub_like_the_predictor(server: HubServer, options: dict[str, Any]) -> None:
     network = ConDSeg.from_pretrained(REPO, **options)
     assert network.checkpoint_config is not None
     assert network.checkpoint_config.threshold == 0.4

@@ -160,7 +160,7 @@ def fits_schema(*entries: dict[str, Any]) -> bool:
     return validator.is_valid({"format_version": 1, "entries": list(entries)})
 
 
-def test_our_manifest_fits_its_schema() -> None:
+def test_the_bundled_manifest_fits_its_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(manifest.manifest_path().read_text()))
 
@@ -219,7 +219,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(values))
 
 
-def test_an_own_manifest_adds_names_by_argument(own: Path) -> None:
+def test_a_users_manifest_adds_names_by_argument(own: Path) -> None:
     assert [entry.name for entry in list_models(manifest=own)] == [*(e.name for e in list_models()), "our-tiny"]
     assert find_entry("our-tiny", manifest=own).root == own.parent
     assert resolve("our-tiny", manifest=own) == own.parent / "tiny"
@@ -229,7 +229,7 @@ def test_an_own_manifest_adds_names_by_argument(own: Path) -> None:
         Predictor.from_pretrained("our-tiny")
 
 
-def test_an_own_manifest_adds_names_by_the_environment(
+def test_a_users_manifest_adds_names_by_the_environment(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.json"
@@ -244,7 +244,7 @@ def test_an_own_manifest_adds_names_by_the_environment(
     assert "missing.json does not exist" in capsys.readouterr().err
 
 
-def test_own_entries_are_checked_and_never_replace_others(own: Path) -> None:
+def test_entries_of_a_users_manifest_are_checked_and_never_replace_others(own: Path) -> None:
     edit(own, name="condseg-lite-polyp")
     with pytest.raises(CheckpointError, match="another entry is already called 'condseg-lite-polyp'"):
         list_models(manifest=own)
@@ -260,7 +260,7 @@ def test_own_entries_are_checked_and_never_replace_others(own: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["folder", "config.json", "model.safetensors"])
-def test_links_do_not_lead_out_of_an_own_manifests_folder(what: str, own: Path, checkpoint: Path) -> None:
+def test_links_do_not_lead_out_of_the_folder_of_a_users_manifest(what: str, own: Path, checkpoint: Path) -> None:
     inside = own.parent / "tiny"
     if what == "folder":
         shutil.rmtree(inside)

@@ -1,4 +1,4 @@
-"""What every format of annotation files provides."""
+"""The interface of a format of annotation files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def category_warning(file: Path, names: Collection[str]) -> list[Problem]:
     if len(names) < 2:
         return []
     message = (
-        f"{file.name} has {len(names)} categories, all of which were taken for the one region to learn; if some are "
-        "not, export the file without them"
+        f"{file.name} has {len(names)} categories, all of which were read as foreground; if some are not, export "
+        "the file without them"
     )
     return [Problem("warning", message, tuple(sorted(names)))]

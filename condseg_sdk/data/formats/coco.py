@@ -1,4 +1,4 @@
-"""COCO JSON (instances): its images and their regions."""
+"""COCO JSON (instances): images and their regions."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ KIND = "COCO regions"
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether JSON looks like COCO's: an object with "images" and "annotations"."""
+    """Whether JSON looks like COCO: an object with "images" and "annotations"."""
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
-    """Read the images of a COCO file. A damaged entry costs that entry, and is reported.
+    """Read the images of a COCO file; damaged entries are left out and reported.
 
     Args:
         content: What `_recognizes` accepts.
-        file: Where it comes from.
+        file: Path of the file.
 
     Returns:
-        The images, and what is wrong with entries.
+        The images, and the problems of other entries.
 
     Raises:
-        DatasetError: It is no COCO file, or has no usable image.
+        DatasetError: The file is not a COCO file, or has no usable image.
     """
     if not all(isinstance(content[key], list) for key in ("images", "annotations")):
-        raise DatasetError(f"{file} is no COCO file: it needs the lists 'images' and 'annotations'")
+        raise DatasetError(f"{file} is not a COCO file: it needs the lists 'images' and 'annotations'")
     if not content["images"]:
         raise DatasetError(f"{file} lists no images; export it again with images")
     entries, problems = _entries(content["images"], file)
@@ -50,7 +50,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
 
 
 def _entries(listed: Sequence[Any], file: Path) -> tuple[dict[int | str, dict[str, Any]], list[Problem]]:
-    """The usable entries of "images" by id."""
+    """Return the usable entries of "images" by their id."""
     entries: dict[int | str, dict[str, Any]] = {}
     incomplete, sizes, again = [], [], []
     for number, entry in enumerate(listed):
@@ -66,7 +66,7 @@ def _entries(listed: Sequence[Any], file: Path) -> tuple[dict[int | str, dict[st
     problems = [
         *problems_of("error", "image", f"{place} without one of id, file_name; {remedy}", incomplete),
         *problems_of("error", "image", f"{place} without a size in pixels; {remedy}", sizes),
-        *problems_of("error", "image", f"{place} with an id that another one has; ids must differ", again),
+        *problems_of("error", "image", f"{place} with the id of another one; ids must differ", again),
     ]
     if not entries:
         raise DatasetError(problems[0].line())
@@ -94,7 +94,7 @@ def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
 def _regions(
     annotations: Sequence[Any], names: Mapping[int | str, str], file: Path
 ) -> tuple[dict[int | str, list[Any]], list[Problem]]:
-    """The segmentations by image id, and what cannot be used."""
+    """Return the segmentations by image id, and the annotations that cannot be used."""
     regions: dict[int | str, list[Any]] = defaultdict(list)
     lost: dict[str, list[str]] = defaultdict(list)
     for number, annotation in enumerate(annotations):
@@ -113,7 +113,7 @@ def _regions(
             lost["nothing"].append(names[identity])
     what = {
         "image": "for an image that is not in 'images'; export it again",
-        "box": "with a box and no outline; export masks or polygons, not boxes",
+        "box": "with a box and no outline; export masks or polygons instead of boxes",
         "nothing": "with an empty segmentation; draw it, or take the annotation out",
     }
     problems = [
@@ -127,7 +127,7 @@ def _regions(
 
 
 def _remarks(content: Mapping[str, Any], file: Path) -> Iterator[Problem]:
-    """Several categories, and those that the file does not list."""
+    """Report several categories, and categories that the file does not list."""
     keys = (a.get("category_id") for a in content["annotations"] if isinstance(a, dict))
     used = Counter(key if isinstance(key, (int, str)) else None for key in keys)
     categories = content.get("categories")
@@ -136,7 +136,7 @@ def _remarks(content: Mapping[str, Any], file: Path) -> Iterator[Problem]:
     names = (known.get(key, str(key)) if key is not None else "None" for key in used)
     yield from category_warning(file, list(names))
     unknown = [str(key) for key in used if key not in known] if known else []
-    message = f"used in {file.name} and not listed there, taken for the one region to learn"
+    message = f"used in {file.name} and not listed there, read as foreground"
     yield from problems_of("warning", "category id", message, unknown)
 
 

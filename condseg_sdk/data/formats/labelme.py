@@ -22,7 +22,7 @@ NO_AREA = ("point", "points", "line", "linestrip")
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether JSON looks like LabelMe's: an object with "shapes" and the image's path or size."""
+    """Whether JSON looks like LabelMe: an object with "shapes" and the image's path or size."""
     return isinstance(content, dict) and "shapes" in content and bool({"imagePath", "imageHeight"} & content.keys())
 
 
@@ -31,17 +31,19 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
 
     Args:
         content: What `_recognizes` accepts.
-        file: Where it comes from; its own name stands for the image's where it has none.
+        file: Path of the file, whose name is used if the image is not named.
 
     Returns:
-        The image, and what was left out: points and lines, which have no area.
+        The image, and a problem for points and lines, which have no area and are left out.
 
     Raises:
         DatasetError: A shape is damaged or of an unknown type.
     """
     shapes, name = content["shapes"], content.get("imagePath") or file.stem
     if not isinstance(shapes, list) or not isinstance(name, str):
-        raise DatasetError(f"{file} is no LabelMe file: 'shapes' must be a list and 'imagePath' a text; save it again")
+        raise DatasetError(
+            f"{file} is not a LabelMe file: 'shapes' must be a list and 'imagePath' a string; save it again"
+        )
     size = _size(content, file)
     regions, left_out = [], []
     for number, shape in enumerate(shapes):
@@ -59,12 +61,12 @@ def _size(content: Mapping[str, Any], file: Path) -> tuple[int, int] | None:
     if height is None or width is None:
         return None
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise DatasetError(f"{file}: imageHeight and imageWidth must be pixels; save it again in LabelMe")
+        raise DatasetError(f"{file}: imageHeight and imageWidth must be numbers of pixels; save it again in LabelMe")
     return height, width
 
 
 def _region(shape: Any, kind: Any, size: tuple[int, int] | None, place: str) -> Any:
-    """A shape as a region of COCO's: polygons, or run lengths."""
+    """Convert a shape to a region: polygons or run lengths."""
     points = shape.get("points") if isinstance(shape, dict) else None
     if not isinstance(points, list) or not all(is_point(point) for point in points):
         raise DatasetError(f"{place} has no 'points' [[x, y], ...] in numbers; draw it again in LabelMe")
@@ -87,14 +89,14 @@ def _region(shape: Any, kind: Any, size: tuple[int, int] | None, place: str) -> 
 
 
 def _painted(encoded: Any, corner: tuple[int, int], size: tuple[int, int], place: str) -> dict[str, Any]:
-    """A mask shape: a PNG in base64 whose upper left pixel stands at `corner`."""
+    """Decode a mask shape: a PNG in base64 whose upper left pixel is at `corner`."""
     if math.prod(size) > MAX_PIXELS:
         raise DatasetError(f"{place}: an image of {size[1]}x{size[0]} is larger than {MAX_PIXELS:,} pixels; correct it")
     try:
         pixels = load_image(base64.b64decode(encoded, validate=True))
     except (TypeError, ValueError, CondsegError) as error:  # binascii.Error is a ValueError
         reason = one_line(error, 100)
-        raise DatasetError(f"{place} has no mask that can be read ({reason}); draw it again in LabelMe") from error
+        raise DatasetError(f"{place} has no readable mask ({reason}); draw it again in LabelMe") from error
     return run_lengths(pixels[..., 0] > 0, corner, size)
 
 

@@ -23,7 +23,7 @@ NO_AREA = ("point", "polyline", "line")
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether JSON looks like VIA's: entries with "filename" and "regions", perhaps inside a project."""
+    """Whether JSON looks like VIA: entries with "filename" and "regions", perhaps inside a project."""
     if not isinstance(content, dict):
         return False
     if "_via_img_metadata" in content:
@@ -32,17 +32,17 @@ def _recognizes(content: Any) -> bool:
 
 
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
-    """Read the images of a VIA file. A damaged entry costs that entry, and is reported.
+    """Read the images of a VIA file; damaged entries are left out and reported.
 
     Args:
         content: What `_recognizes` accepts.
-        file: Where it comes from.
+        file: Path of the file.
 
     Returns:
-        The images, whose sizes VIA does not write; and what is wrong with entries.
+        The images, whose sizes VIA does not write, and the problems of other entries.
 
     Raises:
-        DatasetError: It has no usable image.
+        DatasetError: The file has no usable image.
     """
     entries = content.get("_via_img_metadata", content)
     if not isinstance(entries, dict) or not entries:
@@ -66,10 +66,10 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
 
 
 def _entry(entry: Any) -> tuple[str, list[dict[str, Any]]]:
-    """An image's name and its shapes.
+    """Return the name of an image and its shapes.
 
     Raises:
-        ValueError: The entry is none of VIA's.
+        ValueError: The entry is not in VIA's format.
     """
     name = entry.get("filename") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not name.strip():
@@ -92,7 +92,7 @@ def _polygon(shape: Mapping[str, Any]) -> list[float]:
         if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys) >= 3):
             raise ValueError("a polygon of fewer than three points")
         if not all(map(is_number, [*xs, *ys])):
-            raise ValueError("a polygon with points that are no numbers")
+            raise ValueError("a polygon with points that are not numbers")
         return [float(value) for point in zip(xs, ys, strict=True) for value in point]
     keys = NUMBERS.get(kind) if isinstance(kind, str) else None
     if keys is None:
