@@ -2,8 +2,8 @@
 
 Example:
     >>> from condseg_sdk import Predictor
-    >>> predictor = Predictor.from_pretrained("condseg-lite-polyp")  # doctest: +SKIP
-    >>> predictor("frame.jpg").overlay().save("overlay.png")  # doctest: +SKIP
+    >>> predictor = Predictor.from_pretrained("condseg-lite-polyp")
+    >>> predictor("frame.jpg").overlay().save("overlay.png")
 
 Not a medical device: for research and development, not for diagnosis or treatment.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,12 @@ CORNERS = 72  # of a polygon that approximates a circle, to 0.1 % of its radius
 GREATEST = 1e9  # pixels; greater values are not coordinates
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value of a JSON file can be a coordinate."""
-    return type(value) in (int, float) and abs(value) <= GREATEST
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= GREATEST
 
 
-def is_point(value: Any) -> bool:
+def is_point(value: object) -> bool:
     """Whether a value of a JSON file is [x, y]."""
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
@@ -48,7 +47,7 @@ def ellipse(x: float, y: float, across: float, along: float, turned: float = 0.0
     return polygon
 
 
-def run_lengths(painted: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+def run_lengths(painted: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> dict[str, object]:
     """Encode a part of a mask as COCO run lengths of the whole image.
 
     Args:

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from condseg_sdk.data.names import STRAY_BYTES, duplicate_names, normalize_name, split_of_word, unique_names
 from condseg_sdk.data.pairs import DiscoveredPairs, MaskSource, Pair, Problem, Split, one_line, pluralize, problems_of
@@ -88,7 +87,7 @@ def read_csv_columns(path: Path) -> list[str]:
     return _rows(path)[0]
 
 
-def read_pairs(items: Sequence[Any]) -> DiscoveredPairs:
+def read_pairs(items: Sequence[object]) -> DiscoveredPairs:
     """Read pairs given in Python as (image, mask) paths or `Pair` objects.
 
     Raises:
@@ -105,11 +104,11 @@ def read_pairs(items: Sequence[Any]) -> DiscoveredPairs:
     return found
 
 
-def _pair(item: Any) -> Pair:
-    is_two = isinstance(item, (tuple, list)) and len(item) == 2
-    if not is_two or not all(isinstance(path, (str, os.PathLike)) for path in item):
+def _pair(item: object) -> Pair:
+    paths = item if isinstance(item, (tuple, list)) else ()
+    if len(paths) != 2 or not all(isinstance(path, (str, os.PathLike)) for path in paths):
         raise DatasetError(f"{str(item)[:80]!r} is not a pair; give (image, mask), two paths")
-    return Pair("", Path(item[0]), Path(item[1]))
+    return Pair("", Path(paths[0]), Path(paths[1]))
 
 
 def _named(pairs: Sequence[Pair]) -> list[Pair]:

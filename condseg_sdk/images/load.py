@@ -158,7 +158,7 @@ def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
         yield _read(source, color_order, bits, reservations)
 
 
-def find_bits(sources: Iterable[Any]) -> BitDepth | None:
+def find_bits(sources: Iterable[ImageLike]) -> BitDepth | None:
     """Find the bits in use in a set of images, so that all of them are read alike.
 
     Only the headers of 8-bit files are read. 16-bit files are decoded, in several threads, until one of them uses all
@@ -287,7 +287,7 @@ def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
         raise ImageError(f"{name} is not an image; {remedy}")
 
 
-def read_file_object(file: Any) -> bytes:
+def read_file_object(file: IO[bytes]) -> bytes:
     """Read an encoded image from a file object, and restore its position if it has one.
 
     Raises:

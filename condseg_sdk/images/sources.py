@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import cast, overload
 
 from condseg_sdk.errors import ImageError
 from condseg_sdk.images.formats import HEIF_REMEDY, HEIF_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from condseg_sdk.images.types import ImageLike, Sources
 from condseg_sdk.walk import Walk, is_hidden, is_system_folder, left_out_kind, walk_folder, walk_folders
 
 __all__ = ["find_images", "is_single"]
@@ -20,7 +21,11 @@ __all__ = ["find_images", "is_single"]
 logger = logging.getLogger("condseg_sdk")
 
 
-def find_images(source: Any) -> list[Any]:
+@overload
+def find_images(source: str | os.PathLike[str]) -> list[Path]: ...
+@overload
+def find_images(source: Sources) -> list[ImageLike]: ...
+def find_images(source: Sources) -> Sequence[ImageLike]:
     """List the images that a source means, in a stable order.
 
     Args:
@@ -45,7 +50,7 @@ def find_images(source: Any) -> list[Any]:
             raise ImageError("an empty list has no image; give at least one")
         return [image for item in source for image in find_images(item)]
     if not isinstance(source, (str, os.PathLike)):
-        return [source]
+        return [cast("ImageLike", source)]  # a sequence that is neither a list nor a tuple is one source, such as bytes
     if is_single(source):
         return [Path(source)]
     name = os.fspath(source)
@@ -125,7 +130,7 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
     return fnmatch(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
 
 
-def is_single(source: Any) -> bool:
+def is_single(source: object) -> bool:
     """Whether a source is one image and not a list, a folder or a glob pattern.
 
     A path that exists is never a pattern, even with brackets in its name.
