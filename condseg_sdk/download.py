@@ -142,7 +142,7 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
     Raises:
         ModelNotFoundError: the repository or revision does not exist, or is private.
         HubError: the Hub refuses, or cannot be reached, and the file is not in the cache.
-        CheckpointError: it has not both files, or the weights are not those the Hub names.
+        CheckpointError: A file is missing, or the weights do not have their SHA-256.
     """
     config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
     with translate_hub_errors(source, config, filename):

@@ -30,7 +30,7 @@ def tissue(size: tuple[int, int], *, seed: int = 0, light: float = 1.0) -> Image
 
 
 def shape(kind: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The picture's outline in its rectangle."""
+    """The view's outline in its rectangle."""
     height, width = size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     if kind == "rectangle":
@@ -52,7 +52,7 @@ def recorded(
     light: float = 1.0,
     seed: int = 0,
 ) -> Image:
-    """A frame with a picture in a margin."""
+    """A frame with a view in a margin."""
     left, top, right, bottom = box
     frame = np.full((*size, 3), margin, np.uint8)
     inner = (bottom - top, right - left)
@@ -66,7 +66,7 @@ def with_jpeg(frame: Image, quality: int = 75) -> Image:
 
 
 def with_text(frame: Image) -> Image:
-    """A name and a date in the margin, and a line that runs into the picture."""
+    """A name and a date in the margin, and a line that runs into the view."""
     frame = frame.copy()
     for row, text in enumerate(("NAME: X", "01/02/2020", "12:34:56")):
         cv2.putText(frame, text, (12, 60 + 24 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (230, 230, 230), 1)
@@ -84,7 +84,7 @@ def with_guide(frame: Image, box: Box = (40, 230, 250, 350)) -> Image:
 
 
 def with_second_picture(frame: Image, corner: tuple[int, int] = (20, 20)) -> Image:
-    """The last still, apart from the picture."""
+    """The last still, apart from the view."""
     frame = frame.copy()
     left, top = corner
     frame[top : top + 100, left : left + 120] = tissue((100, 120), seed=9)
@@ -92,7 +92,7 @@ def with_second_picture(frame: Image, corner: tuple[int, int] = (20, 20)) -> Ima
 
 
 def with_second_picture_touching(frame: Image) -> Image:
-    """The last still, at the edge of the picture."""
+    """The last still, at the edge of the view."""
     return with_second_picture(frame, (140, 200))
 
 
@@ -184,7 +184,7 @@ def full_frames() -> dict[str, Image]:
         "one color": np.full_like(whole, 90),
         "noise": np.random.default_rng(0).integers(0, 256, whole.shape, np.uint8),
         "a thin margin": recorded((3, 2, WIDTH - 3, HEIGHT - 2), kind="rectangle"),
-        "a picture too small to be the main one": recorded((20, 20, 160, 140), kind="rectangle"),
+        "a view too small to be the main one": recorded((20, 20, 160, 140), kind="rectangle"),
     }
 
 

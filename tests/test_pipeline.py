@@ -23,7 +23,7 @@ SIZE = 32
 
 
 class Watched:
-    """A runtime whose answer is the image's mean, and that knows what it was asked, where and when."""
+    """A runtime whose prediction is the mean of the image, and that records its calls."""
 
     providers = ("watched",)
 
@@ -55,8 +55,8 @@ def frames(count: int, start: int = 0) -> Iterator[Source]:
         yield Source(np.full((40, 50, 3), value, np.uint8), str(value))
 
 
-def values(answers: Iterator[Segmentation]) -> list[int]:
-    return [round(float(seg.logits.mean())) for seg in answers]
+def values(predictions: Iterator[Segmentation]) -> list[int]:
+    return [round(float(seg.logits.mean())) for seg in predictions]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
@@ -105,7 +105,7 @@ def test_nan_is_an_error_that_names_model_and_image() -> None:
 
     named = Source(np.zeros((40, 50, 3), np.uint8), "frame.png")
     with pytest.raises(
-        CheckpointError, match=r"the model answered NaN or infinity for frame\.png; its weights are damaged"
+        CheckpointError, match=r"the model predicted NaN or infinity for frame\.png; its weights are damaged"
     ):
         pipeline(Damaged()).predict_one(named)
 
@@ -113,10 +113,10 @@ def test_nan_is_an_error_that_names_model_and_image() -> None:
 def test_an_error_comes_after_the_predictions_before_it() -> None:
     sources = [*frames(6), Source(b"no image", "bad"), *frames(3, start=6)]
     runtime = Watched()
-    answers = pipeline(runtime).predict_all(iter(sources))
-    assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
+    predictions = pipeline(runtime).predict_all(iter(sources))
+    assert [next(predictions).name for _ in range(6)] == [str(n) for n in range(6)]
     with pytest.raises(ImageError):
-        next(answers)
+        next(predictions)
     assert sum(runtime.batches) == 6  # nothing after it is computed
 
     seen: list[Any] = []
@@ -134,10 +134,10 @@ def test_an_error_of_the_sources_iterator_comes_after_its_predictions() -> None:
         yield from frames(6)
         raise ImageError("the video ends here")
 
-    answers = pipeline(Watched(), on_error=lambda *_: None).predict_all(broken())
-    assert [next(answers).name for _ in range(6)] == [str(n) for n in range(6)]
+    predictions = pipeline(Watched(), on_error=lambda *_: None).predict_all(broken())
+    assert [next(predictions).name for _ in range(6)] == [str(n) for n in range(6)]
     with pytest.raises(ImageError, match="the video ends here"):
-        next(answers)
+        next(predictions)
 
 
 def test_only_bad_images_give_no_predictions() -> None:
@@ -154,10 +154,10 @@ def test_stopping_early_ends_the_threads_and_an_endless_source() -> None:
 
     before = threading.active_count()
     runtime = Watched()
-    answers = pipeline(runtime).predict_all(endless())
-    assert values(next(answers) for _ in range(5)) == [0, 1, 2, 3, 4]
+    predictions = pipeline(runtime).predict_all(endless())
+    assert values(next(predictions) for _ in range(5)) == [0, 1, 2, 3, 4]
     assert threading.active_count() > before
-    answers.close()  # type: ignore[attr-defined]
+    predictions.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
     assert sum(runtime.batches) <= 5 * 4
 
@@ -172,7 +172,7 @@ def test_the_network_works_while_the_caller_uses_predictions() -> None:
 
     for number, _ in enumerate(pipeline(Announcing()).predict_all(frames(20))):
         following = min(number // 4 + 1, 4)
-        assert started[following].wait(timeout=30)  # begins although the caller holds on to this answer
+        assert started[following].wait(timeout=30)  # begins although the caller keeps this prediction
 
 
 MEMORY = """

@@ -29,7 +29,7 @@ from condseg_sdk import (
 )
 from condseg_sdk.images.video import Video
 
-TOLERANCE = 1e-4  # of probabilities, between ways to the same answer
+TOLERANCE = 1e-4  # of probabilities, between ways to the same prediction
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +161,9 @@ def test_test_time_augmentation_is_the_mean_of_the_mirrored_logits(predictor: Pr
     for axes in ((), (0,), (1,), (0, 1)):
         seg = predictor(np.ascontiguousarray(np.flip(pixels, axes)))
         mirrored.append(np.flip(seg.logits, axes))
-    answer = predictor(pixels, tta=True)
-    np.testing.assert_allclose(answer.logits, np.mean(mirrored, 0), atol=2e-2)  # resizing is not quite symmetric
-    assert np.abs(answer.logits - mirrored[0]).max() > 0
+    averaged = predictor(pixels, tta=True)
+    np.testing.assert_allclose(averaged.logits, np.mean(mirrored, 0), atol=2e-2)  # resizing is not quite symmetric
+    assert np.abs(averaged.logits - mirrored[0]).max() > 0
 
 
 def test_tiles_give_the_images_size_and_one_tile_equals_none(predictor: Predictor, folder: Path) -> None:

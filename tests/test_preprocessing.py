@@ -65,9 +65,9 @@ class TestNormalize:
     def test_a_batch_is_its_images(self) -> None:
         preprocessing = Preprocessing(size=(5, 7), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
         batch = np.stack([pixels((5, 7), seed) for seed in range(3)])
-        answer = preprocessing.normalize(batch)
-        assert (answer.shape, answer.dtype, answer.flags.c_contiguous) == ((3, 3, 5, 7), np.float32, True)
-        np.testing.assert_array_equal(answer, np.stack([preprocessing(image) for image in batch]))
+        result = preprocessing.normalize(batch)
+        assert (result.shape, result.dtype, result.flags.c_contiguous) == ((3, 3, 5, 7), np.float32, True)
+        np.testing.assert_array_equal(result, np.stack([preprocessing(image) for image in batch]))
 
 
 class TestResize:
@@ -76,27 +76,27 @@ class TestResize:
     def test_antialias_is_pytorchs(self, size: tuple[int, int], target: tuple[int, int]) -> None:
         image = pixels(size)
         wanted = np.stack([pytorch_resize(image[..., channel], target) for channel in range(3)], -1)
-        answer = Preprocessing(size=target).resize(image)
-        assert (answer.shape, answer.dtype) == ((*target, 3), np.uint8)
+        result = Preprocessing(size=target).resize(image)
+        assert (result.shape, result.dtype) == ((*target, 3), np.uint8)
         # Pillow rounds to whole numbers after each of the two directions.
-        assert np.abs(answer - wanted).max() <= 1.01
+        assert np.abs(result - wanted).max() <= 1.01
 
     def test_area_by_hand(self) -> None:
         image = np.repeat(np.array([[[10], [20], [50], [70]]], np.uint8), 3, 2)
-        answer = Preprocessing(size=(1, 2), interpolation="area").resize(image)
-        assert answer[0, :, 0].tolist() == [15, 60]
+        result = Preprocessing(size=(1, 2), interpolation="area").resize(image)
+        assert result[0, :, 0].tolist() == [15, 60]
 
     def test_linear_does_not_antialias(self) -> None:
         image = np.repeat(np.array([[[0], [0], [0], [80], [100], [0], [0], [0]]], np.uint8), 3, 2)
-        answer = Preprocessing(size=(1, 2), interpolation="linear").resize(image)
+        result = Preprocessing(size=(1, 2), interpolation="linear").resize(image)
         # Centres at 1.5 and 5.5 of the old pixels: the mean of pixels 1 and 2, and of pixels 5 and 6.
-        assert answer[0, :, 0].tolist() == [0, 0]
+        assert result[0, :, 0].tolist() == [0, 0]
         assert Preprocessing(size=(1, 2)).resize(image).min() > 0
 
     def test_linear_is_opencvs(self) -> None:
         image = pixels((33, 57))
-        answer = Preprocessing(size=(20, 24), interpolation="linear").resize(image)
-        np.testing.assert_array_equal(answer, cv2.resize(image, (24, 20), interpolation=cv2.INTER_LINEAR))
+        result = Preprocessing(size=(20, 24), interpolation="linear").resize(image)
+        np.testing.assert_array_equal(result, cv2.resize(image, (24, 20), interpolation=cv2.INTER_LINEAR))
 
     def test_an_image_of_the_right_size_stays(self) -> None:
         image = pixels((8, 9))
@@ -187,20 +187,20 @@ class TestRestore:
     @settings(deadline=None, max_examples=80)
     def test_is_pytorchs_antialiased_resize(self, size: tuple[int, int], target: tuple[int, int]) -> None:
         logits = np.random.default_rng(0).normal(0, 8, size).astype(np.float32)
-        answer = resize_logits(logits, target)
-        assert (answer.shape, answer.dtype) == (target, np.float32)
-        np.testing.assert_allclose(answer, pytorch_resize(logits, target), atol=2e-4)
+        result = resize_logits(logits, target)
+        assert (result.shape, result.dtype) == (target, np.float32)
+        np.testing.assert_allclose(result, pytorch_resize(logits, target), atol=2e-4)
 
     def test_very_long_images(self) -> None:
-        answer = resize_logits(np.ones((64, 64), np.float32), (3, 40_000))
-        assert answer.shape == (3, 40_000)
-        assert answer.min() == answer.max() == 1
+        result = resize_logits(np.ones((64, 64), np.float32), (3, 40_000))
+        assert result.shape == (3, 40_000)
+        assert result.min() == result.max() == 1
 
     def test_outside_of_the_field_of_view_there_is_nothing(self) -> None:
-        answer = resize_logits(np.array([[0, 4]], np.float32), (3, 7), (2, 1, 6, 2))
-        assert answer[1, 2:6].tolist() == [0, 1, 3, 4]
-        answer[1, 2:6] = OUTSIDE
-        assert (answer == OUTSIDE).all()
+        result = resize_logits(np.array([[0, 4]], np.float32), (3, 7), (2, 1, 6, 2))
+        assert result[1, 2:6].tolist() == [0, 1, 3, 4]
+        result[1, 2:6] = OUTSIDE
+        assert (result == OUTSIDE).all()
 
     @given(size=SIZES, target=SIZES, box=st.tuples(*[st.floats(0, 1)] * 4))
     @settings(deadline=None, max_examples=80)
@@ -209,11 +209,11 @@ class TestRestore:
     ) -> None:
         left, right = sorted(edge * target[1] for edge in box[:2])
         top, bottom = sorted(edge * target[0] for edge in box[2:])
-        answer = resize_logits(np.full(size, 3, np.float32), target, (left, top, right, bottom))
+        result = resize_logits(np.full(size, 3, np.float32), target, (left, top, right, bottom))
         x, y = np.arange(target[1]) + 0.5, np.arange(target[0]) + 0.5
         inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))[None]
-        assert (answer.shape, answer.dtype) == (target, np.float32)
-        np.testing.assert_allclose(answer, np.where(inside, 3, OUTSIDE), atol=1e-4)
+        assert (result.shape, result.dtype) == (target, np.float32)
+        np.testing.assert_allclose(result, np.where(inside, 3, OUTSIDE), atol=1e-4)
 
     def test_edges_between_pixels_by_hand(self) -> None:
         # Steps of one from pixel to pixel; the field of view begins a quarter of a pixel further right.

@@ -131,7 +131,7 @@ def test_without_measured_metrics_the_card_has_those_of_validation(
 
 
 def test_the_card_of_a_run_gets_the_hubs_name_and_keeps_its_evaluation(server: HubServer, described: Path) -> None:
-    """`finetune` adds what it measured to the card; that is no edit of somebody's."""
+    """`finetune` adds its metrics to the card, which does not count as an edit."""
     path = described / "README.md"
     section = "## Evaluation\n\nMeasured on 3 images.\n\n| mIoU | 0.7 |\n"
     path.write_text(with_evaluation(path.read_text(), section))
@@ -308,7 +308,7 @@ def test_preprocessing_replaces_a_checkpoints_own_but_not_an_exports(described: 
 
 
 def test_the_hub_lists_the_pushed_files(server: HubServer, described: Path) -> None:
-    """The large file stands in the Hub's large-file store under the hash of the entry."""
+    """The large file is in the Hub's large-file store under the SHA-256 of the entry."""
     result = push(described, REPO, token=SECRET)
     api = HfApi(token=SECRET)
     assert api.model_info(REPO).sha == result.commit

@@ -1,4 +1,4 @@
-"""The answer for one image, against numbers worked out by hand and against plain rasterising."""
+"""The prediction for one image, compared with numbers worked out by hand and with simple rasterization."""
 
 from __future__ import annotations
 
@@ -262,14 +262,14 @@ class TestSaving:
         assert Image.open(seg.save(tmp_path / name, kind="overlay")).size == (40, 30)
 
     def test_json(self, seg: Segmentation, tmp_path: Path) -> None:
-        answer = json.loads(seg.save(tmp_path / "a.json", kind="json").read_text())
-        assert answer.pop("software").startswith("condseg_sdk ")
-        assert answer == seg.to_dict()
-        assert answer["name"] == "frame.jpg"
-        assert answer["size"] == [30, 40]
-        assert answer["area"] == sum(region["area"] for region in answer["regions"]) == seg.mask.sum()
-        assert answer["mean_probability"] == pytest.approx(1 / (1 + np.exp(-4)))
-        assert answer["regions"][0]["box"] == [14, 4, 27, 17]
+        saved = json.loads(seg.save(tmp_path / "a.json", kind="json").read_text())
+        assert saved.pop("software").startswith("condseg_sdk ")
+        assert saved == seg.to_dict()
+        assert saved["name"] == "frame.jpg"
+        assert saved["size"] == [30, 40]
+        assert saved["area"] == sum(region["area"] for region in saved["regions"]) == seg.mask.sum()
+        assert saved["mean_probability"] == pytest.approx(1 / (1 + np.exp(-4)))
+        assert saved["regions"][0]["box"] == [14, 4, 27, 17]
 
     @pytest.mark.parametrize(
         ("name", "kind", "reason"),

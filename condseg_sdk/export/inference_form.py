@@ -131,7 +131,7 @@ class InferenceForm(nn.Module):
     def _pad(self, images: Tensor) -> Tensor:
         if not self.graph:
             return pad_to_stride(images, self.stride)
-        # Without asking whether it is needed: the exporter would keep the answer for this example.
+        # Without asking whether it is needed: the exporter would keep the result for this example.
         height, width = images.shape[-2:]
         return F.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
 

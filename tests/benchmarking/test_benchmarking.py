@@ -59,8 +59,8 @@ def test_flops_of_a_graph_worked_out_by_hand(tmp_path: Path) -> None:
         weights("linear", 2, 210),
     ]
     images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
-    answer = helper.make_tensor_value_info("g", TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, "by hand", [images], [answer], initializers)
+    output = helper.make_tensor_value_info("g", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "by hand", [images], [output], initializers)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "m.onnx")
     assert graph_flops(tmp_path / "m.onnx", (1, 3, 6, 4)) == 2592 + 864 + 1920 + 1680 + 840
 
@@ -163,10 +163,10 @@ def test_batches_go_through_all_images_and_begin_again(checkpoint: Path, inputs:
     with Worker(subject, inputs, batch=3, threads=1) as worker:
         assert worker.load().first_seconds > 0
         assert len(worker.run(2, warm=False)) == 2
-        answers = worker.report()[1]
-    assert sorted(answers) == list(range(8))  # 3 + 3 + 2, and the first one again
+        outputs = worker.report()[1]
+    assert sorted(outputs) == list(range(8))  # 3 + 3 + 2, and the first one again
     expected = run_trained_form(checkpoint)(inputs)
-    np.testing.assert_allclose(np.stack([answers[n] for n in range(8)]), expected, atol=1e-3)
+    np.testing.assert_allclose(np.stack([outputs[n] for n in range(8)]), expected, atol=1e-3)
 
 
 def test_what_cannot_be_measured_keeps_its_row_and_its_reason(rows: list[Row]) -> None:
@@ -309,10 +309,10 @@ def test_pytorch_predicts_on_a_gpu(checkpoint: Path, inputs: NDArray[np.float32]
     )
     assert subject.build is not None
     run = subject.build()
-    for batch in (inputs[:2], inputs[2:4]):  # a CUDA graph must not repeat its first answer
+    for batch in (inputs[:2], inputs[2:4]):  # a CUDA graph must not repeat its first output
         expected = 1 / (1 + np.exp(-run_trained_form(checkpoint)(batch)))
-        answer = 1 / (1 + np.exp(-run(batch)))
-        assert np.abs(answer - expected).mean() < (1e-4 if precision == "float32" else 0.05)
+        output = 1 / (1 + np.exp(-run(batch)))
+        assert np.abs(output - expected).mean() < (1e-4 if precision == "float32" else 0.05)
 
 
 @pytest.mark.gpu
@@ -324,16 +324,16 @@ def test_onnx_runtime_predicts_on_a_gpu(
     if subject.missing:
         pytest.skip(subject.missing)
     assert subject.build is not None
-    answer = 1 / (1 + np.exp(-subject.build()(inputs[:2])))
+    output = 1 / (1 + np.exp(-subject.build()(inputs[:2])))
     expected = 1 / (1 + np.exp(-run_trained_form(checkpoint)(inputs[:2])))
-    assert np.abs(answer - expected).mean() < 1e-2  # TensorRT may use TF32
+    assert np.abs(output - expected).mean() < 1e-2  # TensorRT may use TF32
 
 
 @pytest.mark.gpu
 def test_the_published_form_runs_on_a_gpu(checkpoint: Path, tmp_path: Path, inputs: NDArray[np.float32]) -> None:
     expected = run_trained_form(checkpoint)(inputs[:1])
-    answer = published.torch_form(checkpoint, device="cuda")(inputs[:1])
-    np.testing.assert_allclose(answer, expected, atol=5e-2)
+    output = published.torch_form(checkpoint, device="cuda")(inputs[:1])
+    np.testing.assert_allclose(output, expected, atol=5e-2)
     file = published.export(checkpoint, tmp_path / "published.onnx", batch=1, size=SIZE)
-    answer = published.onnx_form(file, device="cuda", threads=None)(inputs[:1])
-    np.testing.assert_allclose(answer, expected, atol=5e-2)
+    output = published.onnx_form(file, device="cuda", threads=None)(inputs[:1])
+    np.testing.assert_allclose(output, expected, atol=5e-2)

@@ -69,7 +69,7 @@ def test_skipped_images_are_named_and_change_the_exit_code(
 def test_a_second_call_does_not_segment_what_the_first_one_wrote(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`condseg predict .` writes to ./condseg-out; a folder of answers may still be segmented if it is asked for."""
+    """`condseg predict .` writes to ./condseg-out; a folder of predictions may still be segmented on request."""
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     command = ["predict", ".", "--model", str(checkpoint)]

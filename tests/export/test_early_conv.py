@@ -1,4 +1,4 @@
-"""Convolutions before upsampling answer as after it, in PyTorch and in ONNX, whole and in parts."""
+"""Convolutions before upsampling equal those after it, in PyTorch and in ONNX, whole and in parts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_an_early_convolution_equals_one_after_upsampling(height: int, width: in
     weight, bias = parameters(4, 3)
     x = torch.randn(2, 3, height, width)
     expected = F.conv2d(upsample(x, scale), weight, bias if biased else None, padding=1)
-    answer = EarlyConv(weight, bias if biased else None, scale)(x)
-    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
+    output = EarlyConv(weight, bias if biased else None, scale)(x)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,6 +89,6 @@ def test_the_onnx_operators_equal_the_module(free: bool, rows: int, scale: int, 
     session = onnxruntime.InferenceSession(
         onnx_ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    answers = session.run(None, {"convolved": convolved.numpy(), "coarse": coarse.numpy()})
-    torch.testing.assert_close(torch.from_numpy(answers[0]), expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(torch.from_numpy(answers[1]), cut)
+    outputs = session.run(None, {"convolved": convolved.numpy(), "coarse": coarse.numpy()})
+    torch.testing.assert_close(torch.from_numpy(outputs[0]), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.from_numpy(outputs[1]), cut)

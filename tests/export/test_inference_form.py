@@ -1,4 +1,4 @@
-"""The inference form answers as the network does, for every network, and leaves the network as it was."""
+"""The inference form equals the network, for every network, and does not change it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_the_plane_form_equals_the_aggregation(heads: int) -> None:
     scores, values = torch.randn(2, heads, 9, 9, 5, 7, dtype=torch.float64) * 4, torch.randn(2, heads, 4, 5, 7).double()
     planes = [scores.flatten(1, 3)[:, order] for order in plane_order(heads)]
     expected = aggregate(scores.softmax(3), values).flatten(1, 2)
-    answer = aggregate_planes(planes, values.flatten(1, 2), heads)
-    torch.testing.assert_close(answer, expected, rtol=1e-12, atol=1e-12)
+    output = aggregate_planes(planes, values.flatten(1, 2), heads)
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("free", [False, True])
@@ -54,9 +54,9 @@ def test_the_plane_form_in_onnx_equals_the_aggregation(free: bool, size: tuple[i
     session = onnxruntime.InferenceSession(
         onnx_ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    (answer,) = session.run(None, feed)
+    (output,) = session.run(None, feed)
     expected = aggregate(scores.softmax(3), values).flatten(1, 2)
-    torch.testing.assert_close(torch.from_numpy(answer), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(output), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

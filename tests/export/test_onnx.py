@@ -1,4 +1,4 @@
-"""Exported files: what is in them, that they answer as PyTorch does, and what is refused."""
+"""Exported files: their content, their agreement with PyTorch, and what is refused."""
 
 from __future__ import annotations
 
@@ -587,7 +587,7 @@ def missing_on_cuda(model: Any) -> set[tuple[str, int, str | None]]:
     types |= {tensor.name: names[tensor.data_type] for tensor in model.graph.initializer}
     missing = set()
     for node in model.graph.node:
-        if node.op_type in ("Constant", "Shape"):  # folded, or answered by the host
+        if node.op_type in ("Constant", "Shape"):  # folded, or computed by the host
             continue
         since = onnx.defs.get_schema(node.op_type, opset).since_version
         kernels = [

@@ -27,15 +27,15 @@ class Repository:
     """One repository.
 
     Attributes:
-        files: what its main branch holds.
-        commit: of the main branch; older ones are in `history`.
-        error: HTTP status and X-Error-Code that answer everything, e.g. (403, "GatedRepo").
-        served: what is sent instead of a file's real content.
-        large_in_git: large files have git's hash as ETag, as if nobody had set up the large-file store.
-        private: only requests with a token see it.
-        history: what other commits hold.
-        branches: besides main, and the commit that each stands at.
-        headers: what is sent instead of the right headers, such as a forged ETag.
+        files: Files of the main branch.
+        commit: Commit of the main branch; older commits are in `history`.
+        error: HTTP status and X-Error-Code of every response, e.g. (403, "GatedRepo").
+        served: Content that is sent instead of a file's real content.
+        large_in_git: Whether large files have git's hash as ETag, as without a large-file store.
+        private: Whether only requests with a token see it.
+        history: Files of other commits.
+        branches: Branches besides main, and the commit of each.
+        headers: Headers that are sent instead of the right ones, such as a forged ETag.
     """
 
     files: dict[str, bytes]
@@ -57,12 +57,12 @@ class Repository:
 
 @dataclass
 class Faults:
-    """What goes wrong, each as often as its number says.
+    """Faults of the server, each with the number of times it occurs.
 
     Attributes:
-        statuses: answers to the next requests, instead of the right ones.
-        cuts: downloads of large files that break off in the middle.
-        stalls: downloads of large files that stop for `stall_s` seconds after a third, or at once if `mute`.
+        statuses: Status codes of the next responses, instead of the right ones.
+        cuts: Number of downloads of large files that break off in the middle.
+        stalls: Number of downloads of large files that stop for `stall_s` seconds after a third, or at once if `mute`.
     """
 
     statuses: list[int] = field(default_factory=list)
@@ -140,18 +140,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on the test's output."""
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_GET(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_POST(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_PUT(self) -> None:
-        self._answer()
+        self._respond()
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         hub = self.hub
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -271,12 +271,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self) -> None:
         values = json.loads(self.body)
         repo_id = f"{values.get('organization') or 'org'}/{values['name']}"
-        answer = {"url": f"{self.hub.endpoint}/{repo_id}", "name": repo_id, "id": repo_id}
+        response = {"url": f"{self.hub.endpoint}/{repo_id}", "name": repo_id, "id": repo_id}
         if repo_id in self.hub.repositories:
-            return self._json(answer, status=409)
+            return self._json(response, status=409)
         private = values.get("private") is True or values.get("visibility") == "private"  # older and newer clients
         self.hub.repositories[repo_id] = Repository({}, commit="0" * 40, private=private)
-        return self._json(answer)
+        return self._json(response)
 
     def _preupload(self, files: dict[str, bytes]) -> None:
         modes = []
@@ -293,10 +293,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _batch(self) -> None:
         objects = []
         for wanted in json.loads(self.body)["objects"]:
-            answer = {"oid": wanted["oid"], "size": wanted["size"]}
+            response = {"oid": wanted["oid"], "size": wanted["size"]}
             if wanted["oid"] not in self.hub.store:
-                answer["actions"] = {"upload": {"href": f"http://localhost:{self.hub.port}/upload/{wanted['oid']}"}}
-            objects.append(answer)
+                response["actions"] = {"upload": {"href": f"http://localhost:{self.hub.port}/upload/{wanted['oid']}"}}
+            objects.append(response)
         self._json({"transfer": "basic", "objects": objects})
 
     def _commit(self, repo_id: str, repository: Repository, branch: str, *, pull_request: bool) -> None:

@@ -63,7 +63,7 @@ def test_values_may_be_in_channels_last_order() -> None:
 
 
 def test_one_window_equals_the_sum_computed_by_hand() -> None:
-    """One pixel hands its value on: output i of the window centred on the middle takes that window's value j."""
+    """One pixel hands its value on: output i of the window centered on the middle takes that window's value j."""
     attention, values = torch.zeros(1, 1, 9, 9, 5, 5), torch.zeros(1, 1, 1, 5, 5)
     values[..., 1, 1] = 3.0  # upper left in the window around (2, 2), position 0 row by row
     attention[0, 0, 8, 0, 2, 2] = 1.0  # to its lower right, (3, 3)

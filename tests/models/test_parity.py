@@ -1,4 +1,4 @@
-"""Are our networks the published ones? The kit in data/parity holds what those answer with synthetic weights.
+"""Parity with the published networks: tests/assets/parity holds their logits with synthetic weights.
 
 Weights and inputs come from random streams named in the kit: one per tensor of THEIR state dict, so that the
 converter's table is tested together with the networks.
@@ -82,9 +82,9 @@ def network(kit: str) -> nn.Module:
 @torch.inference_mode()
 def test_logits_equal_those_of_the_published_network(kit: str, size: tuple[int, int]) -> None:
     images = synthetic_images(*size)
-    answers = {"mask": network(kit)(images)} if kit == "stage1" else network(kit)(images, aux=True)._asdict()
+    maps = {"mask": network(kit)(images)} if kit == "stage1" else network(kit)(images, aux=True)._asdict()
     expected = np.load(KIT / f"{kit}_seed0_logits.npz")
-    for name, logits in answers.items():
+    for name, logits in maps.items():
         ours = logits[0, 0].numpy()
         if name != "mask":
             ours = ours[::4, ::4]

@@ -58,9 +58,12 @@ def data_parallel(state: dict[str, Tensor]) -> Any:
 
 
 def in_training(state: dict[str, Tensor]) -> Any:
-    """What a training script leaves: wrapped, from two GPUs, with optimiser, arguments and a NumPy score."""
-    optimiser = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4}]}
-    return {"epoch": 9, "best_dice": np.float64(0.9), "optimizer": optimiser, "state_dict": data_parallel(state)}
+    """What a training script leaves: wrapped, from two GPUs, with optimizer, arguments and a NumPy score."""
+    optimizer_state = {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}},
+        "param_groups": [{"lr": 1e-4}],
+    }
+    return {"epoch": 9, "best_dice": np.float64(0.9), "optimizer": optimizer_state, "state_dict": data_parallel(state)}
 
 
 def compiled(state: dict[str, Tensor]) -> Any:
@@ -182,7 +185,7 @@ def test_a_whole_pickled_network_is_refused_by_its_class(tmp_path: Path) -> None
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda _: None, "is no file"),
+    "missing": (lambda _: None, "is not a file"),
     "empty": (lambda path: path.touch(), "cannot be read|was not executed"),
     "text": (lambda path: path.write_text("<html>404</html>"), "cannot be read|was not executed"),
     "truncated": (

@@ -1,4 +1,4 @@
-"""Downloads when things go wrong: the real client against a stand-in for the Hub that fails as networks do."""
+"""Downloads that fail: the real client against a stand-in for the Hub with the faults of networks and servers."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ def test_without_links_the_hash_is_kept_for_the_next_time_without_a_network(
 
 
 @pytest.mark.parametrize("kept", ["links resolved", "blobs, too", "snapshots alone"])
-@pytest.mark.parametrize("offline", ["by setting", "by argument", "nobody answers"])
+@pytest.mark.parametrize("offline", ["by setting", "by argument", "no response"])
 def test_a_copied_cache_without_links_is_used_without_a_network(
     kept: str,
     offline: str,
@@ -336,7 +336,7 @@ def test_a_copied_cache_without_links_is_used_without_a_network(
         template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("condseg_sdk.download._sha256_on_the_hub", unreachable)
-    for name in (f"{REPO}@{commit}", *([] if offline == "nobody answers" else [REPO])):
+    for name in (f"{REPO}@{commit}", *([] if offline == "no response" else [REPO])):
         assert Predictor.from_pretrained(name, device="cpu", **options).threshold == 0.4
     if kept == "snapshots alone":
         return
