@@ -22,23 +22,23 @@ __all__ = [
     "is_utf8",
     "make_folder",
     "relative_to",
-    "remove_parts",
+    "remove_temporary_files",
     "write_bytes",
     "write_csv",
     "write_text",
 ]
 
-_parts: set[Path] = set()  # being written, not yet moved to their final places
+_temporary: set[Path] = set()  # being written, not yet moved to their final places
 
 
-def remove_parts() -> None:
+def remove_temporary_files() -> None:
     """Remove files that are being written, for a process that is about to end without unwinding its stack."""
-    for part in tuple(_parts):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
+    for temporary in tuple(_temporary):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
         else:
             with suppress(OSError):
-                part.unlink()
+                temporary.unlink()
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
@@ -58,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
 
     Example:
         >>> import tempfile
-        >>> path = atomic_write(f"{tempfile.mkdtemp()}/a.txt", lambda part: part.write_text("whole"))
+        >>> path = atomic_write(f"{tempfile.mkdtemp()}/a.txt", lambda path: path.write_text("whole"))
         >>> path.read_text()
         'whole'
     """
@@ -79,19 +79,19 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> atomic_write_all({folder / name: lambda part: part.write_text("whole") for name in ("a.txt", "b.txt")})
+        >>> atomic_write_all({folder / name: lambda path: path.write_text("whole") for name in ("a.txt", "b.txt")})
         >>> sorted(path.name for path in folder.iterdir())
         ['a.txt', 'b.txt']
     """
     path = Path()
-    with ExitStack() as parts:
+    with ExitStack() as stack:
         try:
             written: dict[Path, Path] = {}
             for path, write in writes.items():
-                written[path] = parts.enter_context(_part(path))
+                written[path] = stack.enter_context(_temporary_path(path))
                 write(written[path])
-            for path, part in written.items():
-                part.replace(path)
+            for path, temporary in written.items():
+                temporary.replace(path)
         except OSError as error:
             remedy = "choose a folder that exists and can be written to"
             raise OutputError(f"{path} cannot be written ({error.strerror or error}); {remedy}", path=path) from error
@@ -105,7 +105,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
         >>> write_bytes(f"{tempfile.mkdtemp()}/a.bin", b"whole").read_bytes()
         b'whole'
     """
-    return atomic_write(path, lambda part: part.write_bytes(data))
+    return atomic_write(path, lambda path: path.write_bytes(data))
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -122,16 +122,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Path:
-    """Write a CSV file with a header atomically, as `atomic_write` does.
+    r"""Write a CSV file with a header atomically, as `atomic_write` does.
 
     Example:
         >>> import tempfile
         >>> write_csv(f"{tempfile.mkdtemp()}/a.csv", ["name", "dice"], [{"name": "a", "dice": 0.5}]).read_text()
-        'name,dice\\na,0.5\\n'
+        'name,dice\na,0.5\n'
     """
 
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -140,17 +140,17 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
 
 
 @contextmanager
-def _part(path: Path) -> Iterator[Path]:
+def _temporary_path(path: Path) -> Iterator[Path]:
     """Provide a temporary path beside `path`; after the block it is moved, or removed if the block failed."""
     # tempfile would make a file that only its owner may read (mode 0600).
-    part = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
-    _parts.add(part)
+    temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
+    _temporary.add(temporary)
     try:
-        yield part
+        yield temporary
     finally:
         with suppress(OSError):  # it exists only after some failures
-            part.unlink()
-        _parts.discard(part)
+            temporary.unlink()
+        _temporary.discard(temporary)
 
 
 def atomic_folder(
@@ -172,22 +172,22 @@ def atomic_folder(
 
     Example:
         >>> import tempfile
-        >>> path = atomic_folder(f"{tempfile.mkdtemp()}/run", lambda part: (part / "a.txt").write_text("whole"))
+        >>> path = atomic_folder(f"{tempfile.mkdtemp()}/run", lambda path: (path / "a.txt").write_text("whole"))
         >>> (path / "a.txt").read_text()
         'whole'
     """
     path = Path(path).resolve()
-    part, before = (path.parent / f".{uuid.uuid4().hex}" for _ in range(2))
-    _parts.add(part)
+    temporary, before = (path.parent / f".{uuid.uuid4().hex}" for _ in range(2))
+    _temporary.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_replaceable(path, replaces)
-        part.mkdir()
-        write(part)
+        temporary.mkdir()
+        write(temporary)
         if path.exists():
             path.rename(before)
         try:
-            part.rename(path)
+            temporary.rename(path)
         except OSError:
             if before.exists():
                 before.rename(path)
@@ -197,9 +197,9 @@ def atomic_folder(
             f"{path} cannot be written ({error.strerror or error}); choose another folder", path=path
         ) from error
     finally:
-        for leftover in (part, before):
+        for leftover in (temporary, before):
             shutil.rmtree(leftover, ignore_errors=True)
-        _parts.discard(part)
+        _temporary.discard(temporary)
     return path
 
 

@@ -136,7 +136,7 @@ def parse_json(
 
 
 def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 1) -> Path:
-    """Write JSON to a file atomically: a reader never sees half of it.
+    r"""Write JSON to a file atomically: a reader never sees half of it.
 
     Args:
         path: Path of the file. An existing file is replaced; the folder must exist.
@@ -153,7 +153,7 @@ def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 1) ->
     Example:
         >>> import tempfile
         >>> write_json(f"{tempfile.mkdtemp()}/a.json", {"a": 1}).read_text()
-        '{\\n "a": 1\\n}\\n'
+        '{\n "a": 1\n}\n'
     """
     return write_text(path, json.dumps(values, indent=indent, allow_nan=False) + "\n")
 

@@ -279,7 +279,7 @@ class Pipeline:
         self, item: _Decoded, mask: NDArray[np.float32], branch: NDArray[np.float32] | None
     ) -> Segmentation:
         if not np.isfinite(mask).all():
-            remedy = "its weights are damaged: load it again, or use precision='float32' if it runs in a lower one"
+            remedy = "its weights are damaged: load it again, or in float32 if it runs in a lower precision"
             raise CheckpointError(f"{self.model_id} predicted NaN or infinity for {item.source.name}; {remedy}")
         return Segmentation(
             mask,

@@ -108,6 +108,7 @@ class Predictor:
             ModelNotFoundError: There is no such model; the message lists the nearest names.
             HubError: The Hub refuses, or cannot be reached.
             CheckpointError: The checkpoint is incomplete or damaged, or not the file that its hash promises.
+            ExportError: The export that runtime="onnx" needs failed.
             DeviceError: The device cannot be used.
             OptionError: The value of an argument is not allowed, or the model's runtime does not have the option.
 
@@ -155,8 +156,8 @@ class Predictor:
         """
         if self._runtime.network is None:
             raise CheckpointError(
-                f"{self.model_id} is an exported graph without a network in PyTorch: open the checkpoint that it was "
-                "exported from",
+                f"{self!r} runs an exported graph, which has no network in PyTorch: open the checkpoint that it was "
+                "exported from with runtime='torch'",
                 path=self._path,
             )
         return self._runtime.network

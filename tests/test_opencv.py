@@ -84,9 +84,9 @@ def test_the_command_prints_one_line_and_exits_with_2(tmp_path: Path) -> None:
 
 
 def test_a_missing_dependency_is_named(tmp_path: Path) -> None:
-    code = "sys.modules['safetensors'] = None\nimport condseg_sdk\ntry: condseg_sdk.Predictor\n"
+    code = "sys.modules['huggingface_hub'] = None\nimport condseg_sdk\ntry: condseg_sdk.Predictor\n"
     code += "except condseg_sdk.InstallationError as error: print(error)"
-    assert "needs safetensors" in run_python(code, tmp_path).stdout
+    assert "needs huggingface_hub" in run_python(code, tmp_path).stdout
 
 
 def test_two_packages_of_opencv_give_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
-"""For maintainers: put a trained checkpoint into the package, in float16, and its entry into the manifest.
+"""For maintainers: adds a trained checkpoint to the package, in float16, and its entry to the manifest.
 
     python tools/bundle.py runs/polyp/checkpoint condseg-lite-polyp --network condseg-lite --facts facts.json
 
-`facts.json` holds license, attribution, data, date, command, datasets and metrics; they go into config.json, the
-model card and the manifest. Run it a second time after measuring: the weights stay the same.
+`facts.json` holds license, attribution, data, date, command, datasets and metrics; they are written to config.json, the
+model card and the manifest. Run it again after an evaluation: the weights stay the same.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from condseg_sdk.weights.manifest import BUNDLED, manifest_path
 
 
 def main() -> None:
+    """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("name")

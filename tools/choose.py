@@ -1,9 +1,9 @@
-"""For maintainers: of best and last epoch, input sizes and thresholds take what the held-out part likes.
+"""For maintainers: chooses epoch, input size and threshold of a checkpoint on the validation split.
 
     python tools/choose.py runs/polyp kvasir_seg --sizes 256 288 320 --out runs/polyp/chosen
 
-A run that finishes at a larger size may be best in between: the sizes are those of the checkpoint's input. Nothing but
-the run's own validation part is looked at.
+The best and the last epoch are compared at each input size, since a run that finishes at a larger size may be best in
+between. Only the run's own validation split is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PAPER_SIZE = (256, 256)
 def mean_ious(
     network: ConDSeg, preprocessing: Preprocessing, images: list[NDArray[np.uint8]], masks: list[NDArray[np.bool_]]
 ) -> NDArray[np.float64]:
-    """Mean IoU at 256x256 for each threshold."""
+    """Compute the mean IoU at 256x256 for each threshold."""
     totals = np.zeros(len(THRESHOLDS))
     for image, mask in zip(images, masks, strict=True):
         with torch.inference_mode():
@@ -55,7 +55,7 @@ def by_size(
     images: list[NDArray[np.uint8]],
     masks: list[NDArray[np.bool_]],
 ) -> list[tuple[float, Preprocessing, float]]:
-    """For each input size the best mean IoU, how to get to the size, and the threshold; prints them, too."""
+    """Find the best mean IoU for each input size, with the preprocessing and the threshold, and print it."""
     found = []
     for side in sizes:
         resized = replace(preprocessing, size=(side, side))
@@ -67,19 +67,22 @@ def by_size(
 
 
 def mean_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The mean of two networks of one architecture, BatchNorm's statistics included."""
+    """Average the weights of two networks of one architecture, including BatchNorm statistics."""
     return {name: (value + second[name]) / 2 if value.is_floating_point() else value for name, value in first.items()}
 
 
 def main() -> None:
+    """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output_dir of finetune")
-    parser.add_argument("data", help="what it was trained on")
+    parser.add_argument("data", help="dataset that it was trained on")
     parser.add_argument("--sizes", type=int, nargs="+", required=True, help="sides of the input in pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--field-of-view", choices=get_args(FieldOfView), help="of the checkpoint (default: the run's)")
-    parser.add_argument("--average-with", type=Path, help="take the mean of each epoch's weights and this checkpoint's")
-    parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to print the same figures of")
+    parser.add_argument(
+        "--field-of-view", choices=get_args(FieldOfView), help="field of view of the checkpoint (default: the run's)"
+    )
+    parser.add_argument("--average-with", type=Path, help="average each epoch's weights with those of this checkpoint")
+    parser.add_argument("--beside", nargs="*", default=[], help="other checkpoints to compare with")
     options = parser.parse_args()
     names = json.loads((options.run / "settings.json").read_text(encoding="utf-8"))["split"]["validation"]
     pairs = choose_pairs(options.data, names=names)
@@ -98,8 +101,8 @@ def main() -> None:
         if options.average_with:
             weights = mean_weights(weights, load_checkpoint(options.average_with)[0].state_dict())
         network.load_state_dict(weights)
-        figures = by_size(epoch, network.eval(), run, options.sizes, images, masks)
-        found += [(*of_size, epoch, weights) for of_size in figures]
+        results = by_size(epoch, network.eval(), run, options.sizes, images, masks)
+        found += [(*of_size, epoch, weights) for of_size in results]
     for other in options.beside:
         beside, its = load_checkpoint(Path(other))
         by_size(other, beside.eval(), its.preprocessing, options.sizes, images, masks)

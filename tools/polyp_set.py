@@ -1,12 +1,12 @@
-r"""For maintainers: one training set of several hospitals, with lists of its training and validation parts.
+r"""For maintainers: builds one training set of several hospitals, with lists of its training and validation splits.
 
     python tools/polyp_set.py kvasir_seg polypgen --centers c1 c2 c3 --out polyps
     condseg finetune polyps --train-list polyps/train.txt --val-list polyps/val.txt ...
 
-It holds Kvasir-SEG's 880 training images, of which the same 5 % are held out as in the earlier runs; of each center of
-PolypGen all images but 6 %, which are held out; and crops of training images that miss the polyp, since a network that
-never saw an image without one marks one everywhere. The centers that are left out of `--centers` tell how the result
-travels.
+It has the 880 training images of Kvasir-SEG, of which the same 5 % are held out as in earlier runs; the images of each
+chosen center of PolypGen, of which 6 % are held out; and crops of training images without the polyp, since a network
+that never saw an image without one marks one everywhere. Centers that are not in `--centers` show how the result
+generalizes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def add(out: Path, name: str, image: Path, mask: Path) -> Sample:
 
 
 def crop_without_region(sample: Sample, rng: random.Random) -> NDArray[np.uint8] | None:
-    """A part of the image that does not touch the region, of the image's own proportions; None where there is none."""
+    """Crop a part of the image without the region, in the image's proportions; None if there is none."""
     image = load_image(sample.image)
     height, width = sample.mask.shape
     if image.shape[:2] != sample.mask.shape:
@@ -71,6 +71,7 @@ def crop_without_region(sample: Sample, rng: random.Random) -> NDArray[np.uint8]
 
 
 def main() -> None:
+    """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kvasir", type=Path, help="folder of Kvasir-SEG, with split_train880.txt")
     parser.add_argument("polypgen", type=Path, help="folder of PolypGen; names begin with the center, such as c1_")

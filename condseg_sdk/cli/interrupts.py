@@ -93,7 +93,7 @@ def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - wha
         os._exit(128 + number)
     if _received is not None or _mode == "end":
         if (files := sys.modules.get("condseg_sdk.files")) is not None:
-            files.remove_parts()
+            files.remove_temporary_files()
         _say(STOPPED)
         os._exit(128 + number)
     _received = number

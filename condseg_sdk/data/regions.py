@@ -34,7 +34,7 @@ def draw(mask: RegionMask) -> NDArray[np.bool_]:
 
     Raises:
         SizeMismatchError: The file gives the image other proportions than it has.
-        DatasetError: A region is neither polygons nor a run-length code, lies outside the image, or covers no pixel.
+        DatasetError: A region is neither polygons nor a run-length code, is outside of the image, or covers no pixel.
     """
     size = mask_size(mask)
     if not mask.regions:
@@ -163,7 +163,7 @@ def _check_polygon(polygon: Sequence[Any], mask: RegionMask, size: Size) -> None
         raise DatasetError(f"{mask}: a polygon needs three or more points [x1, y1, x2, y2, ...] in finite numbers")
     limits = ((1 + FAR_OUTSIDE) * size[1], (1 + FAR_OUTSIDE) * size[0])
     if any(not -limits[i % 2] <= value <= limits[i % 2] for i, value in enumerate(polygon)):
-        raise DatasetError(f"{mask}: a polygon lies far outside the image; its points must be pixels of that image")
+        raise DatasetError(f"{mask}: a polygon is far outside of the image; its points must be pixels of that image")
     if not mask.is_normalized and min(size) > 2 and all(0 <= value <= 1 for value in polygon):
         raise DatasetError(
             f"{mask}: a polygon has coordinates from 0 to 1; they must be pixels: multiply x by {size[1]}, y by "

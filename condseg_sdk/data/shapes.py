@@ -53,7 +53,7 @@ def run_lengths(painted: NDArray[np.bool_], corner: tuple[int, int], size: tuple
 
     Args:
         painted: Part of the mask, bool (h, w).
-        corner: (x, y) of its upper left pixel. What lies outside of the image is cut off.
+        corner: (x, y) of its upper left pixel. Pixels outside of the image are cut off.
         size: (height, width) of the image.
     """
     x, y = corner

@@ -17,7 +17,7 @@ from condseg_sdk.metrics.intervals import estimate_mean
 from condseg_sdk.report.charts import Chart
 from condseg_sdk.report.overlays import ERROR_COLORS
 
-__all__ = ["Picture", "Section", "page"]
+__all__ = ["Overlay", "Section", "page"]
 
 LEGEND = {
     "found": "found (true positive)",
@@ -29,7 +29,7 @@ IMAGE_COLUMNS = ("name", "size", "foreground", "Dice", "IoU", "precision", "reca
 
 
 @dataclass(frozen=True)
-class Picture:
+class Overlay:
     """An overlay of an image.
 
     Attributes:
@@ -67,7 +67,7 @@ def page(
     selected_on: str | None,
     training: Sequence[Chart],
     charts: Sequence[Chart],
-    pictures: Sequence[Picture],
+    overlays: Sequence[Overlay],
     sections: Sequence[Section],
 ) -> str:
     """Render the page.
@@ -78,7 +78,7 @@ def page(
         selected_on: What readers must know about the images, or None.
         training: Charts of the training; may be empty.
         charts: Charts of the evaluation.
-        pictures: Overlays, ordered by group.
+        overlays: Overlays, ordered by group.
         sections: Sections at the end of the page.
 
     Returns:
@@ -93,7 +93,7 @@ def page(
         training=[_embedded(chart) for chart in training],
         legend=[(LEGEND[kind], f"rgb{color}") for kind, color in ERROR_COLORS.items()]
         + [("outline of the ground truth", "white")],
-        pictures=_groups(pictures),
+        overlays=_groups(overlays),
         count=len(evaluation.images),
         empty_note=_empty_note(evaluation),
         means=evaluation.table(),
@@ -151,19 +151,19 @@ def _row(image: ImageResult) -> list[str]:
     return [image.pair.name, size, f"{image.foreground:.2%}", *(f"{value:.3f}" for value in shares), *distances]
 
 
-def _groups(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+def _groups(overlays: Sequence[Overlay]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, str]]] = {}
-    for picture in pictures:
-        result = picture.result
+    for overlay in overlays:
+        result = overlay.result
         caption = (
             f"{result.pair.name}: Dice {result.small.dice:.3f}, precision {result.small.precision:.3f}, recall "
             f"{result.small.recall:.3f}"
         )
         file = io.BytesIO()
-        picture.image.save(file, format="JPEG", quality=88)
+        overlay.image.save(file, format="JPEG", quality=88)
         entry = {"uri": _uri(file.getvalue(), "jpeg"), "alt": f"Overlay of {caption}", "caption": caption}
-        groups.setdefault(picture.group, []).append(entry)
-    return [{"title": title, "pictures": shown} for title, shown in groups.items()]
+        groups.setdefault(overlay.group, []).append(entry)
+    return [{"title": title, "overlays": shown} for title, shown in groups.items()]
 
 
 def _embedded(chart: Chart) -> dict[str, str]:

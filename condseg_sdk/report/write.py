@@ -25,7 +25,7 @@ from condseg_sdk.predictor import Predictor
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
 from condseg_sdk.report.charts import Chart, evaluation_charts, training_charts
 from condseg_sdk.report.overlays import error_overlay
-from condseg_sdk.report.page import Picture, Section, page
+from condseg_sdk.report.page import Overlay, Section, page
 
 __all__ = ["check_report_folder", "write_evaluation_report", "write_report"]
 
@@ -156,9 +156,9 @@ def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = Fal
     check_replaceable(Path(folder, PICTURES), _replaced(Path(folder, PICTURES), overwrite))
 
 
-def _replaced(pictures: Path, overwrite: bool) -> list[str]:
+def _replaced(folder: Path, overwrite: bool) -> list[str]:
     """Return the names that a new report may replace: the images of an earlier one."""
-    entries = pictures.iterdir() if pictures.is_dir() else ()
+    entries = folder.iterdir() if folder.is_dir() else ()
     return [entry.name for entry in entries if is_ours(entry) or (overwrite and entry.suffix == ".png")]
 
 
@@ -173,19 +173,19 @@ def _write(
 ) -> Path:
     charts = evaluation_charts(evaluation)
     bits = _bits(predictor, evaluation)
-    pictures = {
-        f"{group.lower()}_{rank}": Picture(group, result, _overlay(predictor, evaluation, result, bits))
+    overlays = {
+        f"{group.lower()}_{rank}": Overlay(group, result, _overlay(predictor, evaluation, result, bits))
         for group, results in _examples(evaluation).items()
         for rank, result in enumerate(results, 1)
     }
-    html = page(evaluation, training=training, charts=charts, pictures=list(pictures.values()), **content)
+    html = page(evaluation, training=training, charts=charts, overlays=list(overlays.values()), **content)
 
     def write_pictures(part: Path) -> None:
         for chart in (*training, *charts):
             (part / f"{chart.name}.png").write_bytes(seal_png(chart.light))
-        for name, picture in pictures.items():
+        for name, overlay in overlays.items():
             file = io.BytesIO()
-            picture.image.save(file, format="PNG")
+            overlay.image.save(file, format="PNG")
             (part / f"{name}.png").write_bytes(seal_png(file.getvalue()))
 
     shown = folder / PICTURES
@@ -213,16 +213,16 @@ def _bits(predictor: Predictor, evaluation: Evaluation) -> int | None:
 
 def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult, bits: int | None) -> Image.Image:
     options = evaluation.options
-    image, truth = load_pair(result.pair, bits=bits)
+    image, target = load_pair(result.pair, bits=bits)
     return error_overlay(
-        image, predictor(image, threshold=evaluation.threshold, tta=options.tta, tile=options.tile).mask, truth
+        image, predictor(image, threshold=evaluation.threshold, tta=options.tta, tile=options.tile).mask, target
     )
 
 
 def _run_sections(folder: Path, run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Section]:
     split, reasons = run.get("split", {}), run.get("reasons", {})
     data = [["layout", str(split.get("layout", "-"))]]
-    data += [[part, f"{len(split[part])} images"] for part in ("train", "validation", "test") if split.get(part)]
+    data += [[name, f"{len(split[name])} images"] for name in ("train", "validation", "test") if split.get(name)]
     check = folder / "check.txt"
     checked = check.read_text(encoding="utf-8") if check.exists() else ""
     settings = [[name, _plain(value), str(reasons.get(name, ""))] for name, value in run.get("settings", {}).items()]

@@ -65,9 +65,9 @@ def fit(
     Raises:
         TrainingError: The loss became NaN, the GPU is out of memory, or a checkpoint of the stage is damaged.
     """
-    make_folder(folder)
     if not (folder / FINISHED).exists():
-        if is_rank_zero():
+        if is_rank_zero():  # a faster process must not make what the first one would take for another run's
+            make_folder(folder)
             _remove_leftovers(folder)
         last = folder / LAST
         if last.exists():

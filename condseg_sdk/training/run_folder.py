@@ -154,10 +154,10 @@ class RunFolder:
             OptionError: Another call is using the folder.
             OutputError: The folder cannot be written to.
         """
+        make_folder(self.path)
         if not first:
             yield
             return
-        make_folder(self.path)
         lock = FileLock(self.path / LOCK, blocking=False)
         try:
             lock.acquire()

@@ -1,4 +1,4 @@
-"""Evaluation: figures of known answers, files, the command line; with a predictor whose answers are made up, or tiny."""
+"""Evaluation: metrics of known predictions, saved files, and the command line."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ NAMES = ("a", "b", "c", "d", "e")
 HARD = 8.0  # a logit that is as good as certain
 
 
-class Answers:
+class Predictions:
     """In a predictor's place: its logits for each image, by the file's stem."""
 
-    model_id, device, providers, threshold = "answers", "cpu", ("none",), 0.5
+    model_id, device, providers, threshold = "predictions", "cpu", ("none",), 0.5
 
     def __init__(self, logits: dict[str, NDArray[np.float32]]) -> None:
         self.logits = logits
 
     def __repr__(self) -> str:
-        return "Answers()"
+        return "Predictions()"
 
     def stream(self, source: Sequence[Path], *, threshold: float | None = None, **_: Any) -> Iterator[Segmentation]:
         for path in source:
@@ -56,30 +56,30 @@ class Answers:
 
 
 @pytest.fixture
-def known(tmp_path: Path) -> tuple[Answers, list[Pair]]:
+def known(tmp_path: Path) -> tuple[Predictions, list[Pair]]:
     """Four images of 256x256: all right, half of it missed, nothing found, nothing there and nothing found."""
-    truth = np.zeros((256, 256), np.uint8)
-    truth[64:192, 64:192] = 255
-    masks = {"right": truth, "half": truth, "missed": truth, "nothing": np.zeros_like(truth)}
-    half = truth.copy()
+    target = np.zeros((256, 256), np.uint8)
+    target[64:192, 64:192] = 255
+    masks = {"right": target, "half": target, "missed": target, "nothing": np.zeros_like(target)}
+    half = target.copy()
     half[:, 128:] = 0
-    answers = {"right": truth, "half": half, "missed": np.zeros_like(truth), "nothing": np.zeros_like(truth)}
+    predictions = {"right": target, "half": half, "missed": np.zeros_like(target), "nothing": np.zeros_like(target)}
     for name, mask in masks.items():
         save(tmp_path / "images" / f"{name}.png", np.zeros((256, 256, 3), np.uint8))
         save(tmp_path / "masks" / f"{name}.png", mask)
-    logits = {name: np.where(mask > 0, HARD, -HARD).astype(np.float32) for name, mask in answers.items()}
-    return Answers(logits), choose_pairs(tmp_path, names=list(masks))
+    logits = {name: np.where(mask > 0, HARD, -HARD).astype(np.float32) for name, mask in predictions.items()}
+    return Predictions(logits), choose_pairs(tmp_path, names=list(masks))
 
 
 def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> None:
     """Half of the region lies outside; inside of it the network is right everywhere."""
-    truth = np.zeros((100, 200), np.uint8)
-    truth[20:60, 60:140] = 255
+    target = np.zeros((100, 200), np.uint8)
+    target[20:60, 60:140] = 255
     save(tmp_path / "images" / "a.png", np.zeros((100, 200, 3), np.uint8))
-    save(tmp_path / "masks" / "a.png", truth)
-    logits = np.where(truth[:, 100:] > 0, HARD, -HARD).astype(np.float32)
+    save(tmp_path / "masks" / "a.png", target)
+    logits = np.where(target[:, 100:] > 0, HARD, -HARD).astype(np.float32)
 
-    class Cut(Answers):
+    class Cut(Predictions):
         def stream(self, *args: Any, **options: Any) -> Iterator[Segmentation]:
             for seg in super().stream(*args, **options):
                 yield replace(seg, branch_logits=None, field_of_view=(100, 0, 200, 100))
@@ -91,54 +91,69 @@ def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> 
     assert image.foreground == pytest.approx(40 * 80 / (100 * 200))
 
 
-def test_metrics_of_known_predictions(known: tuple[Answers, list[Pair]]) -> None:
-    evaluation = evaluate(*known, branch_uncertainty=True)
-    half, missed, nothing, right = evaluation.images  # by name
+def test_metrics_of_known_predictions(known: tuple[Predictions, list[Pair]]) -> None:
+    half, missed, nothing, right = evaluate(*known).images  # by name
     assert (right.own.iou, right.own.dice, right.own.hd95, right.own.assd, right.own.boundary_iou) == (1, 1, 0, 0, 1)
     assert (half.own.iou, half.own.dice, half.own.precision, half.own.recall) == (0.5, pytest.approx(2 / 3), 1, 0.5)
     assert half.own.f2 == pytest.approx(5 * 0.5 / (4 + 0.5))
     assert half.own.accuracy == 1 - 128 * 64 / 256**2
-    assert half.own.hd95 == 64  # from the truth's far edge to the answer's
+    assert half.own.hd95 == 64  # from the far edge of the ground truth to that of the prediction
     certain = 1 / (1 + math.exp(-HARD))
     assert half.own.mae == pytest.approx(1 - certain + (2 * certain - 1) * 128 * 64 / 256**2, abs=1e-6)
+    assert all(image.own == image.small for image in (half, missed, nothing, right))  # all are 256x256
+
+
+def test_metrics_of_empty_masks(known: tuple[Predictions, list[Pair]]) -> None:
+    evaluation = evaluate(*known)
+    _, missed, nothing, _ = evaluation.images
     assert (missed.own.dice, missed.own.hd95, missed.empty) == (0, math.hypot(256, 256), "prediction")
     assert (nothing.own.dice, nothing.own.precision, nothing.own.hd95, nothing.empty) == (1, 1, 0, "both")
     assert [image.foreground for image in evaluation.images] == [0.25, 0.25, 0, 0.25]
-    assert all(image.own == image.small for image in evaluation.images)  # all are 256x256
+    assert evaluation.half_empty == 1
 
-    means = evaluation.means()
+
+def test_means_over_images_have_intervals(known: tuple[Predictions, list[Pair]]) -> None:
+    means = evaluate(*known).means()
     assert means["mIoU"].value == pytest.approx((1 + 0.5 + 0 + 1) / 4)
     assert means["mDSC"].value == pytest.approx((1 + 2 / 3 + 0 + 1) / 4)
     assert means["mIoU"].low < means["mIoU"].value < means["mIoU"].high
-    assert evaluation.half_empty == 1
-    # Wrong pixels in two images alone, and all pixels equally sure: no better than guessing.
+
+
+def test_calibration_and_error_detection_of_known_predictions(known: tuple[Predictions, list[Pair]]) -> None:
+    evaluation = evaluate(*known, branch_uncertainty=True)
+    # Only two images have wrong pixels, and all pixels are equally certain: no better than guessing.
     assert evaluation.reliability["AUROC of uncertainty"].value == 0.5
     assert evaluation.reliability["AUROC of uncertainty"].images == 2
     assert evaluation.reliability["errors in the top 5 % of branch uncertainty"].value == pytest.approx(0.05)
-    # Of the pixels called background, an eighth of one image and a quarter of another are foreground.
+    # Among the pixels predicted as background, an eighth of one image and a quarter of another are foreground.
+    certain = 1 / (1 + math.exp(-HARD))
     wrong = (128 * 64 + 128 * 128) / (4 * 256**2)
     assert evaluation.reliability["ECE"].value == pytest.approx(wrong, abs=2 * (1 - certain))
+
+
+def test_the_curve_over_thresholds_of_known_predictions(known: tuple[Predictions, list[Pair]]) -> None:
+    evaluation = evaluate(*known)
     assert evaluation.curve.recall[50] == pytest.approx(1.5 / 3)
     assert evaluation.curve.precision[50] == 1
-    assert evaluation.curve.dice[50] == pytest.approx(means["mDSC"].value)
+    assert evaluation.curve.dice[50] == pytest.approx(evaluation.means()["mDSC"].value)
 
 
-def test_the_threshold_changes_the_metrics(known: tuple[Answers, list[Pair]]) -> None:
-    answers, pairs = known
-    answers.logits["right"] = np.where(answers.logits["right"] > 0, np.float32(0.1), np.float32(-0.1))
-    assert evaluate(answers, pairs[:1]).images[0].own.dice == 1
-    assert evaluate(answers, pairs[:1], threshold=0.6).images[0].own.dice == 0
-    assert evaluate(answers, pairs[:1], threshold=0.4).images[0].own.recall == 1
-    assert evaluate(answers, pairs[:1], threshold=0.4).threshold == 0.4
+def test_the_threshold_changes_the_metrics(known: tuple[Predictions, list[Pair]]) -> None:
+    predictions, pairs = known
+    predictions.logits["right"] = np.where(predictions.logits["right"] > 0, np.float32(0.1), np.float32(-0.1))
+    assert evaluate(predictions, pairs[:1]).images[0].own.dice == 1
+    assert evaluate(predictions, pairs[:1], threshold=0.6).images[0].own.dice == 0
+    assert evaluate(predictions, pairs[:1], threshold=0.4).images[0].own.recall == 1
+    assert evaluate(predictions, pairs[:1], threshold=0.4).threshold == 0.4
 
 
-def test_a_seed_is_checked_before_the_work(known: tuple[Answers, list[Pair]]) -> None:
+def test_a_seed_is_checked_before_the_work(known: tuple[Predictions, list[Pair]]) -> None:
     with pytest.raises(OptionError, match="seed=4294967296 must be"):
         evaluate(*known, seed=2**32, on_start=lambda _: pytest.fail("work has begun"))
     assert evaluate(*known, seed=2**32 - 1).means()["mIoU"].low > 0
 
 
-def test_spacing_adds_distances_in_millimetres(known: tuple[Answers, list[Pair]]) -> None:
+def test_spacing_adds_distances_in_millimeters(known: tuple[Predictions, list[Pair]]) -> None:
     evaluation = evaluate(*known, spacing=(0.5, 0.25))
     half = evaluation.images[0]
     assert (half.own.hd95, half.own.hd95_mm) == (64, 16)
@@ -171,12 +186,12 @@ def test_repeated_evaluations_give_the_same_metrics(checkpoint: Path, data: Path
 def test_a_network_is_evaluated_at_both_sizes(checkpoint: Path, data: Path, evaluation: Evaluation) -> None:
     predictor = Predictor.from_pretrained(checkpoint)
     # In one call, as `evaluate` does it: alone an image's logits differ in the last bits, and a pixel may tip over.
-    answers = predictor.predict([image.pair.image for image in evaluation.images])
-    for image, seg in zip(evaluation.images, answers, strict=True):
-        truth = load_mask(image.pair.mask)
-        assert image.own.dice == score(seg.mask, truth).dice
+    predictions = predictor.predict([image.pair.image for image in evaluation.images])
+    for image, seg in zip(evaluation.images, predictions, strict=True):
+        target = load_mask(image.pair.mask)
+        assert image.own.dice == score(seg.mask, target).dice
         at_256 = resize_logits(seg.logits, (256, 256)) >= math.log(predictor.threshold / (1 - predictor.threshold))
-        assert image.small.iou == score(at_256, resize_mask(truth, (256, 256))).iou
+        assert image.small.iou == score(at_256, resize_mask(target, (256, 256))).iou
     dices = [image.small.dice for image in evaluation.images]
     assert evaluation.means()["mDSC"].value == pytest.approx(np.mean(dices))
 
@@ -208,7 +223,7 @@ def test_metrics_and_model_card_agree(evaluation: Evaluation, tmp_path: Path) ->
     assert f"| mDSC | {evaluation.means()['mDSC']} |" in card
     assert "condseg evaluate tiny data" in card
     assert "Not a medical device" in card
-    assert "That of ECE lies high" in card
+    assert "The interval of ECE is biased upwards" in card
     path = tmp_path / "README.md"
     path.write_text("# tiny\n\nText.\n\n## Citation\n\nLei et al.\n")
     for _ in range(2):  # the second time it replaces the first
@@ -299,7 +314,7 @@ def test_training_images_are_counted_in_a_warning(
     run: Path, checkpoint: Path, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluate(Predictor.from_pretrained(run / "checkpoint"), data)
-    assert [record.getMessage()[:29] for record in caplog.records] == ["3 of 5 images were trained on"]
+    assert [record.getMessage()[:42] for record in caplog.records] == ["3 of 5 images have names of training image"]
     caplog.clear()
     evaluate(Predictor.from_pretrained(run / "checkpoint"), data, names=["d", "e"])
     evaluate(Predictor.from_pretrained(checkpoint), data)
@@ -398,9 +413,9 @@ def test_the_benchmark_script_gives_the_same_metrics(
     checkpoint: Path, data: Path, evaluation: Evaluation, tmp_path: Path
 ) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
-    command = [sys.executable, str(script), str(checkpoint), str(data), "--json", str(tmp_path / "figures.json")]
+    command = [sys.executable, str(script), str(checkpoint), str(data), "--json", str(tmp_path / "metrics.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     means = evaluation.means()
     assert f"256x256  mIoU {means['mIoU'].value:.4f}  mDSC {means['mDSC'].value:.4f}" in done.stdout
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["own size"]["mDSC"] == pytest.approx(evaluation.means("own")["mDSC"].value)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["own size"]["mDSC"] == pytest.approx(evaluation.means("own")["mDSC"].value)

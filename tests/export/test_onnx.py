@@ -177,8 +177,6 @@ def test_options_that_do_not_fit_the_model_are_refused(files: dict[str, Path], c
         Predictor.from_pretrained(files["static"], runtime="torch")
     with pytest.raises(OptionError, match="exported from"):
         Predictor.from_pretrained(files["static"], runtime=TorchOptions(execution="compiled"))
-    with pytest.raises(ModelNotFoundError, match=r"has no model\.onnx"):
-        Predictor.from_pretrained(checkpoint, runtime=OnnxOptions(threads=1))
     with pytest.raises(DeviceError, match="needs a CUDA device"):
         Predictor.from_pretrained(checkpoint, device="cpu", runtime=TorchOptions(execution="cuda-graph"))
     with pytest.raises(OptionError, match="tensorrt"):

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: run a campaign, go on with one, or replay a case."""
+"""`python -m tests.fuzz`: run a campaign, continue one, or replay a case."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _options() -> argparse.Namespace:
 
 
 def _replay(cases: list[tuple[str, int]], folder: Path, limits: Limits) -> int:
-    """Each case in a worker of its own; its files stay."""
+    """Run each case in its own worker and keep its files."""
     failed = False
     for name, number in cases:
         place = folder / "replay" / f"{name}-{number}"

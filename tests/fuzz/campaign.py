@@ -1,4 +1,4 @@
-"""Many cases in worker processes that are replaced when they crash, hang or take too much memory."""
+"""Runs many cases in worker processes that are replaced when they crash, hang or need too much memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRELOADED = ["condseg_sdk.predictor", "condseg_sdk.data", "condseg_sdk.weights.c
 
 @dataclass(frozen=True)
 class Limits:
-    """What a case may take.
+    """The limits of a case.
 
     Attributes:
         seconds: Processor time of its process, and time in which it does nothing at all.
@@ -40,7 +40,7 @@ class Limits:
 
 
 class Log:
-    """The verdicts so far, a line of JSON each. It is only ever appended to; the last line of a case counts."""
+    """The verdicts so far, one line of JSON each. Lines are only appended, and the last line of a case counts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class Log:
 
 
 def make_corpora(targets: Mapping[str, Target], folder: Path) -> None:
-    """Write the intact files of all targets, once; in a process of its own, since it may train and start threads."""
+    """Write the intact files of all targets once, in a separate process, since this may train and start threads."""
     missing = [name for name in targets if not (folder / name).is_dir()]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _make_corpora(targets: Iterable[Target], folder: Path) -> None:
 
 
 def plan(targets: Mapping[str, Target], count: int, *, first: int = 0) -> list[tuple[str, int]]:
-    """`count` cases over the targets by their weights, in turns, so that a part of the list has some of each."""
+    """Distribute `count` cases over the targets by their weights, in turns, so that any part of the list has all."""
     total = sum(target.weight for target in targets.values())
     shares = {name: max(1, round(count * target.weight / total)) for name, target in targets.items()}
     cases = [((i + 0.5) / share, name, first + i) for name, share in shares.items() for i in range(share)]
@@ -147,7 +147,7 @@ def run_cases(
 
 @dataclass
 class _Worker:
-    """A process, started when it is first needed and again after it was lost."""
+    """A process that is started when it is first needed, and again after it was lost."""
 
     folder: Path
     targets: Mapping[str, Target]
@@ -186,7 +186,7 @@ class _Worker:
         self.done = 0
 
     def verdict(self) -> Verdict | None:
-        """How the case at hand ended; None while it runs."""
+        """Return how the current case ended; None while it runs."""
         try:
             if self.connection.poll():
                 verdict: Verdict = self.connection.recv()
@@ -214,7 +214,7 @@ class _Worker:
         return Verdict(*self.case, "fail", kind, message, seconds, megabytes)
 
     def _megabytes(self) -> int:
-        """Resident memory now; 0 where the system does not tell."""
+        """Return the resident memory; 0 if the system does not tell it."""
         try:
             pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
@@ -222,7 +222,7 @@ class _Worker:
         return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
     def _is_slow(self) -> bool:
-        """Whether the case has used up its time: of the processor, or of doing nothing. A busy machine is no hang."""
+        """Whether the case has used up its processor time or its idle time; a busy machine does not count as a hang."""
         state, computed = self._activity()
         now = time.monotonic()
         if state in "RD" or computed > self.computed:
@@ -230,7 +230,7 @@ class _Worker:
         return max(computed - self.computed_before, now - self.active) > self.limits.seconds
 
     def _activity(self) -> tuple[str, float]:
-        """Linux's letter for what the process does, and the seconds of processor time of all its threads so far."""
+        """Return Linux's letter for the state of the process, and the processor time of all its threads in seconds."""
         try:
             values = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -238,7 +238,7 @@ class _Worker:
         return values[0], (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
     def _kill_and_locate(self) -> str:
-        """End the process, and tell where in our code it was."""
+        """End the process, and return its position in the package's code."""
         stack = self.folder / "stack.txt"
         if hasattr(signal, "SIGUSR1") and stack.exists():
             os.kill(self.process.pid, signal.SIGUSR1)
@@ -250,7 +250,7 @@ class _Worker:
         return our_frame(stack.read_text()) if stack.exists() else "an unknown place"
 
     def _output(self) -> str:
-        """The last of what the process wrote to its terminal."""
+        """Return the end of the process's output."""
         path = self.folder / "output.txt"
         return path.read_text(errors="replace")[-300:] if path.exists() else ""
 
@@ -265,7 +265,7 @@ class _Worker:
 
 
 def summary(verdicts: Iterable[Verdict]) -> list[str]:
-    """Counts by target, then every kind of failure once, with its cases."""
+    """Summarize the counts by target, and each kind of failure once with its cases."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     failures: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:

@@ -1,4 +1,4 @@
-"""Mutations that know a format, so that damage reaches what lies behind the first check of a reader."""
+"""Mutations that know a format, so that damage gets past the first check of a reader."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def mutate_image(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 def _edit_png(rng: Random, data: bytes) -> bytes:
-    """PNG with chunks changed and their checksums right."""
+    """Change chunks of a PNG file and correct their checksums."""
     chunks, at = [], 8
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -86,7 +86,7 @@ def _edit_png(rng: Random, data: bytes) -> bytes:
 
 
 def _fields(*places: tuple[int, str]) -> Callable[[Random, bytes], bytes]:
-    """An edit that writes a size or an edge value into one of these fields: (offset, format of `struct`)."""
+    """Make an edit that writes a size or an edge value into one of these fields: (offset, format of `struct`)."""
 
     def edit(rng: Random, data: bytes) -> bytes:
         result = bytearray(data)
@@ -107,7 +107,7 @@ def _edit_jpeg(rng: Random, data: bytes) -> bytes:
 
 
 def _edit_tiff(rng: Random, data: bytes) -> bytes:
-    """One of the first directory's entries: its value, its count, its type, or its tag."""
+    """Change an entry of the first directory: its value, its count, its type, or its tag."""
     order = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(f"{order}I", data, 4)
     if at + 2 > len(data):
@@ -152,7 +152,7 @@ _IMAGE_EDITS: tuple[tuple[bytes, Callable[[Random, bytes], bytes]], ...] = (
 def mutate_zip(
     rng: Random, data: bytes, member: Callable[[Random, str, bytes], bytes], *, names: Sequence[str] = ("", "a", "../x")
 ) -> bytes:
-    """A zip file with members changed, left out, renamed, repeated or of another compression.
+    """Rewrite a zip file with members changed, left out, renamed, repeated or compressed in another way.
 
     Args:
         rng: Decides everything.

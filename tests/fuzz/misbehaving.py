@@ -1,4 +1,4 @@
-"""A target that does all a reader must not do, by the case's number: the test of the harness."""
+"""A target that does everything that a reader must not do, by the number of the case, to test the fuzzer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MISBEHAVING = {
 
 
 class _UnjoinedError(CondsegError):
-    """One whose text is not made a single line."""
+    """An error whose text may have several lines."""
 
     def __str__(self) -> str:
         return str(self.args[0]) + "\nand more"
@@ -40,7 +40,7 @@ def _mutate(rng: Random, corpus: Path, folder: Path) -> Case:
 
 
 def _read(case: Case, corpus: Path) -> None:
-    """What the number in the corpus file says; the number of the case is not known to a reader."""
+    """Misbehave by the number in the corpus file, since a reader does not know the number of the case."""
     number = int((case.path.parent.parent / "number.txt").read_text())
     (case.path.parent.parent / "number.txt").write_text(str(number + 1))
     match MISBEHAVING[number]:

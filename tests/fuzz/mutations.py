@@ -1,4 +1,4 @@
-"""Mutations that know nothing of a format, and those of JSON: bytes or text in, damaged bytes or text out."""
+"""Mutations of bytes and text that know no format, and mutations of JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FOREIGN = (
     b"SQLite format 3\0",
     "image,mask\n".encode("utf-16"),
 )
-"""Beginnings of files of other kinds, put where a file of the expected kind should be."""
+"""Beginnings of files of other kinds, to replace a file of the expected kind."""
 
 JSON_VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 0.5, -0.5, 1e-300, 1e308, 255, 4096, 45_000, 10**6, 2**31, 2**63, 2**64, 10**30,
@@ -75,7 +75,7 @@ def mutate_bytes(rng: Random, data: bytes, others: Sequence[bytes] = ()) -> byte
 
 
 def _position(rng: Random, data: bytearray) -> int:
-    """Anywhere, half of the time in the header."""
+    """Choose a position anywhere, half of the time in the header."""
     return rng.randrange(max(1, min(len(data), HEADER) if rng.random() < 0.5 else len(data)))
 
 
@@ -188,7 +188,7 @@ def mutate_lines(rng: Random, text: str) -> bytes:
 
 
 def mutate_json(rng: Random, value: Any) -> bytes:
-    """A JSON file whose values, keys, nesting or text are damaged in one to four places."""
+    """Write a JSON file whose values, keys, nesting or text are damaged in one to four places."""
     raws: list[str] = []
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         value = mutate_tree(rng, value, JSON_VALUES, raws)
@@ -210,7 +210,7 @@ def _encode(rng: Random, text: str) -> bytes:
 
 
 def mutate_tree(rng: Random, value: Any, values: Sequence[Any], raws: list[str] | None = None) -> Any:
-    """A copy of nested dictionaries and lists with one place changed.
+    """Copy nested dictionaries and lists with one place changed.
 
     Args:
         rng: Decides everything.
@@ -256,7 +256,7 @@ def _twice(value: Any, rng: Random) -> str:
 
 
 def _near(rng: Random, value: Any, values: Sequence[Any]) -> Any:
-    """A value of the same type, or the same value as another type."""
+    """Return a value of the same type, or the same value as another type."""
     if isinstance(value, bool):
         return rng.choice((not value, int(value), str(value)))
     if isinstance(value, (int, float)):
@@ -290,7 +290,7 @@ def _copy(value: Any) -> Any:
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) of a tree."""
+    """Yield every (container, key) of a tree."""
     keys = tree.keys() if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
     for key in keys:
         yield tree, key

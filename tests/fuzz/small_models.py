@@ -1,4 +1,4 @@
-"""The smallest files of each kind with weights: a checkpoint folder, an .onnx file, a run's folder."""
+"""The smallest files with weights of each kind: a checkpoint folder, an .onnx file, and the folder of a run."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ CONFIG = CheckpointConfig(
 
 
 def photo(number: int, size: tuple[int, int] = (30, 40)) -> np.ndarray:
-    """Coarse noise, uint8 (H, W, 3), another one for each number."""
+    """Make coarse noise, uint8 (H, W, 3), different for each number."""
     cells = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
     return np.array(Image.fromarray(cells).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def region(size: tuple[int, int] = (30, 40)) -> np.ndarray:
-    """A rectangle, uint8 (H, W), 0 and 255."""
+    """Make a mask of a rectangle, uint8 (H, W), 0 and 255."""
     mask = np.zeros(size, np.uint8)
     mask[size[0] // 4 : size[0] // 2, size[1] // 3 : size[1] * 2 // 3] = 255
     return mask
 
 
 def make_set(folder: Path, count: int = 5) -> Path:
-    """images/N.png and masks/N.png; val.txt holds out two of them."""
+    """Write images/N.png and masks/N.png, and val.txt with two of them."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for number in range(1, count + 1):
@@ -72,7 +72,7 @@ def make_set(folder: Path, count: int = 5) -> Path:
 
 
 def make_checkpoint(folder: Path) -> Path:
-    """A checkpoint folder with random weights."""
+    """Write a checkpoint folder with random weights."""
     torch.manual_seed(0)
     return save_checkpoint(folder, ConDSeg(**NETWORK), CONFIG)
 
@@ -84,7 +84,7 @@ def predictor(checkpoint: Path) -> Predictor:
 
 
 def make_onnx(path: Path) -> Path:
-    """A graph of a dozen nodes with the inputs, outputs and metadata of an export, which opens in milliseconds."""
+    """Write a graph of a dozen nodes with the inputs, outputs and metadata of an export, which opens in milliseconds."""
     rng = np.random.default_rng(0)
 
     def weights(name: str, *shape: int) -> TensorProto:
@@ -121,18 +121,18 @@ def make_onnx(path: Path) -> Path:
 
 
 def make_run(folder: Path, data: Path) -> Path:
-    """The folder of a run that was interrupted in the second of its two epochs of stage 2, after one of stage 1."""
+    """Write the folder of a run that was interrupted in the second of two epochs of stage 2, after one of stage 1."""
     from lightning.pytorch.loggers import Logger
 
     from condseg_sdk import finetune
 
     class Interrupt(Logger):
-        """Ctrl-C when the second epoch's metrics come."""
+        """Interrupt the run when the metrics of the second epoch are logged."""
 
         name, version = "interrupt", 0
 
         def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-            """There is nothing to keep."""
+            """Ignore hyperparameters."""
 
         def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
             if "stage2/val_iou" in metrics and metrics.get("epoch") == 1:
@@ -161,7 +161,7 @@ def make_run(folder: Path, data: Path) -> Path:
 
 
 def finish_run(folder: Path, data: Path) -> Path:
-    """Go on with a run to its end."""
+    """Resume a run to its end."""
     from condseg_sdk import finetune
 
     finetune(data, output_dir=folder, resume=True, progress=False, report=False, accelerator="cpu", num_workers=0)

@@ -1,4 +1,4 @@
-"""What a target is: how its files are made, damaged and read."""
+"""A target of the fuzzer: how its files are made, damaged and read."""
 
 from __future__ import annotations
 

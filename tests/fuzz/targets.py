@@ -50,7 +50,7 @@ __all__ = ["TARGETS"]
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """The file once more without its bytes; a reader has no business writing to it."""
+    """Link a file instead of copying it; readers must not write to it."""
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -63,7 +63,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _pick(rng: Random, folder: Path) -> tuple[Path, bytes, list[bytes]]:
-    """A file of a corpus, its bytes, and two other files' to splice with."""
+    """Choose a file of a corpus; return its path, its bytes, and those of two other files to splice with."""
     files = _files(folder)
     chosen = rng.choice(files)
     return chosen, chosen.read_bytes(), [rng.choice(files).read_bytes() for _ in range(2)]
@@ -186,7 +186,7 @@ def _mutate_mask(rng: Random, corpus: Path, folder: Path) -> Case:
 
 
 def _read_set(case: Case, corpus: Path) -> None:
-    """As `finetune` reads a training set, up to its first batch."""
+    """Read a dataset as `finetune` does, up to its first batch."""
     dataset = open_dataset(case.path)
     report = check_dataset(dataset)
     lines = [problem.line() for problem in report.problems]
@@ -255,6 +255,9 @@ def _make_tables(folder: Path) -> None:
         for n in range(1, 6)
     }
     (folder / "via.json").write_text(json.dumps(via))
+    yolo = ["names: [polyp, lesion]", "train: [images/1.png, images/2.png, images/3.png]"]
+    (folder / "data.yaml").write_text("\n".join([*yolo, "val:", "  - images/4.png", "  - images/5.png"]) + "\n")
+    (folder / "label.txt").write_text("0 0.3 0.2 0.6 0.2 0.6 0.5\n1 0.1 0.1 0.2 0.1 0.2 0.3 0.1 0.3\n")
     rows = [("image", "mask", "patient", "split")]
     rows += [(f"images/{n}.png", f"masks/{n}.png", f"p{n}", "train" if n < 4 else "val") for n in range(1, 6)]
     for name, delimiter in (("table.csv", ","), ("semicolon.csv", ";"), ("table.tsv", "\t")):
@@ -263,7 +266,10 @@ def _make_tables(folder: Path) -> None:
     (folder / "train.txt").write_text("1\n2\nimages/3.png\n")
 
 
-TABLES = ("coco.json",) * 4 + ("labelme.json", "via.json", "table.csv", "semicolon.csv", "table.tsv", "train.txt")
+TABLES = ("coco.json",) * 4 + (
+    *("labelme.json", "via.json", "data.yaml", "label.txt"),
+    *("table.csv", "semicolon.csv", "table.tsv", "train.txt"),
+)
 
 
 def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
@@ -282,9 +288,16 @@ def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
             intact = content.replace(b"1.png", b"%d.png" % number)
             (data / "images" / f"{number}.json").write_bytes(intact)
         path = data / "images" / "1.json"
+    if name in ("data.yaml", "label.txt"):
+        shutil.rmtree(data / "masks")
+        (data / "labels").mkdir()
+        for number in range(1, 6):
+            _link(corpus / "tables" / "label.txt", data / "labels" / f"{number}.txt")
+        _link(corpus / "tables" / "data.yaml", data / "data.yaml")
+        path = data / "data.yaml" if name == "data.yaml" else data / "labels" / "1.txt"
     path.unlink(missing_ok=True)  # it may be a link
     path.write_bytes(mutated)
-    return Case(data if name in ("train.txt", "labelme.json") else path, (path.name, "case-set"))
+    return Case(data if name in ("train.txt", "labelme.json", "label.txt") else path, (path.name, "case-set"))
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------
@@ -503,7 +516,7 @@ def _mutate_csv_bytes(rng: Random, data: bytes) -> bytes:
 
 
 def _trains_for_long(path: Path) -> bool:
-    """Whether a file asks for many epochs, which is no damage that could be noticed."""
+    """Whether a file asks for many epochs, which cannot be recognized as damage."""
     try:
         settings = json.loads(path.read_bytes())["settings"]
         return any(settings[name] > MOST_EPOCHS for name in ("epochs", "stage1_epochs", "finish_epochs"))

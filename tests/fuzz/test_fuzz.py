@@ -32,7 +32,7 @@ SAMPLE = {
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Intact files of every target that takes no training to make."""
+    """Write the intact files of every target that can be made without training."""
     folder = tmp_path_factory.mktemp("corpus")
     for name in SAMPLE:
         (folder / name).mkdir()
@@ -57,7 +57,7 @@ def test_damaged_files_end_in_a_prediction_or_in_one_line_that_names_them(
 def test_every_file_is_readable_before_it_is_damaged(
     name: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise no case would come further than the first fault of the corpus."""
+    """Otherwise every case would end at the first fault of the corpus."""
     for mutation in ("image", "numpy", "onnx", "safetensors", "torch", "bytes", "lines", "json"):
         monkeypatch.setattr(targets, f"mutate_{mutation}", lambda _rng, data, *_: data)
     monkeypatch.setattr(targets, "mutate_json", lambda _, value: json.dumps(value).encode())
@@ -70,7 +70,7 @@ def test_every_file_is_readable_before_it_is_damaged(
 
 @pytest.mark.slow
 def test_a_sample_of_cases_stays_within_time_and_memory(tmp_path: Path) -> None:
-    """And of a run's own files on resume, which are made by training."""
+    """This includes the files of a run to resume, which are made by training."""
     command = [sys.executable, "-m", "tests.fuzz", "--cases", "1000", "--first", "1000", "--out", str(tmp_path)]
     root = Path(__file__).parents[2]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

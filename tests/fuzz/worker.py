@@ -28,7 +28,7 @@ MESSAGE_LIMIT = 500  # characters of a message that the log keeps
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a case ended.
+    """The result of a case.
 
     Attributes:
         target, number: The case.
@@ -82,7 +82,7 @@ def _prepare(folder: Path) -> None:
 
 
 def silence(path: Path) -> None:
-    """Send what this process and its libraries print to a file."""
+    """Redirect the output of this process and its libraries to a file."""
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
@@ -125,7 +125,7 @@ def judge(target: Target, number: int, corpus: Path, folder: Path) -> Verdict:
 
 
 def _fault_of_message(message: str, case: Case) -> str:
-    """What is wrong with the text of an error, "" for nothing."""
+    """Return what is wrong with the text of an error, or ""."""
     if not message.strip():
         return "no message"
     if len(message.splitlines()) != 1:
@@ -136,7 +136,7 @@ def _fault_of_message(message: str, case: Case) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost frame in the package's own code, else the innermost of all."""
+    """Return the innermost frame in the package's code, otherwise the innermost of all."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if PACKAGE in Path(frame.filename).parts]
     frame = (ours or list(frames))[-1]
@@ -144,7 +144,7 @@ def _place(error: BaseException) -> str:
 
 
 def our_frame(stack: str) -> str:
-    """The same, from the text that `faulthandler` writes of a process that hangs."""
+    """Return the same from the text that `faulthandler` writes for a process that hangs."""
     lines = [line.strip() for line in stack.splitlines() if f"/{PACKAGE}/" in line]
     words = lines[0].replace('"', "").split() if lines else []
     return f"{Path(words[1].rstrip(',')).name}:{words[3]} {words[-1]}" if len(words) >= 6 else "an unknown place"
@@ -159,7 +159,7 @@ def _peak_megabytes() -> int:
 
 
 def _write(path: str, text: str) -> None:
-    """Tell Linux something; other systems go without."""
+    """Set an option of the Linux kernel; other systems have none."""
     if sys.platform == "linux":
         try:
             Path(path).write_text(text)

@@ -302,7 +302,7 @@ def test_the_interval_of_the_calibration_error_is_biased_upwards() -> None:
     rng = np.random.default_rng(0)
     probability = rng.random((10, 64, 64)).astype(np.float32)
     leans = np.tile([-0.2, 0.2], 5)[:, None, None]  # half of the images overconfident, half underconfident
-    truth = rng.random(probability.shape) < probability + leans
-    rows = np.stack([calibration_bins(p, t).ravel() for p, t in zip(probability, truth, strict=True)])
+    target = rng.random(probability.shape) < probability + leans
+    rows = np.stack([calibration_bins(p, t).ravel() for p, t in zip(probability, target, strict=True)])
     found = estimate(rows, lambda sums: expected_calibration_error(sums.reshape(*sums.shape[:-1], 3, -1)))
     assert found.high - found.value > 5 * abs(found.value - found.low)

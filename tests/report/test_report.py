@@ -172,15 +172,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_overlay_colors_each_kind_of_pixel() -> None:
-    truth, answer = np.zeros((2, 90, 120), bool)
-    truth[:, :60], answer[:, 30:90] = True, True
-    drawn = np.asarray(error_overlay(np.full((90, 120, 3), 100, np.uint8), answer, truth), np.int64)
+    target, prediction = np.zeros((2, 90, 120), bool)
+    target[:, :60], prediction[:, 30:90] = True, True
+    drawn = np.asarray(error_overlay(np.full((90, 120, 3), 100, np.uint8), prediction, target), np.int64)
     spots = {"missed": drawn[45, 15], "found": drawn[45, 45], "too much": drawn[45, 75]}
     for kind, strength in (("missed", 0.6), ("found", 0.25), ("too much", 0.6)):
         expected = 100 + strength * (np.array(ERROR_COLORS[kind]) - 100)
         assert np.abs(spots[kind] - expected).max() <= 1
     assert (drawn[45, 110] == 100).all()
-    assert (drawn[45, 59] > 200).all()  # the truth's outline
+    assert (drawn[45, 59] > 200).all()  # the outline of the ground truth
     large = error_overlay(
         np.zeros((1000, 2000, 3), np.uint8), np.zeros((1000, 2000), bool), np.zeros((1000, 2000), bool)
     )
