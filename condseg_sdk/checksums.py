@@ -45,6 +45,9 @@ def check_sha256(path: str | os.PathLike[str], expected: str, *, remedy: str) ->
     Raises:
         CheckpointError: The SHA-256 differs (the message names both), or the file cannot be read.
     """
-    found = sha256_of(path)
+    try:
+        found = sha256_of(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}, or {remedy}") from error
     if found != expected.lower():
-        raise CheckpointError(f"{path} has sha256 {found}, expected {expected}: {remedy}")
+        raise CheckpointError(f"{path} is damaged, its sha256 is {found}, expected {expected}: {remedy}")

@@ -193,7 +193,7 @@ def download_file(
                 return path
     if expected is not None:
         cache = path.parents[filename.count("/") + 2]
-        check_sha256(path, expected, remedy=f"the download is damaged; delete {cache} and fetch it again")
+        check_sha256(path, expected, remedy=f"delete {cache} and fetch it again")
     elif asked.revision != commit:
         raise CheckpointError(
             f"the Hub knows no sha256 of {filename} in {source.repo_id}: "

@@ -88,6 +88,7 @@ class ManifestEntry:
         threshold: Probability from which a pixel belongs to the mask; None for an encoder.
         metrics: Measured metrics: dataset, split, mIoU, mDSC and more.
         root: Folder that `file` is below; not written into the manifest.
+        manifest: Manifest that the entry was read from, for messages; not written either.
 
     Raises:
         OptionError: A value is not allowed, or values do not fit together.
@@ -109,6 +110,7 @@ class ManifestEntry:
     threshold: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     root: Path = field(default=Path(), compare=False, repr=False)
+    manifest: Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, Kind)
@@ -170,18 +172,21 @@ class ManifestEntry:
     def to_dict(self) -> dict[str, Any]:
         """Return the entry as it is written in a manifest, without empty values."""
         values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
-        del values["root"]
+        del values["root"], values["manifest"]
         if self.hub is not None and self.hub.revision is None:
             del values["hub"]["revision"]
         return {key: value for key, value in values.items() if value not in (None, {})}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, root: Path = Path()) -> ManifestEntry:
+    def from_dict(
+        cls, values: Mapping[str, Any], *, root: Path = Path(), manifest: Path | None = None
+    ) -> ManifestEntry:
         """Read what `to_dict` returned.
 
         Args:
             values: One entry of a manifest.
             root: Folder that its `file` is below.
+            manifest: Manifest that the entry is in.
 
         Raises:
             CheckpointError: A key is missing or unknown, or a value is not allowed.
@@ -189,13 +194,14 @@ class ManifestEntry:
         if not isinstance(values, Mapping):
             raise CheckpointError(f"a manifest entry must be an object, not {values!r}")
         known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
-        del known["root"]
+        del known["root"], known["manifest"]
         missing = [name for name, required in known.items() if required and name not in values]
         unknown = [name for name in values if name not in known]
         if missing or unknown:
             raise CheckpointError(f"manifest entry {values.get('name')!r}: missing {missing}, unknown {unknown}")
         try:
-            parts: dict[str, Any] = {"preprocessing": Preprocessing.from_dict(values["preprocessing"]), "root": root}
+            parts: dict[str, Any] = {"preprocessing": Preprocessing.from_dict(values["preprocessing"])}
+            parts |= {"root": root, "manifest": manifest}
             for key, kind in (("hub", HubFile), ("package", PackageFile)):
                 if key in values:
                     parts[key] = kind(**values[key])

@@ -318,8 +318,8 @@ def _refuse_revision(model: object, revision: str | None) -> None:
 
 def _bundled(entry: ManifestEntry) -> Path:
     assert entry.sha256 is not None  # only files on the Hub may lack it
-    remedy = "reinstall condseg_sdk" if entry.root == BUNDLED else "put back the file that the manifest describes"
-    check_sha256(entry.folder / WEIGHTS_FILE, entry.sha256, remedy=f"the file is damaged; {remedy}")
+    remedy = "reinstall condseg_sdk" if entry.root == BUNDLED else f"put back the file that {entry.manifest} describes"
+    check_sha256(entry.folder / WEIGHTS_FILE, entry.sha256, remedy=remedy)
     return entry.folder
 
 

@@ -56,7 +56,7 @@ def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
     if values.get("format_version") != FORMAT_VERSION or not isinstance(values.get("entries"), list):
         raise CheckpointError(f"{path} is not a manifest of format version {FORMAT_VERSION}: {remedy}")
     try:
-        entries = tuple(ManifestEntry.from_dict(entry, root=root) for entry in values["entries"])
+        entries = tuple(ManifestEntry.from_dict(entry, root=root, manifest=path) for entry in values["entries"])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}; {remedy}") from error
     names = [entry.name for entry in entries]

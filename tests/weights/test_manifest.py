@@ -277,7 +277,7 @@ def test_links_do_not_lead_out_of_the_folder_of_a_users_manifest(what: str, own:
     [
         ({"format_version": 2, "entries": []}, "format version 1"),
         ({"format_version": 1, "entries": [ENTRY, ENTRY]}, "names an entry twice"),
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
     ],
 )
 def test_a_wrong_manifest_is_refused(
