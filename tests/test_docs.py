@@ -29,7 +29,10 @@ def short_finetune(data: Any, *, output_dir: str, **options: Any) -> FinetuneRes
     return finetune(data, output_dir=output_dir, **{**options, **shorter})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem == "onnx" else []) for page in PAGES],
+)
 def test_the_examples_of_a_page_run(page: Path, example_names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(condseg_sdk, "finetune", short_finetune)
     text = page.read_text(encoding="utf-8")
