@@ -233,7 +233,7 @@ def turned(folder: Path) -> list[str]:
     exif = Image.Exif()
     exif[0x0112] = 6
     save(folder / "images" / "n1.png", picture("n1"), exif=exif)
-    return ["1 mask drawn on the image as stored, while an EXIF tag turns it; turn the mask, or", "n1.png"]
+    return ["1 mask drawn on the image as stored, while an EXIF tag rotates it; rotate the mask, or", "n1.png"]
 
 
 def no_masks(folder: Path) -> list[str]:
