@@ -130,7 +130,15 @@ def test_the_wheel_holds_every_module_of_the_checkout(wheel: Path) -> None:
 def test_the_sdist_holds_what_building_and_testing_need(distributions: Path) -> None:
     with tarfile.open(next(distributions.glob("*.tar.gz"))) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    needed = {"pyproject.toml", "conftest.py", "README.md", "weights_manifest.json", "constraints.txt", "Makefile", "NOTICE"}
+    needed = {
+        "pyproject.toml",
+        "conftest.py",
+        "README.md",
+        "weights_manifest.json",
+        "constraints.txt",
+        "Makefile",
+        "NOTICE",
+    }
     assert needed <= names
     assert f"condseg_sdk/weights/bundled/{MODEL}/model.safetensors" in names
     assert "tests/test_packaging.py" in names
