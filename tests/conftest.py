@@ -11,6 +11,14 @@ import torch
 from huggingface_hub import constants
 
 from tests.helpers.hub_server import HubServer
+from tests.helpers.traces import kept_traces
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traces() -> Iterator[None]:
+    """Trace a network once in a session, whoever exports it."""
+    with kept_traces():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

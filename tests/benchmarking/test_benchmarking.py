@@ -29,6 +29,8 @@ from condseg_sdk.weights.checkpoint import load_checkpoint
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import published
 
+# One process for all of them, so that the rows are measured once.
+pytestmark = pytest.mark.xdist_group("benchmarking")
 SIZE = 64
 
 
@@ -292,6 +294,7 @@ def test_the_command_refuses_in_one_line(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_published_form_exports_and_agrees(checkpoint: Path, tmp_path: Path, inputs: NDArray[np.float32]) -> None:
     file = published.export(checkpoint, tmp_path / "published.onnx", batch=2, size=SIZE)
     assert [p.name for p in tmp_path.iterdir()] == ["published.onnx"]  # weights inside

@@ -188,7 +188,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors: give a folder"),
     "config is text": (overwrite("config.json", b"hello"), "config.json is not JSON"),
     "config is bytes": (overwrite("config.json", b"\xff\xfe\x00"), "config.json is not JSON"),
-    "config is deep": (overwrite("config.json", b"[" * 100_000), "config.json is not JSON"),
+    "config is deep": (overwrite("config.json", b"[" * 100_000), "config.json is JSON that is nested too deep"),
     "config is a list": (overwrite("config.json", b"[]"), "is not a JSON object"),
     "config lacks a key": (edit_config(lambda v: v.pop("threshold")), "the keys must be"),
     "config has another key": (edit_config(lambda v: v.update(extra=1)), "the keys must be .*extra"),

@@ -92,7 +92,7 @@ def test_every_wrong_scale_of_coco_coordinates_is_reported_with_a_remedy_that_wo
     report = annotated(tmp_path, [(x * 240, y * 180) for x, y in shares])
     assert matching(report, "warning", "outlines that reach over the image's edge")
     report = annotated(tmp_path, [(x * 1600, y * 1200) for x, y in shares])
-    assert "far outside the image; its points must be pixels of that image" in report.errors[0].line()
+    assert "far outside of the image; its points must be pixels of that image" in report.errors[0].line()
     report = annotated(tmp_path, [(x * 160, y * 120) for x, y in shares])
     assert [p.message for p in report.problems if "mask" in p.message or "outline" in p.message] == []
 

@@ -64,22 +64,8 @@ def files(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> dic
         "int8": {"dynamic": False, "precision": "int8", "calibration": IMAGES, "verify": False},
         "preprocessing": {"preprocessing": True, "images": IMAGES},
     }
-    # One trace serves the fixed sizes: what follows it is what differs.
-    traced: dict[str, Any] = {}
-    monkeypatch = pytest.MonkeyPatch()
-    real = export.trace
-
-    def once(network: Any, **options: Any) -> Any:
-        model = traced.setdefault(str(sorted(options.items())), None) or real(network, **options)
-        traced[str(sorted(options.items()))] = model
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        return copy
-
-    monkeypatch.setattr(export, "trace", once)
     for name, options in kinds.items():
         predictor.export_onnx(folder / f"{name}.onnx", **options)  # type: ignore[arg-type]
-    monkeypatch.undo()
     return {name: folder / f"{name}.onnx" for name in kinds}
 
 
@@ -348,7 +334,7 @@ DAMAGED_FILES: dict[str, tuple[Any, str]] = {
     "empty": (lambda _, path: path.write_bytes(b""), "is not an export of condseg_sdk"),
     "no protobuf": (lambda _, path: path.write_bytes(b"\xff" * 100), "is not an ONNX file"),
     "truncated": (lambda m, path: path.write_bytes(m.SerializeToString()[:-20_000]), "cannot be opened|not an export"),
-    "nested metadata": (change_metadata(CONFIG_KEY, "[" * 100_000), "condseg_config is not JSON of ours .nested too"),
+    "nested metadata": (change_metadata(CONFIG_KEY, "[" * 100_000), "condseg_config is JSON that is nested too deep"),
     "metadata of 5,000 digits": (change_metadata(EXPORT_KEY, "1" * 5000), "of 5000 digits is too large"),
     "metadata in a list": (change_metadata(CONFIG_KEY, "[1]"), "must be a JSON object"),
     "opset in text": (change_metadata(EXPORT_KEY, edit_json(opset="18")), "condseg_export must have the keys"),
