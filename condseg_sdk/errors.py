@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -68,6 +70,22 @@ class CondsegError(Exception):
         self.path = None if path is None else Path(path)
         self.repo_id = repo_id
         self.option = option
+
+
+@contextmanager
+def errors_about(path: object) -> Iterator[None]:
+    """Give errors that do not say what they are about the file or folder that is read in the block.
+
+    Args:
+        path: The file or folder; anything but a path, such as an array, changes nothing.
+    """
+    try:
+        yield
+    except CondsegError as error:
+        is_about_nothing = error.path is None and error.repo_id is None and error.option is None
+        if is_about_nothing and isinstance(path, (str, os.PathLike)) and not isinstance(error, OptionError):
+            error.path = Path(path)
+        raise
 
 
 class ImageError(CondsegError):

@@ -61,7 +61,9 @@ def check_gpu_process(owner: int, device: str) -> None:
         DeviceError: This is a forked child of that process.
     """
     if device != "cpu" and os.getpid() != owner:
-        raise DeviceError(f"device={device!r} was opened before this process was forked from its parent: {REMEDY}")
+        raise DeviceError(
+            f"device={device!r} was opened before this process was forked from its parent: {REMEDY}", option="device"
+        )
 
 
 class _Substitute:

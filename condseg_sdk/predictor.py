@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
-from condseg_sdk.errors import CheckpointError, CondsegError, ImageError, OptionError
+from condseg_sdk.errors import CheckpointError, CondsegError, ImageError, OptionError, errors_about
 from condseg_sdk.field_of_view import FieldOfViewTracker
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import check_bits
@@ -130,7 +130,8 @@ class Predictor:
             "local_files_only": local_files_only,
             "manifest": None if manifest is None else Path(manifest).expanduser().resolve(),
         }
-        opened = open_runtime(model, token=token, **options)
+        with errors_about(path):
+            opened = open_runtime(model, token=token, **options)
         # No token here: a pickle is no place for one. The copy uses the login of the machine it is opened on.
         return cls(opened, reopen={"model": model, **options})
 

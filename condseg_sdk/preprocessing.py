@@ -83,13 +83,15 @@ class Preprocessing:
         check_bits(self.bits)
         values = {name: reprlib.repr(getattr(self, name)) for name in ("size", "scale", "mean", "std")}
         if not (_are_numbers(self.size, 2, 1, MAX_SIDE) and all(type(side) is int for side in self.size)):
-            raise OptionError(f"size={values['size']} must be (height, width), two integers from 1 to {MAX_SIDE}")
+            raise OptionError(
+                f"size={values['size']} must be (height, width), two integers from 1 to {MAX_SIDE}", option="size"
+            )
         if not _are_numbers([self.scale], 1, MIN_NUMBER, MAX_NUMBER):
-            raise OptionError(f"scale={values['scale']} must be a number above 0, such as 1/255")
+            raise OptionError(f"scale={values['scale']} must be a number above 0, such as 1/255", option="scale")
         if not _are_numbers(self.mean, 3, -MAX_NUMBER, MAX_NUMBER):
-            raise OptionError(f"mean={values['mean']} must be three numbers, one for each channel")
+            raise OptionError(f"mean={values['mean']} must be three numbers, one for each channel", option="mean")
         if not _are_numbers(self.std, 3, MIN_NUMBER, MAX_NUMBER):
-            raise OptionError(f"std={values['std']} must be three numbers above 0, one for each channel")
+            raise OptionError(f"std={values['std']} must be three numbers above 0, one for each channel", option="std")
         for name in ("size", "mean", "std"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
 

@@ -19,7 +19,7 @@ from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
 from condseg_sdk.data.names import split_of_word
 from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
-from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.errors import DatasetError, OptionError, errors_about
 from condseg_sdk.options import check_number, check_path, check_seed, check_text
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_split", "open_dataset"]
@@ -83,9 +83,11 @@ def open_dataset(
     check_seed(seed)
     given: dict[Split, PathLike | None] = {"train": train_list, "validation": val_list}
     lists = {split: Path(path) for split, path in given.items() if path is not None}
-    found = _with_splits(data, _read(data, masks, group_by), lists)
+    with errors_about(data):
+        found = _with_splits(data, _read(data, masks, group_by), lists)
+        divided = splits.divide(found, val_fraction=val_fraction, seed=seed)
     source = Path(data) if isinstance(data, (str, os.PathLike)) else None
-    return replace(splits.divide(found, val_fraction=val_fraction, seed=seed), source=source)
+    return replace(divided, source=source)
 
 
 def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | None = None) -> list[Pair]:

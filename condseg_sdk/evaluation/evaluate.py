@@ -34,7 +34,7 @@ from condseg_sdk.data.masks import size_agreement
 from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
-from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.errors import DatasetError, OptionError, errors_about
 from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, ImageMetrics, ImageResult
 from condseg_sdk.metrics import score
 from condseg_sdk.metrics.calibration import calibration_bins
@@ -128,7 +128,8 @@ def evaluate(
     pixel_size = None if spacing is None else check_spacing(spacing)
     options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
     recorded = recorded_split(local_path(predictor.model_id))
-    pairs = choose_pairs(data, masks=masks, names=names, split=split, recorded=recorded)
+    with errors_about(data):
+        pairs = choose_pairs(data, masks=masks, names=names, split=split, recorded=recorded)
     if split != "train":
         _warn_of_training_images(pairs, recorded)
     predictions = predictor.stream(
@@ -145,7 +146,8 @@ def evaluate(
     began = time.perf_counter()
     results = []
     for pair, seg in zip(pairs, predictions, strict=True):
-        results.append(_measure(pair, seg, options.spacing_mm))
+        with errors_about(pair.mask):
+            results.append(_measure(pair, seg, options.spacing_mm))
         if on_result is not None:
             on_result(results[-1])
     return Evaluation(

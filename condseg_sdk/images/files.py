@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
-from condseg_sdk.errors import CondsegError, ImageError
+from condseg_sdk.errors import CondsegError, ImageError, errors_about
 from condseg_sdk.files import relative_to
 from condseg_sdk.images.formats import (
     HEIF_REMEDY,
@@ -121,7 +121,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         ...     print(image.mode, image.size)
         RGB (120, 90)
     """
-    with ExitStack() as reservations, open_file(path) as file, open_encoded(file, str(path), reservations) as image:
+    with (
+        errors_about(path),
+        ExitStack() as reservations,
+        open_file(path) as file,
+        open_encoded(file, str(path), reservations) as image,
+    ):
         yield image
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from condseg_sdk.errors import ImageError, OptionError
+from condseg_sdk.errors import ImageError, OptionError, errors_about
 from condseg_sdk.images.bit_depth import (
     DARK,
     FEW,
@@ -155,7 +155,9 @@ def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
     check_choice("color_order", color_order, ColorOrder)
     check_bits(bits)
     with ExitStack() as reservations:
-        yield _read(source, color_order, bits, reservations)
+        with errors_about(source):
+            loaded = _read(source, color_order, bits, reservations)
+        yield loaded
 
 
 def find_bits(sources: Iterable[ImageLike]) -> BitDepth | None:
@@ -240,7 +242,9 @@ def _read(source: Any, color_order: ColorOrder, bits: int | None, reservations: 
     if isinstance(source, np.ndarray):
         return _from_array(source, name, bits, color_order)
     if color_order == "bgr":
-        raise OptionError(f"{name}: color_order='bgr' is for NumPy arrays only; leave it out here")
+        raise OptionError(
+            f"{name}: color_order='bgr' is for NumPy arrays only; leave it out here", option="color_order"
+        )
     if isinstance(source, Image.Image):
         data = _undecoded(source)
         if data is None:

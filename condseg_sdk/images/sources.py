@@ -60,7 +60,7 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
     if not found.files:
         detail = f" (left out: {left_out})" if left_out else ""
         suffixes = f"images are files named {', '.join(sorted(IMAGE_SUFFIXES))}"
-        raise ImageError(f"{name} holds no image{detail}; {'; '.join(remedies) or suffixes}")
+        raise ImageError(f"{name} holds no image{detail}; {'; '.join(remedies) or suffixes}", path=name)
     if left_out:
         logger.warning("%s: left out %s", name, "; ".join([left_out, *remedies]))
     return list(found.files)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.errors import ImageError
+from condseg_sdk.errors import ImageError, errors_about
 from condseg_sdk.files import is_utf8
 from condseg_sdk.images.files import require_file
 from condseg_sdk.images.video_containers import Container, inspect_container
@@ -72,6 +72,10 @@ class Video:
         self.damage: str | None = None
 
     def __iter__(self) -> Iterator[VideoFrame]:
+        with errors_about(self.path):
+            yield from self._frames()
+
+    def _frames(self) -> Iterator[VideoFrame]:
         require_file(self.path)
         if not is_utf8(self.path):  # OpenCV would end the process
             raise ImageError(f"{self.path}: OpenCV reads videos whose names are UTF-8; rename it")

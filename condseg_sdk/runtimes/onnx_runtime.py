@@ -110,9 +110,12 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
         return [(CPU, {})]
     wanted = CUDA if kind == "cuda" else TENSORRT
     if wanted not in built:
-        raise DeviceError(f"device={device!r}: this onnxruntime has no {wanted}; install onnxruntime-gpu or use 'cpu'")
+        raise DeviceError(
+            f"device={device!r}: this onnxruntime has no {wanted}; install onnxruntime-gpu or use 'cpu'",
+            option="device",
+        )
     if not _has_nvidia_driver():
-        raise DeviceError(f"device={device!r}: no NVIDIA driver on this machine; use 'cpu' or 'auto'")
+        raise DeviceError(f"device={device!r}: no NVIDIA driver on this machine; use 'cpu' or 'auto'", option="device")
     onnxruntime.preload_dlls()  # CUDA and cuDNN of the wheels that pip installed, if any
     index = {"device_id": int(number or 0)}
     providers: list[tuple[str, dict[str, Any]]] = [(CUDA, index), (CPU, {})]
@@ -188,7 +191,8 @@ class OnnxRuntime:
         if self.providers[0] != wanted:
             raise DeviceError(
                 f"device={device!r}: the session runs on {', '.join(self.providers)} instead of {wanted}; check that "
-                "CUDA and cuDNN fit onnxruntime-gpu, or use device='cpu'"
+                "CUDA and cuDNN fit onnxruntime-gpu, or use device='cpu'",
+                option="device",
             )
         if named:
             self._refuse_work_on_the_cpu(device)
@@ -207,7 +211,8 @@ class OnnxRuntime:
         if left:
             raise DeviceError(
                 f"device={device!r}: {', '.join(sorted(left))} of {self._path} would run on the CPU; use device='auto' "
-                "to allow it, or export again"
+                "to allow it, or export again",
+                option="device",
             )
 
     def _try(self) -> None:

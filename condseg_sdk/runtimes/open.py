@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
-from condseg_sdk.errors import ModelNotFoundError, OptionError
+from condseg_sdk.errors import ModelNotFoundError, OptionError, errors_about
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
@@ -69,7 +69,8 @@ def open_runtime(
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
-    opened = OnnxRuntime(path, device=device, options=options)
+    with errors_about(path):
+        opened = OnnxRuntime(path, device=device, options=options)
     return OpenedModel(opened, opened.config, path)
 
 
@@ -107,5 +108,6 @@ def _open_torch(path: Path, preprocessing: Preprocessing | None, *, device: str,
     from condseg_sdk.runtimes.torch_runtime import TorchRuntime
     from condseg_sdk.weights.checkpoint import load_checkpoint
 
-    network, config = load_checkpoint(path, preprocessing=preprocessing)
+    with errors_about(path):
+        network, config = load_checkpoint(path, preprocessing=preprocessing)
     return OpenedModel(TorchRuntime(network, device=device, options=options), config, path)

@@ -49,10 +49,13 @@ def resolve_device(device: str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         if torch.cuda._is_in_bad_fork():
-            raise DeviceError(f"device={device!r} cannot be used in this forked process: {REMEDY}") from error
+            raise DeviceError(
+                f"device={device!r} cannot be used in this forked process: {REMEDY}", option="device"
+            ) from error
         raise DeviceError(
             f"device={device!r} cannot be used: PyTorch {torch.__version__} has {', '.join(_usable())} here; choose "
-            "one of them, or 'auto'"
+            "one of them, or 'auto'",
+            option="device",
         ) from error
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
@@ -94,7 +97,7 @@ def _check_compiler(device: torch.device) -> None:
     try:
         get_cpp_compiler()
     except (RuntimeError, OSError) as error:
-        raise DeviceError(f"execution='compiled' has no compiler here: {NEEDS_COMPILER}") from error
+        raise DeviceError(f"execution='compiled' has no compiler here: {NEEDS_COMPILER}", option="execution") from error
 
 
 class TorchRuntime:
@@ -127,7 +130,9 @@ class TorchRuntime:
         self._owner = os.getpid()
         self._dtype: torch.dtype = getattr(torch, options.precision)
         if options.execution == "cuda-graph" and self._device.type != "cuda":
-            raise DeviceError(f"execution='cuda-graph' needs a CUDA device, not {self._device}: use 'eager'")
+            raise DeviceError(
+                f"execution='cuda-graph' needs a CUDA device, not {self._device}: use 'eager'", option="execution"
+            )
         # One form for both requests: the uncertainty branch runs only when it is requested.
         form = inference_form(network, uncertainty=True).to(self._device)
         form = form.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -194,7 +199,8 @@ class _Compiled:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise DeviceError(
                 f"execution='compiled': torch.compile failed ({reason}); use execution='eager', or check that the "
-                "folder for its files can be written to (TORCHINDUCTOR_CACHE_DIR)"
+                "folder for its files can be written to (TORCHINDUCTOR_CACHE_DIR)",
+                option="execution",
             ) from error
 
 

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger
 
 from condseg_sdk.checkpoints.config import as_json
 from condseg_sdk.data import CachedPairs, Dataset, DataSource, check_dataset, open_dataset
-from condseg_sdk.errors import OptionError
+from condseg_sdk.errors import OptionError, errors_about
 from condseg_sdk.files import is_utf8
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
@@ -132,7 +132,8 @@ def finetune(
     if not isinstance(data, Dataset):
         data = open_dataset(data, val_fraction=config.val_fraction, seed=config.seed)
     checked = check_dataset(data, bits=config.bits)
-    checked.raise_if_wrong()
+    with errors_about(data.source):
+        checked.raise_if_wrong()
     base = open_base(config)
     machine = detect_machine(config)
     plan = make_plan(config, base, dataset_stats(checked), machine)
@@ -140,7 +141,7 @@ def finetune(
     if not run.is_finished:
         check_precision(config, machine)
 
-    with run.alone(first=is_first):
+    with run.alone(first=is_first), errors_about(run.path):
         if resume and run.is_begun:
             run.check_data(data, checked.content)
             given = run.provenance() if given is None else given

@@ -313,7 +313,10 @@ def _entry(name: str, revision: str | None, manifest: ManifestPath | None) -> Ma
 
 def _refuse_revision(model: object, revision: str | None) -> None:
     if revision is not None:
-        raise OptionError(f"revision={revision!r} is for repositories on the Hub, and {model} is not one: leave it out")
+        raise OptionError(
+            f"revision={revision!r} is for repositories on the Hub, and {model} is not one: leave it out",
+            option="revision",
+        )
 
 
 def _bundled(entry: ManifestEntry) -> Path:
