@@ -1,4 +1,4 @@
-"""Comparison of starts for a small training set: checkpoints or ImageNet, with or without stage 1, over seeds.
+r"""Comparison of starts for a small training set: checkpoints or ImageNet, with or without stage 1, over seeds.
 
     python benchmarks/small_set.py path/to/glas --lists glas --out runs/bases \\
         --arms imagenet:efficientnet_lite0 condseg-lite-polyp

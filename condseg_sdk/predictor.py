@@ -311,8 +311,8 @@ class Predictor:
                 are found from each image alone.
             on_error: What to do with an image that cannot be read, as in `predict`.
 
-        Yields:
-            One prediction for each image, in order.
+        Returns:
+            An iterator of one prediction for each image, in order.
 
         Raises:
             ImageError: There is no image, or one cannot be read. Raised when its turn comes.

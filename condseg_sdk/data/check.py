@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from condseg_sdk.data.examine import PairStats, Rejected, examine
 from condseg_sdk.data.pairs import SPLITS, Dataset, Pair, Problem, pluralize, problems_of
 from condseg_sdk.data.plausibility import implausible
 from condseg_sdk.data.sizes import Size, size_agreement
+from condseg_sdk.errors import OptionError
 from condseg_sdk.images.bit_depth import BitDepth, common_depth
 from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
 
@@ -41,6 +43,9 @@ def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool =
         The report. A dataset with problems raises nothing: `str(report)` is a table of them, and
         `report.raise_if_wrong()` raises the first error.
 
+    Raises:
+        OptionError: `dataset` is not a Dataset.
+
     Example:
         >>> from condseg_sdk import open_dataset
         >>> report = check_dataset(open_dataset("my_dataset"))
@@ -48,6 +53,10 @@ def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool =
         >>> report.image_sizes
         ((20, 30), (20, 30))
     """
+    if not isinstance(dataset, Dataset):
+        raise OptionError(
+            f"dataset={reprlib.repr(dataset)} must be a Dataset: use check_dataset(open_dataset(...))", option="dataset"
+        )
     jobs = [(pair, split) for split in SPLITS for pair in dataset.splits[split]]
     with worker_threads(DECODERS) as pool:
         examined = prefetch_map(partial(examine, bits=bits), jobs, pool=pool, ahead=2 * DECODERS)

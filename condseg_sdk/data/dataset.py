@@ -20,6 +20,7 @@ from condseg_sdk.data.names import split_of_word
 from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.options import check_number, check_path, check_seed, check_text
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_split", "open_dataset"]
 
@@ -72,6 +73,14 @@ def open_dataset(
         >>> len(dataset.train), len(dataset.validation)
         (8, 4)
     """
+    for name, path in (("train_list", train_list), ("val_list", val_list)):
+        if path is not None:
+            check_path(name, path)
+    if group_by is not None:
+        check_text("group_by", group_by)
+    if val_fraction is not None:
+        check_number("val_fraction", val_fraction, above=0, below=1)
+    check_seed(seed)
     given: dict[Split, PathLike | None] = {"train": train_list, "validation": val_list}
     lists = {split: Path(path) for split, path in given.items() if path is not None}
     found = _with_splits(data, _read(data, masks, group_by), lists)
@@ -151,15 +160,22 @@ def data_name(data: Dataset | DataSource) -> str:
 def _read(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
     """Read the pairs in any layout, with their groups."""
     is_path = isinstance(data, (str, os.PathLike))
+    if is_path:
+        check_path("data", data)  # an empty string would be the working directory
+    if masks is not None:
+        check_path("masks", masks)
     # os.path, unlike pathlib, answers for any string.
     if masks is not None and not (is_path and os.path.isdir(data)):  # noqa: PTH112
-        raise OptionError(f"masks={os.fspath(masks)!r} needs a folder of images as data, not {str(data)[:80]!r}")
+        raise OptionError(
+            f"masks={os.fspath(masks)!r} needs a folder of images as data, not {str(data)[:80]!r}", option="masks"
+        )
     if isinstance(data, Dataset):
         found = DiscoveredPairs({split: data.splits[split] for split in SPLITS}, data.layout, data.problems)
     elif not is_path:
         if not isinstance(data, Sequence):
             raise OptionError(
-                f"data is {type(data).__name__}; give a folder, a CSV or annotation file, or a list of pairs"
+                f"data is {type(data).__name__}; give a folder, a CSV or annotation file, or a list of pairs",
+                option="data",
             )
         found = read_pairs(data)
     elif os.path.isdir(data):  # noqa: PTH112

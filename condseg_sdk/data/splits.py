@@ -43,7 +43,7 @@ def hold_out(pairs: Sequence[Pair], fraction: float, *, seed: int) -> tuple[list
         (3, 1)
     """
     if not 0 < fraction < 1:
-        raise OptionError(f"val_fraction={fraction} must be between 0 and 1")
+        raise OptionError(f"val_fraction={fraction} must be between 0 and 1", option="val_fraction")
     if len(pairs) < 2:
         raise DatasetError(f"{pluralize(len(pairs), 'pair')}: at least one to train on and one to hold out are needed")
     count = min(max(round(len(pairs) * fraction), 1), len(pairs) - 1)
@@ -92,7 +92,8 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
         expression = re.compile(pattern)
     except re.error as error:
         raise OptionError(
-            f"group_by={pattern!r} is neither a regular expression ({error}) nor a column of a CSV file"
+            f"group_by={pattern!r} is neither a regular expression ({error}) nor a column of a CSV file",
+            option="group_by",
         ) from error
     misfits: list[str] = []
 

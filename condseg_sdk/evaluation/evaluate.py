@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -118,6 +119,11 @@ def evaluate(
         >>> evaluation.save("metrics").name
         'metrics'
     """
+    if not hasattr(predictor, "stream"):
+        raise OptionError(
+            f"predictor={reprlib.repr(predictor)} must be a Predictor: use Predictor.from_pretrained(...)",
+            option="predictor",
+        )
     check_seed(seed)
     pixel_size = None if spacing is None else check_spacing(spacing)
     options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
@@ -186,11 +192,13 @@ def choose_pairs(
     """
     if split is None:
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
+        if listed is not None and not (isinstance(listed, Sequence) and all(isinstance(name, str) for name in listed)):
+            raise OptionError(f"names={reprlib.repr(names)} must be a list of strings, or a text file", option="names")
         pairs = find_pairs(data, names=listed, masks=masks)
     else:
         check_choice("split", split, Split)
         if names is not None:
-            raise OptionError(f"split={split!r} and names cannot be combined: give one of them")
+            raise OptionError(f"split={split!r} and names cannot be combined: give one of them", option="split")
         pairs = find_split(data, split, masks=masks) or _of_names(data, masks, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]

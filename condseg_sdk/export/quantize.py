@@ -74,7 +74,7 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.left: Iterator[NDArray[np.float32]] = iter(samples)
 

@@ -105,7 +105,7 @@ def aggregate(attention: Tensor, values: Tensor) -> Tensor:
     """
     attention = attention.unflatten(3, (WINDOW, WINDOW))
     if torch.is_grad_enabled() and (attention.requires_grad or values.requires_grad):
-        result: Tensor = _Aggregate.apply(attention, values.contiguous())
+        result: Tensor = _Aggregate.apply(attention, values.contiguous())  # type: ignore[no-untyped-call]
         return result
     return _apply(_collect(attention), values.contiguous())
 

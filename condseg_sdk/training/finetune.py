@@ -180,6 +180,8 @@ def _merge(
             raise OptionError(
                 f"{name} is an option of the data: use finetune(open_dataset(data, {name}=...), ...)", option=name
             )
+    if config is not None and not isinstance(config, FinetuneConfig):
+        raise OptionError(f"config={config!r} must be a FinetuneConfig(...)", option="config")
     config = (config or FinetuneConfig()).override(**overrides)
     if not isinstance(data, Dataset):
         return config
@@ -218,6 +220,8 @@ def _open_run(output_dir: str | os.PathLike[str], data: DataSource | Dataset, *,
             option="output_dir",
         )
     source = data.source if isinstance(data, Dataset) else data
+    if isinstance(source, (str, os.PathLike)):
+        check_path("data", source)
     # The report's images would be images without masks when the data is read again.
     if isinstance(source, (str, os.PathLike)) and run.path.resolve().is_relative_to(Path(source).resolve()):
         raise OptionError(

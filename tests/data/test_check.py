@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 from condseg_sdk.data import Dataset, DatasetReport, Pair, check_dataset, find_pairs, open_dataset
 from condseg_sdk.data.duplicates import fingerprint, near_duplicates
-from condseg_sdk.errors import DatasetError
+from condseg_sdk.errors import DatasetError, OptionError
 from condseg_sdk.images.load import find_bits
 from tests.helpers.datasets import add_pair, make_set, picture, region, save
 
@@ -365,3 +365,8 @@ def test_twelve_bits_are_found_in_gray_and_color_files(channels: int, suffix: st
     depth = find_bits(path for path, _ in pairs)
     assert depth is not None
     assert depth.bits == 12
+
+
+def test_anything_but_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"must be a Dataset: use check_dataset\(open_dataset\(...\)\)"):
+        check_dataset(tmp_path)  # type: ignore[arg-type]

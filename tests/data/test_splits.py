@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -106,3 +107,29 @@ def test_names_that_begin_with_splits_divide_only_if_all_do(tmp_path: Path) -> N
     # What was listed by hand is what was meant.
     paths = [add_pair(tmp_path / f"{n}.png", tmp_path / f"{n}_m.png") for n in ("train_1", "train_2", "test_1")]
     assert open_dataset(paths).test == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("group_by", 3, "group_by=3 must be a string"),
+        ("group_by", "[", "is neither a regular expression"),
+        ("val_fraction", "x", "val_fraction='x' must be a number between 0 and 1"),
+        ("train_list", ["a"], r"train_list=\['a'\] must be a path"),
+        ("val_list", 3, "val_list=3 must be a path"),
+        ("masks", 3, "masks=3 must be a path"),
+        ("seed", "x", "seed='x' must be a whole number"),
+    ],
+)
+def test_options_of_the_wrong_type_are_named(tmp_path: Path, option: str, value: Any, message: str) -> None:
+    make_set(tmp_path, ["a", "b", "c"])
+    with pytest.raises(OptionError, match=message) as caught:
+        open_dataset(tmp_path, **{option: value})
+    assert caught.value.option == option
+
+
+@pytest.mark.parametrize("data", ["", None, 3, {"a": 1}])
+def test_data_of_the_wrong_type_is_refused(data: Any) -> None:
+    with pytest.raises(OptionError, match="data") as caught:
+        open_dataset(data)
+    assert caught.value.option == "data"

@@ -419,3 +419,16 @@ def test_the_benchmark_script_gives_the_same_metrics(
     assert f"256x256  mIoU {means['mIoU'].value:.4f}  mDSC {means['mDSC'].value:.4f}" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["own size"]["mDSC"] == pytest.approx(evaluation.means("own")["mDSC"].value)
+
+
+def test_anything_but_a_predictor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="must be a Predictor: use Predictor.from_pretrained") as caught:
+        evaluate("condseg-lite-polyp", tmp_path)  # type: ignore[arg-type]
+    assert caught.value.option == "predictor"
+
+
+@pytest.mark.parametrize("names", [3, [3]])
+def test_names_of_the_wrong_type_are_refused(known: tuple[Predictions, list[Pair]], names: Any) -> None:
+    _, pairs = known
+    with pytest.raises(OptionError, match="must be a list of strings, or a text file"):
+        choose_pairs(pairs, names=names)

@@ -242,6 +242,7 @@ def test_a_loss_that_becomes_nan_is_an_error(dataset: Path, tmp_path: Path) -> N
         ({"batch_size": 64}, DatasetError, "lower batch_size"),
         ({"provenance": "cc-by-4.0"}, OptionError, r"provenance='cc-by-4.0' must be a dictionary"),
         ({"provenance": {"license": object()}}, OptionError, "provenance must hold plain JSON values"),
+        ({"config": {"epochs": 1}}, OptionError, r"config=.* must be a FinetuneConfig\(...\)"),
         ({"epoch": 3}, OptionError, "did you mean epochs"),
         ({"masks": "masks"}, OptionError, r"finetune\(open_dataset\(data, masks=...\)"),
         ({"accelerator": "tpu9"}, OptionError, "accelerator"),
