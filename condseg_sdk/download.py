@@ -328,7 +328,7 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
 
 
 def _remedy(error: BaseException | None) -> str | None:
-    """Return the remedy for a failure of the machine or the network, or None where only another try may help."""
+    """Return the remedy for a failure of the machine or the network, or None if only trying again may help."""
     kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
     text = " ".join(str(link) for link in _chain(error)).lower()
     status = next((link.response.status_code for link in _chain(error) if isinstance(link, errors.HfHubHTTPError)), 0)

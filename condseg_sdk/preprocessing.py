@@ -94,15 +94,36 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn one image, uint8 RGB (H, W, 3), into network input, float32 (3, h, w), contiguous."""
+        """Turn one image into network input: crop to the field of view, resize, normalize.
+
+        Args:
+            image: Image, uint8 RGB (H, W, 3).
+
+        Returns:
+            Network input, float32 (3, h, w), contiguous.
+        """
         return self.normalize(self.resize(crop(image, self.find_field_of_view(image))))
 
     def find_field_of_view(self, image: NDArray[np.uint8]) -> Box | None:
-        """Find the rectangle x0, y0, x1, y1 of an image (H, W, 3) that the network sees; None for all of it."""
+        """Find the rectangle of an image that the network sees.
+
+        Args:
+            image: Image, uint8 RGB (H, W, 3).
+
+        Returns:
+            Rectangle x0, y0, x1, y1 in pixels, x1 and y1 exclusive; None for the whole image.
+        """
         return find_field_of_view(image) if self.field_of_view == "endoscopy" else None
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Squash an image, or its field of view, to `size`: uint8 (H, W, 3) to uint8 (h, w, 3), still RGB."""
+        """Resize an image, or its field of view, to `size` without keeping the aspect ratio.
+
+        Args:
+            image: Image, uint8 RGB (H, W, 3).
+
+        Returns:
+            Image, uint8 RGB (h, w, 3).
+        """
         height, width = self.size
         if image.shape[:2] == self.size:
             return image

@@ -139,7 +139,7 @@ def _identity(folder: str) -> tuple[int, int] | str:
 
 
 def _kind(entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: bool) -> str:
-    """Return "file" or "folder" for a wanted entry, otherwise its kind in the count of what is left out."""
+    """Return "file" or "folder" for a wanted entry, otherwise the kind under which it is reported as left out."""
     try:
         is_folder, is_file = entry.is_dir(), entry.is_file()
     except OSError:  # a link in a circle, no permission

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Check before the measurement what would fail after it.
+    """Check before the measurement that its results can be written.
 
     Raises:
         OptionError: A plot was requested without a folder.

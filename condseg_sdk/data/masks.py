@@ -171,7 +171,7 @@ def _brightness(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _from_transparent(rgba: Image.Image) -> NDArray[np.uint8]:
-    """Read transparent pixels as background. An image that is all black is a mask by its alpha channel."""
+    """Read transparent pixels as background. If an image is all black, its alpha channel is the mask."""
     values, alpha = _brightness(rgba), np.asarray(rgba.getchannel("A"))
     if alpha.min() == alpha.max() == 255:
         return values

@@ -166,7 +166,7 @@ class DiscoveredPairs:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset, divided into training, validation and test pairs.
+    r"""A dataset, divided into training, validation and test pairs.
 
     Attributes:
         train: Pairs to learn from.
@@ -177,6 +177,12 @@ class Dataset:
         left_out: Files and folders that the search left out, counted by kind, in words; "" for none.
         source: Folder or file that the pairs were read from, None for pairs given in Python.
         val_fraction: Share of the training pairs that `open_dataset` was asked to hold out, None for its default.
+
+    Example:
+        >>> from condseg_sdk import open_dataset
+        >>> dataset = open_dataset("my_dataset", group_by=r"^(patient\d+)_")
+        >>> dataset.name, len(dataset.train)
+        ('my_dataset', 8)
     """
 
     train: list[Pair]

@@ -1,4 +1,4 @@
-"""The interface of a runtime, and what can be built on it alone."""
+"""The interface of a runtime, and functions that need nothing else."""
 
 from __future__ import annotations
 

@@ -259,10 +259,20 @@ class FinetuneConfig:
             )
 
     def override(self, **overrides: object) -> Self:
-        """Return a copy with other values of some settings.
+        """Return a copy in which some settings have other values.
+
+        Args:
+            **overrides: New values by the name of the setting.
+
+        Returns:
+            The new settings; these are not changed.
 
         Raises:
-            OptionError: A setting does not exist; the message names those of similar names. Or a value is not allowed.
+            OptionError: A setting does not exist (the message suggests similar names), or a value is not allowed.
+
+        Example:
+            >>> FinetuneConfig(epochs=20).override(epochs=40).epochs
+            40
         """
         for name in overrides:
             if name not in settings():
@@ -274,7 +284,13 @@ class FinetuneConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:
-        """Return the settings that `to_dict` of this or an earlier version has given.
+        """Read what `to_dict` of this or an earlier version returned.
+
+        Args:
+            values: Settings by name; settings that are missing have their defaults.
+
+        Returns:
+            The settings.
 
         Raises:
             OptionError: A setting does not exist, or a value is not allowed.

@@ -134,12 +134,12 @@ class RunFolder:
         for split, names in names_by_split(dataset).items():
             if saved[split] != names:
                 raise self._refused(
-                    f"contains a run on other data: its {split} split had {len(saved[split])} pairs, not these "
+                    f"contains a run on different data: its {split} split had {len(saved[split])} pairs, not these "
                     f"{len(names)}; restore the data, or choose another output_dir"
                 )
         if values.get("content") != content:
             raise self._refused(
-                "contains a run on other data: images or masks with the same names have changed; restore them, or "
+                "contains a run on different data: images or masks with the same names have changed; restore them, or "
                 "choose another output_dir"
             )
 

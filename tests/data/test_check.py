@@ -66,7 +66,7 @@ def test_the_report_shows_a_table_of_the_splits(folder: Path) -> None:
     assert sum(int(line.split()[3]) for line in lines[3:6]) == 8
     assert "images   30x20 to 75x50" in lines
     assert "masks    29 by two values" in lines
-    assert any(line.startswith("error    1 image without a mask of its name; add an all-black") for line in lines)
+    assert any(line.startswith("error    1 image without a mask of the same name; add an all-black") for line in lines)
     assert f"           {folder / 'images' / 'n03.png'}" in lines
     assert any(line.startswith("warning  8 masks without foreground") for line in lines)
     assert "           ... and 3 more" in lines

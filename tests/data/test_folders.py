@@ -236,9 +236,9 @@ def test_unmatched_images_and_masks_are_all_listed_with_what_to_do(tmp_path: Pat
     (tmp_path / "images" / "f.png").unlink()
     dataset = open_dataset(tmp_path)
     images, masks = dataset.problems
-    assert images.message.startswith("2 images without a mask of its name; add an all-black mask")
+    assert images.message.startswith("2 images without a mask of the same name; add an all-black mask")
     assert images.files == (str(tmp_path / "images/a.png"), str(tmp_path / "images/b.png"))
-    assert masks.message.startswith("1 mask without an image of its name; add the image")
+    assert masks.message.startswith("1 mask without an image of the same name; add the image")
     assert masks.files == (str(tmp_path / "masks/f.png"),)
     with pytest.raises(DatasetError, match=r"2 images without .*images/a\.png"):
         find_pairs(tmp_path)

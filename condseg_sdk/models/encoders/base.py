@@ -1,4 +1,4 @@
-"""What the rest of the package needs to know about an encoder, and the registry of encoders."""
+"""The description of an encoder, and the registry of encoders."""
 
 from __future__ import annotations
 
