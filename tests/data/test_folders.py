@@ -311,7 +311,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     make_set(tmp_path, "ab")
     with pytest.raises(OptionError, match="needs a folder of images as data"):
         open_dataset(tmp_path / "set.csv", masks=tmp_path)
-    with pytest.raises(OptionError, match=r"val_fraction=1\.5 must be between 0 and 1"):
+    with pytest.raises(OptionError, match=r"val_fraction=1\.5 must be a number between 0 and 1"):
         open_dataset(tmp_path, val_fraction=1.5)
     with pytest.raises(OptionError, match=r"group_by='\(' is neither a regular expression"):
         open_dataset(tmp_path, group_by="(")
