@@ -1,7 +1,7 @@
 """The input that a checkpoint expects, and the way back from the network's size to the image's.
 
-An image is cut to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, whatever
-its aspect ratio is, as the paper does in training and evaluation; `resize_logits` undoes both. Images are read in
+An image is cut to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, at any
+aspect ratio, as the paper does in training and evaluation; `resize_logits` undoes both. Images are read in
 `images/`, the field of view is found in `field_of_view.py`.
 """
 
@@ -42,8 +42,8 @@ class Preprocessing:
     It is saved with the weights in `config.json`, since a wrong color order or mean loses accuracy without any error.
 
     Args:
-        size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it, aspect
-            ratio not kept.
+        size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it; their aspect
+            ratio is not kept.
         color_order: Order of the channels that the network expects, "rgb" or "bgr".
         scale: Factor on the uint8 pixels, before mean and std.
         mean: Three numbers, in the network's channel order, in units of scaled pixels.
@@ -51,7 +51,7 @@ class Preprocessing:
         interpolation: "antialias", bilinear with a wider support where images are made smaller (Pillow's, and
             `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
-        field_of_view: "endoscopy" first cuts the margins, text and small pictures beside the endoscopic view
+        field_of_view: "endoscopy" first cuts the margins, text and small images beside the endoscopic view
             (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
         bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if there were
             none. Images with 16-bit values are read with it.

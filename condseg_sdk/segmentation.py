@@ -154,7 +154,7 @@ class Segmentation:
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """Probability of each pixel to belong to the mask: float32 (H, W) in [0, 1], at the image's size."""
+        """Probability that each pixel belongs to the mask: float32 (H, W) in [0, 1], at the image's size."""
         return sigmoid(self._restore(self.logits))
 
     @property
@@ -279,7 +279,7 @@ class Segmentation:
         color: tuple[int, int, int] = _TURQUOISE,
         alpha: float = 0.15,
     ) -> Image.Image:
-        """Draw the mask over the image, as a fine contour and a light tint.
+        """Draw the mask over the image, as a thin contour and a light tint.
 
         Args:
             image: Image of the same size to draw on; an array is RGB. Default: the source, which is read again.

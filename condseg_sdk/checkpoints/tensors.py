@@ -165,4 +165,4 @@ def _check_values(
         ]
     )
     if problems:
-        raise CheckpointError(f"{source} is damaged: no training makes such weights: {problems}; {remedy}")
+        raise CheckpointError(f"{source} is damaged, it has weights that no training produces: {problems}; {remedy}")

@@ -1,4 +1,4 @@
-"""`condseg benchmark`: speed of a checkpoint on this machine, in every runtime and precision."""
+"""`condseg benchmark`: measures the speed of a checkpoint on this machine, in every runtime and precision."""
 
 from __future__ import annotations
 

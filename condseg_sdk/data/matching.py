@@ -118,7 +118,7 @@ def match_folders(
     # A second mask of one name is reported as such, not as a mask without an image.
     candidates = [path for item in masks for path in item.files if path in seen or item.split not in {*found, None}]
     left = [str(path) for path in candidates if path not in used]
-    unmatched += problems_of("error", "mask", "without an image of its name; add the image or take the mask out", left)
+    unmatched += problems_of("error", "mask", "without an image of its name; add the image or remove the mask", left)
     return DiscoveredPairs(found, layout, tuple(dict.fromkeys(noticed)), tuple(unmatched))
 
 
@@ -228,5 +228,5 @@ def _key(name: str, change: Change) -> str:
 
 def _without_mask(images: Files, matched: Collection[str]) -> list[Problem]:
     files = [str(path) for name, path in images.items() if name not in matched]
-    remedy = "add an all-black mask where there is nothing to find, or take the image out"
+    remedy = "add an all-black mask where there is nothing to find, or remove the image"
     return problems_of("error", "image", f"without a mask of its name; {remedy}", files)

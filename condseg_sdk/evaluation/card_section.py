@@ -57,7 +57,7 @@ def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) 
 def _options(evaluation: Evaluation) -> str:
     said = []
     if evaluation.options.tta:
-        said.append("averaged over four mirror images")
+        said.append("averaged over four flips")
     if evaluation.options.tile:
         said.append(f"in tiles of {evaluation.options.tile} pixels")
     return "".join(f", {words}" for words in said)

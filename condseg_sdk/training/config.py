@@ -47,7 +47,7 @@ MISSING: dict[str, object] = {"field_of_view": "none"}
 
 @dataclass(frozen=True)
 class Setting:
-    """What there is to know about a setting.
+    """A setting: its type, default, range and description.
 
     Attributes:
         name: Name of the field, the argument and, with hyphens, the flag.
@@ -203,7 +203,7 @@ class FinetuneConfig:
     )
     balanced_loss: bool = _setting(
         False, OPTIMIZATION,
-        "Give foreground pixels a larger weight (root of background to foreground, at most 10), for tiny regions."
+        "Weight foreground pixels by the square root of background to foreground, at most 10, for tiny regions."
     )
     augmentation: Augmentation = _setting(
         "full", DATA,
@@ -225,12 +225,13 @@ class FinetuneConfig:
     )
     precision: Precision = _setting(
         "auto", REPRODUCIBILITY,
-        "Number format of the computation; weights stay float32. auto is bfloat16 on GPUs that have it, else float32."
+        "Number format of the computation; weights stay float32. auto is bfloat16 on GPUs that support it, else "
+        "float32."
     )
     seed: int = _setting(0, REPRODUCIBILITY, "Seed of all random numbers.", range=f"[0, {MAX_SEED}]")
     deterministic: bool = _setting(
         False, REPRODUCIBILITY,
-        "Same bits in every run on the same machine with the same number of threads; slower on GPUs."
+        "Bit-identical results on the same machine with the same number of threads; slower on GPUs."
     )
     accelerator: str = _setting("auto", MACHINE, "Accelerator of Lightning: auto, cpu, gpu, mps.")
     devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or their indices (0,2).")

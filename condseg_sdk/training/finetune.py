@@ -300,7 +300,7 @@ def _recipe(config: FinetuneConfig, base: Base, train: CachedPairs) -> Recipe:
 
 
 def _foreground_weight(train: CachedPairs) -> float:
-    """The root of the number of background pixels per foreground pixel, from 1 to `MAX_FOREGROUND_WEIGHT`."""
+    """The square root of the number of background pixels per foreground pixel, from 1 to `MAX_FOREGROUND_WEIGHT`."""
     masks = train.values[:, 3]
     share = int(torch.count_nonzero(masks)) / masks.numel()  # a mean would copy the masks, in float32
     return min(max(((1 - share) / max(share, 1e-6)) ** 0.5, 1.0), MAX_FOREGROUND_WEIGHT)

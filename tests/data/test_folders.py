@@ -168,7 +168,7 @@ def test_unused_folders_are_reported(tmp_path: Path) -> None:
     save(tmp_path / "overlays" / "a.png", picture("a"))
     dataset = open_dataset(tmp_path)
     assert warnings(dataset) == [
-        "2 folders not used, since its name does not mean images with masks: overlays/, test/images/"
+        "2 folders not used, since the name does not match a folder of images with masks: overlays/, test/images/"
     ]
     assert len(dataset.train) + len(dataset.validation) == 3
     assert dataset.test == []

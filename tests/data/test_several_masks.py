@@ -72,7 +72,7 @@ def test_merged_masks_of_two_sizes_are_an_error_of_their_pair(tmp_path: Path) ->
     save(tmp_path / "masks" / "a_mask_1.png", region((10, 15)))
     (problem,) = check_dataset(open_dataset(tmp_path)).errors
     assert "a.png and" in problem.line()
-    assert "a_mask_1.png are 30x20 and 15x10: masks of one image must be of one size" in problem.line()
+    assert "a_mask_1.png are 30x20 and 15x10: masks of one image must have the same size" in problem.line()
 
 
 def test_masks_matched_by_their_folder_are_reported(tmp_path: Path) -> None:

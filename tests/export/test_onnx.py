@@ -341,7 +341,7 @@ DAMAGED_FILES: dict[str, tuple[Any, str]] = {
         change_metadata(EXPORT_KEY, edit_json(format_version=9, package_version="7.1")),
         "install condseg_sdk 7.1",
     ),
-    "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata promise"),
+    "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata says"),
     "promised output": (
         change_metadata(EXPORT_KEY, edit_json(branch_uncertainty=True)),
         "'branch_uncertainty', which its graph lacks",

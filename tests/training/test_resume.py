@@ -64,7 +64,7 @@ def test_changed_masks_of_the_same_names_are_refused(dataset: Path, finished: Ru
     copy = shutil.copytree(dataset, tmp_path / "copy")
     mask = copy / "masks" / "3.png"
     ImageOps.invert(Image.open(mask)).save(mask)
-    with pytest.raises(OptionError, match="on other data: images or masks of the same names have changed"):
+    with pytest.raises(OptionError, match="on other data: images or masks with the same names have changed"):
         finetune(copy, output_dir=finished[0], resume=True)
 
 

@@ -113,8 +113,8 @@ def _regions(
             lost["nothing"].append(names[identity])
     what = {
         "image": "for an image that is not in 'images'; export it again",
-        "box": "with a box and no outline; export masks or polygons instead of boxes",
-        "nothing": "with an empty segmentation; draw it, or take the annotation out",
+        "box": "with a box but no outline; export masks or polygons instead of boxes",
+        "nothing": "with an empty segmentation; draw it, or remove the annotation",
     }
     problems = [
         problem

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class LearningRates(NamedTuple):
-    """Peak learning rates that fine-tuning takes by default.
+    """Peak learning rates that fine-tuning uses by default.
 
     Attributes:
         decoder: Learning rate of everything but the encoder.
