@@ -29,8 +29,6 @@ from condseg_sdk.weights.checkpoint import load_checkpoint
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import published
 
-# One process for all of them, so that the rows are measured once.
-pytestmark = pytest.mark.xdist_group("benchmarking")
 SIZE = 64
 
 

@@ -43,8 +43,6 @@ from condseg_sdk.preprocessing import resize_logits
 from condseg_sdk.runtimes import onnx_runtime
 from tests.helpers.networks import narrow_network
 
-# One process for all of them, so that it exports once.
-pytestmark = pytest.mark.xdist_group("onnx")
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (50, 70, 3), np.uint8) for seed in range(3)]
 
 
