@@ -38,7 +38,8 @@ demo: $(VENV)/.installed
 	$(WORKING_OPENCV)
 	HF_HUB_OFFLINE=1 $(BIN)/python examples/demo.py $(if $(IMAGES),"$(IMAGES)")
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+# A module's tests stay in one process, so that what they share is made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope
 # Two test processes share the cores better than two threads of one network do.
 test test-all: export OMP_NUM_THREADS = 1
 

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
     parser.add_argument("data", help="folder with images/ and masks/, or any other layout of docs/data.md")
     parser.add_argument("--list", type=Path, help="text file with the names of the images, one per line (default: all)")
-    parser.add_argument("--tta", action="store_true", help="average over the four mirror images")
+    parser.add_argument("--tta", action="store_true", help="average over four flips of the image")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="file for the metrics")
     options = parser.parse_args()

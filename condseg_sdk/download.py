@@ -140,8 +140,8 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
         The path of the weights in the cache; config.json is in the same folder.
 
     Raises:
-        ModelNotFoundError: the repository or revision does not exist, or is private.
-        HubError: the Hub refuses, or cannot be reached, and the file is not in the cache.
+        ModelNotFoundError: The repository or revision does not exist, or is private.
+        HubError: The Hub refuses, or cannot be reached, and the file is not in the cache.
         CheckpointError: A file is missing, or the weights do not have their SHA-256.
     """
     config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
@@ -171,7 +171,7 @@ def download_file(
         The path of the file in the cache.
 
     Raises:
-        ModelNotFoundError, HubError, CheckpointError: as `download_checkpoint`.
+        ModelNotFoundError, HubError, CheckpointError: As `download_checkpoint`.
     """
     asked = asked or source
     if not is_plain_path(filename):
@@ -196,7 +196,7 @@ def download_file(
         check_sha256(path, expected, remedy=f"delete {cache} and fetch it again")
     elif asked.revision != commit:
         raise CheckpointError(
-            f"the Hub knows no sha256 of {filename} in {source.repo_id}: "
+            f"the Hub has no SHA-256 of {filename} in {source.repo_id}: "
             f"pin the commit, revision={commit!r}, to trust it",
             repo_id=source.repo_id,
         )
@@ -270,7 +270,7 @@ def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
         filenames: Files that are needed.
 
     Raises:
-        ModelNotFoundError, HubError, CheckpointError: see `download_checkpoint`.
+        ModelNotFoundError, HubError, CheckpointError: See `download_checkpoint`.
     """
     try:
         yield
@@ -304,7 +304,7 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
         (
             errors.HFValidationError,
             ModelNotFoundError,
-            f"{source} is no valid name on the Hub: it must be 'org/name'",
+            f"{source} is not a valid name on the Hub: it must be 'org/name'",
         ),
     ]
     for kind, ours, message in table:
@@ -312,7 +312,7 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
             return ours(message, repo_id=source.repo_id)
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return CheckpointError(
-            f"{source} lacks {' or '.join(filenames)}: it cannot be loaded without", repo_id=source.repo_id
+            f"{source} lacks {' or '.join(filenames)}, without which it cannot be loaded", repo_id=source.repo_id
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause, known = error.__cause__, _remedy(error.__cause__)
@@ -328,7 +328,7 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
 
 
 def _remedy(error: BaseException | None) -> str | None:
-    """Return the remedy for a failure of the machine or the network, or None where only another try may help."""
+    """Return the remedy for a failure of the machine or the network, or None if only trying again may help."""
     kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
     text = " ".join(str(link) for link in _chain(error)).lower()
     status = next((link.response.status_code for link in _chain(error) if isinstance(link, errors.HfHubHTTPError)), 0)
@@ -341,7 +341,7 @@ def _remedy(error: BaseException | None) -> str | None:
     if "socks" in text:
         return "for a SOCKS proxy install socksio (pip install socksio), or unset ALL_PROXY"
     if status == TOO_MANY_REQUESTS:
-        return "the Hub limits the number of requests: wait some minutes, or log in with `hf auth login`"
+        return "the Hub limits the number of requests: wait a few minutes, or log in with `hf auth login`"
     if "certificate" in text:
         return "if your network has its own certificates, give their file in SSL_CERT_FILE"
     if kinds & {"JSONDecodeError", "FileMetadataError", "TooManyRedirects", "RemoteProtocolError", "DecodingError"}:

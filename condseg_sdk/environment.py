@@ -1,4 +1,4 @@
-"""Describes versions and hardware, so that results can be understood years later."""
+"""Describes versions and hardware, so that results can be reproduced later."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class ImageError(CondsegError):
 
 
 class ModelNotFoundError(CondsegError):
-    """There is no model name, folder, file or repository of this name; the message lists the nearest names."""
+    """No model, folder, file or repository has this name; the message lists similar names."""
 
 
 class HubError(CondsegError):
@@ -121,7 +121,7 @@ class DatasetError(CondsegError):
 
 
 class TrainingError(CondsegError):
-    """A training cannot go on: its loss is NaN, the memory is full, or the files of the run are damaged."""
+    """Training cannot continue: the loss is NaN, the memory is full, or the files of the run are damaged."""
 
 
 class ExportError(CondsegError):
@@ -129,4 +129,4 @@ class ExportError(CondsegError):
 
 
 class InstallationError(CondsegError, ImportError):  # type: ignore[misc]  # ImportError.path is a str
-    """A required library is missing, damaged, or lacks libraries of the system. Also an `ImportError`."""
+    """A required library is missing, damaged, or lacks system libraries. Also an `ImportError`."""

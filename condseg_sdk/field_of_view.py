@@ -211,7 +211,7 @@ def _ring(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _margins(image: NDArray[np.uint8]) -> list[_Margin]:
-    """Find the constant colors of the image's edge; those of tissue, however dark or bright, vary."""
+    """Find the constant colors of the image's edge; the colors of tissue vary, even where it is very dark or bright."""
     ring = _ring(image).astype(np.int16)
     smooth = _ring(cv2.blur(image, (5, 5))).astype(np.int16)  # without the noise of JPEG
     found: list[_Margin] = []

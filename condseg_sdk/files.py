@@ -159,7 +159,7 @@ def atomic_folder(
     """Write a folder beside its final place, then rename it, so that it is complete or not there at all.
 
     Args:
-        path: Final path of the folder. Folders above it are made.
+        path: Final path of the folder. Parent folders are created.
         write: Writes the files into the empty folder that it is called with.
         replaces: Names of files that an existing folder may have and lose. A folder with other files is not replaced.
 
@@ -221,7 +221,7 @@ def check_replaceable(folder: Path, replaces: Collection[str]) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and the folders above it if they are missing.
+    """Create a folder and its parents if they are missing.
 
     Raises:
         OutputError: A file is in the way, or the place cannot be written to.
@@ -231,7 +231,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         remedy = "choose another folder, one that can be written to"
-        raise OutputError(f"{path} cannot be made a folder ({error.strerror or error}); {remedy}", path=path) from error
+        raise OutputError(f"{path} cannot be created ({error.strerror or error}); {remedy}", path=path) from error
     return path
 
 
@@ -264,7 +264,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     except OSError as error:
         remedy = "choose another folder, one that can be written to"
         raise OutputError(
-            f"{path} cannot be made a folder or written to ({error.strerror or error}); {remedy}", path=path
+            f"{path} cannot be created or written to ({error.strerror or error}); {remedy}", path=path
         ) from error
 
 
@@ -280,4 +280,4 @@ def relative_to(path: Path) -> str:
     try:
         return f" (relative to {Path.cwd()})"
     except OSError:
-        return " (the current folder does not exist any more)"
+        return " (the current folder no longer exists)"

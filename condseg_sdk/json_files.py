@@ -129,7 +129,7 @@ def parse_json(
             # Half a character could not be written or printed, unless it stands for a byte of a file name.
             json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except RecursionError as cause:
-        raise error(f"{name} is JSON that is nested too deep; {remedy}") from cause
+        raise error(f"{name} is JSON that is nested too deeply; {remedy}") from cause
     except (ValueError, MemoryError) as cause:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise error(f"{name} is not JSON ({str(cause) or 'it needs too much memory'}); {remedy}") from cause
     return values

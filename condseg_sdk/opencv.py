@@ -1,6 +1,6 @@
 """OpenCV, imported in one place for the whole package: `from condseg_sdk.opencv import cv2`.
 
-The wheel of opencv-python is the only dependency that needs libraries of the system (X11, OpenGL, GLib), which servers
+The wheel of opencv-python is the only dependency that needs system libraries (X11, OpenGL, GLib), which servers
 and containers often lack. Four packages install the same folder `cv2`, and removing one of them breaks the others.
 """
 
@@ -45,8 +45,8 @@ def _explain(error: ImportError | None) -> InstallationError:
             f"OpenCV is damaged{reason}: pip install --force-reinstall --no-deps {name}=={version}"
         )
     return InstallationError(
-        f"OpenCV cannot be loaded ({error}): install the libraries of the system that it needs (on Debian and Ubuntu: "
-        f"apt-get install {DEBIAN_PACKAGES}), or take its build without windows, which needs none: "
+        f"OpenCV cannot be loaded ({error}): install the system libraries that it needs (on Debian and Ubuntu: "
+        f"apt-get install {DEBIAN_PACKAGES}), or use the headless build, which needs none: "
         f"pip uninstall -y {name} && pip install {name}-headless=={version}"
     )
 

@@ -67,7 +67,7 @@ def check_seed(seed: object) -> None:
 
 
 def check_integer(name: str, value: object, *, least: int, most: int | None = None) -> int:
-    """Refuse what is no whole number in a range. NumPy's integers are taken, too.
+    """Refuse anything but a whole number in a range. NumPy's integers are accepted, too.
 
     Returns:
         The value as a Python int.
@@ -87,7 +87,7 @@ def check_integer(name: str, value: object, *, least: int, most: int | None = No
 
 
 def check_number(name: str, value: object, *, above: float, below: float) -> float:
-    """Refuse what is no number strictly between two limits; NaN is between none.
+    """Refuse anything but a number strictly between two limits; NaN is refused, too.
 
     Returns:
         The value as a Python float.
@@ -167,10 +167,10 @@ def check_flags(**flags: object) -> None:
 
 
 def check_text(name: str, value: object) -> str:
-    """Refuse what is no string, or an empty one.
+    """Refuse anything but a string that is not empty.
 
     Raises:
-        OptionError: `value` is no string, or empty.
+        OptionError: `value` is not a string, or is empty.
 
     Example:
         >>> check_text("device", "cpu")
@@ -182,10 +182,10 @@ def check_text(name: str, value: object) -> str:
 
 
 def check_path(name: str, value: object) -> Path:
-    """Refuse what is no path: of another type, empty, with a null character in it, or too long for the system.
+    """Refuse anything but a path that is not empty, has no null character and is not too long for the system.
 
     Raises:
-        OptionError: `value` is no path.
+        OptionError: `value` is not such a path.
 
     Example:
         >>> check_path("path", "model.onnx").name
@@ -205,7 +205,7 @@ def check_path(name: str, value: object) -> Path:
 
 
 def _as_index(value: Any) -> int | None:
-    """NumPy's and PyTorch's integers as int; None for what is no whole number."""
+    """NumPy's and PyTorch's integers as int; None for anything but a whole number."""
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_") or not hasattr(value, "__index__"):
         return None
     try:

@@ -1,6 +1,6 @@
 """From images to predictions, in order, with the network always busy.
 
-With a GPU three things happen at the same time: threads decode and resize images, a thread of its own runs the network
+With a GPU three things happen at the same time: threads decode and resize images, a separate thread runs the network
 on batches, and the caller uses the predictions made before. On a CPU they take turns, each on all cores. Only a few
 batches are in memory, however long the list or the video is.
 """

@@ -87,8 +87,8 @@ class Predictor:
         Args:
             model: Name from `list_models()`, checkpoint folder, "org/name" (also "org/name@revision" and
                 "hf://org/name/path") on the Hugging Face Hub, or file from `export_onnx`, which ONNX Runtime then runs.
-            device: "auto" takes a GPU if one can be used. "cpu", "cuda" and "cuda:1" are taken or refused, also "mps"
-                with PyTorch and "tensorrt" with an .onnx file.
+            device: "auto" uses a GPU if there is one, otherwise the CPU. "cpu", "cuda" and "cuda:1", with PyTorch also
+                "mps" and with an .onnx file also "tensorrt", are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
                 Default: ONNX Runtime for an .onnx file, otherwise PyTorch. "onnx" with a folder or repository opens its
                 model.onnx; without one, the checkpoint is exported once, and the file kept in Hugging Face's cache.
@@ -105,9 +105,9 @@ class Predictor:
             The predictor.
 
         Raises:
-            ModelNotFoundError: There is no such model; the message lists the nearest names.
+            ModelNotFoundError: There is no such model; the message lists similar names.
             HubError: The Hub refuses, or cannot be reached.
-            CheckpointError: The checkpoint is incomplete or damaged, or not the file that its hash promises.
+            CheckpointError: The checkpoint is incomplete or damaged, or does not match its SHA-256.
             ExportError: The export that runtime="onnx" needs failed.
             DeviceError: The device cannot be used.
             OptionError: The value of an argument is not allowed, or the model's runtime does not have the option.
@@ -165,12 +165,12 @@ class Predictor:
 
     @property
     def device(self) -> str:
-        """Device that the network really runs on, such as "cpu" or "cuda:0"."""
+        """Device that the network runs on, such as "cpu" or "cuda:0"."""
         return self._runtime.device
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What really executes the network: ("torch",), or ONNX Runtime's execution providers."""
+        """What executes the network: ("torch",), or ONNX Runtime's execution providers."""
         return self._runtime.providers
 
     @property
@@ -201,8 +201,8 @@ class Predictor:
             image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]) or torch tensor
                 (3, H, W); see `condseg_sdk.images.load.load_image`.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
-            batch_size: Number of tiles that the network gets at once.
-            tta: Whether to average over the four mirror images (test-time augmentation): four times the work, a little
+            batch_size: Number of tiles that the network processes at once.
+            tta: Whether to average over four flips of the image (test-time augmentation): four times the work, a little
                 more accurate.
             tile: Side in pixels of the square, overlapping tiles that the image is cut into, for regions that would be
                 too small in the whole image. Default: the whole image at once, as in training.
@@ -247,17 +247,18 @@ class Predictor:
         """Segment many images.
 
         Args:
-            sources: Folder, glob pattern, or list or tuple of images or of these. One image is a list of one.
+            sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
+                a list of one.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
-            batch_size: Number of images (or tiles) that the network gets at once.
-            tta: Whether to average over the four mirror images, as in a call.
+            batch_size: Number of images (or tiles) that the network processes at once.
+            tta: Whether to average over four flips of the image, as in a call.
             tile: Side in pixels of the tiles that each image is cut into, as in a call.
             branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
             color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
             bits: Number of bits in use, 8 to 16, of images with 16-bit values. Default: the checkpoint's, if it was
                 trained on such images; otherwise the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value
-                of all images, and a warning in the log says so. Only with known bits is an image read in the same way
-                alone and among others.
+                of all images, and a warning in the log says so. An image is read in the same way alone and among others
+                only if its bits are known.
             on_error: What to do with an image that cannot be read: "raise"; "skip", which leaves it out and logs a
                 warning; or a function that gets the source and the error.
 
@@ -295,15 +296,15 @@ class Predictor:
         """Segment many images or the frames of a video, one after the other and with flat memory.
 
         Args:
-            sources: What `predict` takes, path of a video, `condseg_sdk.images.video.Video`, or any iterable of images,
-                endless ones included. In a video the `source` of each prediction is its frame (RGB) and `frame` its
-                number; if the video is damaged, a warning in the log says what is missing. The field of view of a
+            sources: What `predict` takes, the path of a video, a `condseg_sdk.images.video.Video`, or any iterable of
+                images, even an endless one. In a video the `source` of each prediction is its frame (RGB) and `frame`
+                its number; if the video is damaged, a warning in the log says what is missing. The field of view of a
                 video, where the checkpoint cuts images to it, stays steady from frame to frame. About `batch_size`
-                images more are taken than were yielded: for a camera whose next frame depends on the prediction for
-                this one, call the predictor itself.
+                images are read ahead; if the next frame of a camera depends on the prediction for this one, call the
+                predictor itself.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
-            batch_size: Number of images (or tiles) that the network gets at once.
-            tta: Whether to average over the four mirror images, as in a call.
+            batch_size: Number of images (or tiles) that the network processes at once.
+            tta: Whether to average over four flips of the image, as in a call.
             tile: Side in pixels of the tiles that each image is cut into, as in a call.
             branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
             color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
@@ -363,10 +364,10 @@ class Predictor:
             opset: Version of the ONNX operators.
             verify: Whether to compare the graph with PyTorch before the file takes its place.
             images: Images like those to be segmented, to verify with: a folder, glob pattern or list.
-            calibration: Images for "int8", which needs some dozens of them to learn the range of every activation.
+            calibration: Images for "int8", which needs a few dozen of them to learn the range of every activation.
 
         Returns:
-            What was written, and how far it is from PyTorch.
+            The written file, and its difference from PyTorch.
 
         Raises:
             OptionError: The value of an argument is not allowed.
@@ -425,7 +426,7 @@ class Predictor:
             repo_id: Repository, "org/name". It is created if it does not exist.
             onnx: Whether to export the network, verify it against PyTorch and publish model.onnx, too.
             private: Whether a new repository is private. Default: the setting of the organization.
-            token: Access token with the right to write. Default: the one of `hf auth login`.
+            token: Access token with write access. Default: the one of `hf auth login`.
             branch: Branch to commit to, created if it does not exist. Default: the main branch.
             create_pr: Whether to open a pull request instead of committing to the branch.
             commit_message: First line of the commit message.
@@ -436,7 +437,7 @@ class Predictor:
         Raises:
             OptionError: `repo_id` or `branch` is not a valid name.
             CheckpointError: The predictor runs an exported graph.
-            HubError: The Hub cannot be reached, or does not let you write.
+            HubError: The Hub cannot be reached, or denies write access.
             ExportError: The ONNX file differs from the network; nothing is published.
 
         Example:
@@ -519,7 +520,7 @@ def _check_open_options(
 
 
 def _shown(source: Any) -> str:
-    """Return what messages call a source that means many images."""
+    """Name a source of many images for messages."""
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"a {type(source).__name__}"
 
 

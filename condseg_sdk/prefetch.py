@@ -49,7 +49,7 @@ class PauseGate:
 
 @contextmanager
 def worker_threads(count: int) -> Iterator[Executor]:
-    """Provide a pool of threads. At the end of the block waiting work is dropped and running work is finished.
+    """Provide a pool of threads. At the end of the block queued work is dropped and running work is finished.
 
     Args:
         count: Number of threads.
@@ -72,7 +72,7 @@ def prefetch_map(function: Callable[[T], R], items: Iterable[T], *, pool: Execut
         function: Function that is called in the pool's threads.
         items: Any number of items, taken as they are needed.
         pool: Pool of threads.
-        ahead: Number of items that are in work or finished at a time, at least 1.
+        ahead: Number of items that are in progress or finished at a time, at least 1.
 
     Raises:
         CondsegError: The iteration was started in another process, which this one was forked from.

@@ -1,7 +1,7 @@
 """The input that a checkpoint expects, and the way back from the network's size to the image's.
 
-An image is cut to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, whatever
-its aspect ratio is, as the paper does in training and evaluation; `resize_logits` undoes both. Images are read in
+An image is cut to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, at any
+aspect ratio, as the paper does in training and evaluation; `resize_logits` undoes both. Images are read in
 `images/`, the field of view is found in `field_of_view.py`.
 """
 
@@ -42,8 +42,8 @@ class Preprocessing:
     It is saved with the weights in `config.json`, since a wrong color order or mean loses accuracy without any error.
 
     Args:
-        size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it, aspect
-            ratio not kept.
+        size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it; their aspect
+            ratio is not kept.
         color_order: Order of the channels that the network expects, "rgb" or "bgr".
         scale: Factor on the uint8 pixels, before mean and std.
         mean: Three numbers, in the network's channel order, in units of scaled pixels.
@@ -51,7 +51,7 @@ class Preprocessing:
         interpolation: "antialias", bilinear with a wider support where images are made smaller (Pillow's, and
             `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
-        field_of_view: "endoscopy" first cuts the margins, text and small pictures beside the endoscopic view
+        field_of_view: "endoscopy" first cuts the margins, text and small images beside the endoscopic view
             (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
         bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if there were
             none. Images with 16-bit values are read with it.
@@ -96,15 +96,36 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn one image, uint8 RGB (H, W, 3), into network input, float32 (3, h, w), contiguous."""
+        """Turn one image into network input: crop to the field of view, resize, normalize.
+
+        Args:
+            image: Image, uint8 RGB (H, W, 3).
+
+        Returns:
+            Network input, float32 (3, h, w), contiguous.
+        """
         return self.normalize(self.resize(crop(image, self.find_field_of_view(image))))
 
     def find_field_of_view(self, image: NDArray[np.uint8]) -> Box | None:
-        """Find the rectangle x0, y0, x1, y1 of an image (H, W, 3) that the network sees; None for all of it."""
+        """Find the rectangle of an image that the network sees.
+
+        Args:
+            image: Image, uint8 RGB (H, W, 3).
+
+        Returns:
+            Rectangle x0, y0, x1, y1 in pixels, x1 and y1 exclusive; None for the whole image.
+        """
         return find_field_of_view(image) if self.field_of_view == "endoscopy" else None
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Squash an image, or its field of view, to `size`: uint8 (H, W, 3) to uint8 (h, w, 3), still RGB."""
+        """Resize an image, or its field of view, to `size` without keeping the aspect ratio.
+
+        Args:
+            image: Image, uint8 RGB (H, W, 3).
+
+        Returns:
+            Image, uint8 RGB (h, w, 3).
+        """
         height, width = self.size
         if image.shape[:2] == self.size:
             return image

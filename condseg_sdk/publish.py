@@ -70,7 +70,7 @@ def push_checkpoint(
             and what training has measured is kept.
         onnx: Whether to export the network, verify it against PyTorch and publish it, too.
         private: Whether a new repository is private. Default: the setting of the organization.
-        token: Access token with the right to write. Default: the one of `hf auth login`.
+        token: Access token with write access. Default: the one of `hf auth login`.
         branch: Branch to commit to, created if it does not exist. Default: the main branch.
         create_pr: Whether to open a pull request instead of committing to the branch.
         commit_message: First line of the commit message.
@@ -78,7 +78,7 @@ def push_checkpoint(
     Raises:
         OptionError: The value of an argument is not allowed.
         CheckpointError: README.md cannot be read.
-        HubError: The Hub cannot be reached, or does not let this user write; the message says what to do.
+        HubError: The Hub cannot be reached, or denies write access; the message says what to do.
         ExportError: The ONNX file differs from the network; nothing is published.
 
     Example:
@@ -139,7 +139,7 @@ def _card(folder: Path, config: CheckpointConfig, new: str) -> str:
 
 @contextmanager
 def translate_push_errors(repo_id: str) -> Iterator[None]:
-    remedy = "log in with a token that may write (`hf auth login`, or pass token=), or choose a repository of your own"
+    remedy = "log in with a token that has write access (`hf auth login`, or token=), or choose your own repository"
     try:
         with translate_hub_errors(HubSource(repo_id)):
             yield

@@ -1,4 +1,4 @@
-"""Segmentation: the prediction for one image, and what people do with it.
+"""Segmentation: the prediction for one image, with masks, outlines, overlays and files.
 
 It keeps the network's small map of logits and computes masks, outlines and overlays on request.
 """
@@ -154,7 +154,7 @@ class Segmentation:
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """Probability of each pixel to belong to the mask: float32 (H, W) in [0, 1], at the image's size."""
+        """Probability that each pixel belongs to the mask: float32 (H, W) in [0, 1], at the image's size."""
         return sigmoid(self._restore(self.logits))
 
     @property
@@ -170,6 +170,12 @@ class Segmentation:
 
     def resized(self, size: tuple[int, int]) -> Segmentation:
         """Return the same prediction for the image at another (height, width), from the network's logits.
+
+        Args:
+            size: (height, width) of the new prediction in pixels.
+
+        Returns:
+            The prediction at that size; its field of view is scaled, too.
 
         Example:
             >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 6), threshold=0.5, source=b"", name="a")
@@ -229,6 +235,9 @@ class Segmentation:
             spacing: Distance between pixels in millimeters: one number, or that between rows and that between columns,
                 as in DICOM.
 
+        Returns:
+            Area in square millimeters.
+
         Raises:
             OptionError: `spacing` is not one or two numbers above 0.
 
@@ -247,6 +256,15 @@ class Segmentation:
 
         Args:
             min_area: Number of pixels below which a region is left out.
+
+        Returns:
+            The regions with their outlines, holes, areas and boxes; an empty list where the mask is empty.
+
+        Example:
+            >>> logits = np.float32([[-4, 4, 4], [-4, -4, -4]])
+            >>> seg = Segmentation(logits, (2, 3), threshold=0.5, source=b"", name="a")
+            >>> [(region.area, region.box) for region in seg.regions()]
+            [(2, (1, 0, 3, 1))]
         """
         return [region for region in _find_regions(self.mask) if region.area >= min_area]
 
@@ -258,6 +276,12 @@ class Segmentation:
 
         Returns:
             Boxes x0, y0, x1, y1 in pixels, x1 and y1 exclusive: int32 (N, 4), (0, 4) where the mask is empty.
+
+        Example:
+            >>> logits = np.float32([[-4, 4, 4], [-4, -4, -4]])
+            >>> seg = Segmentation(logits, (2, 3), threshold=0.5, source=b"", name="a")
+            >>> seg.boxes().tolist()
+            [[1, 0, 3, 1]]
         """
         return np.array([region.box for region in self.regions(min_area=min_area)], np.int32).reshape(-1, 4)
 
@@ -269,6 +293,12 @@ class Segmentation:
 
         Returns:
             Corners x, y along the pixels' edges, int32 (N, 2) for each region; `Region` has the holes, too.
+
+        Example:
+            >>> logits = np.float32([[-4, 4, 4], [-4, -4, -4]])
+            >>> seg = Segmentation(logits, (2, 3), threshold=0.5, source=b"", name="a")
+            >>> seg.polygons()[0].tolist()
+            [[1, 0], [1, 1], [3, 1], [3, 0]]
         """
         return [region.outline for region in self.regions(min_area=min_area)]
 
@@ -279,7 +309,7 @@ class Segmentation:
         color: tuple[int, int, int] = _TURQUOISE,
         alpha: float = 0.15,
     ) -> Image.Image:
-        """Draw the mask over the image, as a fine contour and a light tint.
+        """Draw the mask over the image, as a thin contour and a light tint.
 
         Args:
             image: Image of the same size to draw on; an array is RGB. Default: the source, which is read again.
@@ -312,7 +342,17 @@ class Segmentation:
         return Image.fromarray(_draw(pixels, self.mask, color, alpha))
 
     def to_pil(self) -> Image.Image:
-        """Convert the mask to a PIL image of mode "L": 255 in the mask, 0 elsewhere."""
+        """Convert the mask to a PIL image.
+
+        Returns:
+            PIL image of mode "L" at the image's size: 255 in the mask, 0 elsewhere.
+
+        Example:
+            >>> logits = np.float32([[-4, 4, 4], [-4, -4, -4]])
+            >>> seg = Segmentation(logits, (2, 3), threshold=0.5, source=b"", name="a")
+            >>> np.asarray(seg.to_pil()).tolist()
+            [[0, 255, 255], [0, 0, 0]]
+        """
         return Image.fromarray(self.mask.astype(np.uint8) * 255)
 
     def to_dict(self) -> SegmentationDict:

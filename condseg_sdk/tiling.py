@@ -50,7 +50,7 @@ def plan_tiles(size: tuple[int, int], *, tile: int, overlap: float = 0.25) -> li
         size: The image's (height, width) in pixels.
         tile: Side of a tile in pixels. Tiles are shorter where a side of the image is shorter.
         overlap: Share of a tile that the next one covers, too, in [0, 1). The last tile of a row or column is shifted
-            inwards and overlaps more.
+            inward and overlaps more.
 
     Returns:
         The tiles, from left to right and from top to bottom.

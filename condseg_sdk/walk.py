@@ -1,7 +1,7 @@
 """Walks over folders: every search for files in the project uses it.
 
-Each real folder is visited once, whatever links lead to it, and what is left out is counted, so that a caller can
-report it in one line.
+Each real folder is visited once, no matter how many links lead to it, and what is left out is counted, so that a caller
+can report it in one line.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _identity(folder: str) -> tuple[int, int] | str:
 
 
 def _kind(entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: bool) -> str:
-    """Return "file" or "folder" for a wanted entry, otherwise the kind under which it is counted as left out."""
+    """Return "file" or "folder" for a wanted entry, otherwise the kind under which it is reported as left out."""
     try:
         is_folder, is_file = entry.is_dir(), entry.is_file()
     except OSError:  # a link in a circle, no permission

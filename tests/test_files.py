@@ -80,7 +80,7 @@ def test_an_unwritable_path_is_an_error_of_one_line(tmp_path: Path) -> None:
 def test_a_folder_is_checked_without_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OutputError, match="cannot be made a folder or written to"):
+        with pytest.raises(OutputError, match="cannot be created or written to"):
             check_folder(path)
     for path in (tmp_path, tmp_path / "new" / "below"):
         check_folder(path)

@@ -51,7 +51,7 @@ print(json.dumps({{
 """
 
 # One process for all of them, so that it builds once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
+pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:

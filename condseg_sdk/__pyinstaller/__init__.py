@@ -22,10 +22,10 @@ def get_hook_dirs() -> list[str]:
 
 
 def get_data_files() -> list[tuple[str, str]]:
-    """Every file of the package that is no module, and its folder in the frozen program.
+    """Every file of the package that is not a module, and its folder in the frozen program.
 
     These are the manifest, the bundled weights, the schema and the template of the report. In a checkout the manifest
-    lies beside the package; frozen it lies inside, as in a wheel.
+    is beside the package; in a frozen program it is inside, as in a wheel.
 
     Returns:
         Pairs of file and folder, as PyInstaller's `datas`.

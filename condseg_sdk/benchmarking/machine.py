@@ -15,7 +15,7 @@ PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
 
 
 def processor() -> str:
-    """Return the model of the processor and its vector instructions, where the system tells them."""
+    """Return the model of the processor and its vector instructions, if the system reports them."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()

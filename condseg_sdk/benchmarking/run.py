@@ -121,7 +121,7 @@ def export_all(
         options: dict[str, Any] = {"precision": precision, "verify": False}
         if spec.needs_calibration:
             if not config.images:
-                files[precision] = f"{precision} needs images to calibrate with: --images"
+                files[precision] = f"{precision} needs calibration images: pass --images"
                 continue
             options["calibration"] = list(config.images)
         try:

@@ -62,7 +62,7 @@ def torch_subjects(checkpoint: Path, *, compiled: bool = True) -> list[Subject]:
         compiled: Whether to measure `torch.compile`, which takes minutes.
     """
     no_cuda = missing_device("cuda")
-    skipped = "" if compiled else "not compiled here: --compile"
+    skipped = "" if compiled else "not measured without --compile"
 
     def subject(
         form: str, precision: Precision, device: str, missing: str = "", *, execution: Execution = "eager"
@@ -111,7 +111,7 @@ def onnx_subjects(files: Mapping[OnnxPrecision, Path | str], *, threads: int | N
 
 
 def missing_device(device: str) -> str:
-    """Return the reason why a device cannot be measured here, or "" as far as one sees without trying."""
+    """Return the reason why a device cannot be measured here, or "" as far as can be told without trying."""
     if device != "cpu" and not torch.cuda.is_available():
         return "no CUDA device"
     if device == "tensorrt":

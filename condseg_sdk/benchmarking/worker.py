@@ -91,7 +91,7 @@ class Worker:
             kind, reply = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(timeout=5)
-            raise SubjectError(f"its process ended with {self._process.exitcode}; is the memory enough?") from error
+            raise SubjectError(f"its process ended with {self._process.exitcode}, perhaps out of memory") from error
         if kind == "error":
             raise SubjectError(reply)
         return reply
@@ -117,7 +117,7 @@ class Worker:
 
 
 def peak_memory() -> float | None:
-    """Return the peak of resident memory of this process in bytes, or None where the system does not tell."""
+    """Return the peak of resident memory of this process in bytes, or None if the system does not report it."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next((x for x in status.read_text().splitlines() if x.startswith("VmHWM")), None)

@@ -68,7 +68,7 @@ class CheckpointConfig:
         """Read what `to_dict` returned.
 
         Raises:
-            CheckpointError: A key is missing or unknown, a value is not allowed, or the format is a newer one.
+            CheckpointError: A key is missing or unknown, a value is not allowed, or the format is newer.
         """
         if not isinstance(values, Mapping):
             raise CheckpointError(f"the config must be a JSON object, not {reprlib.repr(values)}")

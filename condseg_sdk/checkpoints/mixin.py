@@ -103,7 +103,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             with torch.device("meta"):  # random weights are not needed
                 network = cls(**arguments)
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
-            raise CheckpointError(f"{folder / CONFIG_FILE}: no network can be built of it ({error})") from error
+            raise CheckpointError(f"{folder / CONFIG_FILE}: no network can be built from it ({error})") from error
         load_weights(network, _existing(folder, weights.name))
         network.checkpoint_config = replace(config, network=arguments) if config else None
         return network

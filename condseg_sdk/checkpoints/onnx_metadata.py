@@ -54,7 +54,7 @@ class ExportInfo:
         """Read what `write_metadata` wrote.
 
         Raises:
-            CheckpointError: A key is missing or unknown, a value has another type, or the format is a newer one.
+            CheckpointError: A key is missing or unknown, a value has another type, or the format is newer.
         """
         version = values.get("format_version") if isinstance(values, Mapping) else None
         if type(version) is int and version > FORMAT_VERSION:

@@ -61,7 +61,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises:
         CheckpointError: The file is missing or damaged, or has tensors that are missing, unknown, of the wrong shape or
-            kind, or hold values that no training produces, by name.
+            kind, or hold values that no training produces; the message names them.
     """
     expected = network.state_dict()
     with _open(path) as file:
@@ -165,4 +165,4 @@ def _check_values(
         ]
     )
     if problems:
-        raise CheckpointError(f"{source} is damaged: no training makes such weights: {problems}; {remedy}")
+        raise CheckpointError(f"{source} is damaged, it has weights that no training produces: {problems}; {remedy}")

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             are then prepared for a command line, too.
 
     Returns:
-        The exit code: 0 if all was done; 1 if something was left out (skipped images, output that could not be
+        The exit code: 0 if everything was done; 1 if something is missing (skipped images, output that could not be
         printed); 2 after an error, which is one line on stderr; 130 or 143 if Ctrl-C or SIGTERM ended the command.
     """
     if arguments is None:

@@ -1,4 +1,4 @@
-"""`condseg benchmark`: speed of a checkpoint on this machine, in every runtime and precision."""
+"""`condseg benchmark`: measures the speed of a checkpoint on this machine, in every runtime and precision."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Check before the measurement what would fail after it.
+    """Check before the measurement that its results can be written.
 
     Raises:
         OptionError: A plot was requested without a folder.

@@ -15,12 +15,12 @@ from condseg_sdk.errors import CondsegError
 
 COMMANDS = {
     "predict": "segment images, folders or videos",
-    "models": "list the checkpoints and encoders that have names",
+    "models": "list the checkpoints and encoders that can be loaded by name",
     "export": "write a checkpoint as ONNX",
     "benchmark": "measure speed, memory and agreement on this machine",
     "finetune": "train on images and masks of your own",
     "evaluate": "measure a checkpoint on images with masks",
-    "convert": "make a checkpoint of the authors' .pth file",
+    "convert": "convert a .pth file of the authors' code",
     "push": "publish a checkpoint on the Hugging Face Hub",
 }
 

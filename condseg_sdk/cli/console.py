@@ -1,7 +1,7 @@
-"""Standard output and error of the `condseg` process, made so that printing can never fail a run.
+"""Standard output and error of the `condseg` process, set up so that printing can never make a run fail.
 
-A stream may be closed (`>&-`, a service), be a pipe whose reader has gone (`| head`) or a full disk, or have an
-encoding without the letters of a file name (a Windows console, LANG=C). Results are on the disk by then and must count.
+A stream may be closed (`>&-`, a service), be a pipe that nobody reads any longer (`| head`) or a full disk, or have an
+encoding without the letters of a file name (a Windows console, LANG=C). The results are on the disk by then.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def prepare_console() -> None:
 
 
 def write_error() -> str | None:
-    """Return why standard output is incomplete; None if it is complete, or only its reader has gone."""
+    """Return why standard output is incomplete; None if it is complete, or only its reader closed the pipe."""
     buffer = getattr(sys.stdout, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     if isinstance(raw, _Unfailing):

@@ -1,4 +1,4 @@
-"""`condseg convert`: a checkpoint of the authors' code as a checkpoint folder."""
+"""`condseg convert`: converts a checkpoint of the authors' code to a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--color-order",
         required=True,
         choices=get_args(ColorOrder),
-        help="order of the channels in training: bgr before November 2025, rgb since; the file does not tell",
+        help="order of the channels in training: bgr before November 2025, rgb since; the file does not say which",
     )
     parser.add_argument(
         "--size", type=int, default=256, help="height and width of the training images in pixels (default: %(default)s)"
@@ -87,7 +87,7 @@ def _check_own(folder: Path, source: str) -> None:
     onnx = folder / "model.onnx"
     if not own or (onnx.exists() and not is_ours(onnx)):
         raise OutputError(
-            f"{folder} holds something else than what `condseg convert` made of {source}; choose a new folder, or add "
+            f"{folder} holds something other than what `condseg convert` made of {source}; choose a new folder, or add "
             "--overwrite to replace a checkpoint",
             path=folder,
         )

@@ -26,11 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", help="folder of masks, or annotation file, outside of the images' folder")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to evaluate, one per line")
-    which.add_argument("--split", choices=SPLITS, help="only this split, as the data or the checkpoint's run names it")
+    which.add_argument("--split", choices=SPLITS, help="only this split, as named by the data or the checkpoint's run")
     parser.add_argument("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
     parser.add_argument("--report", action="store_true", help="also write report.html and its images to OUT")
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
-    parser.add_argument("--tta", action="store_true", help="average over four mirror images")
+    parser.add_argument("--tta", action="store_true", help="average over four flips of the image")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
     parser.add_argument("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""`condseg export`: a checkpoint as one ONNX file."""
+"""`condseg export`: exports a checkpoint to one ONNX file."""
 
 from __future__ import annotations
 

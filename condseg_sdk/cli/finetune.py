@@ -1,4 +1,4 @@
-"""`condseg finetune`: from images and masks to a checkpoint. Each setting of `FinetuneConfig` is a flag."""
+"""`condseg finetune`: trains a checkpoint on images and masks. Each setting of `FinetuneConfig` is a flag."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATA = {
 }
 CARD = {
     "license": "License of the weights for the model card: an identifier of the Hub, such as cc-by-4.0.",
-    "attribution": "Whom the model card names for the data.",
+    "attribution": "Credit for the data in the model card.",
 }
 
 

@@ -1,4 +1,4 @@
-"""`condseg models`: the models that can be loaded by name."""
+"""`condseg models`: lists the models that can be loaded by name."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, o
 
     Raises:
         OptionError: A source holds nothing but files of the output folder.
-        OutputError: Two sources would write one file, or a file must not be replaced.
+        OutputError: Two sources would write the same file, or a file must not be replaced.
         ImageError: A source holds no image.
     """
     planned = _with_suffixes(sources, out, endings)

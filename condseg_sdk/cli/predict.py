@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
-    parser.add_argument("--tta", action="store_true", help="average over four mirror images: slower, a little better")
+    parser.add_argument("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
     parser.add_argument(
         "--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)"

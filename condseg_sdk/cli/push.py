@@ -1,4 +1,4 @@
-"""`condseg push`: a checkpoint onto the Hugging Face Hub."""
+"""`condseg push`: publishes a checkpoint on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repo_id", metavar="ORG/NAME", help="repository, created if it does not exist")
     parser.add_argument("--onnx", action="store_true", help="also export, verify and publish model.onnx")
     parser.add_argument("--private", action="store_true", default=None, help="create a new repository as private")
-    parser.add_argument("--token", help="access token with the right to write (default: that of `hf auth login`)")
+    parser.add_argument("--token", help="access token with write access (default: that of `hf auth login`)")
     parser.add_argument("--branch", help="branch to commit to, created if it does not exist (default: main)")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     parser.add_argument(

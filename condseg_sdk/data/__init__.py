@@ -1,4 +1,4 @@
-"""Training data: what people have on disk -> pairs, checked -> tensors in memory."""
+"""Training data: finds pairs of image and mask on disk, checks them, and loads them as tensors."""
 
 from condseg_sdk.data.cache import CachedPairs, load_pair
 from condseg_sdk.data.check import check_dataset

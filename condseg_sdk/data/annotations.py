@@ -138,9 +138,9 @@ def _unlisted(pairs: Sequence[Pair], search: ImageSearch, *, one_image: bool) ->
     known = {pair.image.resolve() for pair in pairs}
     others = [str(path) for path in search.files([place]) if path.resolve() not in known]
     if one_image:
-        remedy = "annotate it (a file without shapes says that there is nothing to find), or take it out"
+        remedy = "annotate it (a file without shapes says that there is nothing to find), or remove it"
         return problems_of("error", "image", f"without an annotation file; {remedy}", others)
-    return problems_of("warning", "image", "that the annotations do not list, not used", others)
+    return problems_of("warning", "image", "missing from the annotations and not used", others)
 
 
 def _shown(files: Sequence[Path], folder: Path) -> str:

@@ -61,7 +61,7 @@ def load_pair(pair: Pair, *, bits: int | None = None) -> tuple[NDArray[np.uint8]
     if size_agreement(size, (mask.shape[0], mask.shape[1])) == "different":
         raise DatasetError(
             f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {mask.shape[1]}x{mask.shape[0]}: they must "
-            "be of one size"
+            "have the same size"
         )
     return image, resize_mask(mask, size)
 
@@ -108,8 +108,8 @@ class CachedPairs(Dataset[tuple[Tensor, Tensor]]):
         self.values = torch.from_numpy(values)
         if lost:
             logger.warning(
-                "in %d of %d images part of the foreground is outside of the field of view that was found and is not "
-                "seen, first in %s: look at them, and train with field_of_view='none' if there are many",
+                "in %d of %d images part of the foreground is outside of the detected field of view and is ignored, "
+                "first in %s: check them, and train with field_of_view='none' if there are many",
                 len(lost),
                 len(pairs),
                 min(lost),

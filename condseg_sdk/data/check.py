@@ -66,9 +66,9 @@ def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool =
     unreadable = [result.reason for result in rejected if not result.is_mismatch]
     mismatched = [result.reason for result in rejected if result.is_mismatch]
     problems = list(dataset.problems)
-    message = "with a file that cannot be used; repair it or take the pair out"
+    message = "with a file that cannot be used; repair it or remove the pair"
     problems += problems_of("error", "pair", message, unreadable)
-    problems += problems_of("error", "mask", "of other proportions than the image; export it at its size", mismatched)
+    problems += problems_of("error", "mask", "with another aspect ratio than the image; export it again", mismatched)
     for look in CHECKS:
         problems += look(stats)
     sizes = sorted((item.size for item in stats), key=lambda size: size[0] * size[1])
@@ -101,8 +101,10 @@ def _sizes(stats: Sequence[PairStats]) -> list[Problem]:
     remedy = "rotate the mask, or save the image without the tag"
     return [
         *problems_of("error", "mask", f"drawn on the image as stored, while an EXIF tag rotates it; {remedy}", turned),
-        *problems_of("error", "mask", "of other proportions than the image; export it at the image's size", different),
-        *problems_of("warning", "mask", "of another size than the image, resized to fit", scaled),
+        *problems_of(
+            "error", "mask", "with another aspect ratio than the image; export it at the image's size", different
+        ),
+        *problems_of("warning", "mask", "of a different size than the image, resized to fit", scaled),
     ]
 
 
@@ -138,7 +140,7 @@ def _brightness(stats: Sequence[PairStats]) -> list[Problem]:
     clipped = [
         f"{item.pair.image} ({item.depth.clipped:.2%} of it)" for item in stats if item.depth and item.depth.clipped
     ]
-    message = "with a few pixels above the bits in use, read as white; correct if they are text or a mark"
+    message = "with a few pixels above the bits in use, read as white; fine if they are text or a mark"
     problems += problems_of("warning", "image", message, clipped)
     return [Problem("warning", depth.describe()), *problems] if depth.is_guess else problems
 
@@ -167,8 +169,8 @@ def _regions(stats: Sequence[PairStats]) -> list[Problem]:
     remedy = "if that is the background, swap black and white"
     return [
         *problems,
-        *problems_of("warning", "mask", "without foreground; correct if there is nothing to find in the image", empty),
-        *problems_of("warning", "mask", "without background; correct if the region fills the image", full),
+        *problems_of("warning", "mask", "without foreground; fine if there is nothing to find in the image", empty),
+        *problems_of("warning", "mask", "without background; fine if the region fills the image", full),
         *problems_of("warning", "mask", f"covering the image's edges and most of it; {remedy}", inverted),
     ]
 
@@ -198,11 +200,11 @@ def _same_file(stats: Sequence[PairStats]) -> list[Problem]:
 
 def _blank_images(stats: Sequence[PairStats]) -> list[Problem]:
     files = [str(item.pair.image) for item in stats if item.fingerprint.is_blank]
-    return problems_of("warning", "image", "of a single color; take it out if it is broken", files)
+    return problems_of("warning", "image", "of a single color; remove it if it is broken", files)
 
 
 def _copies(stats: Sequence[PairStats]) -> list[Problem]:
-    """Find copies of a file: across splits they make scores too good, within one they do less harm."""
+    """Find copies of a file: across splits they make metrics too optimistic, within one they do less harm."""
     within: list[str] = []
     across: list[str] = []
     first: dict[bytes, PairStats] = {}
@@ -211,7 +213,7 @@ def _copies(stats: Sequence[PairStats]) -> list[Problem]:
         if other is not item:
             line = f"{item.pair.image} ({item.split}) and {other.pair.image} ({other.split})"
             (within if other.split == item.split else across).append(line)
-    remedy = "which makes scores too good; keep one, or give group_by"
+    remedy = "which makes metrics too optimistic; keep one, or give group_by"
     return [
         *problems_of("error", "image", f"copied into another split, {remedy}", across),
         *problems_of("warning", "image", "copied within one split; keep one", within),
@@ -228,8 +230,8 @@ def _lookalikes(stats: Sequence[PairStats]) -> list[Problem]:
             if a.digest != b.digest:
                 files.append(f"{b.pair.image} ({two}) and {a.pair.image} ({one})")
     message = (
-        "much like one of another split (video frames, or an image saved again?), which makes scores too good; keep "
-        "them together with group_by, or take them out"
+        "nearly identical to one of another split (video frames, or an image saved again?), which makes metrics too "
+        "optimistic; keep them together with group_by, or remove them"
     )
     return problems_of("warning", "image", message, files)
 

@@ -121,7 +121,7 @@ def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | No
 def find_pairs(
     data: Dataset | DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None
 ) -> list[Pair]:
-    """Find all pairs of a dataset, in whatever split they are.
+    """Find all pairs of a dataset, in any split.
 
     Args:
         data: A dataset, or data as in `open_dataset`.
@@ -160,7 +160,7 @@ def data_name(data: Dataset | DataSource) -> str:
 
 
 def _read(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
-    """Read the pairs in whatever layout they are, with their groups."""
+    """Read the pairs in any layout, with their groups."""
     is_path = isinstance(data, (str, os.PathLike))
     if is_path:
         check_path("data", data)  # an empty string would be the working directory

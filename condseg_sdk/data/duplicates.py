@@ -25,7 +25,7 @@ BLOCK = 1024  # rows compared at once, which bounds the memory
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to recognize it.
+    """Fingerprint by which an image is recognized.
 
     Attributes:
         bits: Difference hash, bool (256,).

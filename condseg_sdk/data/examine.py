@@ -40,7 +40,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class PairStats:
-    """What the checks need to know of a pair's files.
+    """What the checks need to know about the files of a pair.
 
     Attributes:
         pair: The pair.

@@ -1,4 +1,4 @@
-"""Finds pairs in folders of images and masks, whatever the folders are called.
+"""Finds pairs in folders of images and masks, no matter how the folders are named.
 
 Every folder with image files gets a role (images or masks) and a split (train, validation, test) from the words in its
 name, or in the names of the folders above it. The rest of the path is part of the image's name.
@@ -150,7 +150,7 @@ def _apart(
         raise DatasetError(f"{root} holds masks in {masks[0]} but no images; put them into a folder named images/")
     chosen = set(images)
     unused = [str(item) for item in candidates if item not in chosen]
-    message = "not used, since its name does not mean images with masks"
+    message = "not used, since the name does not match a folder of images with masks"
     problems = problems_of("warning", "folder", message, unused)
     arrays = [str(path) for item in folders if item.role != "masks" for path in item.files if _is_array(path)]
     problems += problems_of("warning", "array", "outside of the folders of masks, not used; save images as PNG", arrays)

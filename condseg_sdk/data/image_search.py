@@ -101,10 +101,10 @@ class ImageSearch:
 
     def problems(self) -> list[Problem]:
         """Return the problems of the search."""
-        several = "whose name several files have; give the folders in its name"
-        guessed = "found by the file's name, since its folder is another; check that it is the same image"
+        several = "with a name that several files have; give its folders, too"
+        guessed = "found by file name in another folder; check that it is the same image"
         files = self.incomplete[0].name if len(self.incomplete) == 1 else "the annotation files"
-        missing = f"of the annotations that does not exist; add it or take it out of {files}"
+        missing = f"of the annotations that does not exist; add it or remove it from {files}"
         return [
             *problems_of("error", "image", several, self.doubtful),
             *problems_of("error", "image", missing, self.missing),

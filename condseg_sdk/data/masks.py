@@ -1,6 +1,6 @@
 """Reads mask files as people store them, by one rule, as bool (H, W).
 
-0 is background. If a file has one other value, that value is foreground, whatever the bit depth: {0, 1}, {0, 255},
+0 is background. If a file has one other value, that value is foreground, at any bit depth: {0, 1}, {0, 255},
 {0, 65535}. JPEG files, and gray levels that only appear along edges, are thresholded; gray levels that fill areas are
 labels of instances or classes, and all of them are foreground. docs/data.md has the complete rule.
 """
@@ -30,7 +30,7 @@ MASK_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 MASK_THRESHOLD = 127
 """Gray level above which a pixel of a JPEG mask is foreground; JPEG does not keep 0 and 255 exactly."""
 
-STRAYING = "with outlines that reach over the image's edge; check that their coordinates are pixels of that image"
+STRAYING = "with outlines that extend beyond the image; check that their coordinates are pixels of that image"
 
 COUNTED_AT_ONCE = 2**20  # pixels
 FEW_VALUES = 8  # labels come in a handful of values, noise and smooth edges in dozens
@@ -77,7 +77,7 @@ def load_mask(source: MaskSource) -> NDArray[np.bool_]:
 
 
 def read_mask(source: MaskSource) -> MaskReading:
-    """Load a mask as `load_mask` does, and tell how the file was read.
+    """Load a mask as `load_mask` does, and return how the file was read.
 
     Raises:
         DatasetError: As in `load_mask`.
@@ -134,7 +134,7 @@ def _merge(source: MergedMask) -> MaskReading:
         reading = read_mask(path)
         if merged.shape != reading.mask.shape:
             sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (merged.shape, reading.mask.shape))
-            raise DatasetError(f"{source} are {sizes}: masks of one image must be of one size")
+            raise DatasetError(f"{source} are {sizes}: masks of one image must have the same size")
         merged = merged | reading.mask
         remark, turned = remark or reading.remark, turned or reading.turned
     return MaskReading(merged, "several files, merged", remark, turned)
@@ -171,7 +171,7 @@ def _brightness(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _from_transparent(rgba: Image.Image) -> NDArray[np.uint8]:
-    """Read transparent pixels as background. An image that is all black is a mask by its alpha channel."""
+    """Read transparent pixels as background. If an image is all black, its alpha channel is the mask."""
     values, alpha = _brightness(rgba), np.asarray(rgba.getchannel("A"))
     if alpha.min() == alpha.max() == 255:
         return values

@@ -59,7 +59,7 @@ class Folder:
 
     @property
     def prefix(self) -> str:
-        """What the folder adds to its files' names: all folders but those that give role, split or file format."""
+        """Prefix of the names of its files: all folders except for those that give role, split or file format."""
         says_role = next((name for name in reversed(self.folders) if folder_role(name)), None)
         says_split = next((name for name in reversed(self.folders) if split_of_folders([name])), None)
         kept = [name for name in self.folders if name not in (says_role, says_split) and name.lower() not in FORMATS]
@@ -77,11 +77,11 @@ def match_folders(
     Args:
         images: Folders of images.
         masks: Folders of masks.
-        problems: Problems found before.
+        problems: Problems that were already found.
         layout: How the data was read, in words.
 
     Raises:
-        DatasetError: No image has a mask of its name.
+        DatasetError: No image has a mask of the same name.
     """
     for with_places in (True, False):  # without, for archives unpacked into a folder of the archive's name
         found: dict[Split | None, list[Pair]] = {}
@@ -118,7 +118,9 @@ def match_folders(
     # A second mask of one name is reported as such, not as a mask without an image.
     candidates = [path for item in masks for path in item.files if path in seen or item.split not in {*found, None}]
     left = [str(path) for path in candidates if path not in used]
-    unmatched += problems_of("error", "mask", "without an image of its name; add the image or take the mask out", left)
+    unmatched += problems_of(
+        "error", "mask", "without an image of the same name; add the image or remove the mask", left
+    )
     return DiscoveredPairs(found, layout, tuple(dict.fromkeys(noticed)), tuple(unmatched))
 
 
@@ -228,5 +230,5 @@ def _key(name: str, change: Change) -> str:
 
 def _without_mask(images: Files, matched: Collection[str]) -> list[Problem]:
     files = [str(path) for name, path in images.items() if name not in matched]
-    remedy = "add an all-black mask where there is nothing to find, or take the image out"
-    return problems_of("error", "image", f"without a mask of its name; {remedy}", files)
+    remedy = "add an all-black mask where there is nothing to find, or remove the image"
+    return problems_of("error", "image", f"without a mask of the same name; {remedy}", files)

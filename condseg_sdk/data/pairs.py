@@ -39,7 +39,7 @@ class RegionMask:
         regions: Lists of polygons [x1, y1, x2, y2, ...], or run-length codes as in COCO.
         image: Path of the image, whose size is compared with `size` before anything is drawn; None for no comparison.
         kind: Kind of the regions, in words.
-        is_normalized: Whether the coordinates of polygons are shares of the image's width and height, not pixels.
+        is_normalized: Whether the coordinates of polygons are fractions of the image's width and height, not pixels.
     """
 
     file: Path
@@ -119,7 +119,7 @@ class Problem:
 
 
 def one_line(text: object, limit: int = 400) -> str:
-    r"""Make text of a foreign file, or a file's name, fit into a line: without line breaks and of limited length.
+    r"""Make text from a file, or a file's name, fit into one line: without line breaks and of limited length.
 
     Example:
         >>> one_line("large\npolyp")
@@ -166,17 +166,23 @@ class DiscoveredPairs:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training set, divided.
+    r"""A dataset, divided into training, validation and test pairs.
 
     Attributes:
-        train: pairs to learn from.
-        validation: pairs that choose epoch and threshold.
-        test: pairs that training never touches; often empty.
-        layout: how the data was read, in words.
-        problems: what was noticed while finding the pairs; `check_dataset` adds what is in the files.
-        left_out: files and folders that the search left out, counted by kind, in words; "" for none.
+        train: Pairs to learn from.
+        validation: Pairs that choose epoch and threshold.
+        test: Pairs that training never touches; often empty.
+        layout: How the data was read, in words.
+        problems: What was noticed while finding the pairs; `check_dataset` adds what is in the files.
+        left_out: Files and folders that the search left out, counted by kind, in words; "" for none.
         source: Folder or file that the pairs were read from, None for pairs given in Python.
         val_fraction: Share of the training pairs that `open_dataset` was asked to hold out, None for its default.
+
+    Example:
+        >>> from condseg_sdk import open_dataset
+        >>> dataset = open_dataset("my_dataset", group_by=r"^(patient\d+)_")
+        >>> dataset.name, len(dataset.train)
+        ('my_dataset', 8)
     """
 
     train: list[Pair]

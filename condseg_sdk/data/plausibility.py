@@ -1,6 +1,6 @@
-"""Finds masks that can be read but are hardly meant: areas of a pixel, boxes instead of outlines, a wrong scale.
+"""Finds masks that can be read but are probably wrong: areas of a pixel, boxes instead of outlines, a wrong scale.
 
-An annotation file is valid whatever the scale of its coordinates is; only the drawn mask shows a wrong one.
+An annotation file is valid at any scale of its coordinates; only the drawn mask shows a wrong one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _is_boxes(mask: NDArray[np.bool_]) -> bool:
 
 
 def implausible(masks: Sequence[tuple[str, MaskShape]]) -> list[Problem]:
-    """Report the masks that are hardly meant as they are.
+    """Report the masks that are probably wrong.
 
     Args:
         masks: Names and shapes of all masks of a dataset.
@@ -74,7 +74,7 @@ def implausible(masks: Sequence[tuple[str, MaskShape]]) -> list[Problem]:
     problems = problems_of(
         "error" if len(tiny) == len(filled) else "warning",
         "mask",
-        f"of an area of {TINY} pixels or fewer; {scale}",
+        f"with an area of {TINY} pixels or fewer; {scale}",
         tiny,
     )
     boxes = [name for name, shape in filled if shape.is_boxes]
@@ -83,6 +83,6 @@ def implausible(masks: Sequence[tuple[str, MaskShape]]) -> list[Problem]:
         problems += problems_of("warning", "mask", message, boxes)
     in_corner = [name for name, shape in filled if max(shape.reach) < CORNER]
     if len(in_corner) == len(filled) >= FEWEST_IN_CORNER and len(tiny) < len(filled):
-        message = f"all in the upper left quarter of their images; {scale}, not percent or pixels of a smaller one"
+        message = f"all in the upper left quarter of their images; {scale}, not percent or pixels of a smaller image"
         problems += problems_of("warning", "mask", message, in_corner)
     return problems

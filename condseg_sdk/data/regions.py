@@ -26,14 +26,14 @@ MAX_OUTLINE = 5_000_000  # pixels along a polygon; drawing takes about 100 bytes
 
 
 class SizeMismatchError(DatasetError):
-    """An annotation file gives an image other proportions than the image has."""
+    """An annotation file gives an image another aspect ratio than it has."""
 
 
 def draw(mask: RegionMask) -> NDArray[np.bool_]:
     """Draw all regions of an image as one mask, bool (H, W).
 
     Raises:
-        SizeMismatchError: The file gives the image other proportions than it has.
+        SizeMismatchError: The file gives the image another aspect ratio than it has.
         DatasetError: A region is neither polygons nor a run-length code, is outside of the image, or covers no pixel.
     """
     size = mask_size(mask)
@@ -54,7 +54,7 @@ def draw(mask: RegionMask) -> NDArray[np.bool_]:
     if not drawn.any() and polygons:
         left, right = (function(value for p in polygons for value in p[::2]) for function in (min, max))
         upper, lower = (function(value for p in polygons for value in p[1::2]) for function in (min, max))
-        unit = "shares of its width and height" if mask.is_normalized else "pixels of that image"
+        unit = "fractions of its width and height" if mask.is_normalized else "pixels of that image"
         raise DatasetError(
             f"{mask}: its outlines cover no pixel (x from {left:g} to {right:g}, y from {upper:g} to {lower:g} in an "
             f"image of {size[1]}x{size[0]}); coordinates must be {unit}"
@@ -66,7 +66,7 @@ def mask_size(mask: RegionMask) -> Size:
     """Return the (height, width) at which regions are drawn: that in the file, otherwise that of the image.
 
     Raises:
-        SizeMismatchError: The file gives the image other proportions than it has.
+        SizeMismatchError: The file gives the image another aspect ratio than it has.
         DatasetError: The size has more than `MAX_PIXELS` pixels.
         ImageError: The image cannot be read.
     """
@@ -84,7 +84,7 @@ def mask_size(mask: RegionMask) -> Size:
 
 
 def strays(mask: RegionMask) -> bool:
-    """Whether an outline reaches so far over the edge of the image that a person should look."""
+    """Whether an outline extends so far beyond the image that a person should look."""
     size = (1, 1) if mask.is_normalized else mask.size
     if size is None:
         return False
@@ -123,8 +123,8 @@ def _check_run_lengths(region: Mapping[str, Any], mask: RegionMask, size: Size) 
     counts, own_size = region.get("counts"), region.get("size")
     if not isinstance(counts, (str, list)) or not isinstance(own_size, list) or own_size != list(size):
         raise DatasetError(
-            f"{mask}: a run-length code of size {str(own_size)[:40]} in an image of {list(size)} (height, width); both "
-            "must be one size and 'counts' a list or a string"
+            f"{mask}: a run-length code of size {str(own_size)[:40]} in an image of {list(size)} (height, width); "
+            "both must have the same size and 'counts' a list or a string"
         )
     if isinstance(counts, str):
         counts = _decode_counts(counts, mask)

@@ -48,10 +48,10 @@ def ellipse(x: float, y: float, across: float, along: float, turned: float = 0.0
 
 
 def run_lengths(painted: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> dict[str, object]:
-    """Encode a part of a mask as COCO run lengths of the whole image.
+    """Encode a patch of a mask as COCO run lengths of the whole image.
 
     Args:
-        painted: Part of the mask, bool (h, w).
+        painted: Patch of the mask, bool (h, w).
         corner: (x, y) of its upper left pixel. Pixels outside of the image are cut off.
         size: (height, width) of the image.
     """

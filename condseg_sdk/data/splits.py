@@ -189,7 +189,7 @@ def select(pool: Sequence[Pair], names: Sequence[str], *, source: str) -> tuple[
             f"{source}: none of its names, such as {names[0]!r}, has an image with a mask; correct them, or rename the "
             "file if it is not a list"
         )
-    remedy = "add the files or take the name out"
+    remedy = "add the files or remove the name"
     problems = problems_of("error", "name", f"in {source} without an image with a mask; {remedy}", missing)
     problems += problems_of("warning", "name", f"repeated in {source}, used once", again)
     return list(chosen.values()), problems
@@ -204,7 +204,7 @@ def _endings(entry: str) -> Iterator[str]:
 def _in_two_splits(chosen: Mapping[Split | None, Sequence[Pair]]) -> list[Problem]:
     counts = Counter(pair.name for pairs in chosen.values() for pair in pairs)
     both = [name for name, count in counts.items() if count > 1]
-    return problems_of("error", "name", "in the lists of two splits; take it out of one", both)
+    return problems_of("error", "name", "in the lists of two splits; remove it from one", both)
 
 
 def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> Dataset:
@@ -268,5 +268,5 @@ def _divided_groups(dataset: Dataset) -> list[Problem]:
             if pair.group is not None:
                 splits[pair.group].add(split)
     divided = [f"{group} ({', '.join(sorted(where))})" for group, where in splits.items() if len(where) > 1]
-    message = "divided between splits, which makes scores too good; move each group into one split"
+    message = "divided between splits, which makes metrics too optimistic; move each group into one split"
     return problems_of("error", "group", message, divided)

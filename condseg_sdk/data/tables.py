@@ -52,7 +52,7 @@ def read_csv(path: Path, *, group_column: str | None = None) -> DiscoveredPairs:
     for line, row in rows:
         empty = [column for column in used if not row[column]]
         if empty:
-            raise DatasetError(f"{path}: line {line} has no {empty[0]}; fill it in, or take the line or the column out")
+            raise DatasetError(f"{path}: line {line} has no {empty[0]}; fill it in, or remove the line or the column")
     pairs = _named(
         [
             Pair(
@@ -138,11 +138,11 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     for line, values in filled[1:]:
         if len(values) != len(columns):
             raise DatasetError(
-                f"{path}: line {line} has {len(values)} values for {len(columns)} columns; put names with a "
-                f"{delimiter!r} into quotes"
+                f"{path}: line {line} has {len(values)} values for {len(columns)} columns; quote names that contain "
+                f"{delimiter!r}"
             )
     if duplicate_names(columns):
-        raise DatasetError(f"{path}: two columns are named {duplicate_names(columns)[0][0]!r}; take one out")
+        raise DatasetError(f"{path}: two columns are named {duplicate_names(columns)[0][0]!r}; remove one")
     return columns, [(line, dict(zip(columns, values, strict=True))) for line, values in filled[1:]]
 
 

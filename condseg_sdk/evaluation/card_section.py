@@ -57,7 +57,7 @@ def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) 
 def _options(evaluation: Evaluation) -> str:
     said = []
     if evaluation.options.tta:
-        said.append("averaged over four mirror images")
+        said.append("averaged over four flips")
     if evaluation.options.tile:
         said.append(f"in tiles of {evaluation.options.tile} pixels")
     return "".join(f", {words}" for words in said)
@@ -78,7 +78,7 @@ def _limits(evaluation: Evaluation) -> str:
         f"- The metrics hold for images like these: {w0}x{h0} to {w1}x{h1} pixels, the region between "
         f"{min(shares):.1%} and {max(shares):.1%} of the image. Other devices, centers and patients were not tested.",
         "- Intervals show how much the metrics depend on the choice of images of this kind, not how they change on "
-        "images of another kind. The interval of ECE is biased upwards, more so for few images: the value may be at "
+        "images of another kind. The interval of ECE is biased upward, more so for few images: the value may be at "
         "its lower end, or below.",
         "- Distances are in pixels; where only one of prediction and ground truth is empty, they count as the image's "
         f"diagonal ({evaluation.half_empty} of {len(evaluation.images)} images).",

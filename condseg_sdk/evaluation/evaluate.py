@@ -90,8 +90,8 @@ def evaluate(
             all images.
         split: Evaluate only the "train", "validation" or "test" split that the data names. If it names none, the split
             of the training run in whose folder the checkpoint is.
-        threshold: Probability from which on a pixel is foreground, in (0, 1); default: the checkpoint's.
-        tta: Whether to average predictions over four mirror images.
+        threshold: Probability from which a pixel is foreground, in (0, 1); default: the checkpoint's.
+        tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
         branch_uncertainty: Whether to measure how well the uncertainty branch detects errors.
         bits: Number of bits in use, 8 to 16, in images with 16-bit values; default: found from the images.
@@ -200,7 +200,7 @@ def choose_pairs(
     else:
         check_choice("split", split, Split)
         if names is not None:
-            raise OptionError(f"split={split!r} and names exclude each other: give one of them", option="split")
+            raise OptionError(f"split={split!r} and names cannot be combined: give one of them", option="split")
         pairs = find_split(data, split, masks=masks) or _of_names(data, masks, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]

@@ -56,10 +56,10 @@ class ImageMetrics:
     Attributes:
         iou: Intersection over union, in [0, 1].
         dice: Dice coefficient, in [0, 1].
-        precision: Share of the predicted foreground that is right, in [0, 1].
+        precision: Share of the predicted foreground that is correct, in [0, 1].
         recall: Share of the true foreground that was found, in [0, 1].
         f2: F-measure in which recall counts twice as much as precision, in [0, 1].
-        accuracy: Share of all pixels that are right, in [0, 1].
+        accuracy: Share of all pixels that are correct, in [0, 1].
         mae: Mean absolute difference of probability and ground truth, in [0, 1].
         boundary_iou: Intersection over union of the boundaries, in [0, 1].
         hd95: 95th percentile of the distances between the contours, in pixels.
@@ -131,7 +131,7 @@ class EvaluationOptions:
     """How the images were predicted and measured, as given to `evaluate`.
 
     Attributes:
-        tta: Whether predictions were averaged over four mirror images.
+        tta: Whether predictions were averaged over four flips.
         tile: Side of the tiles in pixels into which images were cut; None for whole images.
         branch_uncertainty: Whether the uncertainty branch was measured.
         bits: Number of bits in use in images with 16-bit values; None where it was found from the images.
@@ -155,7 +155,7 @@ class Evaluation:
         images: Result of each image, in the order of the data.
         model: Name of the model.
         data: Name of the data.
-        threshold: Probability from which on a pixel is foreground.
+        threshold: Probability from which a pixel is foreground.
         options: Options of the evaluation.
         environment: Versions, hardware and device.
         date: Date as YYYY-MM-DD, UTC.
@@ -283,7 +283,7 @@ class Evaluation:
         """Write per_image.csv and summary.json to a folder; each appears complete or not at all.
 
         Args:
-            folder: Path of the folder, which is made if it is missing.
+            folder: Path of the folder, which is created if it is missing.
 
         Returns:
             The path of the folder.

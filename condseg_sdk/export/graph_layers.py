@@ -46,7 +46,7 @@ def use_graph_layers(module: nn.Module) -> None:
 
 
 class JoinedDilatedBlock(nn.Module):
-    """`DilatedConvBlock` whose branches are weighed by one multiplication, after their concatenation."""
+    """`DilatedConvBlock` whose branches are weighted by one multiplication, after their concatenation."""
 
     def __init__(self, block: DilatedConvBlock) -> None:
         super().__init__()

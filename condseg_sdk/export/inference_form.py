@@ -7,7 +7,7 @@ Each change keeps the result up to rounding (docs/benchmarks.md lists the larges
 - a 1x1 convolution over a concatenation with an upsampled map runs before the upsampling, at a quarter of the pixels;
 - a convolution whose dilation exceeds the map reads only padding outside its center and becomes 1x1 (known sizes only);
 - in graphs the aggregation is in its plane form (`plane_aggregation.py`), 3x3 convolutions of upsampled maps work on
-  the coarse rows (`early_conv.py`), the four branches of a dilated block are weighed after their concatenation instead
+  the coarse rows (`early_conv.py`), the four branches of a dilated block are weighted after their concatenation instead
   of before it, and the mean of the channels is a convolution (`graph_layers.py`).
 
 The given network is not changed.

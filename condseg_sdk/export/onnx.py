@@ -90,7 +90,7 @@ def export_onnx(
         verify: Whether to compare the model with PyTorch before the file takes its place.
         images: Images uint8 (H, W, 3), RGB, for verification. The default is the calibration images, or noise and
             gradients.
-        calibration: Images uint8 (H, W, 3), RGB, that decide the range of each activation in int8. Some dozens are
+        calibration: Images uint8 (H, W, 3), RGB, that decide the range of each activation in int8. A few dozen are
             enough.
 
     Returns:
@@ -156,8 +156,8 @@ def _check_calibration(precision: OnnxPrecision, calibration: Sequence[NDArray[n
     needs = PRECISIONS[precision].needs_calibration
     if needs and not calibration:
         raise OptionError(
-            f"precision={precision!r} needs calibration images: calibration=a folder, pattern or list of some dozens "
-            "of images like those to be segmented",
+            f"precision={precision!r} needs calibration images: calibration=a folder, pattern or list of a few dozen "
+            "images like those to be segmented",
             option="calibration",
         )
     if calibration and not needs:

@@ -1,1 +1,1 @@
-"""Anything a user has becomes an RGB array: files, videos, arrays, folders. Start reading at `load.py`."""
+"""Loads files, videos, arrays and folders as RGB arrays. Start reading at `load.py`."""

@@ -44,7 +44,7 @@ class BitDepth:
     Attributes:
         bits: Number of bits: `2**bits - 1` is white.
         greatest: Greatest value of the image or the set.
-        is_guess: Whether only the values tell the bits, and all or most of them leave bits unused.
+        is_guess: Whether the bits were inferred from the values alone, and all or most of them leave bits unused.
         clipped: Share of pixels that are brighter than white, in the image of the set with the most of them.
         needed: Number of bits that all pixels except for a few need.
     """

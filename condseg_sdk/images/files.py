@@ -221,7 +221,7 @@ def _opened_as_viewers_do(file: IO[bytes], format: str, name: str) -> ImageFile.
             file.seek(0)
             return _opened(io.BytesIO(_essential_png(file.read())), format)
         if format == "TIFF" and (isinstance(error, KeyError) or "unknown pixel mode" in str(error)):
-            remedy = "save it with 8 or 16 bits a channel, gray or RGB, uncompressed or with LZW compression"
+            remedy = "save it with 8 or 16 bits per channel, gray or RGB, uncompressed or with LZW compression"
             raise ImageError(f"{name} is a TIFF file of a kind that is not supported ({error}); {remedy}") from error
         raise
 
@@ -285,7 +285,7 @@ def orientation_of(image: Image.Image) -> int:
 def is_deep_color(image: Image.Image) -> bool:
     """Whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8.
 
-    `open_encoded` finds it out at opening, since a PNG file that Pillow has decoded no longer tells.
+    `open_encoded` checks it before decoding, since Pillow does not report it for a decoded PNG file.
     """
     known: bool | None = getattr(image, "_condseg_is_deep", None)
     if known is not None:
@@ -302,8 +302,8 @@ def is_deep_color(image: Image.Image) -> bool:
 def states_range(image: Image.Image) -> bool:
     """Whether an opened PNM or JPEG 2000 file states a white below 65535, by which Pillow scales its values.
 
-    A white of all 16 bits means nothing, since OpenCV and others declare it for any values. A file that was decoded no
-    longer tells.
+    A white of all 16 bits means nothing, since OpenCV and others declare it for any values. A decoded file no longer
+    shows it.
     """
     if image.format == "JPEG2000":
         bits = _jpeg2000_bits(image)
@@ -338,7 +338,7 @@ class StoredBits:
 
     Attributes:
         bits: Number of bits in use.
-        may_be_shifted: Whether these may be the upper bits, so that white is 65535 nevertheless.
+        may_be_shifted: Whether these may be the upper bits, so that white is 65535 even so.
     """
 
     bits: int

@@ -56,7 +56,7 @@ def identify(head: bytes) -> str | None:
     r"""Identify the format of an image file by its first bytes.
 
     Args:
-        head: First bytes of a file, at least 16 if it has so many.
+        head: First bytes of a file, at least 16 if it has that many.
 
     Returns:
         Pillow's name of the format, "HEIF" for HEIC files whether or not they can be read, or None.
@@ -82,7 +82,7 @@ def identify_video(head: bytes) -> str | None:
     """Identify the usual suffix of a video file by its first bytes.
 
     Args:
-        head: First bytes of a file, at least 64 if it has so many.
+        head: First bytes of a file, at least 64 if it has that many.
 
     Returns:
         One of `VIDEO_SUFFIXES`, or None for other files and for transport streams.
@@ -118,7 +118,7 @@ def register_heif() -> bool:
 
 
 def webp_size(head: bytes) -> tuple[int, int] | None:
-    """Read the (width, height) of a WebP file, which Pillow only tells after it has allocated the pixels.
+    """Read the (width, height) of a WebP file, which Pillow reports only after it has allocated the pixels.
 
     Args:
         head: First 30 bytes of the file.

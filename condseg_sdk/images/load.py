@@ -146,7 +146,7 @@ def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
     """Load an image as `load_image` does, but return how its values were read instead of logging a warning.
 
     The memory of a large file stays reserved for the length of the block; other threads that need to decode large files
-    wait.
+    wait meanwhile.
 
     Raises:
         ImageError: As in `load_image`.

@@ -73,7 +73,7 @@ def _remedies(name: str, left_out: Counter[str]) -> list[str]:
     video = next((suffix for suffix in suffixes if suffix in VIDEO_SUFFIXES), None)
     if video is not None:
         folder = Path(name) if Path(name).is_dir() else Path(name).parent
-        remedies.append(f"for videos give them by name or pattern, such as {str(folder / f'*{video}')!r}")
+        remedies.append(f"give videos by name or pattern, such as {str(folder / f'*{video}')!r}")
     if HEIF_SUFFIXES & {*suffixes}:
         remedies.append(f"{HEIF_REMEDY} for HEIC files")
     if ".dcm" in suffixes:

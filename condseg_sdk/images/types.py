@@ -24,4 +24,4 @@ ImageLike: TypeAlias = (
 """One image: a path, the bytes of a file, a binary file object, a PIL image, a NumPy array (H, W[, C]) or a tensor."""
 
 Sources: TypeAlias = "ImageLike | Sequence[ImageLike]"
-"""One or many images: whatever is an `ImageLike`, a folder, a glob pattern, or a list or tuple of these."""
+"""One or many images: an `ImageLike`, a folder, a glob pattern, or a list or tuple of these."""

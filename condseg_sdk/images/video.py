@@ -56,7 +56,7 @@ class Video:
 
     Attributes:
         path: Path of the file.
-        damage: Which frames are missing, in words, after the last frame; None if none are.
+        damage: Description of the missing frames, set after the last frame; None if no frame is missing.
 
     Raises:
         ImageError: The file is missing or cannot be decoded; raised at the first frame.
@@ -78,7 +78,7 @@ class Video:
     def _frames(self) -> Iterator[VideoFrame]:
         require_file(self.path)
         if not is_utf8(self.path):  # OpenCV would end the process
-            raise ImageError(f"{self.path}: OpenCV reads videos whose names are UTF-8; rename it")
+            raise ImageError(f"{self.path}: OpenCV reads only videos with names in UTF-8; rename it")
         self.damage = None
         try:
             container = inspect_container(self.path)
@@ -171,7 +171,7 @@ class _Numbers:
             missing.append(range(self.current + 1, count))
         total = sum(map(len, missing))
         if not total:
-            return f"its end or a part of it is missing after {self.decoded} frames were read"
+            return f"it is incomplete: its end or a part of it is missing after {self.decoded} frames were read"
         places = ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in missing[:5])
         more = ", ..." if len(missing) > 5 else ""
         about = "" if container.counts_frames else "about "
@@ -179,7 +179,7 @@ class _Numbers:
 
 
 def video_frames(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
-    """Read the frames of a video without their numbers, which `Video` has.
+    """Read the frames of a video ; `Video` has their numbers, too.
 
     Yields:
         Frames, RGB uint8 (H, W, 3), upright.

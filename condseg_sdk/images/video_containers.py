@@ -42,7 +42,7 @@ def inspect_container(path: Path) -> Container:
         What the headers state; nothing for other formats.
 
     Example:
-        >>> inspect_container(Path("colonoscopy.mp4"))  # an AVI file, whatever its name
+        >>> inspect_container(Path("colonoscopy.mp4"))  # an AVI file, in spite of its name
         Container(is_damaged=False, frames=3, lost=frozenset(), counts_frames=True)
     """
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Means over images with bootstrap confidence intervals: what another sample of as many images might give."""
+"""Means over images with bootstrap confidence intervals: the range that another sample might give."""
 
 from __future__ import annotations
 

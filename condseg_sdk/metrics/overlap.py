@@ -25,10 +25,10 @@ class ImageScores:
     Attributes:
         iou: Intersection over union (Jaccard index).
         dice: Dice coefficient, which is also the F1 score.
-        precision: Share of the predicted foreground that is right.
+        precision: Share of the predicted foreground that is correct.
         recall: Share of the true foreground that was found (sensitivity).
         f2: F-measure in which recall counts twice as much as precision.
-        accuracy: Share of all pixels, including the background, that are right.
+        accuracy: Share of all pixels, including the background, that are correct.
     """
 
     iou: float

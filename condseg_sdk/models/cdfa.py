@@ -91,8 +91,8 @@ def aggregate(attention: Tensor, values: Tensor) -> Tensor:
     """Aggregate values over 3x3 windows by the attention of each pixel, and add the overlapping windows.
 
     Args:
-        attention: Attention (B, heads, 9, 9, H, W), float, normalized over j. Entry [i, j] at pixel q weighs value j of
-            the window in its output i; positions are counted row by row.
+        attention: Attention (B, heads, 9, 9, H, W), float, normalized over j. Entry [i, j] at pixel q weights value j
+            of the window in its output i; positions are counted row by row.
         values: Values (B, heads, D, H, W) of the same dtype. They are zero outside the map.
 
     Returns:

@@ -55,8 +55,8 @@ def network_arguments(encoder: str) -> dict[str, Any]:
         encoder: A key of `ENCODERS`.
 
     Returns:
-        The arguments of the first named network with this encoder. Without one, those of condseg-lite for a light
-        encoder and of condseg-r50 for another, with the encoder in place of theirs.
+        The arguments of the first named network with this encoder. Without one, those of condseg-lite (for a light
+        encoder) or condseg-r50 (for any other), with this encoder.
 
     Example:
         >>> network_arguments("efficientnet_lite2")["channels"]

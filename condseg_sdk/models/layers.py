@@ -93,7 +93,7 @@ class ChannelAttention(nn.Module):
         self.excite = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh the channels of (B, C, H, W)."""
+        """Weight the channels of (B, C, H, W)."""
         pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
         average, maximum = (self.excite(F.relu(self.squeeze(p))) for p in pooled)
         return x * torch.sigmoid(average + maximum)
@@ -107,7 +107,7 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh the pixels of (B, C, H, W)."""
+        """Weight the pixels of (B, C, H, W)."""
         pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
         return x * torch.sigmoid(self.conv(pooled))
 

@@ -1,4 +1,4 @@
-"""report.html: what a person wants to know about a training run or an evaluation, on one page."""
+"""report.html: a training run or an evaluation on one page."""
 
 from condseg_sdk.report.write import check_report_folder, write_evaluation_report, write_report
 

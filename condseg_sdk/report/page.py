@@ -24,7 +24,7 @@ LEGEND = {
     "too much": "too much (false positive)",
     "missed": "missed (false negative)",
 }
-SIZES = ((0.0, 0.01, "under 1 %"), (0.01, 0.05, "1 to 5 %"), (0.05, 0.2, "5 to 20 %"), (0.2, 1.01, "20 % and more"))
+SIZES = ((0.0, 0.01, "under 1 %"), (0.01, 0.05, "1 to 5 %"), (0.05, 0.2, "5 to 20 %"), (0.2, 1.01, "20 % or more"))
 IMAGE_COLUMNS = ("name", "size", "foreground", "Dice", "IoU", "precision", "recall", "boundary IoU", "HD95", "ASSD")
 
 

@@ -33,7 +33,7 @@ REPORT = "report.html"
 PICTURES = "report"
 EACH = 3  # number of images in each group: best, median and worst
 SELECTED = (
-    "Epoch and threshold were chosen on these same images, so the metrics are slightly too good. For metrics to "
+    "Epoch and threshold were chosen on these same images, so the metrics are slightly optimistic. For metrics to "
     "publish, evaluate on images that training has not seen"
 )
 
@@ -107,7 +107,7 @@ def write_evaluation_report(
     """Write report.html and report/ for an evaluation.
 
     Args:
-        folder: Folder of the report, which is made if it is missing.
+        folder: Folder of the report, which is created if it is missing.
         evaluation: Evaluation of `predictor`, whose images are still on disk.
         predictor: Predictor that segments the few shown images again.
         overwrite: As in `check_report_folder`.
@@ -117,7 +117,7 @@ def write_evaluation_report(
 
     Raises:
         OutputError: The folder cannot be written to.
-        ImageError: An image cannot be read any more.
+        ImageError: An image can no longer be read.
 
     Example:
         >>> from condseg_sdk import evaluate

@@ -1,4 +1,4 @@
-"""The interface of a runtime, and what can be built on it alone."""
+"""The interface of a runtime, and functions that need nothing else."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Runtime(Protocol):
 
     @property
     def device(self) -> str:
-        """Device that it really runs on, such as "cpu" or "cuda:0"."""
+        """Device that it runs on, such as "cpu" or "cuda:0"."""
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What really executes it, such as ("torch",)."""
+        """What executes it, such as ("torch",)."""
 
     @property
     def network(self) -> ConDSeg | None:
@@ -56,7 +56,7 @@ def log_cpu() -> None:
 
 
 def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
-    """Average the logits over the four mirror images, each mirrored back (test-time augmentation).
+    """Average the logits over four flips of the images, each flipped back (test-time augmentation).
 
     The arguments and the result are those of `runtime.run`; it takes four times as long.
     """

@@ -49,7 +49,7 @@ def _place(checkpoint: Path, preprocessing: Preprocessing | None) -> Path:
         return cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"the ONNX file of {checkpoint} cannot be kept ({error}); set HF_ASSETS_CACHE to a folder that can be "
+            f"the ONNX file of {checkpoint} cannot be stored ({error}); set HF_ASSETS_CACHE to a folder that can be "
             "written to, or make the file with `condseg export`",
             path=checkpoint,
         ) from error

@@ -27,7 +27,7 @@ MAX_FILE = 2**30  # five times the largest published network
 SHAPE_BYTES = 1024  # tensors up to this size may be shapes, which shape inference reads
 MIN_BUDGET = 2**30  # memory for one image at the checkpoint's size; our networks need a tenth of it at 256x256
 BYTES_PER_PIXEL = 2**13  # the same for larger images; the published networks need about 3 KiB per pixel
-REMEDY = "the file is damaged or not for this release; export it again"
+REMEDY = "the file is damaged or incompatible with this release; export it again"
 
 
 def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
@@ -41,7 +41,7 @@ def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
 
     Raises:
         CheckpointError: The file cannot be read, is damaged, is not an export of condseg_sdk, contains its
-            preprocessing, lacks an input or output that its metadata promises, or would need too much memory.
+            preprocessing, lacks an input or output that its metadata lists, or would need too much memory.
     """
     model = _read(path)
     config, info = read_metadata({entry.key: entry.value for entry in model.metadata_props}, source=path)
@@ -88,7 +88,7 @@ def _check_texts(graph: onnx.GraphProto) -> None:
 
 
 def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: ExportInfo) -> None:
-    """Compare inputs and outputs with what the metadata promise."""
+    """Compare inputs and outputs with the metadata."""
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
     if [value.name for value in inputs] != [INPUT] or not _is_float(inputs[0]):
@@ -98,11 +98,11 @@ def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: Exp
     expected = (1, 3, *config.preprocessing.size)
     fits = len(sides) == 4 and all(found in (0, wanted) for found, wanted in zip(sides, expected, strict=True))
     if not fits or (info.dynamic and any(sides[axis] for axis in (0, 2, 3))):
-        raise CheckpointError(f"its input is {reprlib.repr(sides)}, its metadata promise {list(expected)}")
+        raise CheckpointError(f"its input is {reprlib.repr(sides)}, its metadata says {list(expected)}")
     floats = {value.name for value in graph.output if _is_float(value)}
     missing = [name for name in info.outputs if name not in floats]
     if missing:
-        raise CheckpointError(f"its metadata promise the output {missing[0]!r}, which its graph lacks")
+        raise CheckpointError(f"its metadata lists the output {missing[0]!r}, which its graph lacks")
 
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:

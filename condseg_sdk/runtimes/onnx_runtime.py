@@ -143,7 +143,7 @@ class OnnxRuntime:
 
     Raises:
         CheckpointError: The file is damaged, cannot be read by this ONNX Runtime, or is not an export of condseg_sdk.
-        DeviceError: The device cannot be used, or the session does not really use it.
+        DeviceError: The device cannot be used, or the session does not use it.
         OptionError: `device` is unknown.
 
     Example:
@@ -181,7 +181,7 @@ class OnnxRuntime:
             model = os.fspath(self._path) if is_utf8(self._path) else self._path.read_bytes()
             self._session = onnxruntime.InferenceSession(model, session_options, providers=providers)
         except Exception as error:
-            remedy = "the file is damaged or not for this onnxruntime; export it again"
+            remedy = "the file is damaged or incompatible with this onnxruntime; export it again"
             raise CheckpointError(f"{self._path} cannot be opened ({_reason(error)}): {remedy}") from error
         self._session.disable_fallback()  # to other providers if one fails in a prediction
         wanted, settings = providers[0]
@@ -191,7 +191,7 @@ class OnnxRuntime:
         if self.providers[0] != wanted:
             raise DeviceError(
                 f"device={device!r}: the session runs on {', '.join(self.providers)} instead of {wanted}; check that "
-                "CUDA and cuDNN fit onnxruntime-gpu, or use device='cpu'",
+                "CUDA and cuDNN match onnxruntime-gpu, or use device='cpu'",
                 option="device",
             )
         if named:
@@ -226,7 +226,7 @@ class OnnxRuntime:
 
     @property
     def device(self) -> str:
-        """Device that it really runs on, such as "cpu" or "cuda:0"."""
+        """Device that it runs on, such as "cpu" or "cuda:0"."""
         return self._device
 
     @property
@@ -262,13 +262,13 @@ class OnnxRuntime:
 
     def _checked_run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Call `_run`, and translate the errors of ONNX Runtime."""
-        remedy = "the file is damaged or not for this onnxruntime; export it again"
+        remedy = "the file is damaged or incompatible with this onnxruntime; export it again"
         try:
             outputs = self._run(names, batch)
         except Exception as error:
             if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
                 raise OptionError(
-                    f"the memory does not hold a batch of {len(batch)} images in {self._path}: lower batch_size",
+                    f"there is not enough memory for a batch of {len(batch)} images in {self._path}: lower batch_size",
                     option="batch_size",
                 ) from error
             raise CheckpointError(f"{self._path} cannot be run ({_reason(error)}): {remedy}") from error

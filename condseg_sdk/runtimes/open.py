@@ -75,12 +75,13 @@ def open_runtime(
 
 
 def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Any) -> Path:
-    """Return an .onnx file, the model.onnx of a checkpoint, or the one that is made of a checkpoint without."""
+    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it."""
     if is_onnx(model):
         if preprocessing is None:
             return resolve(model, **where)
         raise OptionError(
-            f"preprocessing={preprocessing!r}: {model} has its own; export it again for another", option="preprocessing"
+            f"preprocessing={preprocessing!r}: {model} has its own; export it again to change it",
+            option="preprocessing",
         )
     if preprocessing is None:
         with suppress(ModelNotFoundError):

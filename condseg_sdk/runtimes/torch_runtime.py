@@ -69,7 +69,7 @@ def _usable() -> list[str]:
 
 
 def _check_precision(precision: Precision, device: torch.device) -> None:
-    """Refuse a precision that the device does not have, or is slow with."""
+    """Refuse a precision that the device does not support, or that is slow on it."""
     if device.type != "cpu" or precision == "float32":
         return
     if precision == "float16":
@@ -85,7 +85,7 @@ NEEDS_COMPILER = "install a C++ compiler (Debian: apt install g++), or use execu
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Check for a compiler, which torch.compile would miss only after minutes of work.
+    """Check for a compiler: torch.compile notices a missing one only after minutes.
 
     Raises:
         DeviceError: There is no compiler.
@@ -97,7 +97,7 @@ def _check_compiler(device: torch.device) -> None:
     try:
         get_cpp_compiler()
     except (RuntimeError, OSError) as error:
-        raise DeviceError(f"execution='compiled' has no compiler here: {NEEDS_COMPILER}", option="execution") from error
+        raise DeviceError(f"execution='compiled' needs a compiler: {NEEDS_COMPILER}", option="execution") from error
 
 
 class TorchRuntime:
@@ -111,7 +111,7 @@ class TorchRuntime:
 
     Raises:
         DeviceError: The device cannot be used, or a CUDA graph is requested on another device.
-        OptionError: The device does not have this precision.
+        OptionError: The device does not support this precision.
     """
 
     providers = ("torch",)

@@ -169,7 +169,7 @@ class StrongPhotometric(nn.Module):
     blur_sigma = (0.5, 2.0)
 
     def forward(self, images: Tensor, u: Tensor) -> Tensor:
-        """Return disturbed images."""
+        """Return augmented images."""
         colored, gray, blurred = u[:, 4] < self.color_share, u[:, 5] < self.gray_share, u[:, 6] < self.blur_share
         color = torch.where(colored[:, None], u[:, :COLOR_NUMBERS], 0.5)  # the middle of each range is no change
         images = recolor(images, color, STRONG, gray=gray)

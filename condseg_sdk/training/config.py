@@ -47,7 +47,7 @@ MISSING: dict[str, object] = {"field_of_view": "none"}
 
 @dataclass(frozen=True)
 class Setting:
-    """What there is to know about a setting.
+    """A setting: its type, default, range and description.
 
     Attributes:
         name: Name of the field, the argument and, with hyphens, the flag.
@@ -203,7 +203,7 @@ class FinetuneConfig:
     )
     balanced_loss: bool = _setting(
         False, OPTIMIZATION,
-        "Give foreground pixels a larger weight (root of background to foreground, at most 10), for tiny regions."
+        "Weight foreground pixels by the square root of background to foreground, at most 10, for tiny regions."
     )
     augmentation: Augmentation = _setting(
         "full", DATA,
@@ -225,12 +225,13 @@ class FinetuneConfig:
     )
     precision: Precision = _setting(
         "auto", REPRODUCIBILITY,
-        "Number format of the computation; weights stay float32. auto is bfloat16 on GPUs that have it, else float32."
+        "Number format of the computation; weights stay float32. auto is bfloat16 on GPUs that support it, else "
+        "float32."
     )
     seed: int = _setting(0, REPRODUCIBILITY, "Seed of all random numbers.", range=f"[0, {MAX_SEED}]")
     deterministic: bool = _setting(
         False, REPRODUCIBILITY,
-        "Same bits in every run on the same machine with the same number of threads; slower on GPUs."
+        "Bit-identical results on the same machine with the same number of threads; slower on GPUs."
     )
     accelerator: str = _setting("auto", MACHINE, "Accelerator of Lightning: auto, cpu, gpu, mps.")
     devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or their indices (0,2).")
@@ -258,10 +259,20 @@ class FinetuneConfig:
             )
 
     def override(self, **overrides: object) -> Self:
-        """Return a copy with other values of some settings.
+        """Return a copy in which some settings have other values.
+
+        Args:
+            **overrides: New values by the name of the setting.
+
+        Returns:
+            The new settings; these are not changed.
 
         Raises:
-            OptionError: A setting does not exist; the message names those of similar names. Or a value is not allowed.
+            OptionError: A setting does not exist (the message suggests similar names), or a value is not allowed.
+
+        Example:
+            >>> FinetuneConfig(epochs=20).override(epochs=40).epochs
+            40
         """
         for name in overrides:
             if name not in settings():
@@ -273,7 +284,13 @@ class FinetuneConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:
-        """Return the settings that `to_dict` of this or an earlier version has given.
+        """Read what `to_dict` of this or an earlier version returned.
+
+        Args:
+            values: Settings by name; settings that are missing have their defaults.
+
+        Returns:
+            The settings.
 
         Raises:
             OptionError: A setting does not exist, or a value is not allowed.

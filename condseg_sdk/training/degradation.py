@@ -1,4 +1,4 @@
-"""Augmentation with what a recorder takes away from an image: sensor noise, low resolution, JPEG compression.
+"""Augmentation that degrades an image as a recorder does: sensor noise, low resolution, JPEG compression.
 
 Images of an older recorder, or frames of a video, are worse than those of a published dataset. All random numbers are
 passed in, as in `augmentation.py`.

@@ -185,7 +185,7 @@ def _check_continuable(last: Path, stage: Stage) -> None:
     try:
         _read(last, stage)
     except Exception as error:  # zipfile, pickle and PyTorch raise many kinds on a damaged file
-        remedy = f"delete {last.parent} to start this stage again"
+        remedy = f"delete {last.parent} to restart this stage"
         best = last.parent / BEST
         if best.exists() and last.name != BEST:
             remedy += f", or copy {best} to {last} to continue from the best epoch"

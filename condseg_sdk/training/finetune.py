@@ -58,6 +58,10 @@ class FinetuneResult:
         history: One dictionary per epoch, stage 1 first, with "stage", "epoch", "loss", "val_loss", "val_iou" and
             others; see `read_history`.
         report: Path of report.html, which needs no other file; None with `report=False`.
+
+    Example:
+        >>> result = finetune("my_dataset", output_dir="runs/new", epochs=1)  # doctest: +SKIP
+        >>> result.predictor("frame.jpg").overlay().save("overlay.png")  # doctest: +SKIP
     """
 
     checkpoint_dir: Path
@@ -275,13 +279,13 @@ def _train(
 
 
 def _preprocessing(config: FinetuneConfig, base: Base) -> Preprocessing:
-    """The preprocessing of the checkpoint: that of the base at another size."""
+    """Return the preprocessing of the checkpoint, which is that of the base at another size."""
     assert config.image_size is not None
     return replace(base.preprocessing, size=(config.image_size, config.image_size), bits=config.bits)
 
 
 def _recipe(config: FinetuneConfig, base: Base, train: CachedPairs) -> Recipe:
-    """What both stages need to know."""
+    """Return the parameters of both stages."""
     assert config.learning_rate is not None
     assert config.encoder_learning_rate is not None
     side = config.train_image_size or config.image_size
@@ -301,7 +305,7 @@ def _recipe(config: FinetuneConfig, base: Base, train: CachedPairs) -> Recipe:
 
 
 def _foreground_weight(train: CachedPairs) -> float:
-    """The root of the number of background pixels per foreground pixel, from 1 to `MAX_FOREGROUND_WEIGHT`."""
+    """The square root of the number of background pixels per foreground pixel, from 1 to `MAX_FOREGROUND_WEIGHT`."""
     masks = train.values[:, 3]
     share = int(torch.count_nonzero(masks)) / masks.numel()  # a mean would copy the masks, in float32
     return min(max(((1 - share) / max(share, 1e-6)) ** 0.5, 1.0), MAX_FOREGROUND_WEIGHT)
@@ -329,7 +333,7 @@ def _warn_if_not_learned(miou: float, validation: CachedPairs) -> None:
 def _provenance(
     given: Mapping[str, Any], config: FinetuneConfig, dataset: Dataset, base: Base, metrics: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What config and model card say about the origin of a checkpoint."""
+    """Return the origin of a checkpoint for its config and model card."""
     counts = f"{len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
     before = "" if base.data is None else f"; before: {base.data}"
     attributions = [str(name) for name in (given.get("attribution"), base.attribution) if name is not None]

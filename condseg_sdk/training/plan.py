@@ -180,7 +180,7 @@ def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: 
     steps = stats.train // batch_size
     low, high = EPOCHS
     epochs = min(max(round(STEPS["cpu" if machine.kind == "cpu" else "gpu"] / steps), low), high)
-    epochs = choose("epochs", epochs, f"{steps} steps an epoch on {machine.kind}: {epochs * steps} steps in all")
+    epochs = choose("epochs", epochs, f"{steps} steps per epoch on {machine.kind}: {epochs * steps} steps in all")
     reason = "the encoder is frozen" if config.freeze_encoder else "no gain measured (docs/experiments/training.md)"
     choose("stage1_epochs", 0, reason)
     rates = encoder.learning_rates
@@ -248,4 +248,4 @@ def _batch_size(stats: DatasetStats, machine: Machine, *, light: bool) -> tuple[
 def _precision(machine: Machine) -> tuple[str, str]:
     if machine.bfloat16:
         return "bfloat16", "this GPU supports it"
-    return "float32", "the only one on a CPU" if machine.kind == "cpu" else "this device has no bfloat16"
+    return "float32", "other precisions need a GPU" if machine.kind == "cpu" else "this device has no bfloat16"

@@ -70,7 +70,7 @@ class RunFolder:
 
         Raises:
             OptionError: There is a run and `resume` is False, or it is True and the settings differ.
-            OutputError: The folder contains files of others that a run would replace.
+            OutputError: The folder contains files that a run would replace and did not write.
             TrainingError: settings.json is damaged.
         """
         if not self.is_begun:
@@ -88,13 +88,13 @@ class RunFolder:
         ]
         if changed:
             raise self._refused(
-                f"contains a run with another {', '.join(changed)}: use the values that it began with, or choose "
-                "another output_dir"
+                f"contains a run with a different {', '.join(changed)}: use the values that it was started with, or "
+                "choose another output_dir"
             )
         return saved.override(**{name: getattr(config, name) for name in machine})
 
     def _check_is_free(self) -> None:
-        """Refuse a folder with files of others, or of a run without settings.json, which would get other settings."""
+        """Refuse a folder with files that no run wrote, or with those of a run without settings.json."""
         for name in ("stage1", "stage2", CHECKPOINT):
             if (self.path / name).exists():
                 raise self._refused(f"contains {name} of a run without {SETTINGS}: choose another output_dir")
@@ -134,12 +134,12 @@ class RunFolder:
         for split, names in names_by_split(dataset).items():
             if saved[split] != names:
                 raise self._refused(
-                    f"contains a run on other data: its {split} split had {len(saved[split])} pairs, not these "
+                    f"contains a run on different data: its {split} split had {len(saved[split])} pairs, not these "
                     f"{len(names)}; restore the data, or choose another output_dir"
                 )
         if values.get("content") != content:
             raise self._refused(
-                "contains a run on other data: images or masks of the same names have changed; restore them, or "
+                "contains a run on different data: images or masks with the same names have changed; restore them, or "
                 "choose another output_dir"
             )
 
@@ -169,7 +169,8 @@ class RunFolder:
                     f"{self.path} cannot be written ({error.strerror}): choose another output_dir", path=self.path
                 ) from error
             logger.warning(
-                "The file system of %s has no locks: a second run in the same folder would not be noticed.", self.path
+                "The file system of %s does not support locks: a second run in the same folder would go unnoticed.",
+                self.path,
             )
         try:
             yield
@@ -222,7 +223,7 @@ class RunFolder:
             TrainingError: result.json is damaged.
         """
         path = self.path / RESULT
-        remedy = "delete it and resume (resume=True, --resume): it is made again from the other files of the run"
+        remedy = "delete it and resume (resume=True, --resume): it is recreated from the other files of the run"
         values = read_json_object(path, error=TrainingError, remedy=remedy)
         metrics, history = values.get("metrics"), values.get("history")
         if not isinstance(history, list) or not all(isinstance(row, dict) for row in [metrics, *history]):

@@ -20,7 +20,7 @@ THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(13))
 def choose_threshold(
     network: ConDSeg, pairs: CachedPairs, preprocessing: Preprocessing, *, batch_size: int = 8
 ) -> dict[str, float]:
-    """Return the best of the thresholds 0.2, 0.25 ... 0.8 and its metrics; of equally good ones, that nearest to 0.5.
+    """Return the best of the thresholds 0.2, 0.25 ... 0.8 and its metrics; in a tie, the one nearest to 0.5.
 
     Args:
         network: Network, which is moved to the CPU and put into eval mode.

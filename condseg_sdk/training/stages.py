@@ -147,7 +147,7 @@ def _batchnorms(network: nn.Module) -> list[nn.Module]:
 
 
 class ConsistencyStage(Stage):
-    """Stage 1, Consistency Reinforcement: the encoder with a light head sees each image plain and disturbed.
+    """Stage 1, Consistency Reinforcement: the encoder with a light head sees mild and strong augmentations.
 
     Args:
         network: Encoder with a light head.
@@ -160,7 +160,7 @@ class ConsistencyStage(Stage):
 
     def __init__(self, network: ConsistencyNetwork, recipe: Recipe) -> None:
         super().__init__(network, recipe)
-        self.disturb = StrongPhotometric()
+        self.strong_augmentation = StrongPhotometric()
 
     def mask_logits(self, images: Tensor) -> Tensor:
         """Return mask logits (B, 1, H, W) for normalized images."""
@@ -168,11 +168,11 @@ class ConsistencyStage(Stage):
         return logits
 
     def step_loss(self, images: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
-        """Return the consistency loss for augmented images, masks and random numbers of the disturbance."""
+        """Return the consistency loss for augmented images, masks and random numbers of the strong augmentation."""
         with torch.autocast(images.device.type, enabled=False):
-            both = self.normalize(torch.cat((images, self.disturb(images, numbers))))
-        plain, disturbed = self.mask_logits(both).chunk(2)
-        return consistency_loss(plain, disturbed, masks, foreground_weight=self.recipe.foreground_weight)
+            both = self.normalize(torch.cat((images, self.strong_augmentation(images, numbers))))
+        plain, augmented = self.mask_logits(both).chunk(2)
+        return consistency_loss(plain, augmented, masks, foreground_weight=self.recipe.foreground_weight)
 
 
 class SegmentationStage(Stage):

@@ -50,7 +50,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: str | Path, *, preprocessing: Preprocessing | None = None
 ) -> tuple[ConDSeg, CheckpointConfig]:
-    """Load a checkpoint; `weights.hub.resolve` has compared its SHA-256 before.
+    """Load a checkpoint; `weights.hub.resolve` has already checked its SHA-256.
 
     Args:
         path: A folder as `save_checkpoint` writes it, or a .safetensors file with its config.json beside it.

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' code, converted. Only here is a foreign pickle read, and it is never executed."""
+"""Converts checkpoints of the authors' code. Only this module reads pickles, and it never executes them."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def convert_checkpoint(
             of DataParallel. Also a .safetensors file with these names.
         folder: A new or empty folder, or one with an older checkpoint, which is replaced.
         network: "r50" for ResNet-50, "pvt" for PVTv2-b2.
-        color_order: Order of the channels in training: "bgr" before November 2025, "rgb" since. The file does not tell,
-            and the wrong order costs accuracy without an error. Pixels are divided by 255 in both.
+        color_order: Order of the channels in training: "bgr" before November 2025, "rgb" since. The file does not say
+            which, and the wrong order costs accuracy without an error. Pixels are divided by 255 in both.
         size: Height and width of the training images in pixels.
         threshold: Probability from which a pixel belongs to the mask.
         provenance: "license", "data", "attribution", "metrics" and the like, for config.json and the model card.

@@ -74,7 +74,7 @@ def resolve(
         their SHA-256; your own files are not checked.
 
     Raises:
-        ModelNotFoundError: Nothing has that name; the message lists the nearest names.
+        ModelNotFoundError: Nothing has that name; the message lists similar names.
         HubError: The Hub cannot be reached.
         CheckpointError: The file does not have its SHA-256, or is of a kind that cannot be loaded.
         OptionError: `revision` is given for something that has none, or there are two revisions.
@@ -89,7 +89,7 @@ def resolve(
         return _own_folder(path) if path.is_dir() else _own_file(path)
     name = os.fspath(model)
     if _path(model) is not None:
-        logger.info("%s: the folder or file of that name here is no checkpoint, so the known model is meant", name)
+        logger.info("%s: the folder or file of that name here is not a checkpoint, so the known model is used", name)
     place = _hub_name(name, revision)
     if place is not None:
         source = HubSource(place.repo_id, place.revision, **hub)
@@ -321,7 +321,7 @@ def _refuse_revision(model: object, revision: str | None) -> None:
 
 def _bundled(entry: ManifestEntry) -> Path:
     assert entry.sha256 is not None  # only files on the Hub may lack it
-    remedy = "reinstall condseg_sdk" if entry.root == BUNDLED else f"put back the file that {entry.manifest} describes"
+    remedy = "reinstall condseg_sdk" if entry.root == BUNDLED else f"restore the file that {entry.manifest} describes"
     check_sha256(entry.folder / WEIGHTS_FILE, entry.sha256, remedy=remedy)
     return entry.folder
 

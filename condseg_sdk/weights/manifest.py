@@ -111,7 +111,7 @@ def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath |
         manifest: As in `list_models`.
 
     Raises:
-        ModelNotFoundError: There is none; the message lists the nearest names.
+        ModelNotFoundError: There is none; the message lists similar names.
 
     Example:
         >>> find_entry("condseg-lite-polyp").threshold
@@ -120,7 +120,7 @@ def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath |
     names = {entry.name: entry for entry in list_models(kind, manifest=manifest)}
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        known = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(names) or 'none'}"
+        known = f"similar names are {', '.join(near)}" if near else f"known names are {', '.join(names) or 'none'}"
         others = "; or give a folder, or 'org/name' on the Hugging Face Hub" if kind == "checkpoint" else ""
         raise ModelNotFoundError(f"no {kind} is called {name!r}: {known}{others}")
     return names[name]

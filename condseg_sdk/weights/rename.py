@@ -1,4 +1,4 @@
-"""State dicts of other projects under the names of this one."""
+"""Renames the tensors of state dicts from other projects."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(
 ) -> None:
     source = image(tmp_path / "frame.png")
     assert predict(checkpoint, source, "--out", source) == 2
-    assert "cannot be made a folder" in capsys.readouterr().err
+    assert "cannot be created" in capsys.readouterr().err
 
 
 def film(path: Path, count: int = 30) -> Path:

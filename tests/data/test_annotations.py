@@ -83,7 +83,7 @@ def test_image_names_written_on_other_machines_are_found(tmp_path: Path, written
     for dataset in (open_dataset(tmp_path), open_dataset(tmp_path / "images", masks=path), open_dataset(path)):
         assert pair_names(dataset) == names
         assert lines(dataset, "error") == []
-        guessed = [line for line in lines(dataset, "warning") if "found by the file's name" in line]
+        guessed = [line for line in lines(dataset, "warning") if "found by file name" in line]
         assert len(guessed) == is_guess
         assert check_dataset(dataset).errors == ()
 
@@ -109,13 +109,13 @@ def test_among_files_with_one_name_the_folders_decide(tmp_path: Path) -> None:
     dataset = open_dataset(path)
     assert pair_names(dataset) == ["a", "b"]
     (error,) = lines(dataset, "error")
-    assert error.startswith("1 image whose name several files have; give the folders in its name: elsewhere/a.png (")
+    assert error.startswith("1 image with a name that several files have; give its folders, too: elsewhere/a.png (")
 
 
 def test_images_that_a_coco_file_does_not_list_are_reported(tmp_path: Path) -> None:
     pictures(tmp_path / "images", "a.png", "b.png", "extra.png")
     path = coco(tmp_path / "set.json", ["a.png", "b.png"])
-    expected = "1 image that the annotations do not list, not used"
+    expected = "1 image missing from the annotations and not used"
     for dataset in (open_dataset(tmp_path), open_dataset(tmp_path / "images", masks=path)):
         assert any(line.startswith(expected) and "extra.png" in line for line in lines(dataset, "warning"))
     assert lines(open_dataset(path), "warning") == []  # what else is around a file is none of its business
@@ -176,7 +176,7 @@ def test_labelme_files_in_another_folder(tmp_path: Path) -> None:
         labelme(tmp_path / "json" / f"{name}.json", shape("polygon", TRIANGLE), imagePath="IMG_0001.jpg")
     dataset = open_dataset(tmp_path / "json")
     assert pair_names(dataset) == [*"abc"]
-    assert lines(dataset, "warning")[0].startswith("3 images found by the file's name")
+    assert lines(dataset, "warning")[0].startswith("3 images found by file name")
 
 
 def test_images_without_a_labelme_file_are_an_error_with_remedies_that_work(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_report_shows_a_table_of_the_splits(folder: Path) -> None:
     assert sum(int(line.split()[3]) for line in lines[3:6]) == 8
     assert "images   30x20 to 75x50" in lines
     assert "masks    29 by two values" in lines
-    assert any(line.startswith("error    1 image without a mask of its name; add an all-black") for line in lines)
+    assert any(line.startswith("error    1 image without a mask of the same name; add an all-black") for line in lines)
     assert f"           {folder / 'images' / 'n03.png'}" in lines
     assert any(line.startswith("warning  8 masks without foreground") for line in lines)
     assert "           ... and 3 more" in lines
@@ -80,7 +80,7 @@ def test_an_error_names_the_first_files_and_counts_the_others(folder: Path) -> N
     with pytest.raises(DatasetError) as caught:
         check(folder).raise_if_wrong()
     message = str(caught.value)
-    assert message.startswith("5 pairs with a file that cannot be used; repair it or take the pair out: ")
+    assert message.startswith("5 pairs with a file that cannot be used; repair it or remove the pair: ")
     assert "n03.png is not an image that can be read" in message
     assert "and 2 more" in message
     assert message.endswith("(and 1 other error; `condseg finetune DATA --check` lists all)")
@@ -105,7 +105,7 @@ def test_unreadable_files_are_reported(folder: Path, kind: str, damage: str) -> 
     else:
         path.write_bytes(b"" if damage == "empty" else b"hello")
     line = only(check(folder))
-    assert line.startswith("error: 1 pair with a file that cannot be used; repair it or take the pair out")
+    assert line.startswith("error: 1 pair with a file that cannot be used; repair it or remove the pair")
     assert str(path) in line
 
 
@@ -147,10 +147,10 @@ def test_masks_of_other_sizes_are_errors_or_warnings(folder: Path) -> None:
     save(folder / "masks" / "n03.png", region((10, 15)))
     different, scaled = check(folder).problems
     assert different.severity == "error"
-    assert different.message == "2 masks of other proportions than the image; export it at the image's size"
+    assert different.message == "2 masks with another aspect ratio than the image; export it at the image's size"
     assert different.files[0] == f"{folder / 'images/n01.png'} is 30x20, its mask 9x9"
     assert scaled.severity == "warning"
-    assert scaled.message == "1 mask of another size than the image, resized to fit"
+    assert scaled.message == "1 mask of a different size than the image, resized to fit"
     assert scaled.files == (f"{folder / 'images/n03.png'} is 30x20, its mask 15x10",)
 
 
@@ -188,7 +188,7 @@ def test_an_orientation_that_sizes_cannot_check_is_a_warning(
 @pytest.mark.parametrize(("value", "word"), [(0, "without foreground"), (255, "without background")])
 def test_empty_and_full_masks_are_warnings(folder: Path, value: int, word: str) -> None:
     save(folder / "masks" / "n01.png", np.full((20, 30), value, np.uint8))
-    assert only(check(folder)).startswith(f"warning: 1 mask {word}; correct if ")
+    assert only(check(folder)).startswith(f"warning: 1 mask {word}; fine if ")
     for name in NAMES[:24]:
         save(folder / "masks" / f"{name}.png", np.full((20, 30), value, np.uint8))
     report = check(folder)
@@ -229,7 +229,7 @@ def test_suspicious_values_and_single_label_masks_are_warnings(folder: Path) -> 
 def test_images_of_a_single_color_are_a_warning(folder: Path) -> None:
     for name in NAMES[20:28]:  # alike, but no leak
         save(folder / "images" / f"{name}.png", np.full((20, 30, 3), int(name[1:]), np.uint8))
-    assert only(check(folder)).startswith("warning: 8 images of a single color; take it out if it is broken")
+    assert only(check(folder)).startswith("warning: 8 images of a single color; remove it if it is broken")
 
 
 # Counts
@@ -249,7 +249,7 @@ def test_copies_across_splits_are_an_error_and_within_a_split_a_warning(folder: 
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n25.png")
     line = only(check(folder))
     assert line == (
-        "error: 1 image copied into another split, which makes scores too good; keep one, or give group_by: "
+        "error: 1 image copied into another split, which makes metrics too optimistic; keep one, or give group_by: "
         f"{folder / 'images/n25.png'} (validation) and {folder / 'images/n00.png'} (train)"
     )
     make_set(folder, ["n25"])
@@ -281,7 +281,7 @@ def test_an_image_saved_again_is_found_in_another_split(folder: Path, change: st
     path = save(folder / "images" / f"n25{suffix}", np.asarray(other), **({"quality": 40} if change == "jpeg" else {}))
     save(folder / "masks" / "n25.png", region((other.height, other.width)))
     line = only(check(folder))
-    assert line.startswith("warning: 1 image much like one of another split")
+    assert line.startswith("warning: 1 image nearly identical to one of another split")
     assert "with group_by" in line
     assert line.endswith(f"{path} (validation) and {folder / 'images/n00.png'} (train)")
 

@@ -225,12 +225,12 @@ def complaint(path: Path) -> str:
         ({"images": {}, "annotations": []}, "not a COCO file"),
         ({"images": 3, "annotations": None}, "not a COCO file"),
         (coco([], []), "lists no images"),
-        (coco([{"id": 1}], []), "1 image of .* without one of id, file_name"),
-        (coco([[1], None, "x", *GOOD], []), "3 images of .* without one of id, file_name"),
-        (coco([{**ENTRY, "id": [1]}, OTHER], []), "without one of id"),
-        (coco([{**ENTRY, "id": True}, OTHER], []), "without one of id"),
-        (coco([{**ENTRY, "file_name": 7}, OTHER], []), "without one of id, file_name"),
-        (coco([{**ENTRY, "file_name": " "}, OTHER], []), "without one of id, file_name"),
+        (coco([{"id": 1}], []), "1 image of .* without a valid id or file_name"),
+        (coco([[1], None, "x", *GOOD], []), "3 images of .* without a valid id or file_name"),
+        (coco([{**ENTRY, "id": [1]}, OTHER], []), "without a valid id"),
+        (coco([{**ENTRY, "id": True}, OTHER], []), "without a valid id"),
+        (coco([{**ENTRY, "file_name": 7}, OTHER], []), "without a valid id or file_name"),
+        (coco([{**ENTRY, "file_name": " "}, OTHER], []), "without a valid id or file_name"),
         (coco([{**ENTRY, "height": 0}], []), "without a size in pixels; export it again: a.png is 7x0"),
         (coco([{**ENTRY, "height": "5"}], []), "without a size in pixels"),
         (coco([{**ENTRY, "height": 5.5}], []), "without a size in pixels"),
@@ -246,7 +246,7 @@ def complaint(path: Path) -> str:
         (coco(GOOD, [{"image_id": [1]}]), "for an image that is not in 'images'"),
         (
             coco(GOOD, [annotation(1, [], bbox=[1, 2, 3, 4])]),
-            "1 annotation of .* with a box and no outline; .* instead of boxes: a.png",
+            "1 annotation of .* with a box but no outline; .* instead of boxes: a.png",
         ),
         (coco(GOOD, [annotation(1, [])]), "with an empty segmentation"),
         (coco(GOOD, []), "has no annotations, only images"),
@@ -363,7 +363,7 @@ def test_outlines_over_the_edge_are_reported(tmp_path: Path) -> None:
     regions = ([SQUARE], [[1, 1, 12, 1, 12, 4]])
     path = write(tmp_path / "set.json", coco(entries, [annotation(i, r) for i, r in enumerate(regions, 1)]))
     lines = [problem.line() for problem in check_dataset(open_dataset(path)).warnings]
-    expected = "1 mask with outlines that reach over the image's edge; check that their coordinates are pixels"
+    expected = "1 mask with outlines that extend beyond the image; check that their coordinates are pixels"
     assert any(line.startswith(expected) and "b.png" in line for line in lines)
 
 

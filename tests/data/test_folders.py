@@ -168,7 +168,7 @@ def test_unused_folders_are_reported(tmp_path: Path) -> None:
     save(tmp_path / "overlays" / "a.png", picture("a"))
     dataset = open_dataset(tmp_path)
     assert warnings(dataset) == [
-        "2 folders not used, since its name does not mean images with masks: overlays/, test/images/"
+        "2 folders not used, since the name does not match a folder of images with masks: overlays/, test/images/"
     ]
     assert len(dataset.train) + len(dataset.validation) == 3
     assert dataset.test == []
@@ -236,9 +236,9 @@ def test_unmatched_images_and_masks_are_all_listed_with_what_to_do(tmp_path: Pat
     (tmp_path / "images" / "f.png").unlink()
     dataset = open_dataset(tmp_path)
     images, masks = dataset.problems
-    assert images.message.startswith("2 images without a mask of its name; add an all-black mask")
+    assert images.message.startswith("2 images without a mask of the same name; add an all-black mask")
     assert images.files == (str(tmp_path / "images/a.png"), str(tmp_path / "images/b.png"))
-    assert masks.message.startswith("1 mask without an image of its name; add the image")
+    assert masks.message.startswith("1 mask without an image of the same name; add the image")
     assert masks.files == (str(tmp_path / "masks/f.png"),)
     with pytest.raises(DatasetError, match=r"2 images without .*images/a\.png"):
         find_pairs(tmp_path)
@@ -311,7 +311,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     make_set(tmp_path, "ab")
     with pytest.raises(OptionError, match="needs a folder of images as data"):
         open_dataset(tmp_path / "set.csv", masks=tmp_path)
-    with pytest.raises(OptionError, match=r"val_fraction=1\.5 must be between 0 and 1"):
+    with pytest.raises(OptionError, match=r"val_fraction=1\.5 must be a number between 0 and 1"):
         open_dataset(tmp_path, val_fraction=1.5)
     with pytest.raises(OptionError, match=r"group_by='\(' is neither a regular expression"):
         open_dataset(tmp_path, group_by="(")

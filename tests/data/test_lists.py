@@ -138,8 +138,8 @@ def test_mistakes_in_lists_are_reported(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     unknown, twice = errors(dataset)
     assert "2 names in " in unknown
-    assert unknown.endswith("add the files or take the name out: zz, f")
-    assert twice == "1 name in the lists of two splits; take it out of one: d"
+    assert unknown.endswith("add the files or remove the name: zz, f")
+    assert twice == "1 name in the lists of two splits; remove it from one: d"
     # What no list asks for does no harm.
     unused, repeated = warnings(dataset)
     assert "1 image without a mask" in unused

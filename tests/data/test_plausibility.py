@@ -44,11 +44,13 @@ def test_good_masks_are_plausible(tmp_path: Path) -> None:
 
 def test_tiny_areas_are_an_error_if_all_masks_have_them_and_otherwise_a_warning(tmp_path: Path) -> None:
     report = check(tmp_path, [blob(60, 80, 1) for _ in NAMES])
-    (line,) = matching(report, "error", "of an area of 9 pixels or fewer")
-    assert line.startswith("8 masks of an area of 9 pixels or fewer; check that coordinates are pixels of that image: ")
+    (line,) = matching(report, "error", "with an area of 9 pixels or fewer")
+    assert line.startswith(
+        "8 masks with an area of 9 pixels or fewer; check that coordinates are pixels of that image: "
+    )
     report = check(tmp_path, [blob(60, 80, 1 if name == "n3" else 20) for name in NAMES])
     assert report.errors == ()
-    assert "n3.png" in matching(report, "warning", "1 mask of an area of 9 pixels or fewer")[0]
+    assert "n3.png" in matching(report, "warning", "1 mask with an area of 9 pixels or fewer")[0]
 
 
 def test_boxes_are_reported_if_most_masks_are_boxes(tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_boxes_are_reported_if_most_masks_are_boxes(tmp_path: Path) -> None:
 def test_coordinates_in_percent_or_of_a_smaller_image_are_reported(tmp_path: Path) -> None:
     report = check(tmp_path, [blob(20 + i, 30 + i, 15) for i in range(8)])
     (line,) = matching(report, "warning", "upper left quarter")
-    assert "not percent or pixels of a smaller one" in line
+    assert "not percent or pixels of a smaller image" in line
     assert matching(check(tmp_path, [blob(20 + 8 * i, 30, 15) for i in range(8)]), "warning", "upper left") == []
 
 
@@ -84,13 +86,13 @@ def test_every_wrong_scale_of_coco_coordinates_is_reported_with_a_remedy_that_wo
     report = annotated(tmp_path, shares)
     assert "coordinates from 0 to 1; they must be pixels: multiply x by 160, y by 120" in report.errors[0].line()
     report = annotated(tmp_path, [(x * 5, y * 5) for x, y in shares])
-    assert report.errors[0].line().startswith("8 masks of an area of 9 pixels or fewer")
+    assert report.errors[0].line().startswith("8 masks with an area of 9 pixels or fewer")
     report = annotated(tmp_path, [(x * 60, y * 60) for x, y in shares])
     assert matching(report, "warning", "upper left quarter")
     report = annotated(tmp_path, [(x * 100, y * 100) for x, y in shares])  # percent, near enough to pixels to pass
     assert report.errors == ()
     report = annotated(tmp_path, [(x * 240, y * 180) for x, y in shares])
-    assert matching(report, "warning", "outlines that reach over the image's edge")
+    assert matching(report, "warning", "outlines that extend beyond the image")
     report = annotated(tmp_path, [(x * 1600, y * 1200) for x, y in shares])
     assert "far outside of the image; its points must be pixels of that image" in report.errors[0].line()
     report = annotated(tmp_path, [(x * 160, y * 120) for x, y in shares])

@@ -61,7 +61,7 @@ def test_ambiguous_numbers_in_names_are_not_guessed(tmp_path: Path) -> None:
     make_set(tmp_path / "b", ["frame", "frame_1", "frame_2"])
     (tmp_path / "b" / "images" / "frame_2.png").unlink()
     assert matched(open_dataset(tmp_path / "b")) == {"frame": "frame.png", "frame_1": "frame_1.png"}
-    assert "1 mask without an image of its name" in errors(open_dataset(tmp_path / "b"))[0]
+    assert "1 mask without an image of the same name" in errors(open_dataset(tmp_path / "b"))[0]
     make_set(tmp_path / "c", ["case", "other", "third"])
     (tmp_path / "c" / "masks" / "case.png").rename(tmp_path / "c" / "masks" / "case_12.png")
     assert len(errors(open_dataset(tmp_path / "c"))) == 2
@@ -72,7 +72,7 @@ def test_merged_masks_of_two_sizes_are_an_error_of_their_pair(tmp_path: Path) ->
     save(tmp_path / "masks" / "a_mask_1.png", region((10, 15)))
     (problem,) = check_dataset(open_dataset(tmp_path)).errors
     assert "a.png and" in problem.line()
-    assert "a_mask_1.png are 30x20 and 15x10: masks of one image must be of one size" in problem.line()
+    assert "a_mask_1.png are 30x20 and 15x10: masks of one image must have the same size" in problem.line()
 
 
 def test_masks_matched_by_their_folder_are_reported(tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ def test_several_lines_are_merged_and_several_classes_are_reported(tmp_path: Pat
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("0 0.5 0.5 0.2 0.2", "is a box and no polygon; export segmentation labels"),
+        ("0 0.5 0.5 0.2 0.2", "is a box, not a polygon; export segmentation labels"),
         ("0 0.1 0.1 0.2", "has 3 coordinates, not three or more points"),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "has 7 coordinates"),
-        ("0 12 8 40 8 40 30", "has coordinates far outside of 0 to 1; they must be shares"),
+        ("0 12 8 40 8 40 30", "has coordinates far outside of 0 to 1; they must be fractions"),
         ("0 nan 0.1 0.2 0.2 0.3 0.3", "has coordinates far outside"),
         ("polyp 0.1 0.1 0.2 0.2 0.3 0.3", "is not a class and its polygon"),
         ("0 0.1 0.1 0.2 x 0.3 0.3", "is not a class and its polygon (could not convert string to float: 'x')"),

@@ -239,7 +239,7 @@ def test_images_are_chosen_by_list_or_split(tmp_path: Path) -> None:
     assert [pair.name for pair in choose_pairs(folder, names=["b"])] == ["b"]
     (tmp_path / "names.txt").write_text("c\na.png\n")
     assert [pair.name for pair in choose_pairs(folder, names=tmp_path / "names.txt")] == ["c", "a"]
-    with pytest.raises(OptionError, match="exclude each other"):
+    with pytest.raises(OptionError, match="cannot be combined"):
         choose_pairs(folder, names=["a"], split="test")
     with pytest.raises(OptionError, match="split='dev'"):
         choose_pairs(folder, split="dev")  # type: ignore[arg-type]
@@ -390,7 +390,7 @@ def test_masks_may_be_in_another_folder(checkpoint: Path, tmp_path: Path, capsys
         (["{checkpoint}", "{data}", "--spacing", "1", "2", "3"], "spacing="),
         (["{checkpoint}", "{data}", "--seed", "-1"], "seed=-1 must be a whole number from 0 to 4294967295"),
         (["{checkpoint}", "{data}", "--report"], "--out"),
-        (["{checkpoint}", "{data}", "--out", "{data}/images/a.png"], "cannot be made a folder"),
+        (["{checkpoint}", "{data}", "--out", "{data}/images/a.png"], "cannot be created"),
     ],
 )
 def test_errors_of_the_command_are_one_line(

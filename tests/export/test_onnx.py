@@ -43,8 +43,6 @@ from condseg_sdk.preprocessing import resize_logits
 from condseg_sdk.runtimes import onnx_runtime
 from tests.helpers.networks import narrow_network
 
-# One process for all of them, so that it exports once.
-pytestmark = pytest.mark.xdist_group("onnx")
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (50, 70, 3), np.uint8) for seed in range(3)]
 
 
@@ -343,7 +341,7 @@ DAMAGED_FILES: dict[str, tuple[Any, str]] = {
         change_metadata(EXPORT_KEY, edit_json(format_version=9, package_version="7.1")),
         "install condseg_sdk 7.1",
     ),
-    "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata promise"),
+    "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata says"),
     "promised output": (
         change_metadata(EXPORT_KEY, edit_json(branch_uncertainty=True)),
         "'branch_uncertainty', which its graph lacks",

@@ -214,7 +214,7 @@ class _Worker:
         return Verdict(*self.case, "fail", kind, message, seconds, megabytes)
 
     def _megabytes(self) -> int:
-        """Return the resident memory; 0 if the system does not tell it."""
+        """Return the resident memory; 0 if the system does not report it."""
         try:
             pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):

@@ -36,7 +36,7 @@ class Verdict:
         kind: What failures are counted by: the exception and the place in our code.
         message: The error's text.
         seconds: Processor time from opening the files to the end; of a process that was killed, all time.
-        megabytes: The process's greatest resident memory meanwhile; 0 where the system does not tell.
+        megabytes: The process's greatest resident memory meanwhile; 0 if the system does not report it.
         details: Traceback of a failure; not in the log.
     """
 

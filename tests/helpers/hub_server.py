@@ -19,7 +19,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".pth", ".onnx")
-SECRET = "hf_writer"  # the token that may write
+SECRET = "hf_writer"  # the token with write access
 
 
 @dataclass

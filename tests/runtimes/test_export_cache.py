@@ -78,5 +78,5 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(CACHE, str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="cannot be kept .*set HF_ASSETS_CACHE to a folder that can be written to"):
+    with pytest.raises(OutputError, match="cannot be stored .*set HF_ASSETS_CACHE to a folder that can be written to"):
         exported_once(checkpoint)

@@ -171,18 +171,18 @@ def test_finetune_trains_on_every_layout(build: Callable[[Path], Data], base: Pa
 def unmatched(folder: Path) -> list[str]:
     for name in NAMES[:2]:
         (folder / "masks" / f"{name}.png").unlink()
-    return ["2 images without a mask of its name; add an all-black mask", "n0.png", "n1.png"]
+    return ["2 images without a mask of the same name; add an all-black mask", "n0.png", "n1.png"]
 
 
 def stray_mask(folder: Path) -> list[str]:
     (folder / "images" / "n3.png").unlink()
-    return ["1 mask without an image of its name; add the image", "n3.png"]
+    return ["1 mask without an image of the same name; add the image", "n3.png"]
 
 
 def other_size(folder: Path) -> list[str]:
     save(folder / "masks" / "n1.png", region((9, 9)))
     return [
-        "1 mask of other proportions than the image; export it at the image's size",
+        "1 mask with another aspect ratio than the image; export it at the image's size",
         "n1.png is 30x20, its mask 9x9",
     ]
 
@@ -190,7 +190,7 @@ def other_size(folder: Path) -> list[str]:
 def unreadable(kind: str, content: bytes) -> Callable[[Path], list[str]]:
     def spoil(folder: Path) -> list[str]:
         (folder / kind / "n2.png").write_bytes(content)
-        return ["1 pair with a file that cannot be used; repair it or take the pair out", f"{kind}/n2.png"]
+        return ["1 pair with a file that cannot be used; repair it or remove the pair", f"{kind}/n2.png"]
 
     return spoil
 
@@ -210,7 +210,11 @@ def full(folder: Path) -> list[str]:
 def leak(folder: Path) -> list[str]:
     (folder / "val.txt").write_text("n8\nn9\n")
     shutil.copy(folder / "images" / "n0.png", folder / "images" / "n9.png")
-    return ["1 image copied into another split, which makes scores too good; keep one", "n9.png (validation)", "n0.png"]
+    return [
+        "1 image copied into another split, which makes metrics too optimistic; keep one",
+        "n9.png (validation)",
+        "n0.png",
+    ]
 
 
 def twice(folder: Path) -> list[str]:
@@ -220,13 +224,13 @@ def twice(folder: Path) -> list[str]:
 
 def listed(folder: Path) -> list[str]:
     (folder / "train.txt").write_text("\n".join([*NAMES[:8], "n99"]))
-    return ["1 name in", "train.txt without an image with a mask; add the files or take the name out", "n99"]
+    return ["1 name in", "train.txt without an image with a mask; add the files or remove the name", "n99"]
 
 
 def in_two_lists(folder: Path) -> list[str]:
     (folder / "train.txt").write_text("\n".join(NAMES[:8]))
     (folder / "val.txt").write_text("n7\nn8\n")
-    return ["1 name in the lists of two splits; take it out of one: n7"]
+    return ["1 name in the lists of two splits; remove it from one: n7"]
 
 
 def turned(folder: Path) -> list[str]:
@@ -299,7 +303,7 @@ SUSPICIONS: Sequence[Any] = [
             save(folder / "images" / "n9.png", np.clip(picture("x") * 0.9 + 9, 0, 255).astype(np.uint8)),
             save(folder / "images" / "n0.png", picture("x")),
         ),
-        "1 image much like one of another split",
+        "1 image nearly identical to one of another split",
         id="near-duplicates",
     ),
 ]

@@ -56,7 +56,7 @@ def test_a_copy_of_the_data_is_the_same_data(dataset: Path, finished: Run, tmp_p
 def test_other_pairs_are_refused(dataset: Path, finished: Run, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("1\n2\n3\n4\n5\n")
     other = open_dataset(dataset, train_list=tmp_path / "train.txt")
-    with pytest.raises(OptionError, match="on other data: its train split had 8 pairs, not these 4"):
+    with pytest.raises(OptionError, match="on different data: its train split had 8 pairs, not these 4"):
         finetune(other, output_dir=finished[0], resume=True)
 
 
@@ -64,7 +64,7 @@ def test_changed_masks_of_the_same_names_are_refused(dataset: Path, finished: Ru
     copy = shutil.copytree(dataset, tmp_path / "copy")
     mask = copy / "masks" / "3.png"
     ImageOps.invert(Image.open(mask)).save(mask)
-    with pytest.raises(OptionError, match="on other data: images or masks of the same names have changed"):
+    with pytest.raises(OptionError, match="on different data: images or masks with the same names have changed"):
         finetune(copy, output_dir=finished[0], resume=True)
 
 

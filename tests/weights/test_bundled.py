@@ -49,7 +49,7 @@ def test_bundled_weights_of_another_hash_are_refused_with_both_hashes(
 
 
 def test_unknown_names_come_with_the_nearest() -> None:
-    with pytest.raises(ModelNotFoundError, match="nearest are condseg-lite-polyp"):
+    with pytest.raises(ModelNotFoundError, match="similar names are condseg-lite-polyp"):
         hub.resolve("condseg-lite-polip")
     with pytest.raises(ModelNotFoundError, match="does not exist"):
         hub.resolve("./nowhere")

@@ -88,7 +88,7 @@ def test_a_folder_without_a_checkpoint_hides_no_model(
     here.mkdir()
     (here / "frame_mask.png").touch()
     assert resolve("condseg-lite-polyp") == bundled
-    assert "is no checkpoint, so the known model is meant" in caplog.text
+    assert "is not a checkpoint, so the known model is used" in caplog.text
     assert Predictor.from_pretrained("condseg-lite-polyp", device="cpu").model_id == "condseg-lite-polyp"
     with pytest.raises(CheckpointError, match=r"has no config.json"):
         resolve("./condseg-lite-polyp"), resolve(here)
@@ -173,7 +173,7 @@ def test_a_bundled_file_is_checked_before_it_is_read(
     assert resolve("condseg-tiny") == tmp_path / "tiny"
     damaged = files["model.safetensors"][:-1] + b"\x01"
     (tmp_path / "tiny" / "model.safetensors").write_bytes(damaged)
-    with pytest.raises(CheckpointError, match="put back the file") as caught:
+    with pytest.raises(CheckpointError, match="restore the file") as caught:
         Predictor.from_pretrained("condseg-tiny", device="cpu")
     text = one_line(caught.value)
     assert known.sha256 in text

@@ -1,4 +1,4 @@
-"""The manifest: what it lists can be loaded, and a name that is not in it gets the nearest ones."""
+"""The manifest: what it lists can be loaded, and a name that is not in it gets similar names."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def test_a_name_that_is_not_there_gets_the_nearest_ones(monkeypatch: pytest.Monk
     )
     monkeypatch.setattr(manifest, "_entries", lambda _: entries)
     assert find_entry("condseg-r50-skin") is entries[1]
-    with pytest.raises(ModelNotFoundError, match="'condseg-lite-polip'.* nearest are condseg-lite-polyp"):
+    with pytest.raises(ModelNotFoundError, match="'condseg-lite-polip'.* similar names are condseg-lite-polyp"):
         find_entry("condseg-lite-polip")
-    with pytest.raises(ModelNotFoundError, match="known are condseg-lite-polyp, condseg-r50-skin"):
+    with pytest.raises(ModelNotFoundError, match="known names are condseg-lite-polyp, condseg-r50-skin"):
         find_entry("zzz")
     with pytest.raises(OptionError, match="kind='model'"):
         list_models("model")  # type: ignore[arg-type]
@@ -249,7 +249,7 @@ def test_entries_of_a_users_manifest_are_checked_and_never_replace_others(own: P
     with pytest.raises(CheckpointError, match="another entry is already called 'condseg-lite-polyp'"):
         list_models(manifest=own)
     edit(own, name="our-tiny", sha256="0" * 64)
-    with pytest.raises(CheckpointError, match="expected 0000.*put back the file"):
+    with pytest.raises(CheckpointError, match="expected 0000.*restore the file"):
         resolve("our-tiny", manifest=own)
     edit(own, file="../tiny")
     with pytest.raises(CheckpointError, match=r"manifest.json: manifest entry 'our-tiny': '../tiny' must be a plain"):

@@ -30,7 +30,7 @@ class DatasetFormat:
 
     Attributes:
         name: Name of the format, as its users write it.
-        recognizes: Tells whether loaded content is in this format.
+        recognizes: Returns whether loaded content is in this format.
         read: Converts the content and path of a file to the regions of its images and to the problems found in it. It
             raises DatasetError where nothing in the file can be used.
         suffixes: Suffixes of the annotation files, lower case with their dot.

@@ -64,7 +64,7 @@ def _entries(listed: Sequence[Any], file: Path) -> tuple[dict[int | str, dict[st
             entries[entry["id"]] = entry
     place, remedy = f"of {file}", "export it again"
     problems = [
-        *problems_of("error", "image", f"{place} without one of id, file_name; {remedy}", incomplete),
+        *problems_of("error", "image", f"{place} without a valid id or file_name; {remedy}", incomplete),
         *problems_of("error", "image", f"{place} without a size in pixels; {remedy}", sizes),
         *problems_of("error", "image", f"{place} with the id of another one; ids must differ", again),
     ]
@@ -113,8 +113,8 @@ def _regions(
             lost["nothing"].append(names[identity])
     what = {
         "image": "for an image that is not in 'images'; export it again",
-        "box": "with a box and no outline; export masks or polygons instead of boxes",
-        "nothing": "with an empty segmentation; draw it, or take the annotation out",
+        "box": "with a box but no outline; export masks or polygons instead of boxes",
+        "nothing": "with an empty segmentation; draw it, or remove the annotation",
     }
     problems = [
         problem

@@ -1,4 +1,4 @@
-"""YOLO segmentation: data.yaml, and for each image a text file of polygons in shares of its width and height."""
+"""YOLO segmentation: data.yaml, and for each image a text file of polygons in fractions of its width and height."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REMEDY = "correct it, or export the set again"
 
 
 def _load(file: Path) -> Any:
-    """Load YAML; every number stays text, so that no value of a damaged file can fail to be one."""
+    """Load YAML with all numbers as text, so that no value of a damaged file fails to load."""
     if file.stat().st_size > MAX_BYTES:
         raise DatasetError(f"{file} has more than {MAX_BYTES // 2**20} MiB, too much for a data.yaml; {REMEDY}")
     try:
@@ -34,7 +34,7 @@ def _load(file: Path) -> Any:
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether YAML is a set's: it names its classes and a folder of images."""
+    """Whether YAML describes a dataset: it names classes and a folder of images."""
     return isinstance(content, dict) and "names" in content and bool(KEYS.keys() & content.keys())
 
 
@@ -74,7 +74,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
                 found[split].append(
                     RegionMask(labels, image.name, None, regions, image, "YOLO polygons", is_normalized=True)
                 )
-    remedy = "add one (an empty file says that there is nothing to find), or take the image out"
+    remedy = "add one (an empty file says that there is nothing to find), or remove the image"
     problems = [
         *problems_of("error", "entry", f"of {file} that does not exist; correct its path", missing),
         *problems_of("error", "image", f"without a label file; {remedy}", unlabeled),
@@ -112,7 +112,7 @@ def _images(place: Path) -> Iterator[Path]:
     elif place.suffix.lower() in IMAGE_SUFFIXES:
         yield place
     else:
-        lines = read_text(place, remedy="write text, one image a line").splitlines()
+        lines = read_text(place, remedy="write text, one image per line").splitlines()
         yield from (place.parent / line.strip() for line in lines if line.strip())
 
 
@@ -126,7 +126,7 @@ def _label_file(image: Path) -> Path:
 
 
 def _regions(file: Path) -> tuple[tuple[Any, ...], set[int]]:
-    """Read a label file: a polygon a line.
+    """Read a label file: one polygon per line.
 
     Returns:
         The regions, and the numbers of their classes.
@@ -147,12 +147,12 @@ def _regions(file: Path) -> tuple[tuple[Any, ...], set[int]]:
                 f"{file}: line {number} is not a class and its polygon ({one_line(error, 80)})"
             ) from None
         if len(polygon) == 4:
-            raise DatasetError(f"{file}: line {number} is a box and no polygon; export segmentation labels")
+            raise DatasetError(f"{file}: line {number} is a box, not a polygon; export segmentation labels")
         if len(polygon) < 6 or len(polygon) % 2:
             raise DatasetError(f"{file}: line {number} has {len(polygon)} coordinates, not three or more points")
         if not all(-1 <= value <= 2 for value in polygon):
             raise DatasetError(
-                f"{file}: line {number} has coordinates far outside of 0 to 1; they must be shares of the image's "
+                f"{file}: line {number} has coordinates far outside of 0 to 1; they must be fractions of the image's "
                 "width and height"
             )
         regions.append([polygon])

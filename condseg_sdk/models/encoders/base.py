@@ -1,4 +1,4 @@
-"""What the rest of the package needs to know about an encoder, and the registry of encoders."""
+"""The description of an encoder, and the registry of encoders."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class LearningRates(NamedTuple):
-    """Peak learning rates that fine-tuning takes by default.
+    """Peak learning rates that fine-tuning uses by default.
 
     Attributes:
         decoder: Learning rate of everything but the encoder.
