@@ -119,8 +119,8 @@ class TestFieldOfView:
         items = CachedPairs(pairs, Preprocessing((20, 24), field_of_view="endoscopy"))
         assert items[1][1].sum() == 0
         assert [record.message for record in caplog.records] == [
-            "in 1 of 2 images part of the foreground is outside of the field of view that was found and is not seen, "
-            "first in outside: look at them, and train with field_of_view='none' if there are many"
+            "in 1 of 2 images part of the foreground is outside of the detected field of view and is ignored, "
+            "first in outside: check them, and train with field_of_view='none' if there are many"
         ]
         caplog.clear()
         CachedPairs(pairs, Preprocessing((20, 24)))
