@@ -223,7 +223,7 @@ def test_metrics_and_model_card_agree(evaluation: Evaluation, tmp_path: Path) ->
     assert f"| mDSC | {evaluation.means()['mDSC']} |" in card
     assert "condseg evaluate tiny data" in card
     assert "Not a medical device" in card
-    assert "The interval of ECE is biased upwards" in card
+    assert "The interval of ECE is biased upward" in card
     path = tmp_path / "README.md"
     path.write_text("# tiny\n\nText.\n\n## Citation\n\nLei et al.\n")
     for _ in range(2):  # the second time it replaces the first

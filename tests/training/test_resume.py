@@ -44,7 +44,7 @@ def test_a_finished_run_is_resumed_without_training(dataset: Path, finished: Run
 
 
 def test_other_settings_are_refused_by_name(dataset: Path, finished: Run) -> None:
-    with pytest.raises(OptionError, match="another epochs, seed"):
+    with pytest.raises(OptionError, match="other values of epochs, seed"):
         finetune(dataset, output_dir=finished[0], resume=True, seed=1, epochs=9)
 
 
