@@ -88,7 +88,7 @@ class RunFolder:
         ]
         if changed:
             raise self._refused(
-                f"contains a run with other values of {', '.join(changed)}: use the values that it was started with, or "
+                f"contains a run with other values of {', '.join(changed)}: use those it was started with, or "
                 "choose another output_dir"
             )
         return saved.override(**{name: getattr(config, name) for name in machine})
