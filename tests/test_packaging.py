@@ -50,7 +50,6 @@ print(json.dumps({{
 }}))
 """
 
-# One process for all of them, so that it builds once.
 pytestmark = pytest.mark.slow
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
-from condseg_sdk.errors import ModelNotFoundError, OptionError, errors_about
+from condseg_sdk.errors import HubError, ModelNotFoundError, OptionError, errors_about
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
@@ -84,7 +84,8 @@ def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | Non
             option="preprocessing",
         )
     if preprocessing is None:
-        with suppress(ModelNotFoundError):
+        # Without a network the checkpoint may still be in the cache; if it is not, `resolve` says so.
+        with suppress(ModelNotFoundError, HubError):
             return resolve_onnx(model, **where)
     return exported_once(resolve(model, **where), preprocessing=preprocessing)
 

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
+from huggingface_hub.errors import RemoteEntryNotFoundError
+
 from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import check_sha256
 from condseg_sdk.download import (
@@ -138,7 +140,12 @@ def resolve_onnx(
         place = _HubName(entry.hub.repo_id, entry.hub.revision, folder)
     if place is not None and not place.path.endswith(FILES):
         source = HubSource(place.repo_id, place.revision, **hub)
-        return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
+        try:
+            return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
+        except CheckpointError as error:
+            if isinstance(error.__cause__, RemoteEntryNotFoundError):
+                raise _without_onnx(str(source), name) from error
+            raise
     if is_onnx(model):
         return resolve(model, revision=revision, **hub)
     raise ModelNotFoundError(f"{name} is not an .onnx file: make one with `condseg export {name} {ONNX_FILE}`")
@@ -326,9 +333,13 @@ def _bundled(entry: ManifestEntry) -> Path:
     return entry.folder
 
 
+def _without_onnx(place: str, name: str) -> ModelNotFoundError:
+    remedy = f"make one with `condseg export {name} {ONNX_FILE}`, and give from_pretrained that file"
+    return ModelNotFoundError(f"{place} has no {ONNX_FILE}: {remedy}")
+
+
 def _onnx_in(folder: Path, name: str) -> Path:
     path = folder / ONNX_FILE
     if not path.is_file():
-        remedy = f"make one with `condseg export {name} {ONNX_FILE}`, and give from_pretrained that file"
-        raise ModelNotFoundError(f"{folder} has no {ONNX_FILE}: {remedy}")
+        raise _without_onnx(str(folder), name)
     return path

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from condseg_sdk import Predictor, Preprocessing
-from condseg_sdk.errors import OutputError
+from condseg_sdk.errors import HubError, OutputError
 from condseg_sdk.runtimes import export_cache
 from condseg_sdk.runtimes.export_cache import exported_once
+from tests.helpers.hub_server import HubServer, Repository
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
 CACHE = "huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE"
@@ -71,6 +72,18 @@ def test_other_content_or_preprocessing_is_another_file(
     config.write_text(config.read_text().replace('"threshold": 0.4', '"threshold": 0.3'))
     assert len({kept, exported_once(copy), exported_once(checkpoint, preprocessing=other)}) == 3
     assert len(exports) == 2
+
+
+def test_a_repository_without_an_onnx_file_is_exported_with_and_without_a_network(
+    checkpoint: Path, exports: list[Path], server: HubServer, options: dict[str, Any]
+) -> None:
+    server.repositories["org/tiny"] = Repository({path.name: path.read_bytes() for path in checkpoint.iterdir()})
+    opened = Predictor.from_pretrained("org/tiny", device="cpu", runtime="onnx", **options)
+    again = Predictor.from_pretrained("org/tiny", device="cpu", runtime="onnx", local_files_only=True, **options)
+    assert opened.providers == again.providers == ("CPUExecutionProvider",)
+    assert exports == []  # the file of the folder with the same content
+    with pytest.raises(HubError, match="org/other is neither a local folder nor cached"):
+        Predictor.from_pretrained("org/other", device="cpu", runtime="onnx", local_files_only=True, **options)
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(

@@ -168,7 +168,7 @@ def test_the_onnx_file_of_a_folder_or_repository_is_found(
         resolve_onnx("polyp")
     repository.files.pop("model.onnx")
     repository.commit = "b" * 40
-    with pytest.raises(CheckpointError, match="org/tiny lacks model.onnx"):
+    with pytest.raises(ModelNotFoundError, match="org/tiny has no model.onnx: make one with `condseg export org/tiny"):
         resolve_onnx(REPO, **options)
 
 
