@@ -55,7 +55,7 @@ def test_the_command_line_divides_the_data_as_the_run_began(data: Path, run: Pat
 
 
 def test_another_setting_than_it_began_with_is_refused(data: Path, run: Path) -> None:
-    with pytest.raises(OptionError, match="contains a run with a different max_grad_norm"):
+    with pytest.raises(OptionError, match="contains a run with other values of max_grad_norm"):
         finetune(data, output_dir=run, resume=True, max_grad_norm=2.0)
 
 
