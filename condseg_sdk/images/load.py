@@ -32,9 +32,7 @@ from condseg_sdk.images.bit_depth import (
     share_above,
 )
 from condseg_sdk.images.files import (
-    MAX_PIXELS,
     StoredBits,
-    image_errors,
     is_deep_color,
     is_white_zero,
     load_pixels,
@@ -48,6 +46,7 @@ from condseg_sdk.images.files import (
     stored_bits,
 )
 from condseg_sdk.images.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from condseg_sdk.images.limits import MAX_PIXELS, image_errors
 from condseg_sdk.images.sources import find_images, is_single
 from condseg_sdk.images.types import ColorOrder, ImageLike
 from condseg_sdk.images.video import video_frames
