@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from condseg_sdk.errors import ImageError, errors_about
+from condseg_sdk.images.dicom import DicomFile, is_dicom
 from condseg_sdk.images.formats import (
     HEIF_REMEDY,
     VIDEO_SUFFIXES,
@@ -78,7 +79,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file for its stored values, orientation or size instead of its colors.
 
     The header is read, and the same files are refused as in `load_image`. Pixels are decoded on demand inside the
-    `with` block, where Pillow's errors become ImageErrors as well.
+    `with` block, where Pillow's errors become ImageErrors as well. Of a DICOM file the RGB image is given.
 
     Raises:
         ImageError: The file is missing, damaged, too large, not an image, or of a kind that is not supported.
@@ -88,13 +89,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         ...     print(image.mode, image.size)
         RGB (120, 90)
     """
-    with (
-        errors_about(path),
-        ExitStack() as reservations,
-        open_file(path) as file,
-        open_encoded(file, str(path), reservations) as image,
-    ):
-        yield image
+    with errors_about(path), ExitStack() as reservations, open_file(path) as file:
+        if is_dicom(file.read(_HEAD)):
+            yield Image.fromarray(DicomFile(path).only_frame().decode())
+            return
+        file.seek(0)
+        yield reservations.enter_context(open_encoded(file, str(path), reservations))
 
 
 @contextmanager
@@ -110,9 +110,6 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
         head = file.read(_HEAD)
     if not head:
         raise ImageError(f"{name} is empty; read the file again")
-    if head[128:] == b"DICM":
-        remedy = "read it with pydicom and give an array in [0, 1]"
-        raise ImageError(f"{name} is a DICOM file, which is not supported; {remedy}")
     format = identify(head)
     if format is None:
         if (suffix := identify_video(head)) is not None:

@@ -73,7 +73,7 @@ def resize_spacing(spacing: PixelSpacing, size: tuple[int, int], new_size: tuple
         PixelSpacing(row=1.0, column=0.25, kind='patient', box=None)
     """
     y, x = new_size[0] / size[0], new_size[1] / size[1]
-    box = None if spacing.box is None else tuple(side * scale for side, scale in zip(spacing.box, (x, y, x, y)))
+    box = spacing.box and (spacing.box[0] * x, spacing.box[1] * y, spacing.box[2] * x, spacing.box[3] * y)
     return replace(spacing, row=spacing.row / y, column=spacing.column / x, box=box)
 
 
