@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -12,13 +13,24 @@ from condseg_sdk.errors import CondsegError, ImageError
 from condseg_sdk.files import relative_to
 from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES, MemoryBudget
 
-__all__ = ["DECODE_BUDGET", "MAX_PIXELS", "check_size", "image_errors", "require_file"]
+__all__ = ["DECODE_BUDGET", "MAX_PIXELS", "check_size", "image_errors", "require_file", "source_path"]
 
 MAX_PIXELS = 178_956_970
 """Largest number of pixels of a file, which is checked before decoding: Pillow's limit for decompression bombs."""
 
 DECODE_BUDGET = MemoryBudget(MAX_DECODE_BYTES)
 """Memory of all images in decoding together."""
+
+
+def source_path(source: str | os.PathLike[str]) -> Path:
+    """Return the path of a source.
+
+    Raises:
+        ImageError: The path is empty, which `Path` would take for the current folder.
+    """
+    if not os.fspath(source):
+        raise ImageError("the path is an empty string; give the path of an image, a folder or a video")
+    return Path(source)
 
 
 def require_file(path: Path) -> None:

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
@@ -47,7 +46,7 @@ from condseg_sdk.images.files import (
     stored_bits,
 )
 from condseg_sdk.images.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from condseg_sdk.images.limits import MAX_PIXELS, image_errors
+from condseg_sdk.images.limits import MAX_PIXELS, image_errors, source_path
 from condseg_sdk.images.sources import find_images, is_single
 from condseg_sdk.images.spacing import PixelSpacing
 from condseg_sdk.images.types import ColorOrder, ImageLike
@@ -292,7 +291,7 @@ def _undecoded(image: Image.Image) -> bytes | None:
 def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
     """Open what holds an encoded image: a path, bytes, or a file object, whose position is kept."""
     if isinstance(source, (str, os.PathLike)):
-        with open_file(Path(source)) as file:
+        with open_file(source_path(source)) as file:
             yield file
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)
