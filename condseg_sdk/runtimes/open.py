@@ -13,7 +13,7 @@ from condseg_sdk.forking import fork_safe
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
-from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
+from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName, TorchOptions
 from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
@@ -57,7 +57,8 @@ def open_runtime(
         CheckpointError: The model is incomplete or damaged.
         DeviceError: The device cannot be used.
     """
-    options = _options_of(runtime, is_file=is_onnx(model))
+    needs_onnx = is_onnx(model) or device.partition(":")[0] in ONNX_DEVICES
+    options = _options_of(runtime, needs_onnx=needs_onnx)
     if isinstance(options, TorchOptions):
         if is_onnx(model):
             raise OptionError(
@@ -91,7 +92,7 @@ def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | Non
 
 
 def _options_of(
-    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, is_file: bool
+    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, needs_onnx: bool
 ) -> TorchOptions | OnnxOptions:
     if isinstance(runtime, (TorchOptions, OnnxOptions)):
         return runtime
@@ -101,7 +102,7 @@ def _options_of(
             f"runtime={runtime!r} must be {', '.join(map(repr, names))}, TorchOptions(...) or OnnxOptions(...)",
             option="runtime",
         )
-    return OnnxOptions() if runtime == "onnx" or (runtime is None and is_file) else TorchOptions()
+    return OnnxOptions() if runtime == "onnx" or (runtime is None and needs_onnx) else TorchOptions()
 
 
 @fork_safe
