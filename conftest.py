@@ -66,9 +66,19 @@ def example_files(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     return folder
 
 
+@pytest.fixture(scope="session")
+def example_predictor(example_files: Path) -> Predictor:
+    """The predictor that examples use, opened once for all of them."""
+    return Predictor.from_pretrained(example_files / "condseg-lite-polyp", device="cpu")
+
+
 @pytest.fixture
 def example_names(
-    example_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    example_files: Path,
+    example_predictor: Predictor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> dict[str, Any]:
     """The names that examples use without making them; the current folder is a copy of `example_files`."""
     del capfd  # what examples print is not shown
@@ -79,7 +89,7 @@ def example_names(
         "Predictor": Predictor,
         "Preprocessing": Preprocessing,
         "np": np,
-        "predictor": Predictor.from_pretrained("condseg-lite-polyp", device="cpu"),
+        "predictor": example_predictor,
         "frame": np.asarray(Image.open("frame.jpg")),
         "path": Path("frame.jpg"),
         "paths": sorted(Path("frames").iterdir()),

@@ -145,7 +145,12 @@ class Predictor:
 
     @property
     def model_id(self) -> str:
-        """What was opened: a name, a path or "org/name"."""
+        """What was opened: a name, a path or "org/name".
+
+        Example:
+            >>> predictor.model_id.endswith("condseg-lite-polyp")
+            True
+        """
         return str(self._reopen["model"])
 
     @property
@@ -156,6 +161,10 @@ class Predictor:
 
         Raises:
             CheckpointError: The predictor runs an exported graph, which has no network in PyTorch.
+
+        Example:
+            >>> predictor.model.encoder.name
+            'efficientnet_lite0'
         """
         if self._runtime.network is None:
             raise CheckpointError(
@@ -167,22 +176,42 @@ class Predictor:
 
     @property
     def device(self) -> str:
-        """Device that the network runs on, such as "cpu" or "cuda:0"."""
+        """Device that the network runs on, such as "cpu" or "cuda:0".
+
+        Example:
+            >>> predictor.device
+            'cpu'
+        """
         return self._runtime.device
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What executes the network: ("torch",), or ONNX Runtime's execution providers."""
+        """What executes the network: ("torch",), or ONNX Runtime's execution providers.
+
+        Example:
+            >>> predictor.providers
+            ('torch',)
+        """
         return self._runtime.providers
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Preprocessing that the checkpoint expects."""
+        """Preprocessing that the checkpoint expects.
+
+        Example:
+            >>> predictor.preprocessing.color_order
+            'rgb'
+        """
         return self._config.preprocessing
 
     @property
     def threshold(self) -> float:
-        """The checkpoint's own threshold, chosen in training."""
+        """The checkpoint's own threshold, chosen in training.
+
+        Example:
+            >>> 0 < predictor.threshold < 1
+            True
+        """
         return self._config.threshold
 
     def __call__(

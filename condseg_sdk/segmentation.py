@@ -154,7 +154,13 @@ class Segmentation:
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """Probability that each pixel belongs to the mask: float32 (H, W) in [0, 1], at the image's size."""
+        """Probability that each pixel belongs to the mask: float32 (H, W) in [0, 1], at the image's size.
+
+        Example:
+            >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 12), threshold=0.5, source=b"", name="a")
+            >>> seg.probability.shape, float(seg.probability.max())
+            ((8, 12), 0.5)
+        """
         return sigmoid(self._restore(self.logits))
 
     @property
@@ -162,6 +168,11 @@ class Segmentation:
         """Pixels whose probability reaches the threshold: bool (H, W), at the image's size.
 
         Logits are compared, which is the same as `probability >= threshold` up to the rounding of float32.
+
+        Example:
+            >>> seg = Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a")
+            >>> seg.mask.tolist()
+            [[False, True, True]]
         """
         return self._restore(self.logits) >= math.log(self.threshold / (1 - self.threshold))
 
@@ -210,6 +221,10 @@ class Segmentation:
 
         Raises:
             OptionError: It was not requested.
+
+        Example:
+            >>> predictor("frame.jpg", branch_uncertainty=True).branch_uncertainty.shape
+            (90, 120)
         """
         if self.branch_logits is None:
             raise OptionError(
@@ -220,12 +235,22 @@ class Segmentation:
 
     @property
     def area(self) -> int:
-        """Number of pixels in the mask."""
+        """Number of pixels in the mask.
+
+        Example:
+            >>> Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a").area
+            2
+        """
         return int(np.count_nonzero(self.mask))
 
     @property
     def is_empty(self) -> bool:
-        """Whether the mask has no pixel."""
+        """Whether the mask has no pixel.
+
+        Example:
+            >>> Segmentation(np.float32([[-4, -4, 4]]), (1, 3), threshold=0.99, source=b"", name="a").is_empty
+            True
+        """
         return not self.mask.any()
 
     def area_mm2(self, spacing: float | Sequence[float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ __all__ = [
     "read_deep_color",
     "read_rare_tiff",
     "require_file",
+    "source_path",
     "states_range",
     "stored_bits",
 ]
@@ -66,6 +68,17 @@ _SEQUENTIAL = frozenset({"BMP", "JPEG", "PNG", "PPM", "TIFF"})  # formats that a
 _PLAIN_TIFF = frozenset({1, 5, 8, 32773, 32946})  # compressions that OpenCV reads: none, LZW, deflate, PackBits
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _MAX_SAMPLE_VALUE, _PLANAR = 258, 259, 262, 281, 284
 _SEPARATE_PLANES = 2
+
+
+def source_path(source: str | os.PathLike[str]) -> Path:
+    """Return the path of a source.
+
+    Raises:
+        ImageError: The path is empty, which `Path` would take for the current folder.
+    """
+    if not os.fspath(source):
+        raise ImageError("the path is an empty string; give the path of an image, a folder or a video")
+    return Path(source)
 
 
 def require_file(path: Path) -> None:

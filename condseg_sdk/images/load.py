@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -44,6 +43,7 @@ from condseg_sdk.images.files import (
     orientation_of,
     read_deep_color,
     read_rare_tiff,
+    source_path,
     states_range,
     stored_bits,
 )
@@ -280,7 +280,7 @@ def _undecoded(image: Image.Image) -> bytes | None:
 def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
     """Open what holds an encoded image: a path, bytes, or a file object, whose position is kept."""
     if isinstance(source, (str, os.PathLike)):
-        with open_file(Path(source)) as file:
+        with open_file(source_path(source)) as file:
             yield file
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast, overload
 
 from condseg_sdk.errors import ImageError
+from condseg_sdk.images.files import source_path
 from condseg_sdk.images.formats import HEIF_REMEDY, HEIF_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from condseg_sdk.images.types import ImageLike, Sources
 from condseg_sdk.walk import Walk, is_hidden, is_system_folder, left_out_kind, walk_folder, walk_folders
@@ -52,7 +53,7 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
     if not isinstance(source, (str, os.PathLike)):
         return [cast("ImageLike", source)]  # a sequence that is neither a list nor a tuple is one source, such as bytes
     if is_single(source):
-        return [Path(source)]
+        return [source_path(source)]
     name = os.fspath(source)
     found = walk_folder(name, suffixes=IMAGE_SUFFIXES) if Path(name).is_dir() else _expand_pattern(name)
     left_out = found.summary()

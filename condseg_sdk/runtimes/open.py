@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, Unpack, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.errors import HubError, ModelNotFoundError, OptionError, errors_about
@@ -14,7 +14,8 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
 from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName, TorchOptions
-from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
+from condseg_sdk.runtimes.providers import find_provider
+from condseg_sdk.weights.hub import ResolveOptions, is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
 
@@ -39,7 +40,7 @@ def open_runtime(
     device: str,
     runtime: RuntimeName | TorchOptions | OnnxOptions | None = None,
     preprocessing: Preprocessing | None = None,
-    **where: Any,
+    **where: Unpack[ResolveOptions],
 ) -> OpenedModel:
     """Open a model.
 
@@ -48,7 +49,7 @@ def open_runtime(
         device: As in `Predictor.from_pretrained`.
         runtime: As in `Predictor.from_pretrained`.
         preprocessing: As in `Predictor.from_pretrained`.
-        where: Further arguments of `resolve`.
+        where: As in `ResolveOptions`.
 
     Raises:
         OptionError: The model's runtime does not have an option.
@@ -66,6 +67,8 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
+    if device != "auto":  # an export takes long, and a device that is missing is known before it
+        find_provider(device)[0].check(device)
     path = _onnx_file(model, preprocessing, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
@@ -75,7 +78,9 @@ def open_runtime(
     return OpenedModel(opened, opened.config, path)
 
 
-def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Any) -> Path:
+def _onnx_file(
+    model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Unpack[ResolveOptions]
+) -> Path:
     """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it."""
     if is_onnx(model):
         if preprocessing is None:

@@ -205,6 +205,15 @@ def test_a_missing_plugin_is_refused_with_what_to_install(
     assert caught.value.option == "device"
 
 
+def test_a_device_that_only_onnx_runtime_has_is_checked_before_a_checkpoint_is_exported(
+    checkpoint: Path, no_plugins: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Plugin, "is_installed", lambda _: False)
+    monkeypatch.setattr("condseg_sdk.runtimes.open.exported_once", pytest.fail)
+    with pytest.raises(DeviceError, match=r"pip install 'condseg_sdk\[openvino\]'"):
+        Predictor.from_pretrained(checkpoint, device="openvino")
+
+
 @pytest.mark.parametrize("name", PLUGINS)
 def test_a_damaged_plugin_is_refused(
     files: dict[str, Path], no_plugins: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str

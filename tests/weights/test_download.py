@@ -122,6 +122,13 @@ def test_invalid_addresses_are_refused_and_leave_no_file(
     assert tree(tmp_path) <= {"cache"} | {path for path in tree(tmp_path) if path.startswith("cache/")}
 
 
+@pytest.mark.parametrize("name", ["./polyps", "runs/best.safetensors", "model.onnx"])
+def test_the_error_for_a_missing_path_knows_it(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
+        resolve(name)
+    assert caught.value.path == Path(name)
+
+
 def test_an_address_with_another_revision_is_refused(repository: Repository, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="name two revisions"):
         resolve("hf://org/tiny@main", revision="v1", **options)
