@@ -6,7 +6,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from huggingface_hub import cached_assets_path
+import huggingface_hub
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
@@ -46,7 +46,7 @@ def _place(checkpoint: Path, preprocessing: Preprocessing | None) -> Path:
     content = [sha256_of(path) for path in (weights, config) if path.is_file()]
     key = hashlib.sha256(repr((__version__, preprocessing, content)).encode()).hexdigest()
     try:
-        return cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
+        return huggingface_hub.cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
     except (OSError, ValueError) as error:
         raise OutputError(
             f"the ONNX file of {checkpoint} cannot be stored ({error}); set HF_ASSETS_CACHE to a folder that can be "
