@@ -16,7 +16,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
 from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName, TorchOptions
-from condseg_sdk.runtimes.providers import find_provider
+from condseg_sdk.runtimes.providers import find_provider, preferred_devices
 from condseg_sdk.weights.hub import ResolveOptions, is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
@@ -72,9 +72,11 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
+    first = preferred_devices()[0] if device == "auto" else device
+    provider, _ = find_provider(first)
     if device != "auto":  # an export takes long, and a device that is missing is known before it
-        find_provider(device)[0].check(device)
-    path, weights = _onnx_file(model, preprocessing, **where)
+        provider.check(device)
+    path, weights = _onnx_file(model, preprocessing, batches=provider.batches, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
@@ -84,11 +86,22 @@ def open_runtime(
 
 
 def _onnx_file(
-    model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Unpack[ResolveOptions]
+    model: str | os.PathLike[str],
+    preprocessing: Preprocessing | None,
+    *,
+    batches: bool,
+    **where: Unpack[ResolveOptions],
 ) -> tuple[Path, Path]:
     """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it.
 
-    The second path is the file that identifies the model: of an export, the weights that it was made from.
+    Args:
+        model: As in `open_runtime`.
+        preprocessing: As in `open_runtime`.
+        batches: Whether the device gains from several images at once.
+        where: As in `open_runtime`.
+
+    Returns:
+        The file, and the one that identifies the model: of an export, the weights that it was made from.
     """
     if is_onnx(model):
         if preprocessing is None:
@@ -104,7 +117,7 @@ def _onnx_file(
             path = resolve_onnx(model, **where)
             return path, path
     checkpoint = resolve(model, **where)
-    return exported_once(checkpoint, preprocessing=preprocessing), _weights_of(checkpoint)
+    return exported_once(checkpoint, preprocessing=preprocessing, dynamic=batches), _weights_of(checkpoint)
 
 
 def _weights_of(checkpoint: Path) -> Path:
