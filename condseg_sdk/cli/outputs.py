@@ -23,7 +23,11 @@ from condseg_sdk.images.dicom import multi_frame
 from condseg_sdk.images.load import VIDEO_SUFFIXES, find_images, is_single
 from condseg_sdk.provenance import check_replaced, is_ours
 
-__all__ = ["Outputs", "add_overwrite", "check_output_folder", "is_video_name", "plan_outputs"]
+__all__ = ["RECORDING_ENDING", "Outputs", "add_overwrite", "check_output_folder", "is_video_name", "plan_outputs"]
+
+
+RECORDING_ENDING = "_seg.dcm"
+"""Ending of the DICOM segmentation: that of an image, or that of all frames of a recording."""
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -191,6 +195,8 @@ def _files(planned: Outputs, endings: Sequence[str]) -> Iterator[Path]:
     for base in planned.images.values():
         yield from (base.with_name(base.name + ending) for ending in endings)
     videos = {*planned.videos.values()}
+    if RECORDING_ENDING in endings:
+        yield from (base.with_name(base.name + RECORDING_ENDING) for base in videos)
     for folder in {base.parent for base in videos}:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             stems = (path.name.removesuffix(ending) for ending in endings if path.name.endswith(ending))
