@@ -17,9 +17,6 @@ SHA256 = re.compile("[0-9a-f]{64}")
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256 of a file, 64 lower-case hexadecimal digits.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         CheckpointError: The file cannot be read.
 

@@ -97,10 +97,7 @@ class HubSource:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
 
     def fetch(self, filename: str) -> tuple[Path, str]:
-        """Download a file without checking its content.
-
-        Args:
-            filename: Path of the file in the repository.
+        """Download a file, given by its path in the repository, without checking its content.
 
         Returns:
             The path in the cache, and the commit.
@@ -263,11 +260,7 @@ def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | No
 
 @contextmanager
 def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
-    """Translate the errors of huggingface_hub.
-
-    Args:
-        source: Repository that the user asked for.
-        filenames: Files that are needed.
+    """Translate the errors of huggingface_hub to ours, which name the repository and the files that are needed.
 
     Raises:
         ModelNotFoundError, HubError, CheckpointError: See `download_checkpoint`.
@@ -284,28 +277,16 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
     """Choose the first error of the table that fits; special cases come before general ones."""
     at = f" --revision {source.revision}" if source.revision else ""
     fetch = f"hf download {source.repo_id} {' '.join(filenames)}{at}"
+    gated = f"{source} is gated: accept its terms on its page on the Hub, then `hf auth login`"
+    missing = f"{source} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token="
+    revision = f"{source.repo_id} has no revision {source.revision!r}: check the branch, tag or commit"
+    invalid = f"{source} is not a valid name on the Hub: it must be 'org/name'"
     table: list[tuple[type[Exception], type[CondsegError], str]] = [
-        (
-            errors.GatedRepoError,
-            HubError,
-            f"{source} is gated: accept its terms on its page on the Hub, then `hf auth login`",
-        ),
-        (
-            errors.RepositoryNotFoundError,
-            ModelNotFoundError,
-            f"{source} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token=",
-        ),
+        (errors.GatedRepoError, HubError, gated),
+        (errors.RepositoryNotFoundError, ModelNotFoundError, missing),
         (errors.DisabledRepoError, HubError, f"{source} has been disabled on the Hub: choose another model"),
-        (
-            errors.RevisionNotFoundError,
-            ModelNotFoundError,
-            f"{source.repo_id} has no revision {source.revision!r}: check the branch, tag or commit",
-        ),
-        (
-            errors.HFValidationError,
-            ModelNotFoundError,
-            f"{source} is not a valid name on the Hub: it must be 'org/name'",
-        ),
+        (errors.RevisionNotFoundError, ModelNotFoundError, revision),
+        (errors.HFValidationError, ModelNotFoundError, invalid),
     ]
     for kind, ours, message in table:
         if isinstance(error, kind):

@@ -80,13 +80,7 @@ def read_json(
 def read_json_object(
     path: str | os.PathLike[str], *, error: type[CondsegError], remedy: str, max_bytes: int = MAX_BYTES
 ) -> dict[str, Any]:
-    """Read a JSON file with an object.
-
-    Args:
-        path: As in `read_json`.
-        error: As in `read_json`.
-        remedy: As in `read_json`.
-        max_bytes: As in `read_json`.
+    """Read a JSON file with an object, by the arguments of `read_json`.
 
     Raises:
         CondsegError: As in `read_json`, or the file is not an object.
@@ -100,17 +94,9 @@ def read_json_object(
 def parse_json(
     content: str | bytes, *, name: object, error: type[CondsegError], remedy: str, max_depth: int = MAX_DEPTH
 ) -> Any:
-    """Parse JSON that is in memory.
+    """Parse JSON in memory: text, or bytes in UTF-8, UTF-16 or UTF-32. Messages call its source `name`.
 
-    Args:
-        content: JSON text, or its bytes in UTF-8, UTF-16 or UTF-32.
-        name: Name of the source for messages.
-        error: As in `read_json`.
-        remedy: As in `read_json`.
-        max_depth: As in `read_json`.
-
-    Returns:
-        As in `read_json`.
+    The other arguments, and what is returned, are those of `read_json`.
 
     Raises:
         CondsegError: The content is not such JSON; an instance of `error`.

@@ -36,11 +36,6 @@ MAX_SEED = 2**32 - 1  # the largest that NumPy, PyTorch and Lightning all accept
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Refuse a string argument that is not one of its `Literal` choices.
 
-    Args:
-        name: Name of the argument, for the message.
-        value: The value given.
-        choices: The `Literal` type of the argument.
-
     Raises:
         OptionError: `value` is not one of `choices`.
 

@@ -383,16 +383,17 @@ class Predictor:
         Args:
             path: File to write, which ends in .onnx. An existing file is replaced once the new one is complete and
                 verified.
-            precision: Precision of weights and arithmetic: "float32"; "float16" for GPUs; "int8" for CPUs. Inputs and
-                outputs are always float32.
-            dynamic: Whether batch, height and width are free; otherwise the graph takes one image at the checkpoint's
-                size.
+            precision: Precision of weights and arithmetic: "float32"; "float16", half the size, for GPUs; "int8", a
+                quarter of the size, for CPUs. Inputs and outputs are always float32.
+            dynamic: Whether batch, height and width are free. Otherwise, and with `preprocessing=True`, the network
+                takes one image at the checkpoint's size, which is a little faster and which some compilers need.
             branch_uncertainty: Whether the graph has a second output, the map of the uncertainty branch.
             preprocessing: Whether to write a graph for programs without this package: uint8 RGB image of any size in,
                 probabilities of that size out (docs/onnx.md). `from_pretrained` does not take it.
-            opset: Version of the ONNX operators.
+            opset: Version of the ONNX operators, 18 to 23.
             verify: Whether to compare the graph with PyTorch before the file takes its place.
-            images: Images like those to be segmented, to verify with: a folder, glob pattern or list.
+            images: Images like those to be segmented, to verify with: a folder, glob pattern or list. Default: the
+                calibration images, or noise and gradients.
             calibration: Images for "int8", which needs a few dozen of them to learn the range of every activation.
 
         Returns:

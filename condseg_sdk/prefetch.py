@@ -49,11 +49,7 @@ class PauseGate:
 
 @contextmanager
 def worker_threads(count: int) -> Iterator[Executor]:
-    """Provide a pool of threads. At the end of the block queued work is dropped and running work is finished.
-
-    Args:
-        count: Number of threads.
-    """
+    """Provide a pool of threads. At the end of the block queued work is dropped and running work is finished."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool

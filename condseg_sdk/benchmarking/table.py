@@ -24,13 +24,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> Path:
 
 
 def markdown(rows: Sequence[Row], header: Sequence[str], *, command: str) -> str:
-    """Write the header and a table of measured rows for each network, batch and size.
-
-    Args:
-        rows: Rows of one or more settings.
-        header: Facts about the machine, one per line.
-        command: Command that measures the same again.
-    """
+    """Write facts about the machine, the command, and a table of measured rows for each network, batch and size."""
     lines = [*header, *_not_measured([row for row in rows if row.p50_ms is None])]
     parts = ["\n".join(f"- {line}" for line in lines), f"```bash\n{command}\n```"]
     measured = [row for row in rows if row.p50_ms is not None]

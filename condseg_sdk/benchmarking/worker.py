@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -32,19 +31,6 @@ KEPT = 64  # maps for the comparison
 
 class SubjectError(CondsegError):
     """A subject cannot be built, or failed."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The first report of a worker.
-
-    Attributes:
-        load_seconds: Seconds for loading.
-        first_seconds: Seconds for the first call, including compilation.
-    """
-
-    load_seconds: float
-    first_seconds: float
 
 
 @contextmanager
@@ -96,13 +82,14 @@ class Worker:
             raise SubjectError(reply)
         return reply
 
-    def load(self) -> Loaded:
-        """Build the subject and call it once.
+    def load(self) -> tuple[float, float]:
+        """Build the subject and call it once; return the seconds for loading and for the call, with compilation.
 
         Raises:
             SubjectError: It failed; the message is the reason.
         """
-        return Loaded(*self._ask("load"))
+        load_seconds, first_seconds = self._ask("load")
+        return load_seconds, first_seconds
 
     def run(self, repetitions: int, *, warm: bool) -> list[float]:
         """Measure the seconds of each repetition, after one that does not count if `warm`."""

@@ -108,11 +108,7 @@ def _writer(values: Mapping[str, Any]) -> str:
 
 
 def as_json(name: str, value: Any) -> Any:
-    """Return a deep copy of a value as JSON would give it back: lists for tuples, strings for keys.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: The value.
+    """Return a deep copy of an argument's value as JSON would give it back: lists for tuples, strings for keys.
 
     Raises:
         OptionError: The value cannot be written as JSON.

@@ -183,11 +183,6 @@ class ManifestEntry:
     ) -> ManifestEntry:
         """Read what `to_dict` returned.
 
-        Args:
-            values: One entry of a manifest.
-            root: Folder that its `file` is below.
-            manifest: Manifest that the entry is in.
-
         Raises:
             CheckpointError: A key is missing or unknown, or a value is not allowed.
         """

@@ -24,7 +24,7 @@ from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.files import atomic_folder
 from condseg_sdk.json_files import read_json_object, write_json
 
-__all__ = ["PretrainedNetwork", "write_checkpoint"]
+__all__ = ["PretrainedNetwork", "save_checkpoint"]
 
 CARD_FILE = "README.md"
 CHECKPOINT_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
@@ -142,7 +142,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         config = config or self.checkpoint_config
         folder = Path(save_directory).resolve()
         card = model_card(config, **{"name": folder.name, **(model_card_kwargs or {})})
-        write_checkpoint(folder, self, config, card=card)
+        save_checkpoint(folder, self, config, card=card)
         if not push_to_hub:
             return None
         return self.push_to_hub(
@@ -171,22 +171,22 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         return ModelCard(model_card(self.checkpoint_config, *args, **kwargs))
 
 
-def write_checkpoint(
+def save_checkpoint(
     folder: str | Path,
     network: PretrainedNetwork,
     config: CheckpointConfig | None,
     *,
-    card: str,
+    card: str | None = None,
     dtype: WeightsDtype = "float32",
 ) -> Path:
-    """Write a checkpoint's three files: the whole folder or nothing.
+    """Write a checkpoint, config.json, model.safetensors and README.md: the whole folder or nothing.
 
     Args:
         folder: A new or empty folder, or one with an older checkpoint, which is replaced.
-        network: Network whose weights and arguments are written. All arguments are, since defaults may change.
+        network: Network on any device. All of its arguments are written, since defaults may change.
         config: Config of the checkpoint. Without one, config.json holds only the network's arguments.
-        card: Content of README.md.
-        dtype: Type of the floating-point weights in the file.
+        card: Content of README.md. The default is `model_card(config)`.
+        dtype: Type of the floating-point weights in the file; "float16" is for bundled weights.
 
     Returns:
         The full path of the folder.
@@ -201,11 +201,12 @@ def write_checkpoint(
         _check_same_network(network, config)
         values = _with_version(replace(config, network=network.arguments)).to_dict()
     weights = tensors_to_bytes(network, dtype)
+    text = card or model_card(config, name=Path(folder).resolve().name)
 
     def write(part: Path) -> None:
         write_json(part / CONFIG_FILE, values, indent=2)
         (part / WEIGHTS_FILE).write_bytes(weights)
-        (part / CARD_FILE).write_text(card, encoding="utf-8")
+        (part / CARD_FILE).write_text(text, encoding="utf-8")
 
     return atomic_folder(folder, write, replaces=CHECKPOINT_FILES)
 

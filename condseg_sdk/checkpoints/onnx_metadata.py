@@ -84,11 +84,7 @@ def write_metadata(config: CheckpointConfig, info: ExportInfo) -> dict[str, str]
 
 
 def read_metadata(metadata: Mapping[str, str], *, source: object) -> tuple[CheckpointConfig, ExportInfo]:
-    """Read the config and the export of a file.
-
-    Args:
-        metadata: Metadata of the model.
-        source: Name of the file, for messages.
+    """Read the config and the export from the metadata of a model; messages name the file `source`.
 
     Raises:
         CheckpointError: The file was not exported by condseg_sdk, or by a release with a newer format.

@@ -129,10 +129,6 @@ def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
     With "float16", vectors (biases and the values of BatchNorm) stay float32: they take half a percent of the bytes,
     and a running variance may exceed 65504, the largest number of float16.
 
-    Args:
-        network: The network, on any device.
-        dtype: Type of the floating-point weights.
-
     Raises:
         CheckpointError: Weights are not finite at this precision.
     """

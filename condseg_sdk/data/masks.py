@@ -17,14 +17,14 @@ from PIL import Image, ImageChops, ImageOps
 
 from condseg_sdk.data import regions
 from condseg_sdk.data.arrays import ARRAY_SUFFIXES, read_array
-from condseg_sdk.data.pairs import MaskSource, MergedMask, RegionMask
-from condseg_sdk.data.sizes import size_agreement
+from condseg_sdk.data.pairs import MaskSource, MergedMask, Pair, RegionMask
+from condseg_sdk.data.sizes import Size, size_agreement
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.images.files import open_image, orientation_of
 from condseg_sdk.images.load import IMAGE_SUFFIXES
 from condseg_sdk.opencv import cv2
 
-__all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "read_mask", "resize_mask", "size_agreement"]
+__all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "load_mask_of", "read_mask", "resize_mask"]
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 MASK_THRESHOLD = 127
@@ -74,6 +74,21 @@ def load_mask(source: MaskSource) -> NDArray[np.bool_]:
         (20, 30)
     """
     return read_mask(source).mask
+
+
+def load_mask_of(pair: Pair, size: Size) -> NDArray[np.bool_]:
+    """Load the mask of a pair at its image's size (height, width); a mask of the same proportions is resized.
+
+    Raises:
+        DatasetError: The proportions differ, or as in `load_mask`.
+        ImageError: The file cannot be read.
+    """
+    mask = load_mask(pair.mask)
+    given = (mask.shape[0], mask.shape[1])
+    if size_agreement(size, given) == "different":
+        sizes = f"{size[1]}x{size[0]} but its mask {pair.mask} {given[1]}x{given[0]}"
+        raise DatasetError(f"{pair.image} is {sizes}: they must have the same size")
+    return resize_mask(mask, size)
 
 
 def read_mask(source: MaskSource) -> MaskReading:

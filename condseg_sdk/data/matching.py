@@ -74,12 +74,6 @@ def match_folders(
 ) -> DiscoveredPairs:
     """Match images and masks by name, split by split; masks in a folder without a split belong to all of them.
 
-    Args:
-        images: Folders of images.
-        masks: Folders of masks.
-        problems: Problems that were already found.
-        layout: How the data was read, in words.
-
     Raises:
         DatasetError: No image has a mask of the same name.
     """

@@ -26,11 +26,10 @@ from condseg_sdk.data import (
     data_name,
     find_pairs,
     find_split,
-    load_mask,
     read_names,
     resize_mask,
 )
-from condseg_sdk.data.masks import size_agreement
+from condseg_sdk.data.masks import load_mask_of
 from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
@@ -246,7 +245,7 @@ def _describe(data: Dataset | DataSource, names: object, split: Split | None) ->
 
 
 def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
-    target, prediction = _load_target(pair, seg.size), seg.mask
+    target, prediction = load_mask_of(pair, seg.size), seg.mask
     small, small_target = seg.resized(PAPER_SIZE), resize_mask(target, PAPER_SIZE)
     small_prediction, probability = small.mask, small.probability
     wrong = small_prediction != small_target
@@ -265,17 +264,6 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         counts=threshold_counts(probability, small_target),
         bits=seg.bits,
     )
-
-
-def _load_target(pair: Pair, size: tuple[int, int]) -> NDArray[np.bool_]:
-    mask = load_mask(pair.mask)
-    given = (mask.shape[0], mask.shape[1])
-    if size_agreement(size, given) == "different":
-        raise DatasetError(
-            f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {given[1]}x{given[0]}: they must have "
-            "the same size"
-        )
-    return resize_mask(mask, size)
 
 
 def _which_is_empty(prediction: bool, target: bool) -> Literal["none", "prediction", "target", "both"]:

@@ -20,13 +20,7 @@ FIRST_LEVEL = "dilated.0."  # prefix of the weights of the first block after the
 
 
 def to_float16(model: Any) -> Any:
-    """Convert weights and arithmetic to float16.
-
-    Args:
-        model: A float32 onnx.ModelProto; not changed.
-
-    Returns:
-        A new onnx.ModelProto.
+    """Convert weights and arithmetic of a float32 onnx.ModelProto to float16, in a copy.
 
     Raises:
         ExportError: A weight is not finite in float16.

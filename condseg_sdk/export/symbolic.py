@@ -61,12 +61,7 @@ Writer = Callable[[Tape, Any], Any]
 
 
 def expand(model: Any, writers: Mapping[str, Writer]) -> None:
-    """Replace every placeholder of an onnx-ir model by ONNX's operators, in place.
-
-    Args:
-        model: An onnx_ir.Model.
-        writers: Writer for each name of a placeholder.
-    """
+    """Replace every placeholder of an onnx_ir.Model by ONNX's operators, in place; a writer belongs to each name."""
     import onnx_ir
 
     for node in [node for node in model.graph if node.domain == DOMAIN]:

@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
@@ -373,7 +373,7 @@ def _colors(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
     """Convert to RGB, upright, strip by strip."""
     width, height = image.size
     upright = np.empty((height, width, 3) if orientation < 5 else (width, height, 3), np.uint8)
-    as_stored = _stored(upright, orientation)
+    as_stored = _AS_STORED.get(orientation, np.asarray)(upright)
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
@@ -381,29 +381,22 @@ def _colors(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
     return upright
 
 
-def _stored(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """View an upright image in the order in which a file of this EXIF orientation stores its rows and columns."""
-    if orientation == 2:
-        return upright[:, ::-1]
-    if orientation == 3:
-        return upright[::-1, ::-1]
-    if orientation == 4:
-        return upright[::-1]
-    if orientation == 5:
-        return upright.swapaxes(0, 1)
-    if orientation == 6:
-        return np.rot90(upright, 1)
-    if orientation == 7:
-        return upright[::-1, ::-1].swapaxes(0, 1)
-    return np.rot90(upright, -1) if orientation == 8 else upright
+_AS_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda upright: upright[::-1, ::-1],
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""Views of an upright image in the order in which a file of an EXIF orientation stores its rows and columns."""
 
 
 def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Rotate or mirror an image from the order in its file to the upright one."""
-    if orientation not in range(2, 9):
-        return stored
     back = {6: 8, 8: 6}.get(orientation, orientation)  # all others undo themselves
-    return np.ascontiguousarray(_stored(stored, back))
+    return np.ascontiguousarray(_AS_STORED[back](stored)) if back in _AS_STORED else stored
 
 
 def _narrow(gray: NDArray[Any], name: str) -> NDArray[Any]:

@@ -33,9 +33,6 @@ REMEDY = "the file is damaged or incompatible with this release; export it again
 def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
     """Check an exported file without executing anything of it.
 
-    Args:
-        path: The .onnx file.
-
     Returns:
         The checkpoint's config and how the file was exported.
 

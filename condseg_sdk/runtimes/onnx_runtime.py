@@ -28,27 +28,10 @@ from condseg_sdk.runtimes.options import OnnxOptions
 __all__ = ["OnnxRuntime"]
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-SHAPE_ARITHMETIC = frozenset(
-    [
-        "Add",
-        "Cast",
-        "Concat",
-        "Constant",
-        "Div",
-        "Equal",
-        "Floor",
-        "Gather",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Shape",
-        "Slice",
-        "Squeeze",
-        "Sub",
-        "Unsqueeze",
-        "Where",
-    ]
-)
+SHAPE_ARITHMETIC = frozenset({
+    "Add", "Cast", "Concat", "Constant", "Div", "Equal", "Floor", "Gather", "Mod", "Mul", "Neg", "Shape", "Slice",
+    "Squeeze", "Sub", "Unsqueeze", "Where",
+})  # fmt: skip
 TRIAL_SIDE = 32
 OUT_OF_MEMORY = ("Failed to allocate memory", "BFCArena", "out of memory", "CUDA failure 2")
 FATAL_ONLY = 4  # a log level of ONNX Runtime, whose errors are raised and would also be printed to stderr

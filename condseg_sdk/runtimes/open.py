@@ -41,14 +41,7 @@ def open_runtime(
     preprocessing: Preprocessing | None = None,
     **where: Unpack[ResolveOptions],
 ) -> OpenedModel:
-    """Open a model.
-
-    Args:
-        model: As in `Predictor.from_pretrained`.
-        device: As in `Predictor.from_pretrained`.
-        runtime: As in `Predictor.from_pretrained`.
-        preprocessing: As in `Predictor.from_pretrained`.
-        where: As in `ResolveOptions`.
+    """Open a model, by the arguments of `Predictor.from_pretrained`.
 
     Raises:
         OptionError: The model's runtime does not have an option.

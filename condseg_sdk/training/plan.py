@@ -132,12 +132,6 @@ def dataset_stats(report: DatasetReport) -> DatasetStats:
 def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: Machine) -> TrainingPlan:
     """Choose all settings that were left open.
 
-    Args:
-        config: Settings as given.
-        base: Network to start from.
-        stats: Properties of the data.
-        machine: Hardware to train on.
-
     Raises:
         DatasetError: There are fewer training pairs than images in a batch.
         OptionError: A batch cannot be divided among the devices.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from condseg_sdk.checkpoints.card import model_card
 from condseg_sdk.checkpoints.config import CheckpointConfig
-from condseg_sdk.checkpoints.mixin import write_checkpoint
-from condseg_sdk.checkpoints.tensors import WeightsDtype
+from condseg_sdk.checkpoints.mixin import save_checkpoint
 from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import Preprocessing
@@ -16,35 +14,6 @@ from condseg_sdk.preprocessing import Preprocessing
 __all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
 
 DEFAULT_THRESHOLD = 0.5  # for a network without a chosen one
-
-
-def save_checkpoint(
-    folder: str | Path,
-    network: ConDSeg,
-    config: CheckpointConfig,
-    *,
-    card: str | None = None,
-    dtype: WeightsDtype = "float32",
-) -> Path:
-    """Write a checkpoint: the whole folder or nothing.
-
-    Args:
-        folder: A new or empty folder, or one with an older checkpoint, which is replaced.
-        network: The network, on any device.
-        config: Config of this network.
-        card: Content of README.md. The default is `model_card(config)`.
-        dtype: Type of the floating-point weights in the file; "float16" is for bundled weights.
-
-    Returns:
-        The full path of the folder.
-
-    Raises:
-        OptionError: `config` belongs to another network.
-        OutputError: The folder holds other files or cannot be written.
-        CheckpointError: Weights are not finite at this precision.
-    """
-    name = Path(folder).resolve().name
-    return write_checkpoint(folder, network, config, card=card or model_card(config, name=name), dtype=dtype)
 
 
 def load_checkpoint(

@@ -124,13 +124,9 @@ def resolve_onnx(
     manifest: ManifestPath | None = None,
     **hub: Unpack[HubOptions],
 ) -> Path:
-    """Find the ONNX file of a model: model.onnx of a folder or a repository.
+    """Find the ONNX file of a model: model.onnx of a folder or a repository, or the .onnx file that is given.
 
-    Args:
-        model: As in `resolve`; an .onnx file is returned itself.
-        revision: As in `resolve`.
-        manifest: As in `resolve`.
-        hub: As in `HubOptions`.
+    The arguments are those of `resolve`.
 
     Raises:
         ModelNotFoundError: Nothing has that name, or there is no model.onnx.
@@ -168,11 +164,7 @@ def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None =
     """Return the local file or folder of a model, or None for a name in a manifest or on the Hub.
 
     A name in a manifest means that model, unless a local folder of that name is a checkpoint: a folder of predictions
-    or images never hides the model.
-
-    Args:
-        model: As in `resolve`.
-        manifest: As in `resolve`.
+    or images never hides the model. The arguments are those of `resolve`.
 
     Example:
         >>> local_path("condseg-r50") is None

@@ -41,10 +41,6 @@ def _recognizes(content: Any) -> bool:
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images that data.yaml lists, with their label files.
 
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of data.yaml.
-
     Returns:
         The images with a label file that can be used, and the problems of the others.
 
