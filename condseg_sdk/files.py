@@ -49,9 +49,6 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         write: Writes the file to the temporary path that it is called with, in the same folder and with the same
             suffix.
 
-    Returns:
-        The final path.
-
     Raises:
         OutputError: The file cannot be written (missing folder, no permission, full disk). Other errors of `write`
             are not changed. In both cases the folder is left as it was.
@@ -162,9 +159,6 @@ def atomic_folder(
         path: Final path of the folder. Parent folders are created.
         write: Writes the files into the empty folder that it is called with.
         replaces: Names of files that an existing folder may have and lose. A folder with other files is not replaced.
-
-    Returns:
-        The final path.
 
     Raises:
         OutputError: The folder has other files, or it cannot be written. Other errors of `write` are not changed. An

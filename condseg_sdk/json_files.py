@@ -129,9 +129,6 @@ def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 1) ->
         values: Dictionaries, lists, strings, booleans, None, and finite numbers.
         indent: Number of spaces for each level.
 
-    Returns:
-        The path.
-
     Raises:
         OptionError: The file cannot be written.
         ValueError: A number is not finite, which JSON cannot hold and `read_json` refuses.

@@ -64,9 +64,6 @@ def check_seed(seed: object) -> None:
 def check_integer(name: str, value: object, *, least: int, most: int | None = None) -> int:
     """Refuse anything but a whole number in a range. NumPy's integers are accepted, too.
 
-    Returns:
-        The value as a Python int.
-
     Raises:
         OptionError: `value` is of another type, or out of range.
 
@@ -83,9 +80,6 @@ def check_integer(name: str, value: object, *, least: int, most: int | None = No
 
 def check_number(name: str, value: object, *, above: float, below: float) -> float:
     """Refuse anything but a number strictly between two limits; NaN is refused, too.
-
-    Returns:
-        The value as a Python float.
 
     Raises:
         OptionError: `value` is of another type, or out of range.
@@ -108,9 +102,6 @@ def check_number(name: str, value: object, *, above: float, below: float) -> flo
 
 def check_threshold(value: object) -> float:
     """Refuse a threshold of a probability that is not strictly between 0 and 1.
-
-    Returns:
-        The threshold as a Python float.
 
     Raises:
         OptionError: `value` is not a number, or out of range.

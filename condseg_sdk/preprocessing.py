@@ -187,9 +187,7 @@ class Preprocessing:
 
 
 def resize_logits(
-    logits: NDArray[np.float32],
-    size: tuple[int, int],
-    field_of_view: FloatBox | None = None,
+    logits: NDArray[np.float32], size: tuple[int, int], field_of_view: FloatBox | None = None
 ) -> NDArray[np.float32]:
     """Resize a map of logits to an image's size.
 

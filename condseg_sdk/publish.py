@@ -102,11 +102,7 @@ def push_checkpoint(
             if branch is not None:
                 api.create_branch(repo_id, branch=branch, exist_ok=True)
             commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=part,
-                revision=branch,
-                create_pr=create_pr,
-                commit_message=commit_message,
+                repo_id=repo_id, folder_path=part, revision=branch, create_pr=create_pr, commit_message=commit_message
             )
         entry = _entry(repo_id, commit.oid, part / WEIGHTS_FILE, network, config)
     return PushResult(str(commit.commit_url), commit.oid, commit.pr_url, entry)

@@ -328,11 +328,7 @@ class Segmentation:
         return [region.outline for region in self.regions(min_area=min_area)]
 
     def overlay(
-        self,
-        image: ImageLike | None = None,
-        *,
-        color: tuple[int, int, int] = _TURQUOISE,
-        alpha: float = 0.15,
+        self, image: ImageLike | None = None, *, color: tuple[int, int, int] = _TURQUOISE, alpha: float = 0.15
     ) -> Image.Image:
         """Draw the mask over the image, as a thin contour and a light tint.
 

@@ -72,10 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         check_report_folder(options.out, overwrite=options.overwrite)
     predictor = Predictor.from_pretrained(options.model, device=options.device)
-    with (
-        interrupts.deferred() as stop,
-        tqdm(unit="image", delay=0.1) as bar,
-    ):
+    with interrupts.deferred() as stop, tqdm(unit="image", delay=0.1) as bar:
         evaluation = evaluate(
             predictor,
             options.data,

@@ -78,9 +78,6 @@ def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, o
         endings: Endings of the files of a source, such as "_mask.png".
         overwrite: Whether to replace files that condseg did not write.
 
-    Returns:
-        The planned paths.
-
     Raises:
         OptionError: A source holds nothing but files of the output folder.
         OutputError: Two sources would write the same file, or a file must not be replaced.

@@ -26,9 +26,6 @@ def read_annotation_file(file: Path, *, folder: Path, images: Path | None = None
         folder: Folder that holds it.
         images: Folder of the images; None to search around the file.
 
-    Returns:
-        The pairs.
-
     Raises:
         DatasetError: The file is in no known format, or its images are not found.
     """

@@ -128,9 +128,6 @@ def find_pairs(
         names: Names of the pairs to return, without extension, in this order; default: all pairs, sorted by name.
         masks: As in `open_dataset`.
 
-    Returns:
-        The pairs.
-
     Raises:
         DatasetError: An image has no mask, a mask has no image, or a listed name does not exist.
 

@@ -46,9 +46,6 @@ def read_folder(folder: Path, masks: Path | None = None) -> DiscoveredPairs:
         folder: Folder of images and masks, or only of images.
         masks: Folder of masks or annotation files, or an annotation file, outside of `folder`.
 
-    Returns:
-        The pairs.
-
     Raises:
         DatasetError: A folder is missing or holds no images or no masks, or no image has a mask.
     """

@@ -81,9 +81,6 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
         found: Pairs of a dataset.
         pattern: Regular expression. Its first capturing group is the pair's group, or the whole match if it has none.
 
-    Returns:
-        The pairs with their groups.
-
     Raises:
         OptionError: The pattern is not a regular expression.
         DatasetError: The pattern does not match every name.
@@ -131,9 +128,6 @@ def by_lists(found: DiscoveredPairs, lists: Mapping[Split, Path]) -> DiscoveredP
     Args:
         found: Pairs of a dataset.
         lists: File of names for each split. Without one for training, all pairs that no list names are trained on.
-
-    Returns:
-        The divided pairs.
 
     Raises:
         DatasetError: A list cannot be read, or none of its names has a pair.

@@ -34,9 +34,6 @@ def read_csv(path: Path, *, group_column: str | None = None) -> DiscoveredPairs:
             Paths in it are relative to its folder.
         group_column: Name of the column to use as group instead of "group".
 
-    Returns:
-        The pairs.
-
     Raises:
         DatasetError: Columns or values are missing, an image is in two rows, or no file exists.
     """

@@ -20,15 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.data import (
-    DataSource,
-    Pair,
-    data_name,
-    find_pairs,
-    find_split,
-    read_names,
-    resize_mask,
-)
+from condseg_sdk.data import DataSource, Pair, data_name, find_pairs, find_split, read_names, resize_mask
 from condseg_sdk.data.masks import load_mask_of
 from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split

@@ -57,9 +57,6 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
         model: A float32 onnx.ModelProto from `trace`; not changed.
         samples: Normalized images, each float32 (3, H, W), of the size of the model.
 
-    Returns:
-        A new onnx.ModelProto.
-
     Raises:
         ExportError: The quantizer failed.
     """

@@ -46,9 +46,6 @@ def score(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> ImageScor
         prediction: Predicted mask, bool (H, W).
         target: Ground truth, bool (H, W).
 
-    Returns:
-        The scores of the image.
-
     Example:
         >>> scores = score(np.array([[True, True]]), np.array([[True, False]]))
         >>> scores.iou, scores.precision, scores.recall

@@ -28,11 +28,7 @@ MAX_WEIGHTS = 200_000_000  # four times as many as the published networks have
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "condseg-r50": {"encoder": "resnet50"},
-    "condseg-pvt": {
-        "encoder": "pvt_v2_b2",
-        "sid_channels": 256,
-        "aux_channels": (128, 128, 128, 64, 64, 32),
-    },
+    "condseg-pvt": {"encoder": "pvt_v2_b2", "sid_channels": 256, "aux_channels": (128, 128, 128, 64, 64, 32)},
     # Not from the paper: narrow where the map is large, 32 channels per head as in the paper, dilations that fit the
     # maps at strides 4 to 32, logits at stride 4.
     "condseg-lite": {
@@ -195,10 +191,7 @@ class ConDSeg(PretrainedNetwork):
         )
         self.decoder = SizeAwareDecoder(widths)
         self.output = OutputBlock(
-            widths[:3],
-            widths[0],
-            (hidden[0], hidden[1]),
-            upscale=self.encoder.strides[0] if full_resolution else 1,
+            widths[:3], widths[0], (hidden[0], hidden[1]), upscale=self.encoder.strides[0] if full_resolution else 1
         )
         count = sum(weight.numel() for weight in self.parameters())
         if count > MAX_WEIGHTS:

@@ -135,11 +135,7 @@ class OnnxRuntime:
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        options: OnnxOptions | None = None,
+        self, path: str | os.PathLike[str], *, device: str = "auto", options: OnnxOptions | None = None
     ) -> None:
         options = options or OnnxOptions()
         self._path = Path(path)

@@ -116,13 +116,7 @@ class TorchRuntime:
 
     providers = ("torch",)
 
-    def __init__(
-        self,
-        network: ConDSeg,
-        *,
-        device: str = "auto",
-        options: TorchOptions | None = None,
-    ) -> None:
+    def __init__(self, network: ConDSeg, *, device: str = "auto", options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()
         self.network = network
         self._device = resolve_device(device)

@@ -53,11 +53,7 @@ def imagenet_entry(encoder: str, *, name: str | None = None, manifest: ManifestP
 
 
 def load_imagenet_encoder(
-    encoder: Encoder,
-    *,
-    name: str | None = None,
-    manifest: ManifestPath | None = None,
-    **hub: Unpack[HubOptions],
+    encoder: Encoder, *, name: str | None = None, manifest: ManifestPath | None = None, **hub: Unpack[HubOptions]
 ) -> Preprocessing:
     """Fill an encoder with ImageNet weights, in place.
 

@@ -14,11 +14,7 @@ from condseg_sdk.errors import DatasetError
 __all__ = ["FORMAT"]
 
 KIND = "VIA shapes"
-NUMBERS = {
-    "rect": ("x", "y", "width", "height"),
-    "circle": ("cx", "cy", "r"),
-    "ellipse": ("cx", "cy", "rx", "ry"),
-}
+NUMBERS = {"rect": ("x", "y", "width", "height"), "circle": ("cx", "cy", "r"), "ellipse": ("cx", "cy", "rx", "ry")}
 NO_AREA = ("point", "polyline", "line")
 
 
