@@ -39,7 +39,7 @@ COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PLAIN_PATH = re.compile(r"[\w-][\w.+-]*(/[\w-][\w.+-]*)*")  # no part begins with a dot: no "..", nothing hidden
 
-PROXY_LOGIN, TOO_MANY_REQUESTS = 407, 429  # of HTTP
+PROXY_LOGIN, TOO_MANY_REQUESTS = 407, 429  # HTTP status codes
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 logger = logging.getLogger("condseg_sdk")
@@ -173,7 +173,7 @@ def download_file(
     asked = asked or source
     if not is_plain_path(filename):
         raise ModelNotFoundError(
-            f"{source} cannot have a file {filename!r}: give a plain path inside the repository", repo_id=source.repo_id
+            f"{source} cannot have a file {filename!r}: pass a plain path inside the repository", repo_id=source.repo_id
         )
     with translate_hub_errors(asked, *also, filename):
         path, commit = source.fetch(filename)
@@ -214,7 +214,7 @@ def _known_sha256(path: Path, filename: str) -> str | None:
     """Return the SHA-256 that a file in the cache should have, or None where this machine does not know it.
 
     The cache names a large file after its SHA-256 and links to it. A cache without links (copied with `cp -rL`, on a
-    USB stick, on Windows) may still hold that file, or a note with the SHA-256 beside its copy.
+    USB stick, on Windows) may still contain that file, or a note with the SHA-256 beside its copy.
     """
     if path.is_symlink():
         name = path.readlink().name
@@ -269,7 +269,7 @@ def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
         yield
     except CondsegError:
         raise
-    except Exception as error:  # from the client, the network below it or a proxy: there is no complete list
+    except Exception as error:  # raised by the client, the network or a proxy: there is no complete list
         raise _explain(error, source, filenames) from error
 
 
@@ -324,7 +324,7 @@ def _remedy(error: BaseException | None) -> str | None:
     if status == TOO_MANY_REQUESTS:
         return "the Hub limits the number of requests: wait a few minutes, or log in with `hf auth login`"
     if "certificate" in text:
-        return "if your network has its own certificates, give their file in SSL_CERT_FILE"
+        return "if your network has its own certificates, set SSL_CERT_FILE to their file"
     if kinds & {"JSONDecodeError", "FileMetadataError", "TooManyRedirects", "RemoteProtocolError", "DecodingError"}:
         return "the response is not from the Hub: check HF_ENDPOINT, and whether this network needs a login first"
     if kinds & {"InvalidURL", "UnsupportedProtocol", "SSLError"}:

@@ -4,8 +4,8 @@ Recorders put a second view, guide boxes, text and black margins beside the endo
 of it, but a network that was trained on tissue marks regions there. `find_field_of_view` finds the view in one image
 without any knowledge of the recorder; `FieldOfViewTracker` keeps it steady over the frames of a video.
 
-A rectangle that is too large is better than one that is too small: an image is cut only where the color of the margin
-is constant, which that of tissue never is. Where nothing certain is found, the whole image is used.
+A rectangle that is too large is better than one that is too small: an image is cropped only where the color of the
+margin is constant, which that of tissue never is. Where nothing certain is found, the whole image is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from condseg_sdk.opencv import cv2
 __all__ = ["Box", "FieldOfView", "FieldOfViewTracker", "FloatBox", "crop", "find_field_of_view", "scale_box"]
 
 FieldOfView = Literal["none", "endoscopy"]
-"""What images are cut to: "none" uses the whole image, "endoscopy" the endoscopic view."""
+"""What images are cropped to: "none" uses the whole image, "endoscopy" the endoscopic view."""
 
 Box: TypeAlias = tuple[int, int, int, int]
 """A rectangle x0, y0, x1, y1 in pixels, x1 and y1 exclusive."""
@@ -33,15 +33,15 @@ FloatBox: TypeAlias = tuple[float, float, float, float]
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 SIDE = 256  # longer side of the small copy of the image that everything is searched in
-MIN_SIDE = 32  # of the small copy; a smaller one shows too little of a margin
+MIN_SIDE = 32  # side of the small copy; a smaller one shows too little of a margin
 RING = 3  # distance from the image's edge at which colors are read, since many recorders draw a thin line at the edge
 MAX_COLORS = 3  # number of colors of margins in one image
-MIN_SHARE = 0.06  # of the ring; a color that fills less is not worth cutting
+MIN_SHARE = 0.06  # share of the ring; a color that fills less is not worth cropping
 COLORED_MIN_SHARE = 0.25  # the same for a margin that is not black, since overexposed tissue is constant, too
 BLACK = 40  # largest value of a channel that counts as black
 GRAY = 8  # largest difference between the channels of a color that counts as black
 TOLERANCE = 4  # distance of the margin's pixels from its color, in addition to three times the noise
-MAX_NOISE = 5.0  # of a margin
+MAX_NOISE = 5.0  # noise of a margin
 SECOND_VIEW = 0.5  # side of a second view, as a share of the main one's radius, up to which it is told apart
 NECK = 0.2  # parts joined by a neck wider than this share of the main one's diameter belong together
 SIMILAR = 0.4  # parts of at least this share of the main one's area are views, too
@@ -50,8 +50,8 @@ THICK = 4  # radius of such a part in pixels of the small copy: thicker than tex
 MAX_ASPECT = 1.35  # width to height of an endoscopic view with the parts that are joined to it
 MIN_STEP, COLORED_MIN_STEP = 12, 25  # difference from the margin's color at the edge of the view
 MIN_STEPS, COLORED_MIN_STEPS = 0.6, 0.7  # share of the border with this step; an endoscope's light fades slower
-MIN_CUT = 0.01  # of a side; less is not cut
-MIN_AREA, MAX_AREA = 0.2, 0.98  # of the image; outside of this range the whole image is used
+MIN_CUT = 0.01  # share of a side; smaller margins are not cropped
+MIN_AREA, MAX_AREA = 0.2, 0.98  # share of the image; outside this range the whole image is used
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _find(image: NDArray[np.uint8]) -> Box | None:
-    """Find the rectangle in a small image, with whole sides where little would be cut; None where nothing would be."""
+    """Find the rectangle in a small image; sides with little to crop are kept, and None means that nothing is cropped."""
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
         return None

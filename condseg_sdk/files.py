@@ -70,8 +70,8 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
         writes: For each final path, a function as in `atomic_write`.
 
     Raises:
-        OutputError: A file cannot be written. Other errors of a function are not changed. In both cases no file
-            has changed.
+        OutputError: A file cannot be written. Other exceptions of a function are raised unchanged. In both cases no
+            file has changed.
 
     Example:
         >>> import tempfile
@@ -161,8 +161,8 @@ def atomic_folder(
         replaces: Names of files that an existing folder may have and lose. A folder with other files is not replaced.
 
     Raises:
-        OutputError: The folder has other files, or it cannot be written. Other errors of `write` are not changed. An
-            existing folder is still there.
+        OutputError: The folder has other files, or it cannot be written. Other exceptions of `write` are raised
+            unchanged. An existing folder is still there.
 
     Example:
         >>> import tempfile

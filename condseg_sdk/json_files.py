@@ -71,7 +71,7 @@ def read_json(
         reason = getattr(cause, "strerror", None) or cause
         raise error(f"{path} cannot be read ({reason}); check its name and permissions") from cause
     if is_special:
-        raise error(f"{path} is not a regular file; give the JSON file itself")
+        raise error(f"{path} is not a regular file; pass the JSON file itself")
     if len(content) > max_bytes:
         raise error(f"{path} has more than {max_bytes // 2**20} MiB, too much for a JSON file of its kind; {remedy}")
     return parse_json(content, name=path, error=error, remedy=remedy, max_depth=max_depth)

@@ -28,7 +28,7 @@ __all__ = [
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 100
-_shown = _short.repr  # a damaged file may hold values of a megabyte
+_shown = _short.repr  # a damaged file may contain values of a megabyte
 
 MAX_SEED = 2**32 - 1  # the largest that NumPy, PyTorch and Lightning all accept
 
@@ -65,7 +65,7 @@ def check_integer(name: str, value: object, *, least: int, most: int | None = No
     """Refuse anything but a whole number in a range. NumPy's integers are accepted, too.
 
     Raises:
-        OptionError: `value` is of another type, or out of range.
+        OptionError: `value` has another type or is out of range.
 
     Example:
         >>> check_integer("batch_size", 8, least=1)
@@ -82,7 +82,7 @@ def check_number(name: str, value: object, *, above: float, below: float) -> flo
     """Refuse anything but a number strictly between two limits; NaN is refused, too.
 
     Raises:
-        OptionError: `value` is of another type, or out of range.
+        OptionError: `value` has another type or is out of range.
 
     Example:
         >>> check_number("threshold", 0.5, above=0, below=1)

@@ -100,7 +100,7 @@ class _Decoded:
     source: Source
     size: tuple[int, int]
     bits: int | None
-    field_of_view: Box | None  # None for all of it
+    field_of_view: Box | None  # None for the whole image
     pixels: NDArray[Any]  # network input (3, h, w), or with tiles the field of view (H, W, 3)
 
 
@@ -194,7 +194,7 @@ class Pipeline:
             return _Decoded(source, (height, width), image.depth.bits if image.depth else None, box, pixels)
 
     def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Prepare a field of view or a tile, which is not cut any further."""
+        """Prepare a field of view or a tile, which is not cropped any further."""
         return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
     def _warn_of_bits(self, source: Source, depth: BitDepth) -> None:
@@ -223,7 +223,7 @@ class Pipeline:
                 if len(batch) == size:
                     yield batch
                     batch = []
-        except Exception:  # of the iterator `sources`: first comes what it gave before
+        except Exception:  # raised by the iterator `sources`; the images before it come first
             if batch:
                 yield batch
             raise

@@ -92,7 +92,7 @@ class Predictor:
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
                 Default: ONNX Runtime for an .onnx file, otherwise PyTorch. "onnx" with a folder or repository opens its
                 model.onnx; without one, the checkpoint is exported once, and the file kept in Hugging Face's cache.
-            preprocessing: Preprocessing that replaces the checkpoint's own. A repository that holds nothing but the
+            preprocessing: Preprocessing that replaces the checkpoint's own. A repository that contains nothing but the
                 arguments of a network needs it; its threshold is then 0.5.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Folder for downloads. Default: Hugging Face's own cache.
@@ -328,7 +328,7 @@ class Predictor:
             sources: What `predict` takes, the path of a video, a `condseg_sdk.images.video.Video`, or any iterable of
                 images, even an endless one. In a video the `source` of each prediction is its frame (RGB) and `frame`
                 its number; if the video is damaged, a warning in the log says what is missing. The field of view of a
-                video, where the checkpoint cuts images to it, stays steady from frame to frame. About `batch_size`
+                video, where the checkpoint crops images to it, stays steady from frame to frame. About `batch_size`
                 images are read ahead; if the next frame of a camera depends on the prediction for this one, call the
                 predictor itself.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
@@ -385,7 +385,7 @@ class Predictor:
                 verified.
             precision: Precision of weights and arithmetic: "float32"; "float16", half the size, for GPUs; "int8", a
                 quarter of the size, for CPUs. Inputs and outputs are always float32.
-            dynamic: Whether batch, height and width are free. Otherwise, and with `preprocessing=True`, the network
+            dynamic: Whether batch, height and width are dynamic. Otherwise, and with `preprocessing=True`, the network
                 takes one image at the checkpoint's size, which is a little faster and which some compilers need.
             branch_uncertainty: Whether the graph has a second output, the map of the uncertainty branch.
             preprocessing: Whether to write a graph for programs without this package: uint8 RGB image of any size in,

@@ -1,6 +1,6 @@
 """The input that a checkpoint expects, and the way back from the network's size to the image's.
 
-An image is cut to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, at any
+An image is cropped to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, at any
 aspect ratio, as the paper does in training and evaluation; `resize_logits` undoes both. Images are read in
 `images/`, the field of view is found in `field_of_view.py`.
 """
@@ -29,7 +29,7 @@ __all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "resize_logi
 Interpolation = Literal["antialias", "linear", "area"]
 
 MAX_SIDE = 2048  # the network's feature maps of a larger image take gigabytes
-MIN_NUMBER, MAX_NUMBER = 1e-9, 1e9  # of scale, mean and std, so that float32 stays far from its limits
+MIN_NUMBER, MAX_NUMBER = 1e-9, 1e9  # limits of scale, mean and std that keep float32 far from its own limits
 
 OUTSIDE = -math.inf
 """Logit outside of the field of view: a probability of 0."""
@@ -51,8 +51,8 @@ class Preprocessing:
         interpolation: "antialias", bilinear with a wider support where images are made smaller (Pillow's, and
             `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
-        field_of_view: "endoscopy" first cuts the margins, text and small images beside the endoscopic view
-            (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
+        field_of_view: "endoscopy" first crops the margins, text and small images beside the endoscopic view
+            (`find_field_of_view`); cropped parts have a probability of 0. "none" uses the whole image.
         bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if there were
             none. Images with 16-bit values are read with it.
 

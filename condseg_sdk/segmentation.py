@@ -45,7 +45,7 @@ _TURQUOISE = (64, 224, 208)  # contrasts with red tissue and purple stains
 class Region:
     """One connected region of a mask; pixels that touch at a corner are connected.
 
-    The outline runs along the pixels' edges, so that it encloses exactly the region's pixels: the pixel in
+    The outline runs along the pixels' edges, so it encloses exactly the region's pixels: the pixel in
     column x and row y is the square from (x, y) to (x + 1, y + 1).
 
     Args:
@@ -92,7 +92,7 @@ class SegmentationDict(TypedDict):
 class Segmentation:
     """The prediction for one image.
 
-    It keeps only the logits, so that a list of thousands stays small. Every access computes its result again: keep what
+    It keeps only the logits, so a list of thousands stays small. Every access computes its result again: keep what
     you use twice in a variable. It can be pickled.
 
     Args:
@@ -359,7 +359,7 @@ class Segmentation:
         pixels = load_image(source, color_order=order, bits=bits)
         if pixels.shape[:2] != self.size:
             sizes = f"{pixels.shape[:2]} (height, width) and the mask {self.size}"
-            raise ImageError(f"{self.name}: the image is {sizes}; give the image that was segmented")
+            raise ImageError(f"{self.name}: the image is {sizes}; pass the image that was segmented")
         return Image.fromarray(_draw(pixels, self.mask, color, alpha))
 
     def to_pil(self) -> Image.Image:

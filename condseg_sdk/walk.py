@@ -26,7 +26,7 @@ SYSTEM_FOLDERS = frozenset(
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".directory", ".localized", "icon\r"})
 """Names of files that file browsers leave behind, lower case; they are not counted as left out."""
 
-MAX_KINDS = 6  # in one line; the rest is summed
+MAX_KINDS = 6  # number of kinds in one line; the rest is summed
 LONGEST_SUFFIX = 12
 PLURALS = {"entry": "entries", "file": "files", "folder": "folders", "link": "links"}
 
@@ -66,7 +66,7 @@ def walk_folder(
 
     Args:
         folder: Folder to search, even if its own name is hidden or that of a system folder.
-        suffixes: Suffixes of the wanted files, lower case with their dot; default: files of any suffix.
+        suffixes: Suffixes of the wanted files, lower case with their dot; default: any suffix.
         hidden: Whether to include files and folders whose names begin with a dot.
 
     Returns:

@@ -155,5 +155,5 @@ def test_finding_images_logs_what_it_leaves_out_in_one_line(tmp_path: Path, capl
         with caplog.at_level(logging.WARNING, "condseg_sdk"):
             find_images(source)
         assert [record.message for record in caplog.records] == [
-            f"{source}: left out 2 .dcm files, 1 folder named @eaDir; read DICOM files with pydicom and give arrays"
+            f"{source}: left out 2 .dcm files, 1 folder named @eaDir; read DICOM files with pydicom and pass arrays"
         ]

@@ -239,7 +239,7 @@ def agreement(
     """Compute the largest difference of a probability and the mean Dice of the masks.
 
     Args:
-        logits: Logits (h, w) by number of the image.
+        logits: Logits (h, w) by image number.
         reference: Logits of float32 PyTorch, (N, h, w).
         threshold: Probability from which a pixel belongs to the mask.
     """

@@ -80,7 +80,7 @@ def benchmark(
         checkpoint: Folder of the checkpoint.
         config: Settings of the benchmark.
         work: An existing folder for the exported files.
-        baselines: Returns further subjects to put first, so that `speedup` refers to them.
+        baselines: Returns further subjects to put first, so `speedup` refers to them.
         progress: Function that gets lines about the progress.
     """
     predictor = Predictor.from_pretrained(checkpoint, device="cpu")

@@ -76,7 +76,7 @@ def include(path: Path, text: str) -> Path:
     try:
         before = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise OptionError(f"{path} cannot be read ({error.strerror}); give a Markdown file with both marks") from error
+        raise OptionError(f"{path} cannot be read ({error.strerror}); pass a Markdown file with both marks") from error
     if BEGIN not in before or END not in before.partition(BEGIN)[2]:
         raise OptionError(f"{path} must have the lines {BEGIN} and {END}, in this order")
     head, _, rest = before.partition(BEGIN)

@@ -55,7 +55,7 @@ class CheckpointConfig:
                 raise OptionError(f"{name}={reprlib.repr(value)} must be a dictionary")
             object.__setattr__(
                 self, name, as_json(name, dict(value))
-            )  # also a copy, which later changes of the argument do not reach
+            )  # a copy, so that later changes of the argument have no effect
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of config.json; `from_dict` reads it back."""
@@ -120,5 +120,5 @@ def as_json(name: str, value: Any) -> Any:
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"{name} must hold plain JSON values: {error}") from error
-    return parse_json(text, name=name, error=OptionError, remedy="give plain values")
+        raise OptionError(f"{name} must contain plain JSON values: {error}") from error
+    return parse_json(text, name=name, error=OptionError, remedy="pass plain values")

@@ -35,7 +35,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
 
     Attributes:
         checkpoint_config: Config of the checkpoint that the network was loaded from, which `save_pretrained` and
-            `push_to_hub` write again. None for a new network, and for a repository that holds only its arguments.
+            `push_to_hub` write again. None for a new network, and for a repository that contains only its arguments.
     """
 
     checkpoint_config: CheckpointConfig | None = None
@@ -122,8 +122,8 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
 
         Args:
             save_directory: A new or empty folder, or one with an older checkpoint, which is replaced.
-            config: Config of the checkpoint. The default is `checkpoint_config`. Without either, config.json holds only
-                the network's arguments, which `ConDSeg.from_pretrained` can load and `Predictor` cannot.
+            config: Config of the checkpoint. The default is `checkpoint_config`. Without either, config.json contains
+                only the network's arguments, which `ConDSeg.from_pretrained` can load and `Predictor` cannot.
             repo_id: Name on the Hub with `push_to_hub=True`. The default is the name of the folder.
             push_to_hub: Whether to push the network after saving it.
             model_card_kwargs: Keyword arguments of `model_card`, such as `name`.
@@ -134,7 +134,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             OptionError: `config` belongs to another network.
-            OutputError: The folder holds other files or cannot be written.
+            OutputError: The folder contains other files or cannot be written.
             CheckpointError: `config` is a dictionary with wrong keys, or the weights are not finite.
         """
         if isinstance(config, dict):
@@ -167,7 +167,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         return str(super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """Return the card that `save_pretrained` writes; the arguments are those of `model_card` after its first."""
+        """Return the card that `save_pretrained` writes; it takes the arguments of `model_card` except the first."""
         return ModelCard(model_card(self.checkpoint_config, *args, **kwargs))
 
 
@@ -184,7 +184,7 @@ def save_checkpoint(
     Args:
         folder: A new or empty folder, or one with an older checkpoint, which is replaced.
         network: Network on any device. All of its arguments are written, since defaults may change.
-        config: Config of the checkpoint. Without one, config.json holds only the network's arguments.
+        config: Config of the checkpoint. Without one, config.json contains only the network's arguments.
         card: Content of README.md. The default is `model_card(config)`.
         dtype: Type of the floating-point weights in the file; "float16" is for bundled weights.
 
@@ -193,7 +193,7 @@ def save_checkpoint(
 
     Raises:
         OptionError: `config` belongs to another network.
-        OutputError: The folder holds other files or cannot be written.
+        OutputError: The folder contains other files or cannot be written.
         CheckpointError: Weights are not finite at this precision.
     """
     values = network.arguments
@@ -212,7 +212,7 @@ def save_checkpoint(
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], CheckpointConfig | None]:
-    """Read a network's arguments, and its config unless the repository holds only the arguments."""
+    """Read a network's arguments, and its config unless the repository contains only the arguments."""
     path = _existing(folder, CONFIG_FILE)
     values = read_json_object(path, error=CheckpointError, remedy="download or save the checkpoint again")
     if "network" not in values and "format_version" not in values:
@@ -228,7 +228,7 @@ def _existing(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
         needed = f"{CONFIG_FILE} and {WEIGHTS_FILE}"
-        raise CheckpointError(f"{folder} has no {name}: give a folder with {needed}, as save_pretrained writes it")
+        raise CheckpointError(f"{folder} has no {name}: pass a folder with {needed}, as save_pretrained writes it")
     return path
 
 

@@ -28,10 +28,10 @@ class ExportInfo:
 
     Args:
         precision: Precision of weights and arithmetic; inputs and outputs are always float32.
-        dynamic: Whether batch, height and width are free. Otherwise they are one image at the checkpoint's size.
+        dynamic: Whether batch, height and width are dynamic. Otherwise they are one image at the checkpoint's size.
         branch_uncertainty: Whether there is a second output, of the uncertainty branch.
         preprocessing: Whether the graph takes images of any size, for programs without this package.
-        opset: Version of ONNX's operators.
+        opset: Version of the ONNX operators.
         package_version: Version of condseg_sdk that exported the file.
         format_version: Version of this metadata.
     """

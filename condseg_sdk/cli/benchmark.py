@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     config = make_config(options)
     for model in options.model:
         if Path(model).suffix.lower() == ".onnx":
-            raise OptionError(f"{model}: give the checkpoint it was exported from; the exports are measured with it")
+            raise OptionError(f"{model}: pass the checkpoint it was exported from; the exports are measured with it")
     rows: list[Row] = []
     folders = [resolve(model) for model in options.model]
     for model, folder in zip(options.model, folders, strict=True):
@@ -89,7 +89,7 @@ def check_outputs(options: argparse.Namespace) -> None:
     Raises:
         OptionError: A plot was requested without a folder.
         InstallationError: A plot was requested without matplotlib.
-        OutputError: The folder cannot be created, or holds files that must not be replaced.
+        OutputError: The folder cannot be created, or contains files that must not be replaced.
     """
     from condseg_sdk.benchmarking.plot import require_matplotlib
 

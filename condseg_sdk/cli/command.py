@@ -74,7 +74,7 @@ def _check_working_folder() -> None:
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Make the parser, with the arguments of only the command that is named, since the modules take time to load."""
+    """Make the parser. Only the named command gets its arguments, since the modules take time to load."""
     parser = argparse.ArgumentParser(
         prog="condseg", description="Segment medical images with ConDSeg. Not a medical device: for research only."
     )

@@ -88,7 +88,7 @@ def _check_own(folder: Path, source: str) -> None:
     onnx = folder / "model.onnx"
     if not own or (onnx.exists() and not is_ours(onnx)):
         raise OutputError(
-            f"{folder} holds something other than what `condseg convert` made of {source}; choose a new folder, or add "
-            "--overwrite to replace a checkpoint",
+            f"{folder} contains something other than what `condseg convert` made of {source}; choose a new folder, or "
+            "add --overwrite to replace a checkpoint",
             path=folder,
         )

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "probabilities",
     )
     add("--calibration", help="folder or pattern of calibration images, for int8")
-    add("--opset", type=int, default=18, help="version of ONNX's operators (default: %(default)s)")
+    add("--opset", type=int, default=18, help="version of the ONNX operators (default: %(default)s)")
     add("--images", help="folder or pattern of images for the verification")
     add("--no-verify", action="store_true", help="skip the comparison with PyTorch")
     add_overwrite(parser)
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from condseg_sdk.weights.hub import is_onnx
 
     if is_onnx(options.model):
-        raise OptionError(f"{options.model} is an ONNX file already; give the checkpoint that it was exported from")
+        raise OptionError(f"{options.model} is an ONNX file already; pass the checkpoint that it was exported from")
     check_replaced([Path(options.out)], overwrite=options.overwrite)
     predictor = Predictor.from_pretrained(options.model, device="cpu")
     with interrupts.raising(f"{options.out} was not written"):

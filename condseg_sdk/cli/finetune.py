@@ -105,4 +105,4 @@ def _network(value: str | None) -> Any:
     """Return the name of a network, or the arguments of `ConDSeg` in a JSON file."""
     if value is None or not value.endswith(".json"):
         return value
-    return read_json_object(value, error=OptionError, remedy="give a JSON file with arguments of ConDSeg")
+    return read_json_object(value, error=OptionError, remedy="pass a JSON file with arguments of ConDSeg")

@@ -94,7 +94,7 @@ def _in_root(root: Path, name: str) -> Path | None:
 
 
 def _nearest(files: Sequence[Path], parts: Parts) -> FoundImage:
-    """Choose among files of one name the one whose folders agree most with those in the name."""
+    """Choose among files with the same name the one whose folders agree most with those in the name."""
     shared = [_shared_end(file.parts, parts) for file in files]
     most = max(shared)
     best = [file for file, count in zip(files, shared, strict=True) if count == most]

@@ -34,8 +34,8 @@ STRAYING = "with outlines that extend beyond the image; check that their coordin
 
 COUNTED_AT_ONCE = 2**20  # pixels
 FEW_VALUES = 8  # labels come in a handful of values, noise and smooth edges in dozens
-CLEAR = 1 / 8  # share of the greatest value that still counts as black, or as white when taken from the top
-UNCLEAR_SHARE = 0.25  # of what is not black: more gray than this is not the edge of a region
+CLEAR = 1 / 8  # share of the largest value that still counts as black, or as white if counted from the top
+UNCLEAR_SHARE = 0.25  # share of gray among pixels that are not black; smooth edges have less
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MaskReading:
     Attributes:
         mask: Mask, bool (H, W), upright, True for foreground.
         kind: How its values were read.
-        remark: Why a person should look at the file, or None. Files of one kind have the same text.
+        remark: Why a person should look at the file, or None. Files of the same kind have the same text.
         turned: Whether the file has an EXIF orientation of its own.
     """
 
@@ -167,7 +167,7 @@ def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
 
 
 def _from_palette(image: Image.Image) -> tuple[NDArray[Any], str | None]:
-    """Return the brightness of the colors, or the indices if no color is black, so that colors hide the background."""
+    """Return the brightness of the colors; if none is black, it would hide the background: return the indices."""
     indices, colors = np.asarray(image), np.asarray(image.convert("RGB"))
     used, first = np.unique(indices, return_index=True)
     shown = colors.reshape(-1, 3)[first]
@@ -207,16 +207,16 @@ def _threshold_jpeg(values: NDArray[Any]) -> MaskReading:
             f"as JPEG with gray but nothing above {MASK_THRESHOLD}, read as empty; save masks as PNG with 0 and 255"
         )
     elif _unclear_share(values, 255) > UNCLEAR_SHARE:
-        remark = f"as JPEG with much gray, cut at {MASK_THRESHOLD}; save masks as PNG with 0 and 255"
+        remark = f"as JPEG with much gray, thresholded at {MASK_THRESHOLD}; save masks as PNG with 0 and 255"
     return MaskReading(values > MASK_THRESHOLD, "gray levels", remark)
 
 
 def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
     """Read a mask whose file keeps exact values."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DatasetError(f"{path} holds NaN or infinite values: a mask is finite, 0 for background")
+        raise DatasetError(f"{path} contains NaN or infinite values: a mask is finite, 0 for background")
     if values.min() < 0:
-        raise DatasetError(f"{path} holds values below 0, such as {values.min()}: a mask has 0 for background")
+        raise DatasetError(f"{path} contains values below 0, such as {values.min()}: a mask has 0 for background")
     different = _distinct(values)
     top = float(different[-1])  # a Python number, which does not overflow as uint16 does
     if len(different) == 1 or (len(different) == 2 and different[0] == 0):
@@ -234,7 +234,7 @@ def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
             remark = "of several gray levels in flat areas: all above 0 was read as foreground"
         return MaskReading(values > 0, "labels", remark)
     if different[0] > CLEAR * top or _unclear_share(values, top) > UNCLEAR_SHARE:
-        remark = "with much gray, cut at half the greatest value; save masks with two values"
+        remark = "with much gray, thresholded at half the largest value; save masks with two values"
     return MaskReading(values > top / 2, "gray levels", remark)
 
 

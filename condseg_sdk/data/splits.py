@@ -1,4 +1,4 @@
-"""Divides pairs into train, validation and test: as the data names them, by lists, by groups, otherwise at random."""
+"""Divides pairs into train, validation and test: as the data defines them, by lists, by groups, otherwise at random."""
 
 from __future__ import annotations
 
@@ -202,10 +202,10 @@ def _in_two_splits(chosen: Mapping[Split | None, Sequence[Pair]]) -> list[Proble
 
 
 def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> Dataset:
-    """Make a dataset of the pairs that were found, with a validation split held out if the data names none.
+    """Make a dataset of the pairs that were found, with a validation split held out if the data defines none.
 
     Args:
-        found: Pairs of a dataset, by the split that the data names.
+        found: Pairs of a dataset, by the split that the data defines.
         val_fraction: Share of the training pairs to hold out; default: `SMALL_SET_FRACTION` of fewer than `SMALL_SET`
             pairs, otherwise `FRACTION`.
         seed: Seed of the random choice.
@@ -245,7 +245,7 @@ def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> 
 
 
 def distinct_names(found: DiscoveredPairs) -> DiscoveredPairs:
-    """Prefix names with their split if two splits have an image of the same name."""
+    """Prefix names with their split if two splits have an image with the same name."""
     if not duplicate_names(pair.name for items in found.pairs.values() for pair in items):
         return found
     pairs = {

@@ -79,8 +79,8 @@ def evaluate(
         masks: Folder of masks, or annotation file, outside of a folder of images.
         names: Names of the images to evaluate, without extension, as a list or a text file with one per line; default:
             all images.
-        split: Evaluate only the "train", "validation" or "test" split that the data names. If it names none, the split
-            of the training run in whose folder the checkpoint is.
+        split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
+            split of the training run in whose folder the checkpoint is.
         threshold: Probability from which a pixel is foreground, in (0, 1); default: the checkpoint's.
         tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
@@ -169,7 +169,7 @@ def choose_pairs(
         masks: As in `evaluate`.
         names: As in `evaluate`.
         split: As in `evaluate`.
-        recorded: Names in each split of a training run, for data that names no splits itself.
+        recorded: Names in each split of a training run, for data that defines no splits itself.
 
     Returns:
         The pairs, at least one.
@@ -191,16 +191,16 @@ def choose_pairs(
     else:
         check_choice("split", split, Split)
         if names is not None:
-            raise OptionError(f"split={split!r} and names cannot be combined: give one of them", option="split")
+            raise OptionError(f"split={split!r} and names cannot be combined: pass one of them", option="split")
         pairs = find_split(data, split, masks=masks) or _of_names(data, masks, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]
             raise DatasetError(
-                f"{_describe(data, None, None)} names no {split} split: leave split out to evaluate all of it, give a "
-                f"list of names (names=, --list), or data whose folders or lists name one, such as {folder}/"
+                f"{_describe(data, None, None)} defines no {split} split: leave split out to evaluate all of it, pass "
+                f"a list of names (names=, --list), or data whose folders or lists define one, such as {folder}/"
             )
     if not pairs:
-        raise DatasetError(f"{_describe(data, None, None)} has no images: give data with masks to compare with")
+        raise DatasetError(f"{_describe(data, None, None)} has no images: pass data with masks to compare with")
     return pairs
 
 

@@ -94,14 +94,14 @@ def source_rows(rows: int, index: int, parts: int) -> slice:
 
 
 def write_cut(tape: Tape, node: Any) -> Any:
-    """Write ONNX's operators for `cut_rows`, see `symbolic.expand`."""
+    """Write ONNX operators for `cut_rows`, see `symbolic.expand`."""
     (x,) = node.inputs
     start, stop = _source(tape, tape("Shape", x, start=2, end=3), node)
     return tape("Slice", x, start, stop, tape.ints(2))
 
 
 def write_mix(tape: Tape, node: Any) -> Any:
-    """Write ONNX's operators for `mix_rows`: `row_weights` step by step, and the product."""
+    """Write ONNX operators for `mix_rows`: `row_weights` step by step, and the product."""
     convolved, coarse = node.inputs
     scale, index, parts = (node.attributes[name].as_int() for name in ("scale", "index", "parts"))
     rows = tape("Shape", coarse, start=2, end=3)

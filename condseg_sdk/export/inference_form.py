@@ -1,4 +1,4 @@
-"""The inference form: a trained `ConDSeg` rewritten into an equal, faster module.
+"""The inference form: a trained `ConDSeg` rewritten into an equivalent, faster module.
 
 Each change keeps the result up to rounding (docs/benchmarks.md lists the largest differences of probabilities):
 
@@ -34,7 +34,7 @@ __all__ = ["InferenceForm", "inference_form"]
 def inference_form(
     network: ConDSeg, *, uncertainty: bool = False, size: tuple[int, int] | None = None, graph: bool = False
 ) -> InferenceForm:
-    """Build an equal, faster module in eval mode, without gradients, on the network's device.
+    """Build an equivalent, faster module in eval mode, without gradients, on the network's device.
 
     Args:
         network: A trained network; not changed.

@@ -71,7 +71,7 @@ def export_onnx(
 
     The graph takes "images", float32 (N, 3, H, W), normalized as the config's preprocessing says, and returns logits
     "mask" and, if requested, "branch_uncertainty", float32 (N, 1, H, W). With `preprocessing=True` it takes "image",
-    uint8 RGB (height, width, 3), and returns "probability", float32 (height, width). If the checkpoint cuts images to
+    uint8 RGB (height, width, 3), and returns "probability", float32 (height, width). If the checkpoint crops images to
     their field of view, it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config
     is in the metadata.
 

@@ -43,7 +43,7 @@ class BitDepth:
 
     Attributes:
         bits: Number of bits: `2**bits - 1` is white.
-        greatest: Greatest value of the image or the set.
+        greatest: Largest value in the image or the set.
         is_guess: Whether the bits were inferred from the values alone, and all or most of them leave bits unused.
         clipped: Share of pixels that are brighter than white, in the image of the set with the most of them.
         needed: Number of bits that all pixels except for a few need.
@@ -60,13 +60,13 @@ class BitDepth:
         white = 2**self.bits - 1
         above = f"{self.clipped:.2%} of the pixels are above {white}, up to {self.greatest}, and were read as white"
         if not self.is_guess:
-            return f"{above}; give a larger bits= (--bits) if they are not text or a mark in the image"
+            return f"{above}; pass a larger bits= (--bits) if they are not text or a mark in the image"
         read = f"16-bit values up to {self.greatest} were read as {self.bits} bits (white is {white})"
         if self.bits == 16:
             dark = "most pixels are below 4096"
-            remedy = "give bits= (--bits), such as bits=12, and paint out marks of more than 1 % of the pixels"
+            remedy = "pass bits= (--bits), such as bits=12, and paint out marks of more than 1 % of the pixels"
             return f"{read}, and {dark}; if that is almost black, {remedy}"
-        remedy = "give bits= (--bits) if that is wrong, such as bits=16 for the full range"
+        remedy = "pass bits= (--bits) if that is wrong, such as bits=16 for the full range"
         return f"{read}; {above}; {remedy}" if self.clipped else f"{read}; {remedy}"
 
 
@@ -138,7 +138,7 @@ def common_depth(depths: Iterable[BitDepth]) -> BitDepth | None:
 
 
 def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[np.uint8]:
-    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, and so do greater values of a few pixels.
+    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, as do larger values in a few pixels.
 
     Args:
         values: Image, uint16 (H, W) or (H, W, C), in any byte order. If it has two or four channels, the last one,
@@ -166,7 +166,7 @@ def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[
     if greatest >= 2**bits and (share := share_above(values, bits)) > FEW:
         needed = bits_in_use(values)
         held = f"values up to {greatest} in {share:.1%} of its pixels, more than bits={bits} can hold"
-        remedy = f"give bits={needed}, or an array with these pixels set to {2**bits - 1}"
+        remedy = f"pass bits={needed}, or an array with these pixels set to {2**bits - 1}"
         raise ImageError(f"{name} has {held}; {remedy}")
     return _table(bits)[values]
 

@@ -77,7 +77,7 @@ def source_path(source: str | os.PathLike[str]) -> Path:
         ImageError: The path is empty, which `Path` would take for the current folder.
     """
     if not os.fspath(source):
-        raise ImageError("the path is an empty string; give the path of an image, a folder or a video")
+        raise ImageError("the path is an empty string; pass the path of an image, a folder or a video")
     return Path(source)
 
 
@@ -90,22 +90,22 @@ def require_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        address = re.match(r"(https?|ftp|file):/", str(path))  # of which a path keeps one slash
+        address = re.match(r"(https?|ftp|file):/", str(path))  # a path keeps only one of the two slashes
         if address:
-            raise ImageError(f"{path} is a URL, not a path; download the file and give its path") from error
+            raise ImageError(f"{path} is a URL, not a path; download the file and pass its path") from error
         raise ImageError(f"{path} does not exist; check the path{relative_to(path)}") from error
     except (OSError, ValueError) as error:  # no permission, name too long, a null byte in it
         raise ImageError(f"{path} cannot be opened ({error}); check its name and permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a folder, not a file; give one of the files in it")
+        raise ImageError(f"{path} is a folder, not a file; pass one of the files in it")
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path} is a pipe or a device, not a file; read it and give the bytes")
+        raise ImageError(f"{path} is a pipe or a device, not a file; read it and pass the bytes")
     if status.st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """Open a file that may hold an encoded image.
+    """Open a file that may contain an encoded image.
 
     Raises:
         ImageError: The file is missing, empty, a folder or a video, or cannot be read.
@@ -157,7 +157,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
     if not head:
         raise ImageError(f"{name} is empty; read the file again")
     if head[128:] == b"DICM":
-        remedy = "read it with pydicom and give an array in [0, 1]"
+        remedy = "read it with pydicom and pass an array in [0, 1]"
         raise ImageError(f"{name} is a DICOM file, which is not supported; {remedy}")
     format = identify(head)
     if format is None:
@@ -184,7 +184,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
         # Phones store a photo with a preview or a gain map as MPO, whose first image is the photo.
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if pages > 1:
-            remedy = "open it with PIL.Image.open, seek() to one and give that"
+            remedy = "open it with PIL.Image.open, seek() to one and pass that"
             raise ImageError(f"{name} has {pages} pages or frames; {remedy}")
         reservations.enter_context(_BUDGET.reserve(cost * image.width * image.height))
         yield image
@@ -194,7 +194,7 @@ def _video_remedy(file: IO[bytes], suffix: str) -> str:
     """Say what to do with a video that is named like an image, or has no name."""
     path = getattr(file, "name", None)
     if not isinstance(path, str):
-        return f"write it to a {suffix} file and give its path to predictor.stream"
+        return f"write it to a {suffix} file and pass its path to predictor.stream"
     renamed = Path(path).with_suffix(suffix)
     while renamed.exists():
         renamed = renamed.with_stem(f"{renamed.stem}-video")
@@ -209,7 +209,7 @@ def image_errors(name: str) -> Iterator[None]:
     except CondsegError:
         raise
     except MemoryError as error:
-        raise ImageError(f"{name} needs more memory than is free; make it smaller, or free memory") from error
+        raise ImageError(f"{name} needs more memory than is available; make it smaller, or free memory") from error
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error, EOFError, ...
         raise ImageError(f"{name} is damaged or incomplete ({error}); copy or export it again") from error
 
@@ -217,11 +217,11 @@ def image_errors(name: str) -> Iterator[None]:
 def _check_size(size: tuple[int, int], cost: int, name: str) -> None:
     pixels = size[0] * size[1]
     if pixels > MAX_PIXELS:
-        remedy = "make it smaller, or decode it yourself and give the array"
+        remedy = "make it smaller, or decode it yourself and pass the array"
         raise ImageError(f"{name} has {pixels:,} pixels, more than {MAX_PIXELS:,} pixels; {remedy}")
     if pixels * cost > MAX_DECODE_BYTES:
         needed = f"{pixels:,} pixels, which take {pixels * cost / 1e9:.1f} GB to decode"
-        remedy = "make it smaller, save it as PNG, or decode it yourself and give the array"
+        remedy = "make it smaller, save it as PNG, or decode it yourself and pass the array"
         raise ImageError(f"{name} has {needed}, more than {MAX_DECODE_BYTES / 1e9:.1f} GB; {remedy}")
 
 
@@ -278,7 +278,7 @@ def _missing_rows(image: Image.Image) -> int:
     """Count the rows that were not decoded, and keep those that were."""
     if not isinstance(image, ImageFile.ImageFile) or image.format not in _SEQUENTIAL or image.info.get("interlace"):
         return image.height
-    image.tile = []  # nothing more to decode: what was decoded can be used
+    image.tile = []  # stops decoding, so that the decoded part can be used
     box = image.getbbox()
     return image.height if box is None else image.height - (box[3] - box[1])
 
@@ -286,7 +286,7 @@ def _missing_rows(image: Image.Image) -> int:
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, from 1 (as stored) to 8; damaged EXIF data is ignored.
 
-    Some formats store it after the pixels, so that the image must be decoded first.
+    Some formats store it after the pixels, so the image must be decoded first.
     """
     try:
         value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -351,7 +351,7 @@ class StoredBits:
 
     Attributes:
         bits: Number of bits in use.
-        may_be_shifted: Whether these may be the upper bits, so that white is 65535 even so.
+        may_be_shifted: Whether these may be the upper bits, so white is 65535 even so.
     """
 
     bits: int
@@ -404,7 +404,7 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
         raise ImageError(f"{name} stores its 16-bit channels in separate planes, which is not supported; {remedy}")
     if tags.get(_COMPRESSION, 1) in _PLAIN_TIFF and image.fp is not None:
         image.fp.seek(0)
-        data = image.fp.read() + b"\n"  # which OpenCV needs after the last number of a text PNM file
+        data = image.fp.read() + b"\n"  # OpenCV needs a line break after the last number of a text PNM file
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if values is not None and values.dtype == np.uint16 and values.shape[:2] == image.size[::-1]:
             return _as_rgb(values.astype(np.uint16, copy=False))

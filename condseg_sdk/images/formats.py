@@ -100,7 +100,7 @@ def identify_video(head: bytes) -> str | None:
         return ".wmv"
     if head[:4] == b"\0\0\1\xba":
         return ".mpg"
-    if head[4:8] == b"ftyp":  # as sound files and raw images of cameras have it, too
+    if head[4:8] == b"ftyp":  # sound files and raw images of cameras have it, too
         if brand == b"qt  ":
             return ".mov"
         return ".mp4" if brand in _MP4_BRANDS or brand[:3] in (b"iso", b"3gp", b"3g2") else None

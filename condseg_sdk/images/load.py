@@ -278,7 +278,7 @@ def _undecoded(image: Image.Image) -> bytes | None:
 
 @contextmanager
 def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
-    """Open what holds an encoded image: a path, bytes, or a file object, whose position is kept."""
+    """Open what contains an encoded image: a path, bytes, or a file object, whose position is kept."""
     if isinstance(source, (str, os.PathLike)):
         with open_file(source_path(source)) as file:
             yield file
@@ -287,7 +287,7 @@ def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
     elif hasattr(source, "read"):
         yield io.BytesIO(read_file_object(source))
     else:
-        remedy = "give a path, bytes, a file object, a PIL image, a NumPy array or a torch tensor"
+        remedy = "pass a path, bytes, a file object, a PIL image, a NumPy array or a torch tensor"
         raise ImageError(f"{name} is not an image; {remedy}")
 
 
@@ -337,7 +337,7 @@ def source_name(source: object) -> str:
 
 def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
     if 0 in image.size:
-        raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
+        raise ImageError(f"{name} has no pixels; pass an image of at least 1x1")
     file = getattr(image, "fp", None)
     if getattr(image, "tile", None) and (file is None or file.closed):
         raise ImageError(f"{name} was closed before it was decoded; use it inside its with block, or load() it there")
@@ -395,16 +395,16 @@ _AS_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Rotate or mirror an image from the order in its file to the upright one."""
-    back = {6: 8, 8: 6}.get(orientation, orientation)  # all others undo themselves
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # all others are their own inverse
     return np.ascontiguousarray(_AS_STORED[back](stored)) if back in _AS_STORED else stored
 
 
 def _narrow(gray: NDArray[Any], name: str) -> NDArray[Any]:
-    """Convert Pillow's mode "I", int32 that holds 16-bit gray, to uint16; other arrays stay."""
+    """Convert Pillow's mode "I", int32 that contains 16-bit gray, to uint16; other arrays stay."""
     if gray.dtype.kind != "i":
         return gray
     if gray.min() < 0 or gray.max() > 65535:
-        remedy = "bring them to [0, 1] and give a float array"
+        remedy = "bring them to [0, 1] and pass a float array"
         raise ImageError(f"{name} has values from {gray.min()} to {gray.max()}; {remedy}")
     return gray.astype(np.uint16)
 
@@ -427,11 +427,11 @@ def _from_array(
 ) -> LoadedImage:
     """Convert an array; `stored` are the bits in use that its file states."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
-        raise ImageError(f"{name} has the wrong shape; give one image (H, W), (H, W, 3) or (H, W, 4)")
+        raise ImageError(f"{name} has the wrong shape; pass one image (H, W), (H, W, 3) or (H, W, 4)")
     if array.size == 0:
-        raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
+        raise ImageError(f"{name} has no pixels; pass an image of at least 1x1")
     if isinstance(array, np.ma.MaskedArray):
-        raise ImageError(f"{name} is a masked array; give its values, such as array.filled(0)")
+        raise ImageError(f"{name} is a masked array; pass its values, such as array.filled(0)")
     pixels, depth = _to_uint8(array, name, bits, stored)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return LoadedImage(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2), depth)
@@ -451,11 +451,11 @@ def _to_uint8(
         depth = _depth(array, bits, stored)
         return scale_to_uint8(array, depth.bits, name), depth
     if kind != "f":
-        raise ImageError(f"{name} has the wrong type; give uint8, uint16 or float in [0, 1]")
+        raise ImageError(f"{name} has the wrong type; pass uint8, uint16 or float in [0, 1]")
     if not np.isfinite(array).all():
-        raise ImageError(f"{name} holds NaN or infinite values; replace them, e.g. with numpy.nan_to_num")
+        raise ImageError(f"{name} contains NaN or infinite values; replace them, e.g. with numpy.nan_to_num")
     if array.min() < 0 or array.max() > 1:
-        remedy = "bring them to [0, 1] and give the array"
+        remedy = "bring them to [0, 1] and pass the array"
         raise ImageError(f"{name} has float values from {array.min():g} to {array.max():g}; {remedy}")
     return np.rint(array.astype(np.float32) * 255).astype(np.uint8), None
 
@@ -490,7 +490,7 @@ def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:
 def _tensor_values(tensor: torch.Tensor, name: str) -> NDArray[Any]:
     """Return the values (H, W, C) of a tensor."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ImageError(f"{name} has the wrong shape; give one image (3, H, W) or (1, H, W)")
+        raise ImageError(f"{name} has the wrong shape; pass one image (3, H, W) or (1, H, W)")
     try:
         values = tensor.detach().cpu()
         array = (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16

@@ -1,6 +1,6 @@
 """Checks an .onnx file before ONNX Runtime opens it: its metadata, inputs and outputs, and the memory that it needs.
 
-ONNX Runtime computes constants while it opens a file, so that a damaged file of a kilobyte can fill the memory, and it
+ONNX Runtime computes constants while it opens a file, so a damaged file of a kilobyte can fill the memory, and it
 notices a missing output only at the first prediction.
 """
 
@@ -91,7 +91,7 @@ def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: Exp
     if [value.name for value in inputs] != [INPUT] or not _is_float(inputs[0]):
         names = reprlib.repr([value.name for value in inputs])
         raise CheckpointError(f"its inputs are {names}, not the float32 tensor {INPUT!r}")
-    sides = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]  # 0: free
+    sides = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]  # 0: dynamic
     expected = (1, 3, *config.preprocessing.size)
     fits = len(sides) == 4 and all(found in (0, wanted) for found, wanted in zip(sides, expected, strict=True))
     if not fits or (info.dynamic and any(sides[axis] for axis in (0, 2, 3))):
@@ -112,12 +112,12 @@ def _check_constants(model: onnx.ModelProto) -> None:
 
     graph = model.graph
     if model.functions or graph.sparse_initializer:
-        raise CheckpointError("it holds functions or sparse tensors, which export_onnx does not write")
+        raise CheckpointError("it contains functions or sparse tensors, which export_onnx does not write")
     attributes = [attribute for node in graph.node for attribute in node.attribute]
     kinds = onnx.AttributeProto
     single = (kinds.FLOAT, kinds.INT, kinds.STRING, kinds.TENSOR, kinds.FLOATS, kinds.INTS, kinds.STRINGS)
     if any(attribute.type not in single for attribute in attributes):
-        raise CheckpointError("it holds loops, branches or sparse tensors, which export_onnx does not write")
+        raise CheckpointError("it contains loops, branches or sparse tensors, which export_onnx does not write")
     for tensor in chain(graph.initializer, (a.t for a in attributes if a.type == kinds.TENSOR)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise CheckpointError(f"the tensor {reprlib.repr(tensor.name)} is in another file")

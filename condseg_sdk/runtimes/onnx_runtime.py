@@ -94,7 +94,7 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
     wanted = CUDA if kind == "cuda" else TENSORRT
     if wanted not in built:
         raise DeviceError(
-            f"device={device!r}: this onnxruntime has no {wanted}; install onnxruntime-gpu or use 'cpu'",
+            f"device={device!r}: the installed onnxruntime has no {wanted}; install onnxruntime-gpu or use 'cpu'",
             option="device",
         )
     if not _has_nvidia_driver():
@@ -151,7 +151,7 @@ class OnnxRuntime:
             session_options.add_session_config_entry(key, value)
         if self.info.dynamic and providers[0][0] == CPU:
             # Planning which map may take whose memory compares all with all where sizes are unknown, which is most of
-            # the time to open a file; the allocator gives memory back in time without a plan.
+            # the time to open a file; the allocator releases memory in time without a plan.
             session_options.enable_mem_reuse = False
         named = providers[0][0] != CPU and device != "auto"
         if named:

@@ -54,7 +54,7 @@ def open_runtime(
     if isinstance(options, TorchOptions):
         if is_onnx(model):
             raise OptionError(
-                f"runtime={runtime!r}: {model} is an ONNX file; give the checkpoint that it was exported from",
+                f"runtime={runtime!r}: {model} is an ONNX file; pass the checkpoint that it was exported from",
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)

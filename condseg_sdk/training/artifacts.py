@@ -14,7 +14,7 @@ __all__ = ["RandomArtifacts"]
 APERTURE_SHARE, BOX_SHARE, HIGHLIGHT_SHARE = 0.35, 0.3, 0.3
 APERTURE_AXES = (0.85, 1.25)  # half-axes of the field of view; those of the image are 1
 APERTURE_POWERS = (2.0, 8.0)  # n in |x/a|^n + |y/b|^n: from an ellipse to almost a rectangle
-BOX_SIDES = (0.2, 0.7)  # where the sides of the image are 2
+BOX_SIDES = (0.2, 0.7)  # relative to an image whose sides are 2
 HIGHLIGHTS = 4
 HIGHLIGHT_RADIUS = (0.02, 0.08)
 

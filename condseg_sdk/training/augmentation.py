@@ -27,7 +27,7 @@ ZOOM = (0.7, 1.4)
 SHEAR = 0.14  # tangent
 SHIFT = 0.1  # fraction of the side
 UPRIGHT_ROTATION = math.pi / 12
-BLUR_SHARE = 0.1  # of the samples
+BLUR_SHARE = 0.1  # share of the samples
 # NTSC: luma and two chroma axes. A rotation in the chroma plane changes the hue.
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 

@@ -48,7 +48,7 @@ SHORT_NAMES = {
 }
 """Names that other libraries and scripts use, and the setting to suggest for each."""
 MISSING: dict[str, object] = {"field_of_view": "none"}
-"""Values of settings that a settings.json lacks because it is older than they are: images were not cut then."""
+"""Values of settings that a settings.json lacks because it is older than they are: images were not cropped then."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class FinetuneConfig:
         auto="0.5 if fewer than half of the masks have foreground, otherwise 0", range="[0, 1)"
     )
     val_fraction: float | None = _setting(
-        None, DATA, "Share of the training pairs to hold out for validation, if the data names no validation split.",
+        None, DATA, "Share of the training pairs to hold out for validation, if the data defines no validation split.",
         auto="0.2 of fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
     )
     bits: int | None = _setting(
@@ -258,7 +258,7 @@ class FinetuneConfig:
                 "stage 1 trains the encoder: leave out freeze_encoder or stage1_epochs", option="stage1_epochs"
             )
         if self.finish_epochs and self.train_image_size is None:
-            raise OptionError("finish_epochs has no effect without train_image_size: give both", option="finish_epochs")
+            raise OptionError("finish_epochs has no effect without train_image_size: pass both", option="finish_epochs")
         if self.epochs is not None and self.finish_epochs > self.epochs:
             raise OptionError(
                 f"finish_epochs={self.finish_epochs} must be at most epochs={self.epochs}", option="finish_epochs"

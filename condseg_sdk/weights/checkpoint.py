@@ -13,7 +13,7 @@ from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
 
-DEFAULT_THRESHOLD = 0.5  # for a network without a chosen one
+DEFAULT_THRESHOLD = 0.5  # for networks whose threshold was not chosen in training
 
 
 def load_checkpoint(
@@ -23,7 +23,7 @@ def load_checkpoint(
 
     Args:
         path: A folder as `save_checkpoint` writes it, or a .safetensors file with its config.json beside it.
-        preprocessing: Preprocessing in place of the checkpoint's. A repository that holds only the arguments of a
+        preprocessing: Preprocessing in place of the checkpoint's. A repository that contains only the arguments of a
             network needs it; its threshold is then 0.5.
 
     Returns:
@@ -35,7 +35,7 @@ def load_checkpoint(
     """
     path = Path(path)
     if not path.is_dir() and path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is not a folder: give one with config.json and model.safetensors")
+        raise CheckpointError(f"{path} is not a folder: pass one with config.json and model.safetensors")
     network = ConDSeg.from_pretrained(path)
     config = network.checkpoint_config
     if preprocessing is None:

@@ -121,6 +121,6 @@ def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath |
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         known = f"similar names are {', '.join(near)}" if near else f"known names are {', '.join(names) or 'none'}"
-        others = "; or give a folder, or 'org/name' on the Hugging Face Hub" if kind == "checkpoint" else ""
+        others = "; or pass a folder, or 'org/name' on the Hugging Face Hub" if kind == "checkpoint" else ""
         raise ModelNotFoundError(f"no {kind} is called {name!r}: {known}{others}")
     return names[name]

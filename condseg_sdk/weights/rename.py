@@ -12,7 +12,7 @@ from condseg_sdk.errors import CheckpointError
 
 __all__ = ["rename_tensors"]
 
-BATCH_COUNTER = "num_batches_tracked"  # counts training steps and changes no result; older files lack it
+BATCH_COUNTER = "num_batches_tracked"  # counts training steps and does not affect results; older files do not have it
 
 
 def rename_tensors(
@@ -55,7 +55,7 @@ def rename_tensors(
             continue
         found.add(name)
         target = expected[name]
-        # Shapes first: a damaged file may hold a tensor that takes terabytes once anything is computed from it.
+        # Shapes first: a damaged file may contain a tensor that takes terabytes once anything is computed from it.
         if value.shape != target.shape and (*value.shape, 1, 1) != target.shape:
             misshapen.append(f"{published} {tuple(value.shape)}, not {tuple(target.shape)}")
         elif not _is_alike(value, target):

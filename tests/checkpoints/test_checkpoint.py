@@ -124,8 +124,8 @@ def test_the_config_of_another_network_is_refused(network: ConDSeg, tmp_path: Pa
         ({"threshold": "0.5"}, "threshold='0.5'"),
         ({"network": []}, "network=.* must be a dictionary"),
         ({"preprocessing": {}}, "must be a Preprocessing"),
-        ({"provenance": {"path": Path()}}, "provenance must hold plain JSON"),
-        ({"provenance": {"loss": float("inf")}}, "provenance must hold plain JSON"),
+        ({"provenance": {"path": Path()}}, "provenance must contain plain JSON"),
+        ({"provenance": {"loss": float("inf")}}, "provenance must contain plain JSON"),
     ],
 )
 def test_config_values_are_checked(changes: dict[str, Any], message: str) -> None:
@@ -184,8 +184,8 @@ def from_the_future(values: dict[str, Any]) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json: give a folder"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors: give a folder"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json: pass a folder"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors: pass a folder"),
     "config is text": (overwrite("config.json", b"hello"), "config.json is not JSON"),
     "config is bytes": (overwrite("config.json", b"\xff\xfe\x00"), "config.json is not JSON"),
     "config is deep": (overwrite("config.json", b"[" * 100_000), "config.json is JSON that is nested too deep"),
@@ -322,7 +322,7 @@ def test_save_pretrained_and_from_pretrained_carry_the_whole_config(folder: Path
 
 
 def test_a_repository_of_the_plain_mixin_loads_as_a_network_only(network: ConDSeg, tmp_path: Path) -> None:
-    """Its config.json holds the arguments of the network and nothing else."""
+    """Its config.json contains the arguments of the network and nothing else."""
     PyTorchModelHubMixin._save_pretrained(network, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
     loaded = ConDSeg.from_pretrained(tmp_path)

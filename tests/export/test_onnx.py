@@ -253,7 +253,7 @@ def test_an_onnx_file_needs_no_pytorch(files: dict[str, Path], tmp_path: Path) -
     assert done.stdout.splitlines()[-1] == "0 0"
 
 
-def test_export_on_the_command_line(checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_export_works_on_the_command_line(checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model.onnx"
     assert main(["export", str(checkpoint), str(out), "--static"]) == 0
     shown = capfd.readouterr()

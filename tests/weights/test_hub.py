@@ -66,7 +66,7 @@ def test_a_wrong_path_says_what_to_give_instead(checkpoint: Path, tmp_path: Path
     for name in ("./missing", str(tmp_path / "missing"), "a/b/c", "~/missing", r"C:\models\mine"):
         with pytest.raises(ModelNotFoundError, match="does not exist"):
             resolve(name)
-    with pytest.raises(CheckpointError, match="is a file: give the folder"):
+    with pytest.raises(CheckpointError, match="is a file: pass the folder"):
         resolve(checkpoint / "config.json")
     with pytest.raises(ModelNotFoundError, match="no checkpoint is called 'condseg-lite-poly'"):
         resolve("condseg-lite-poly")
@@ -77,7 +77,7 @@ def test_a_wrong_path_says_what_to_give_instead(checkpoint: Path, tmp_path: Path
         resolve(checkpoint, revision="main")
 
 
-def test_a_folder_without_a_checkpoint_hides_no_model(
+def test_a_folder_without_a_checkpoint_does_not_hide_a_model(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Such as one with an earlier call's masks, made by `--out condseg-lite-polyp`."""
@@ -95,7 +95,7 @@ def test_a_folder_without_a_checkpoint_hides_no_model(
     shutil.copytree(checkpoint, here, dirs_exist_ok=True)
     assert resolve("condseg-lite-polyp").samefile(here)
     (tmp_path / "org" / "name").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="for the repository of that name on the Hub give hf://org/name"):
+    with pytest.raises(CheckpointError, match="for the repository of that name on the Hub pass hf://org/name"):
         resolve("org/name")
 
 
@@ -126,13 +126,13 @@ def test_what_cannot_be_a_model_says_what_to_give_instead(checkpoint: Path, tmp_
         (tmp_path / name).write_bytes(b"\x80\x04.")
     (tmp_path / "a.zip").write_bytes(b"PK")
     for name, message in {
-        "run": f"give its checkpoint, {run / 'checkpoint'}$",
-        "run/stage2/last.ckpt": f"give its checkpoint {run / 'checkpoint'}$",
+        "run": f"pass its checkpoint, {run / 'checkpoint'}$",
+        "run/stage2/last.ckpt": f"pass its checkpoint {run / 'checkpoint'}$",
         "begun": "has not finished: continue it with `condseg finetune ... --resume`",
-        "begun/stage2/best.ckpt": f"finish the run with `condseg finetune ... --resume`, then give {begun / 'checkpoint'}",
-        "alone": f"give its model.onnx itself, {alone / 'model.onnx'}$",
+        "begun/stage2/best.ckpt": f"finish the run with `condseg finetune ... --resume`, then pass {begun / 'checkpoint'}",
+        "alone": f"pass its model.onnx itself, {alone / 'model.onnx'}$",
         "alone/w.safetensors": "put the config.json of its checkpoint there",
-        "images": "has no config.json: give a folder with config.json and model.safetensors",
+        "images": "has no config.json: pass a folder with config.json and model.safetensors",
         "a.pth": f"`condseg convert {tmp_path / 'a.pth'} FOLDER --network r50 --color-order rgb`",
         "a.zip": "is an archive: unpack it",
     }.items():

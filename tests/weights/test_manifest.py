@@ -45,7 +45,7 @@ ENTRY: dict[str, Any] = {
 }
 
 
-def test_every_listed_checkpoint_is_there_and_is_what_its_entry_says() -> None:
+def test_every_listed_checkpoint_exists_and_matches_its_entry() -> None:
     for entry in list_models():
         assert entry.network in NETWORKS
         folder = resolve(entry.name)
@@ -129,7 +129,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**ENCODER, "hub": HUB, "threshold": 0.5}, "a checkpoint has a threshold"),
     ({**ENTRY, "threshold": 1}, "threshold=1"),
     (without(ENTRY, "threshold"), "a checkpoint has a threshold"),
-    ({**ENTRY, "colour": "red"}, r"unknown \['colour'\]"),
+    ({**ENTRY, "color": "red"}, r"unknown \['color'\]"),
     ({**ENTRY, "root": "/"}, r"unknown \['root'\]"),
     ({**ENTRY, "date": 2026}, "date=2026 must be text"),
     ({**ENTRY, "metrics": [0.5]}, "metrics=.* must map names to texts and numbers"),
@@ -182,7 +182,7 @@ def test_the_command_shows_what_is_listed(capsys: pytest.CaptureFixture[str]) ->
         assert cell in polyp
     assert main(["models", "--encoders"]) == 0
     text = capsys.readouterr().out
-    assert "mIoU" not in text, "a column that holds nothing"
+    assert "mIoU" not in text, "a column that contains nothing"
     assert "Hub timm/resnet50.tv_in1k" in text
     assert main(["models", "--encoders", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)

@@ -18,7 +18,7 @@ from condseg_sdk.walk import walk_folder
 __all__ = ["FORMAT"]
 
 KEYS: dict[str, Split] = {"train": "train", "val": "validation", "test": "test"}
-MAX_BYTES = 2**20  # of data.yaml
+MAX_BYTES = 2**20  # size of data.yaml
 REMEDY = "correct it, or export the set again"
 
 
