@@ -184,7 +184,7 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _find(image: NDArray[np.uint8]) -> Box | None:
-    """Find the rectangle in a small image; sides with little to crop are kept, and None means that nothing is cropped."""
+    """Find the rectangle in a small image; sides with little to crop are kept, and None means nothing is cropped."""
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
         return None

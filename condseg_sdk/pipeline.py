@@ -26,7 +26,7 @@ from condseg_sdk.images.load import ColorOrder, read_image
 from condseg_sdk.options import check_choice, check_flags, check_integer, check_threshold
 from condseg_sdk.prefetch import DECODERS, PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped
+from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped, uses_all_cores
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.tiling import merge, plan_tiles
 
@@ -150,7 +150,7 @@ class Pipeline:
         self.model_id = model_id
         # On a CPU the network uses every core, and each of its steps waits for the slowest: a decoder at the same time
         # costs more than it gains. There the two take turns: between two batches the decoders use all cores.
-        self._cores = PauseGate() if runtime.device == "cpu" else None
+        self._cores = PauseGate() if uses_all_cores(runtime.device) else None
         self._assumed_bits = set() if assumed_bits is None else assumed_bits
 
     def predict_one(self, source: Source) -> Segmentation:

@@ -88,10 +88,12 @@ class Predictor:
             model: Name from `list_models()`, checkpoint folder, "org/name" (also "org/name@revision" and
                 "hf://org/name/path") on the Hugging Face Hub, or file from `export_onnx`, which ONNX Runtime then runs.
             device: "auto" uses a GPU if there is one, otherwise the CPU. "cpu", "cuda" and "cuda:1", with PyTorch also
-                "mps" and with an .onnx file also "tensorrt", are used or raise an error.
+                "mps", and with ONNX Runtime also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
+                "openvino:npu" (docs/onnx.md), are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
-                Default: ONNX Runtime for an .onnx file, otherwise PyTorch. "onnx" with a folder or repository opens its
-                model.onnx; without one, the checkpoint is exported once, and the file kept in Hugging Face's cache.
+                Default: ONNX Runtime for an .onnx file and for devices that only it has, otherwise PyTorch. "onnx" with
+                a folder or repository opens its model.onnx; without one, the checkpoint is exported once, and the file
+                kept in Hugging Face's cache.
             preprocessing: Preprocessing that replaces the checkpoint's own. A repository that contains nothing but the
                 arguments of a network needs it; its threshold is then 0.5.
             revision: Branch, tag or commit on the Hub.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.device import add_device
 from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
 from condseg_sdk.errors import CondsegError, OptionError
 
@@ -44,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--batch-size", type=int, default=8, help="number of images processed together (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the confidence intervals, 0 to 4294967295 (default: %(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add_device(parser)
     add_overwrite(parser)
 
 

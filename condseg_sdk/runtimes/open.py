@@ -13,7 +13,8 @@ from condseg_sdk.forking import fork_safe
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
-from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
+from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName, TorchOptions
+from condseg_sdk.runtimes.providers import find_provider
 from condseg_sdk.weights.hub import ResolveOptions, is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
@@ -50,7 +51,8 @@ def open_runtime(
         CheckpointError: The model is incomplete or damaged.
         DeviceError: The device cannot be used.
     """
-    options = _options_of(runtime, is_file=is_onnx(model))
+    needs_onnx = is_onnx(model) or device.partition(":")[0] in ONNX_DEVICES
+    options = _options_of(runtime, needs_onnx=needs_onnx)
     if isinstance(options, TorchOptions):
         if is_onnx(model):
             raise OptionError(
@@ -58,6 +60,8 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
+    if device != "auto":  # an export takes long, and a device that is missing is known before it
+        find_provider(device)[0].check(device)
     path = _onnx_file(model, preprocessing, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
@@ -86,7 +90,7 @@ def _onnx_file(
 
 
 def _options_of(
-    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, is_file: bool
+    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, needs_onnx: bool
 ) -> TorchOptions | OnnxOptions:
     if isinstance(runtime, (TorchOptions, OnnxOptions)):
         return runtime
@@ -96,7 +100,7 @@ def _options_of(
             f"runtime={runtime!r} must be {', '.join(map(repr, names))}, TorchOptions(...) or OnnxOptions(...)",
             option="runtime",
         )
-    return OnnxOptions() if runtime == "onnx" or (runtime is None and is_file) else TorchOptions()
+    return OnnxOptions() if runtime == "onnx" or (runtime is None and needs_onnx) else TorchOptions()
 
 
 @fork_safe
