@@ -1,4 +1,4 @@
-"""Files from the Hugging Face Hub, checked before they are used; every failure is one line.
+"""Files from the Hugging Face Hub, checked before they are used; every failure is reported in one line.
 
 Only huggingface_hub uses the network: cache, resuming, tokens and offline mode work as in other programs with it.
 """
@@ -51,7 +51,7 @@ class HubOptions(TypedDict, total=False):
     Attributes:
         cache_dir: Folder for downloads. The default is Hugging Face's own cache.
         token: Token for private repositories. The default is the token of the current login.
-        local_files_only: Whether to use files of the cache alone, without the network.
+        local_files_only: Whether to use only cached files, without the network.
     """
 
     cache_dir: str | os.PathLike[str] | None
@@ -72,7 +72,7 @@ class HubSource:
         force_download: Whether to download files that are already in the cache.
 
     Raises:
-        ModelNotFoundError: The name or the revision is not a valid one.
+        ModelNotFoundError: The name or the revision is not valid.
     """
 
     repo_id: str
@@ -121,7 +121,9 @@ class HubSource:
         repository = snapshot.parents[1]
         # The cache, or a repository in it, may be on another disk; a single file has no reason to be.
         if not any(path.resolve().is_relative_to(home.resolve()) for home in (repository, repository.parent)):
-            raise CheckpointError(f"{path} leads out of the cache: delete {repository} and fetch it again", path=path)
+            raise CheckpointError(
+                f"{path} leads out of the cache: delete {repository} and download it again", path=path
+            )
         return path, snapshot.name
 
 
@@ -131,7 +133,7 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
     Args:
         source: The repository.
         filename: Path of the weights in the repository.
-        sha256: SHA-256 of the weights. The default is the one that the Hub names.
+        sha256: SHA-256 of the weights. The default is the one that the Hub reports.
 
     Returns:
         The path of the weights in the cache; config.json is in the same folder.
@@ -139,7 +141,7 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
     Raises:
         ModelNotFoundError: The repository or revision does not exist, or is private.
         HubError: The Hub refuses, or cannot be reached, and the file is not in the cache.
-        CheckpointError: A file is missing, or the weights do not have their SHA-256.
+        CheckpointError: A file is missing, or the SHA-256 of the weights is wrong.
     """
     config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
     with translate_hub_errors(source, config, filename):
@@ -160,9 +162,9 @@ def download_file(
     Args:
         source: The repository.
         filename: Path of the file in the repository.
-        sha256: SHA-256 of the file. The default is the one that the Hub names.
+        sha256: SHA-256 of the file. The default is the one that the Hub reports.
         asked: Repository that the user asked for, if `source` was derived from it.
-        also: Files that belong to this one, which error messages name, too.
+        also: Files that belong to this one and are also named in error messages.
 
     Returns:
         The path of the file in the cache.
@@ -190,7 +192,7 @@ def download_file(
                 return path
     if expected is not None:
         cache = path.parents[filename.count("/") + 2]
-        check_sha256(path, expected, remedy=f"delete {cache} and fetch it again")
+        check_sha256(path, expected, remedy=f"delete {cache} and download it again")
     elif asked.revision != commit:
         raise CheckpointError(
             f"the Hub has no SHA-256 of {filename} in {source.repo_id}: "
@@ -293,19 +295,19 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
             return ours(message, repo_id=source.repo_id)
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return CheckpointError(
-            f"{source} lacks {' or '.join(filenames)}, without which it cannot be loaded", repo_id=source.repo_id
+            f"{source} lacks {' or '.join(filenames)}, which is needed to load it", repo_id=source.repo_id
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause, known = error.__cause__, _remedy(error.__cause__)
         remedy = (
-            f"{known}, then run `{fetch}`" if known else f"check the path, or where there is a network, run `{fetch}`"
+            f"{known}, then run `{fetch}`" if known else f"check the path, or run `{fetch}` on a machine with a network"
         )
         return HubError(
             f"{source} is neither a local folder nor cached, and the Hub cannot be reached{_reason(cause)}; {remedy}",
             repo_id=source.repo_id,
         )
     remedy = f"{_remedy(error) or 'try again later'}, or run `{fetch}`"
-    return HubError(f"{source} could not be fetched{_reason(error)}; {remedy}", repo_id=source.repo_id)
+    return HubError(f"{source} could not be downloaded{_reason(error)}; {remedy}", repo_id=source.repo_id)
 
 
 def _remedy(error: BaseException | None) -> str | None:
@@ -330,7 +332,7 @@ def _remedy(error: BaseException | None) -> str | None:
     if kinds & {"InvalidURL", "UnsupportedProtocol", "SSLError"}:
         return f"{proxy}, and HF_ENDPOINT, each of the form http://host:port"
     if "LocalProtocolError" in kinds or "UnicodeEncodeError" in kinds:
-        return "check the token (token=, HF_TOKEN, `hf auth login`): it must be plain letters and digits"
+        return "check the token (token=, HF_TOKEN, `hf auth login`): it must consist of plain letters and digits"
     has_proxy = any(name.upper() in PROXIES and value for name, value in os.environ.items())
     unreachable = has_proxy and error is not None and _is_unreachable(error)
     if "ProxyError" in kinds or "proxy url" in text or status == PROXY_LOGIN or unreachable:

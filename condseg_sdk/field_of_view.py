@@ -5,7 +5,7 @@ of it, but a network that was trained on tissue marks regions there. `find_field
 without any knowledge of the recorder; `FieldOfViewTracker` keeps it steady over the frames of a video.
 
 A rectangle that is too large is better than one that is too small: an image is cropped only where the color of the
-margin is constant, which that of tissue never is. Where nothing certain is found, the whole image is used.
+margin is constant, which the color of tissue never is. Where nothing certain is found, the whole image is used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BLACK = 40  # largest value of a channel that counts as black
 GRAY = 8  # largest difference between the channels of a color that counts as black
 TOLERANCE = 4  # distance of the margin's pixels from its color, in addition to three times the noise
 MAX_NOISE = 5.0  # noise of a margin
-SECOND_VIEW = 0.5  # side of a second view, as a share of the main one's radius, up to which it is told apart
+SECOND_VIEW = 0.5  # side of a second view, as a share of the main one's radius, up to which it counts as separate
 NECK = 0.2  # parts joined by a neck wider than this share of the main one's diameter belong together
 SIMILAR = 0.4  # parts of at least this share of the main one's area are views, too
 DIM = 80  # mean of the brightest channel up to which a part may be the same view behind a shadow
@@ -92,7 +92,7 @@ def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
     small = _shrink(image)
     rows, columns = small.shape[:2]
     left, top, right, bottom = 0, 0, columns, rows
-    for _ in range(2):  # a second time for a margin within a margin, such as a window's
+    for _ in range(2):  # twice, for a margin within a margin, such as that of a window
         part = _find(small[top:bottom, left:right])
         if part is None:
             break
@@ -100,12 +100,12 @@ def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
     area = (right - left) * (bottom - top) / (rows * columns)
     if not MIN_AREA <= area <= MAX_AREA:
         return None
-    # In whole numbers: a rounded quotient may lie beyond the image.
+    # Integer arithmetic: a rounded quotient might lie beyond the image.
     return left * width // columns, top * height // rows, -(-right * width // columns), -(-bottom * height // rows)
 
 
 def crop(pixels: NDArray[Pixel], box: Box | None) -> NDArray[Pixel]:
-    """Return the part of an image or a mask (H, W, ...) in the rectangle, contiguous; all of it for None."""
+    """Return the part of an image or a mask (H, W, ...) in the rectangle, contiguous; the whole image for None."""
     if box is None:
         return pixels
     left, top, right, bottom = box
@@ -124,8 +124,8 @@ def scale_box(box: Box | FloatBox | None, size: tuple[int, int], other: tuple[in
 class FieldOfViewTracker:
     """Field of view over the frames of a video, which stays the same until another one is certain.
 
-    A frame whose view cannot be found (too dark, overexposed) keeps the previous rectangle. A rectangle that differs by
-    less than 2 % of the image's sides is the same one. Another one is used once it has been found in `patience`
+    A frame whose view cannot be found (too dark, overexposed) keeps the previous rectangle. Rectangles that differ by
+    less than 2 % of the image's sides count as the same. Another one is used once it has been found in `patience`
     consecutive frames. Most frames of a video therefore get exactly the rectangle that they would get as single images.
 
     Args:
@@ -147,7 +147,7 @@ class FieldOfViewTracker:
         self._seen = 0
 
     def __call__(self, image: NDArray[np.uint8]) -> Box | None:
-        """Return the rectangle of the next frame, uint8 RGB (H, W, 3), or None for all of it."""
+        """Return the rectangle of the next frame, uint8 RGB (H, W, 3), or None for the whole frame."""
         size = (image.shape[0], image.shape[1])
         found = find_field_of_view(image)
         if size != self._size:  # another video, or the first frame
@@ -264,7 +264,7 @@ def _content(image: NDArray[np.uint8], margins: list[_Margin]) -> NDArray[np.boo
 def _ends_sharply(image: NDArray[np.uint8], content: NDArray[np.bool_], margins: list[_Margin]) -> bool:
     """Return whether colors change at the margin's border within a few pixels, as at the edge of a view.
 
-    Where the "margin" is only tissue in the dark, or in too much light, colors change slowly.
+    If the "margin" is only dark or overexposed tissue, colors change slowly.
     """
     depth = cv2.distanceTransform(content.astype(np.uint8), cv2.DIST_L2, 5)  # from the margin, not the image's edge
     inside = image[(depth > 2.5) & (depth <= 4.5)].astype(np.int16)

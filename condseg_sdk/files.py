@@ -51,7 +51,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
 
     Raises:
         OutputError: The file cannot be written (missing folder, no permission, full disk). Other errors of `write`
-            are not changed. In both cases the folder is left as it was.
+            are raised unchanged. In both cases the folder is left as it was.
 
     Example:
         >>> import tempfile
@@ -158,7 +158,7 @@ def atomic_folder(
     Args:
         path: Final path of the folder. Parent folders are created.
         write: Writes the files into the empty folder that it is called with.
-        replaces: Names of files that an existing folder may have and lose. A folder with other files is not replaced.
+        replaces: Names of files in an existing folder that may be deleted. A folder with other files is not replaced.
 
     Raises:
         OutputError: The folder has other files, or it cannot be written. Other exceptions of `write` are raised

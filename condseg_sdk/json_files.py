@@ -1,4 +1,4 @@
-"""Reads and writes all JSON of this project: a file gives plain data or a one-line error.
+"""Reads and writes all JSON of this project; reading returns plain data or raises an error of one line.
 
 Callers check what the data means. Size, depth and the numbers of a file are limited, so that no value of a damaged file
 overflows or exhausts the stack elsewhere.
@@ -50,7 +50,7 @@ def read_json(
         Dictionaries, lists, strings, booleans, None, and finite numbers; integers are smaller than 2**64.
 
     Raises:
-        CondsegError: The file cannot be read, is too large, or is not such JSON; an instance of `error`.
+        CondsegError: The file cannot be read, is too large, or is not valid JSON of this kind; an instance of `error`.
 
     Example:
         >>> import tempfile
@@ -80,7 +80,7 @@ def read_json(
 def read_json_object(
     path: str | os.PathLike[str], *, error: type[CondsegError], remedy: str, max_bytes: int = MAX_BYTES
 ) -> dict[str, Any]:
-    """Read a JSON file with an object, by the arguments of `read_json`.
+    """Read a JSON file that contains an object; the arguments are those of `read_json`.
 
     Raises:
         CondsegError: As in `read_json`, or the file is not an object.
@@ -99,7 +99,7 @@ def parse_json(
     The other arguments, and what is returned, are those of `read_json`.
 
     Raises:
-        CondsegError: The content is not such JSON; an instance of `error`.
+        CondsegError: The content is not valid JSON of this kind; an instance of `error`.
 
     Example:
         >>> from condseg_sdk.errors import DatasetError
@@ -144,7 +144,7 @@ def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 1) ->
 def _read_bytes(path: Path, limit: int) -> bytes:
     content = bytearray()
     with path.open("rb") as file:
-        # In blocks: to read up to a number of bytes at once reserves that many.
+        # In blocks: a single read of up to n bytes would allocate n bytes.
         while len(content) < limit and (block := file.read(min(limit - len(content), 2**20))):
             content += block
     return bytes(content)

@@ -160,7 +160,7 @@ class Pipeline:
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Segmentation]:
         """Yield a prediction for each image that can be read, in order.
 
-        An error is raised or given to `on_error` after the predictions before it. An error of the iterator `sources`
+        An error is raised or passed to `on_error` after the predictions before it. An error of the iterator `sources`
         itself is always raised.
         """
         with worker_threads(DECODERS) as decoders, worker_threads(1) as network:

@@ -91,7 +91,8 @@ class Predictor:
                 "mps", and with ONNX Runtime also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
                 "openvino:npu" (docs/onnx.md), are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
-                Default: ONNX Runtime for an .onnx file and for devices that only it has, otherwise PyTorch. "onnx" with
+                Default: ONNX Runtime for an .onnx file and for devices that only it supports, otherwise PyTorch. "onnx"
+                    with
                 a folder or repository opens its model.onnx; without one, the checkpoint is exported once, and the file
                 kept in Hugging Face's cache.
             preprocessing: Preprocessing that replaces the checkpoint's own. A repository that contains nothing but the
@@ -99,7 +100,7 @@ class Predictor:
             revision: Branch, tag or commit on the Hub.
             cache_dir: Folder for downloads. Default: Hugging Face's own cache.
             token: Access token for private repositories. Default: the one of `hf auth login`.
-            local_files_only: Whether to use files of the cache alone, without the network.
+            local_files_only: Whether to use only cached files, without the network.
             manifest: Your own weights manifest, whose names can then be used, too. The environment variable
                 CONDSEG_MANIFEST does the same.
 
@@ -134,7 +135,7 @@ class Predictor:
         }
         with errors_about(path):
             opened = open_runtime(model, token=token, **options)
-        # No token here: a pickle is no place for one. The copy uses the login of the machine it is opened on.
+        # No token here: a pickle must not contain one. The copy uses the login of the machine it is opened on.
         return cls(opened, reopen={"model": model, **options})
 
     def __reduce__(self) -> tuple[Callable[..., Predictor], tuple[type[Predictor], Mapping[str, object]]]:
@@ -565,7 +566,7 @@ def _is_video(source: Any) -> bool:
 def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Source]:
     """Yield the images that `sources` means, and the frames of its videos, each with the bits in use.
 
-    With `steady` the frames of a video get their field of view, which stays where it is as long as possible.
+    With `steady` the frames of a video get their field of view, which stays the same for as long as possible.
     """
     if isinstance(sources, Video):
         yield from _frames(sources, steady)

@@ -57,7 +57,7 @@ class Preprocessing:
             none. Images with 16-bit values are read with it.
 
     Raises:
-        OptionError: A value is of the wrong kind or out of range.
+        OptionError: A value has the wrong type or is out of range.
 
     Example:
         >>> import numpy as np
@@ -144,7 +144,7 @@ class Preprocessing:
             float32, (3, h, w) or (B, 3, h, w), contiguous, channels in `color_order`.
         """
         channels = np.moveaxis(image[..., ::-1] if self.color_order == "bgr" else image, -1, -3)
-        # Planes of bytes, then in place: six times faster than on interleaved floats, with the same bits.
+        # Planes of bytes, then in place: six times faster than on interleaved floats, with identical results.
         pixels = np.ascontiguousarray(channels).astype(np.float32)
         pixels *= np.float32(self.scale)
         pixels -= np.array(self.mean, np.float32)[:, None, None]
@@ -201,7 +201,7 @@ def resize_logits(
 
     Returns:
         float32 (height, width), in the range of `logits`, and `OUTSIDE` for pixels whose centers are outside of the
-        field of view. It is `logits` itself where nothing has to be done.
+        field of view. If nothing has to be done, it is `logits` itself.
 
     Example:
         >>> import numpy as np

@@ -39,7 +39,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Check, before any work, that only files of this package would be replaced.
 
     Args:
-        paths: Paths of the files to write; those that do not exist are not in question.
+        paths: Paths of the files to write; missing ones are ignored.
         overwrite: Whether to replace other files, too. A folder is never replaced.
 
     Raises:

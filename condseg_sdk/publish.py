@@ -63,7 +63,7 @@ def push_checkpoint(
 
     The arguments are those of `Predictor.push_to_hub`, and `folder`, the checkpoint folder (or the .safetensors file in
     it) that the network was loaded from. If somebody has edited the README.md there, it is published; otherwise a new
-    model card is written with the name on the Hub, and what training has measured is kept.
+    model card is written with the name on the Hub, and the metrics measured in training are kept.
 
     Raises:
         OptionError: The value of an argument is not allowed.

@@ -338,7 +338,7 @@ class Segmentation:
             alpha: Strength of the tint, from 0 (contour only) to 1 (opaque).
 
         Returns:
-            PIL image, RGB, of the image's size. Where the mask is empty it is the image itself.
+            PIL image, RGB, of the image's size. If the mask is empty, the image is unchanged.
 
         Raises:
             ImageError: The image can no longer be read, or has another size.
@@ -415,7 +415,7 @@ class Segmentation:
             The path.
 
         Raises:
-            OptionError: The kind is unknown, or the suffix does not fit it.
+            OptionError: The kind is unknown, or the suffix does not match it.
             OutputError: The file cannot be written.
             ImageError: The image of an overlay can no longer be read.
 
@@ -436,7 +436,7 @@ class Segmentation:
         return write_bytes(path, self.encode(kind, suffix=suffix))
 
     def encode(self, kind: SaveKind = "mask", *, suffix: str | None = None) -> bytes:
-        """Make the content of a file as `save` writes it, for a response or an archive.
+        """Return the content of the file that `save` would write, for a response or an archive.
 
         Args:
             kind: As in `save`.
@@ -447,7 +447,7 @@ class Segmentation:
             knows that it may replace them.
 
         Raises:
-            OptionError: The kind is unknown, or the suffix does not fit it.
+            OptionError: The kind is unknown, or the suffix does not match it.
             ImageError: The image of an overlay can no longer be read.
 
         Example:
@@ -528,7 +528,7 @@ def _draw(
     paint = np.array(color, np.float32)
     tint, contour = alpha * np.clip(0.5 - distance, 0, 1), band(line)
     pixels = image[window] * (1 - tint) + paint * tint
-    pixels *= 1 - 0.45 * band(2 * line)  # a shadow that lifts the contour off a bright image
+    pixels *= 1 - 0.45 * band(2 * line)  # a shadow that separates the contour from a bright image
     drawn[window] = np.rint(pixels * (1 - contour) + paint * contour)
     return drawn
 

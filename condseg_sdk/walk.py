@@ -142,7 +142,7 @@ def _kind(entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: boo
     """Return "file" or "folder" for a wanted entry, otherwise the kind under which it is reported as left out."""
     try:
         is_folder, is_file = entry.is_dir(), entry.is_file()
-    except OSError:  # a link in a circle, no permission
+    except OSError:  # a circular link, or no permission
         return "unreadable entry"
     if is_hidden(entry.name) and not hidden:
         return "hidden folder" if is_folder else "hidden file"

@@ -220,7 +220,7 @@ def test_pushing_again_replaces_and_pushing_the_same_changes_nothing(server: Hub
         (SECRET, "../../x", OptionError, "must be 'org/name'"),
     ],
 )
-def test_a_token_without_the_right_to_write_is_one_line(
+def test_a_token_without_the_right_to_write_ends_in_one_line(
     token: Any, repo_id: str, error: type[CondsegError], message: str, server: HubServer, described: Path
 ) -> None:
     with pytest.raises(error, match=message) as caught:

@@ -55,7 +55,7 @@ class BenchmarkConfig:
                 raise OptionError(f"batch={batch!r} must be at least 1")
         for size in self.sizes:
             if size < 32 or size % 32:
-                raise OptionError(f"size={size!r} must be a multiple of 32, which no network here has to pad")
+                raise OptionError(f"size={size!r} must be a multiple of 32, so that no network has to pad it")
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"threads={self.threads!r} must be at least 1")
         if not self.seconds >= 0:

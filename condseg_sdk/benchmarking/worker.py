@@ -65,7 +65,7 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pipe.close()  # the worker's recv ends, and so does it
+        self._pipe.close()  # recv in the worker raises EOFError, and the worker ends
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()
@@ -169,6 +169,6 @@ def _serve(
                 pipe.send(("ok", [step() for _ in range(repetitions)]))
             else:
                 pipe.send(("ok", (None if before is None else peak - before, maps)))
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes this subject's row
+        except Exception as error:  # noqa: BLE001 - any exception of a runtime becomes a note in this subject's row
             reason = str(error).strip().splitlines() or traceback.format_exception_only(error)
             pipe.send(("error", f"{type(error).__name__}: {reason[0][:200]}"))

@@ -33,7 +33,7 @@ def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: 
     Args:
         config: Config of the checkpoint; None for a network that has only its arguments.
         name: Title of the card and argument of `from_pretrained` in its example.
-        onnx: Whether the repository `name` on the Hub also holds model.onnx.
+        onnx: Whether the repository `name` on the Hub also contains model.onnx.
 
     Returns:
         Markdown with the Hub's metadata as YAML at the top.

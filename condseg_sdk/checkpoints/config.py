@@ -15,7 +15,9 @@ from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
-FORMAT_VERSION = 2  # version 1 has none of VERSION_2_KEYS, and is written where there are none, for older releases
+FORMAT_VERSION = (
+    2  # version 1 lacks VERSION_2_KEYS; configs without them are still written as version 1, for older releases
+)
 VERSION_2_KEYS = ("field_of_view", "bits")
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
 
@@ -87,7 +89,7 @@ class CheckpointConfig:
         newer = [key for key in VERSION_2_KEYS if isinstance(preprocessing, Mapping) and key in preprocessing]
         if version == 1 and newer:
             raise CheckpointError(
-                f"format_version 1 does not go with preprocessing that has {newer[0]}: save the checkpoint again"
+                f"format_version 1 does not support preprocessing with {newer[0]}: save the checkpoint again"
             )
         try:
             return cls(

@@ -66,7 +66,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             force_download: Whether to download files that are already in the cache.
             token: Token for private repositories. The default is the token of the current login.
             cache_dir: Folder for downloads. The default is Hugging Face's own cache.
-            local_files_only: Whether to use files of the cache alone, without the network.
+            local_files_only: Whether to use only cached files, without the network.
             revision: Branch, tag or commit on the Hub.
             map_location: Device of the network.
             model_kwargs: Arguments of the network that replace those in config.json.
@@ -243,5 +243,5 @@ def _check_same_network(network: PretrainedNetwork, config: CheckpointConfig) ->
 
 
 def _with_version(config: CheckpointConfig) -> CheckpointConfig:
-    """With the release that writes it, which a release that cannot read the format will name."""
+    """Add the version of this release, which a release that cannot read the format names in its error."""
     return replace(config, provenance={**config.provenance, "package_version": __version__})

@@ -18,7 +18,7 @@ COMMANDS = {
     "models": "list the checkpoints and encoders that can be loaded by name",
     "export": "write a checkpoint as ONNX",
     "benchmark": "measure speed, memory and agreement on this machine",
-    "finetune": "train on images and masks of your own",
+    "finetune": "train on your own images and masks",
     "evaluate": "measure a checkpoint on images with masks",
     "convert": "convert a .pth file of the authors' code",
     "push": "publish a checkpoint on the Hugging Face Hub",

@@ -28,7 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--masks", help="folder of masks, or annotation file, outside of the images' folder")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to evaluate, one per line")
-    which.add_argument("--split", choices=SPLITS, help="only this split, as named by the data or the checkpoint's run")
+    which.add_argument(
+        "--split", choices=SPLITS, help="only this split, as defined by the data or the checkpoint's run"
+    )
     add("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
     add("--report", action="store_true", help="also write report.html and its images to OUT")
     add("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")

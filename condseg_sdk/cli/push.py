@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     folder = resolve(options.model)
     network, config = load_checkpoint(folder)
-    with interrupts.raising("look at the repository on the Hub: the commit may have been made"):
+    with interrupts.raising("check the repository on the Hub: the commit may have been made"):
         result = push_checkpoint(
             network,
             config,

@@ -115,7 +115,9 @@ def read_mask(source: MaskSource) -> MaskReading:
     with open_image(source) as image:
         image.load()  # some formats have their orientation after the pixels
         turned = orientation_of(image) != 1
-        values, remark = _from_image(ImageOps.exif_transpose(image) if turned else image)  # which copies in any case
+        values, remark = _from_image(
+            ImageOps.exif_transpose(image) if turned else image
+        )  # exif_transpose copies in any case
         is_jpeg = image.format in ("JPEG", "MPO")
     reading = _threshold_jpeg(values) if is_jpeg else _read_values(values, source)
     return MaskReading(reading.mask, reading.kind, remark or reading.remark, turned)
@@ -167,7 +169,7 @@ def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
 
 
 def _from_palette(image: Image.Image) -> tuple[NDArray[Any], str | None]:
-    """Return the brightness of the colors; if none is black, it would hide the background: return the indices."""
+    """Return the brightness of each pixel's color, or its palette index if no color is black, and a remark."""
     indices, colors = np.asarray(image), np.asarray(image.convert("RGB"))
     used, first = np.unique(indices, return_index=True)
     shown = colors.reshape(-1, 3)[first]

@@ -16,7 +16,7 @@ from condseg_sdk.errors import DatasetError, OptionError
 __all__ = ["by_lists", "by_names", "distinct_names", "divide", "hold_out", "select", "with_groups"]
 
 SMALL_SET = 200
-SMALL_SET_FRACTION, FRACTION = 0.2, 0.1  # a tenth of a small set would choose epoch and threshold by chance
+SMALL_SET_FRACTION, FRACTION = 0.2, 0.1  # a tenth of a small set is too small to choose epoch and threshold
 
 
 def hold_out(pairs: Sequence[Pair], fraction: float, *, seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -9,7 +9,7 @@ from condseg_sdk.errors import DatasetError
 
 __all__ = ["MAX_BYTES", "read_text"]
 
-MAX_BYTES = 256 * 2**20  # some million rows
+MAX_BYTES = 256 * 2**20  # a few million rows
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),

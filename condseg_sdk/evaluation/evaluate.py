@@ -99,7 +99,7 @@ def evaluate(
         The metrics of each image with their means and intervals; `save` writes them to a folder.
 
     Raises:
-        DatasetError: The data is incomplete or does not name the split, or a mask does not fit its image.
+        DatasetError: The data is incomplete or does not define the split, or a mask does not fit its image.
         ImageError: A file cannot be read.
         OptionError: The value of an argument is not allowed.
 
@@ -175,7 +175,7 @@ def choose_pairs(
         The pairs, at least one.
 
     Raises:
-        DatasetError: There are no pairs, the data is incomplete or does not name the split, or a listed name does not
+        DatasetError: There are no pairs, the data is incomplete or does not define the split, or a listed name does not
             exist.
         OptionError: Both a list and a split are given, or the name of the split is unknown.
 

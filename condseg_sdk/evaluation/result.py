@@ -292,7 +292,7 @@ class Evaluation:
         return folder
 
     def table(self) -> list[tuple[str, str, str]]:
-        """Return rows for people: name, value at 256x256, value at the images' own sizes."""
+        """Return rows for display: name, value at 256x256, value at the images' own sizes."""
         own = self.means("own")
         rows = [(name, str(mean), str(own[name])) for name, mean in self.means().items()]
         rows += [(name, "", str(own[name])) for name in own if name not in self.means()]

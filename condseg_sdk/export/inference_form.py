@@ -159,7 +159,7 @@ class EarlySizeDecoder(SizeDecoder):
         self.spatial_attention = decoder.spatial_attention
 
     def merged(self, low: Tensor, high: Tensor) -> Tensor:
-        """Merge both maps into one of the size of the fine map."""
+        """Merge both maps into one with the size of the fine map."""
         return F.relu(self.high(high) + upsample(self.low(low), 2))
 
 

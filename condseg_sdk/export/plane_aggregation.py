@@ -84,7 +84,7 @@ class Planes:
         return self.op("Reshape", x, self.op("Concat", self.ints(0, *leading), self.size, axis=0))
 
     def pad(self, x: Any, rank: int, amounts: dict[int, tuple[int, int]]) -> Any:
-        """Add zeros before and after along axes; negative amounts cut."""
+        """Add zeros before and after along axes; negative amounts crop."""
         before, after = zip(*(amounts.get(axis, (0, 0)) for axis in range(rank)), strict=True)
         return self.op("Pad", x, self.ints(*before, *after))
 

@@ -85,7 +85,8 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
                 result,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                # Activations, too: otherwise the range would be the one before them, most of which is never used.
+                # Including activations: otherwise the calibrated range is the one before them, most of which is never
+                # used.
                 op_types_to_quantize=["Conv", "Relu", "Clip"],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,

@@ -119,7 +119,7 @@ def _pad_and_crop(model: Any, stride: int) -> None:
 def _of_given_sizes(network: ConDSeg, size: tuple[int, int], dynamic: bool, uncertainty: bool, opset: int) -> Any:
     """Trace a network at its size, or with sizes unknown to the exporter if `dynamic`."""
     form = inference_form(network, uncertainty=uncertainty, size=None if dynamic else size, graph=True).cpu()
-    # The exporter takes sizes of 1 for constants.
+    # The exporter treats sizes of 1 as constants.
     example = torch.zeros(2 if dynamic else 1, 3, *size)
     free = (dict.fromkeys(AXES, torch.export.Dim.DYNAMIC),) if dynamic else None
     model = _exported(form, example, free, uncertainty, opset)

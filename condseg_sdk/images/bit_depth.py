@@ -31,7 +31,7 @@ COMMON_BITS = (8, 10, 12, 14, 16)
 """Numbers of bits that cameras and scanners have; only these are chosen by default."""
 
 FEW = 0.01
-"""Share of an image's pixels that may be brighter than the bits in use, such as a text or a mark drawn at 65535."""
+"""Share of an image's pixels that may be brighter than the bits in use, such as text or a mark drawn at 65535."""
 
 DARK = 0.1
 """Share of pixels above 12 bits up to which an image of 16 bits may be one of 12 bits with a large mark: a warning."""
@@ -71,7 +71,7 @@ class BitDepth:
 
 
 def check_bits(bits: int | None) -> None:
-    """Refuse a number of bits that 16-bit images cannot have.
+    """Check that 16-bit images can have a number of bits.
 
     Raises:
         OptionError: `bits` is neither None nor an integer from 8 to 16.
@@ -105,9 +105,9 @@ def share_above(values: NDArray[np.uint16], bits: int) -> float:
 
 
 def bits_in_use(values: NDArray[np.uint16]) -> int:
-    """Return the smallest of `COMMON_BITS` that holds an image's values except for a few pixels, such as a small text.
+    """Return the smallest of `COMMON_BITS` that holds an image's values except for a few pixels, such as small text.
 
-    A few are one in a thousand, or 16 in a small image, and never more than `FEW`.
+    A few means one in a thousand, or 16 in a small image, and never more than `FEW`.
 
     Example:
         >>> scan = np.full((64, 64), 4000, np.uint16)
@@ -150,7 +150,7 @@ def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[
         Image, uint8, of the same shape.
 
     Raises:
-        ImageError: More of the pixels than `FEW` need more bits.
+        ImageError: More than `FEW` of the pixels need more bits.
 
     Example:
         >>> import numpy as np

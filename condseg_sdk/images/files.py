@@ -150,7 +150,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
     Args:
         file: Encoded image, at its beginning, seekable.
         name: Name of the image for messages.
-        reservations: Returns the memory for decoding when it is closed.
+        reservations: Releases the memory reserved for decoding when it is closed.
     """
     with image_errors(name):
         head = file.read(_HEAD)
@@ -240,7 +240,7 @@ def _opened_as_viewers_do(file: IO[bytes], format: str, name: str) -> ImageFile.
 
 
 def _opened(file: IO[bytes], format: str) -> ImageFile.ImageFile:
-    # Not by Image.open, which warns of every image of more than 89 million pixels.
+    # Not by Image.open, which warns about every image of more than 89 million pixels.
     file.seek(0)
     image: ImageFile.ImageFile = Image.OPEN[format][0](file, "")
     return image
@@ -290,7 +290,7 @@ def orientation_of(image: Image.Image) -> int:
     """
     try:
         value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - whatever Pillow raises for damaged EXIF data
+    except Exception:  # noqa: BLE001 - Pillow may raise any exception for damaged EXIF data
         return 1
     return value if 1 <= value <= 8 else 1
 
@@ -351,7 +351,7 @@ class StoredBits:
 
     Attributes:
         bits: Number of bits in use.
-        may_be_shifted: Whether these may be the upper bits, so white is 65535 even so.
+        may_be_shifted: Whether these may be the upper bits, in which case white is 65535 nevertheless.
     """
 
     bits: int
@@ -418,7 +418,7 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
 
 
 def _as_rgb(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Convert gray, BGR or BGRA of OpenCV to RGB or RGBA."""
+    """Convert gray, BGR or BGRA values from OpenCV to RGB or RGBA."""
     if values.ndim == 2:
         return np.repeat(values[..., None], 3, axis=2)
     return values[..., [2, 1, 0, 3][: values.shape[2]]]

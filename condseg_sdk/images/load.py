@@ -118,7 +118,7 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
             state it exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: as the
             file states (TIFF's MaxSampleValue, PNG's sBIT), otherwise the smallest of 8, 10, 12, 14 and 16 bits that
-            holds the image's values except for a few pixels, such as a small text, with a warning in the log if these
+            holds the image's values except for a few pixels, such as small text, with a warning in the log if these
             are not 16.
 
     Returns:
@@ -204,7 +204,7 @@ def _depth_of(source: Any) -> BitDepth | None:
         with ExitStack() as reservations:
             if not isinstance(source, Image.Image):
                 if hasattr(source, "read") and not isinstance(source, os.PathLike):
-                    if not source.seekable():  # what is read now would be missing later
+                    if not source.seekable():  # what is read here would be missing later
                         return None
                     source = read_file_object(source)
                 with _encoded(source, source_name(source)) as file:

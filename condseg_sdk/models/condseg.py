@@ -22,7 +22,7 @@ from condseg_sdk.models.layers import DilatedConvBlock, upsample
 from condseg_sdk.models.sid import AuxiliaryHead, FeatureGuide, SemanticInformationDecoupling
 
 LEVELS = 4
-# Far beyond any of `NETWORKS`: larger values come from a damaged file or a typing error, and would exhaust the memory.
+# Far beyond any of `NETWORKS`: larger values come from a damaged file or a typo, and would exhaust the memory.
 MAX_CHANNELS, MAX_HEADS, MAX_DILATION, MAX_BRANCHES, MAX_AUX_CONVOLUTIONS = 1024, 32, 128, 8, 8
 MAX_WEIGHTS = 200_000_000  # four times as many as the published networks have
 

@@ -45,7 +45,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Section:
-    """A table at the end of the page, and a longer text that can be unfolded.
+    """A table at the end of the page, and a longer text that can be expanded.
 
     Attributes:
         title: Title of the section.

@@ -194,7 +194,7 @@ def _inferred_bytes(model: onnx.ModelProto, shape: Sequence[int]) -> Mapping[str
                 dim.dim_value = side
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except Exception as error:  # whatever onnx's C++ raises
+    except Exception as error:  # onnx's C++ code may raise any exception
         lines = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(f"its operations do not fit together: {lines[0][:200]}") from error
     return {

@@ -89,7 +89,7 @@ class OnnxRuntime:
     def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
         """Return the logits of a batch of normalized images, float32 (B, 3, h, w).
 
-        A file for one image gets them one by one.
+        If the file takes a single image, the images are run one by one.
         """
         check_process(self._owner, self.device)
         if min(batch.shape[2:]) < self._provider.smallest_side:

@@ -60,7 +60,7 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
-    if device != "auto":  # an export takes long, and a device that is missing is known before it
+    if device != "auto":  # before the export, which takes long
         find_provider(device)[0].check(device)
     path = _onnx_file(model, preprocessing, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.

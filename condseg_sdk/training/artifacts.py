@@ -1,4 +1,4 @@
-"""Augmentation with what cameras and screens add to an image: black corners, overlay boxes, specular highlights.
+"""Augmentation with artifacts of cameras and screens: black corners, overlay boxes, specular highlights.
 
 A network that has seen the recorder of one hospital only learns its corners and its position box. Random ones teach it
 to ignore them. All random numbers are passed in, as in `augmentation.py`.

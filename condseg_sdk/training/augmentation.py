@@ -37,7 +37,7 @@ class ColorRange:
     """Ranges of random color changes.
 
     Attributes:
-        brightness: Largest difference of the factor of brightness from 1.
+        brightness: Largest deviation of the brightness factor from 1.
         contrast: The same for contrast.
         saturation: The same for saturation.
         hue: Largest rotation in the chroma plane, in radians.
@@ -72,7 +72,9 @@ def affine(u: Tensor, *, upright: bool = False) -> Tensor:
     Returns:
         Matrices (B, 2, 3) from output to input coordinates, both in [-1, 1], for `torch.nn.functional.affine_grid`.
     """
-    limit = UPRIGHT_ROTATION if upright else math.pi  # images of endoscopes and microscopes have no upper side
+    limit = (
+        UPRIGHT_ROTATION if upright else math.pi
+    )  # images from endoscopes and microscopes have no natural orientation
     matrix = _rotations(scaled(u[:, 0], -limit, limit))
     zoom = scaled(u[:, 1], math.log(ZOOM[0]), math.log(ZOOM[1])).exp()
     mirror = (u[:, 2] < 0.5) * 2.0 - 1

@@ -318,7 +318,7 @@ class FinetuneConfig:
         return asdict(self)
 
     def changed(self) -> dict[str, object]:
-        """Return the settings that are not at their defaults.
+        """Return the settings that differ from their defaults.
 
         Example:
             >>> FinetuneConfig(epochs=20).changed()

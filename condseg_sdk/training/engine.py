@@ -137,7 +137,7 @@ def _trainer(
 
 
 class RelocatableCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which finds the best epoch also after the folder of the run has been moved."""
+    """Lightning's ModelCheckpoint, which finds the best epoch even after the folder of the run has been moved."""
 
     @property
     def state_key(self) -> str:
@@ -184,7 +184,7 @@ def _check_continuable(last: Path, stage: Stage) -> None:
     """Raise a TrainingError for a checkpoint from which training cannot continue."""
     try:
         _read(last, stage)
-    except Exception as error:  # zipfile, pickle and PyTorch raise many kinds on a damaged file
+    except Exception as error:  # zipfile, pickle and PyTorch raise many exceptions for damaged files
         remedy = f"delete {last.parent} to restart this stage"
         best = last.parent / BEST
         if best.exists() and last.name != BEST:
@@ -243,7 +243,7 @@ class ResumableEarlyStopping(EarlyStopping):
         return super().state_key.replace(type(self).__qualname__, "_Patience", 1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Stop before the first step if patience was already over."""
+        """Stop before the first step if the patience is already exhausted."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 

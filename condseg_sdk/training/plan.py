@@ -96,10 +96,10 @@ def _shown(value: Any) -> str:
 
 
 def detect_machine(config: FinetuneConfig) -> Machine:
-    """Return the hardware that the settings allow to use.
+    """Return the hardware that the run may use according to its settings.
 
     Raises:
-        OptionError: The machine does not have this accelerator or these devices, or Lightning not this strategy.
+        OptionError: The machine does not have this accelerator or these devices, or Lightning lacks this strategy.
     """
     cores = available_cores()
     choice = {name: getattr(config, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}

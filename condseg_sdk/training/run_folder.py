@@ -61,7 +61,7 @@ class RunFolder:
     def resumed(self, config: FinetuneConfig, *, resume: bool, first: bool) -> FinetuneConfig:
         """Return the settings to train with: those of the run in this folder, or the given ones for a new run.
 
-        Settings of the machine may change when a run is resumed; the given ones are taken.
+        Settings of the machine may change when a run is resumed; the given ones are used.
 
         Args:
             config: Settings of this call.

@@ -30,7 +30,7 @@ PUBLISHED_NETWORKS: tuple[str, ...] = get_args(PublishedNetwork)
 _NAMES: dict[PublishedNetwork, UpstreamNetwork] = {"r50": "condseg-r50", "pvt": "condseg-pvt"}
 
 PUBLISHED_SIZE = 256
-MAX_FILE = 2**30  # a published network with its optimizer has half of it
+MAX_FILE = 2**30  # a published network with its optimizer needs half of that
 # Training scripts store their best score with the weights, often as a NumPy number, which is harmless.
 _NUMBERS: list[Any] = [
     np.dtype,
@@ -103,9 +103,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     if not _is_saved_by_torch(path):
-        raise CheckpointError(
-            "it cannot be read as a file of torch.save (it begins with other bytes); pass a .pth file"
-        )
+        raise CheckpointError("it cannot be read as a file of torch.save (its signature is wrong); pass a .pth file")
     if _unpacked_size(path) > MAX_FILE:
         raise CheckpointError(f"it contains more than {MAX_FILE // 2**20} MiB, too much for a published network")
     try:
@@ -121,7 +119,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         ) from error
     except Exception as error:  # a damaged file makes pickle, zipfile and PyTorch raise almost anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"it cannot be read as a file of torch.save ({reason}); fetch it again") from error
+        raise CheckpointError(f"it cannot be read as a file of torch.save ({reason}); download it again") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"it contains a {type(content).__name__}, not the state dict of a network")
     return content

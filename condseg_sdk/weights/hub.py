@@ -47,7 +47,7 @@ class ResolveOptions(HubOptions, total=False):
 
     Attributes:
         revision: Branch, tag or commit, for a repository on the Hub only.
-        manifest: Path of a manifest of your own, in addition to the package's and to those of CONDSEG_MANIFEST.
+        manifest: Path of your own manifest, in addition to the package's and to those of CONDSEG_MANIFEST.
     """
 
     revision: str | None
@@ -80,17 +80,17 @@ def resolve(
             - "org/name" or "org/name@revision" on the Hugging Face Hub;
             - a name from `list_models()`.
         revision: Branch, tag or commit, for a repository on the Hub only.
-        manifest: Path of a manifest of your own, in addition to the package's and to those of CONDSEG_MANIFEST.
+        manifest: Path of your own manifest, in addition to the package's and to those of CONDSEG_MANIFEST.
         hub: As in `HubOptions`.
 
     Returns:
-        An existing folder with a checkpoint, or a .safetensors or .onnx file. Files from a manifest or the Hub have
-        their SHA-256; your own files are not checked.
+        An existing folder with a checkpoint, or a .safetensors or .onnx file. The SHA-256 of files from a
+        manifest or the Hub has been checked; your own files are not checked.
 
     Raises:
-        ModelNotFoundError: Nothing has that name; the message lists similar names.
+        ModelNotFoundError: No model has that name; the message lists similar names.
         HubError: The Hub cannot be reached.
-        CheckpointError: The file does not have its SHA-256, or is of a kind that cannot be loaded.
+        CheckpointError: The SHA-256 of the file is wrong, or is of a kind that cannot be loaded.
         OptionError: `revision` is given for something that has none, or there are two revisions.
 
     Example:
@@ -129,9 +129,9 @@ def resolve_onnx(
     The arguments are those of `resolve`.
 
     Raises:
-        ModelNotFoundError: Nothing has that name, or there is no model.onnx.
+        ModelNotFoundError: No model has that name, or there is no model.onnx.
         HubError: The Hub cannot be reached.
-        CheckpointError: The file does not have its SHA-256.
+        CheckpointError: The SHA-256 of the file is wrong.
         OptionError: `revision` is given for something that has none, or there are two revisions.
     """
     path = local_path(model, manifest=manifest)
@@ -220,7 +220,7 @@ def _suffix(path: Path) -> str:
 
 def _links(path: Path) -> Iterator[Path]:
     """Yield a path and the paths that its links lead to."""
-    for _ in range(40):  # the system does not follow more
+    for _ in range(40):  # operating systems do not follow more
         yield path
         if not path.is_symlink():
             return

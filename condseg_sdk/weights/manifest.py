@@ -61,7 +61,7 @@ def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
         raise CheckpointError(f"{path}: {error}; {remedy}") from error
     names = [entry.name for entry in entries]
     if len(names) != len(set(names)):
-        raise CheckpointError(f"{path} names an entry twice: {remedy}")
+        raise CheckpointError(f"{path} lists an entry twice: {remedy}")
     return entries
 
 
@@ -77,7 +77,7 @@ def list_models(kind: Kind = "checkpoint", *, manifest: ManifestPath | None = No
 
     Args:
         kind: "checkpoint" for `Predictor.from_pretrained`, "encoder" for ImageNet weights to start `finetune` from.
-        manifest: Path of a manifest of your own, in addition to the package's and to those in the environment variable
+        manifest: Path of your own manifest, in addition to the package's and to those in the environment variable
             CONDSEG_MANIFEST (several are separated as in PATH).
 
     Returns:

@@ -73,7 +73,7 @@ def rename_tensors(
 
 
 def _rename(name: str, names: Mapping[str, str]) -> str:
-    """The name by the longest prefix in the table, or "" without one."""
+    """Return the new name by the longest prefix in the table, or "" if there is none."""
     prefix = name
     while prefix:
         if prefix in names:
@@ -83,6 +83,6 @@ def _rename(name: str, names: Mapping[str, str]) -> str:
 
 
 def _is_alike(value: Tensor, target: Tensor) -> bool:
-    """Whether a tensor is an ordinary one with values, of floating-point numbers where the target is."""
+    """Whether a tensor is dense, real and on the CPU, and floating-point exactly if the target is."""
     ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     return ordinary and value.is_floating_point() == target.is_floating_point() and not value.is_complex()

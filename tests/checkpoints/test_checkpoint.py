@@ -195,11 +195,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "newer format": (edit_config(from_the_future), r"format version 99 is newer .* install condseg_sdk 7.1.0 or later"),
     "a field of view in format 1": (
         edit_config(lambda v: v["preprocessing"].update(field_of_view="endoscopy")),
-        "format_version 1 does not go with preprocessing that has field_of_view",
+        "format_version 1 does not support preprocessing with field_of_view",
     ),
     "bits in format 1": (
         edit_config(lambda v: v["preprocessing"].update(bits=12)),
-        "format_version 1 does not go with preprocessing that has bits",
+        "format_version 1 does not support preprocessing with bits",
     ),
     "format is text": (edit_config(lambda v: v.update(format_version="1")), "with '1'"),
     "bad threshold": (edit_config(lambda v: v.update(threshold=2)), "threshold=2"),

@@ -205,7 +205,7 @@ def test_the_real_command_prints_one_line_and_exits_2(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_line(
+def test_an_output_folder_that_cannot_be_made_ends_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = image(tmp_path / "frame.png")

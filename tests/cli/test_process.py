@@ -52,7 +52,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_signal_before_the_work_is_one_line_and_no_output(tmp_path: Path) -> None:
+def test_a_signal_before_the_work_causes_one_line_and_no_output(tmp_path: Path) -> None:
     images(tmp_path / "in", 1)
     ready = "import sys, os; from condseg_sdk.cli import main, interrupts; interrupts.install(); print(flush=True); "
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -144,7 +144,7 @@ def test_output_lost_on_a_full_disk_is_reported(tmp_path: Path) -> None:
     assert error.startswith("condseg: the output above is incomplete")
 
 
-def test_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_deleted_current_folder_ends_in_one_line(tmp_path: Path) -> None:
     lost = tmp_path / "lost"
     lost.mkdir()
     script = f'cd "{lost}" && rmdir "{lost}" && exec "{sys.executable}" -m condseg_sdk.cli models'

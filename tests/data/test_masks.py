@@ -1,4 +1,4 @@
-"""Masks as people store them: every kind of file, the rule that reads it, and what it warns of."""
+"""Masks as people store them: every kind of file, the rule that reads it, and its warnings."""
 
 from __future__ import annotations
 

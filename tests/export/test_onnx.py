@@ -109,7 +109,7 @@ def test_a_missing_uncertainty_output_is_refused_before_the_first_image(files: d
         Predictor.from_pretrained(files["static"]).stream(iter(()), branch_uncertainty=True)
 
 
-def test_a_foreign_onnx_file_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_foreign_onnx_file_ends_in_one_line(files: dict[str, Path], tmp_path: Path) -> None:
     whole = files["static"].read_bytes()
     for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
         (tmp_path / f"{name}.onnx").write_bytes(content)
@@ -247,7 +247,7 @@ def test_cuda_predicts_as_the_cpu_does(files: dict[str, Path]) -> None:
         np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-3)
 
 
-def test_metadata_that_is_damaged_is_one_line() -> None:
+def test_metadata_that_is_damaged_ends_in_one_line() -> None:
     from condseg_sdk.checkpoints.onnx_metadata import read_metadata
 
     with pytest.raises(CheckpointError, match="damaged metadata"):

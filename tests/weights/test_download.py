@@ -123,7 +123,7 @@ def test_invalid_addresses_are_refused_and_leave_no_file(
 
 
 @pytest.mark.parametrize("name", ["./polyps", "runs/best.safetensors", "model.onnx"])
-def test_the_error_for_a_missing_path_knows_it(name: str) -> None:
+def test_the_error_for_a_missing_path_has_its_path(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
         resolve(name)
     assert caught.value.path == Path(name)
@@ -248,11 +248,11 @@ def test_lasting_refusals_and_a_silent_server_are_one_line(
     server.faults.statuses = []
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     server.faults.stalls, server.faults.stall_s, server.faults.mute = 100, 1.0, True
-    with pytest.raises(HubError, match=r"could not be fetched .*try again later"):
+    with pytest.raises(HubError, match=r"could not be downloaded .*try again later"):
         download_file(HubSource(REPO, **options), "model.onnx")
 
 
-def test_an_unreachable_hub_is_one_line(
+def test_an_unreachable_hub_ends_in_one_line(
     repository: Repository, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = "http://127.0.0.1:9"
@@ -291,7 +291,7 @@ def test_a_file_damaged_in_the_cache_is_refused_with_both_hashes(
     bad = {"truncated": good[:-1], "swapped": good[:-1] + bytes([good[-1] ^ 1]), "emptied": b""}[change]
     weights.write_bytes(bad)
     for more in ({}, {"local_files_only": True}):
-        with pytest.raises(CheckpointError, match="delete .*models--org--tiny and fetch it again") as caught:
+        with pytest.raises(CheckpointError, match="delete .*models--org--tiny and download it again") as caught:
             resolve(REPO, **options, **more)
         assert hashlib.sha256(good).hexdigest() in one_line(caught.value)
         assert hashlib.sha256(bad).hexdigest() in one_line(caught.value)
@@ -401,14 +401,14 @@ class LocalProtocolError(OSError):
         (RecursionError("maximum recursion depth exceeded"), "try again later"),
     ],
 )
-def test_whatever_the_network_stack_raises_is_one_line_with_a_remedy(
+def test_whatever_the_network_stack_raises_ends_in_one_line_with_a_remedy(
     error: Exception, remedy: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> str:
         raise error
 
     monkeypatch.setattr("condseg_sdk.download.hf_hub_download", fail)
-    with pytest.raises(HubError, match="^org/tiny could not be fetched") as caught:
+    with pytest.raises(HubError, match="^org/tiny could not be downloaded") as caught:
         resolve(REPO, **options)
     assert remedy in one_line(caught.value)
     assert caught.value.__cause__ is error

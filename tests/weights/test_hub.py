@@ -246,14 +246,14 @@ def test_weights_that_are_not_what_the_hub_names_are_refused(
     good = files["model.safetensors"]
     swapped = good[:-1] + bytes([good[-1] ^ 1])
     server.repositories[REPO].served = {"model.safetensors": swapped}
-    with pytest.raises(CheckpointError, match="fetch it again") as caught:
+    with pytest.raises(CheckpointError, match="download it again") as caught:
         resolve(REPO, **options)
     text = one_line(caught.value)
     assert sha256(good) in text
     assert sha256(swapped) in text
 
 
-def test_weights_damaged_in_the_cache_are_refused_and_can_be_fetched_again(
+def test_weights_damaged_in_the_cache_are_refused_and_can_be_downloaded_again(
     server: HubServer, options: dict[str, Any]
 ) -> None:
     weights = resolve(REPO, **options) / "model.safetensors"
@@ -292,10 +292,10 @@ def test_a_manifest_entry_on_the_hub_is_checked_against_the_manifest(
         ((401, "RepoNotFound"), ModelNotFoundError, "is not on the Hub, or private: .*hf auth login"),
         ((404, "RepoNotFound"), ModelNotFoundError, "is not on the Hub, or private"),
         ((403, "GatedRepo"), HubError, "is gated: accept its terms"),
-        ((403, ""), HubError, r"could not be fetched \(.*403.*\); try again later|cannot be reached"),
+        ((403, ""), HubError, r"could not be downloaded \(.*403.*\); try again later|cannot be reached"),
     ],
 )
-def test_a_gated_or_private_repository_is_one_line_with_the_remedy(
+def test_a_gated_or_private_repository_ends_in_one_line_with_the_remedy(
     server: HubServer, options: dict[str, Any], error: tuple[int, str], kind: type[CondsegError], message: str
 ) -> None:
     server.repositories[REPO].error = error

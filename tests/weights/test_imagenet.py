@@ -186,7 +186,7 @@ def test_a_swapped_file_and_a_name_of_another_encoder(server: HubServer, options
     repository.commit = "e" * 40
     repository.files = {"model.safetensors": good + b"1"}
     repository.served = {"model.safetensors": good + b"2"}
-    with pytest.raises(CheckpointError, match="its sha256 is .*, expected .*fetch it again"):
+    with pytest.raises(CheckpointError, match="its sha256 is .*, expected .*download it again"):
         load_imagenet_encoder(build_encoder("resnet50"), **options)
     with pytest.raises(OptionError, match="imagenet:pvt_v2_b2 is for the encoder pvt_v2_b2, not resnet50"):
         load_imagenet_encoder(build_encoder("resnet50"), name="imagenet:pvt_v2_b2", **options)

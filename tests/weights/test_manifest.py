@@ -132,8 +132,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**ENTRY, "color": "red"}, r"unknown \['color'\]"),
     ({**ENTRY, "root": "/"}, r"unknown \['root'\]"),
     ({**ENTRY, "date": 2026}, "date=2026 must be text"),
-    ({**ENTRY, "metrics": [0.5]}, "metrics=.* must map names to texts and numbers"),
-    ({**ENTRY, "metrics": {"mIoU": [0.5]}}, "metrics=.* must map names to texts and numbers"),
+    ({**ENTRY, "metrics": [0.5]}, "metrics=.* must map names to strings and numbers"),
+    ({**ENTRY, "metrics": {"mIoU": [0.5]}}, "metrics=.* must map names to strings and numbers"),
     ({**ENTRY, "metrics": {"mIoU": "0.5"}}, "mIoU='0.5' must be a number"),
     ({**ENTRY, "file": "x" * 256}, "at most 255 characters"),
     ({**ENTRY, "sha256": 5}, "string"),
@@ -276,7 +276,7 @@ def test_links_do_not_lead_out_of_the_folder_of_a_users_manifest(what: str, own:
     ("content", "message"),
     [
         ({"format_version": 2, "entries": []}, "format version 1"),
-        ({"format_version": 1, "entries": [ENTRY, ENTRY]}, "names an entry twice"),
+        ({"format_version": 1, "entries": [ENTRY, ENTRY]}, "lists an entry twice"),
         ([], "not a JSON object"),
     ],
 )
