@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.device import add_device
-from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, plan_outputs
+from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, is_video_name, plan_outputs
 from condseg_sdk.cores import available_cores
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.files import atomic_write_all, make_folder
@@ -98,13 +98,13 @@ class _Work:
                     return
                 yield images[Path(seg.name)], seg
         for path, base in self.outputs.videos.items():
-            video = Video(path)
+            video = Video(path) if is_video_name(path) else path
             for number, seg in enumerate(self._stream(video)):
                 if stop.requested:
                     return
                 yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
             self.finished.append(path)
-            if video.damage is not None:
+            if isinstance(video, Video) and video.damage is not None:
                 self.damaged.append(path)
 
     def _stream(self, source: Any) -> Iterator[Segmentation]:

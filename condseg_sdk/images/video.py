@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.errors import ImageError, errors_about
 from condseg_sdk.files import is_utf8
-from condseg_sdk.images.files import require_file, source_path
+from condseg_sdk.images.limits import require_file, source_path
 from condseg_sdk.images.video_containers import Container, inspect_container
 from condseg_sdk.opencv import cv2
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import cached_assets_path
+import huggingface_hub
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
@@ -43,7 +43,7 @@ def compiled_once(model: Path, identity: object, open_with: Callable[[Path], T])
     """
     key = hashlib.sha256(repr((__version__, sha256_of(model), identity)).encode()).hexdigest()
     try:
-        folder = cached_assets_path("condseg_sdk", namespace="compiled", subfolder=key)
+        folder = huggingface_hub.cached_assets_path("condseg_sdk", namespace="compiled", subfolder=key)
     except (OSError, ValueError) as error:
         raise OutputError(f"the compiled form of {model} cannot be stored ({error}); {REMEDY}", path=model) from error
     if _is_whole(folder):

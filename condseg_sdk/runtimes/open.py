@@ -14,7 +14,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
 from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName, TorchOptions
-from condseg_sdk.runtimes.providers import find_provider
+from condseg_sdk.runtimes.providers import find_provider, preferred_devices
 from condseg_sdk.weights.hub import ResolveOptions, is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
@@ -60,9 +60,11 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
+    first = preferred_devices()[0] if device == "auto" else device
+    provider, _ = find_provider(first)
     if device != "auto":  # before the export, which takes long
-        find_provider(device)[0].check(device)
-    path = _onnx_file(model, preprocessing, **where)
+        provider.check(device)
+    path = _onnx_file(model, preprocessing, batches=provider.batches, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
@@ -72,9 +74,20 @@ def open_runtime(
 
 
 def _onnx_file(
-    model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Unpack[ResolveOptions]
+    model: str | os.PathLike[str],
+    preprocessing: Preprocessing | None,
+    *,
+    batches: bool,
+    **where: Unpack[ResolveOptions],
 ) -> Path:
-    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it."""
+    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it.
+
+    Args:
+        model: As in `open_runtime`.
+        preprocessing: As in `open_runtime`.
+        batches: Whether the device gains from several images at once.
+        where: As in `open_runtime`.
+    """
     if is_onnx(model):
         if preprocessing is None:
             return resolve(model, **where)
@@ -86,7 +99,7 @@ def _onnx_file(
         # Without a network the checkpoint may still be in the cache; if it is not, `resolve` says so.
         with suppress(ModelNotFoundError, HubError):
             return resolve_onnx(model, **where)
-    return exported_once(resolve(model, **where), preprocessing=preprocessing)
+    return exported_once(resolve(model, **where), preprocessing=preprocessing, dynamic=batches)
 
 
 def _options_of(

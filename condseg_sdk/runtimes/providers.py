@@ -133,6 +133,7 @@ class Provider:
         precisions: Precisions of the arithmetic that it supports, the default first.
         capabilities: Metadata by which a plug-in lists the precisions of its device; "" if it does not.
         smallest_side: Smallest height and width of the network's input.
+        batches: Whether a batch takes less time than its images one after the other.
         memory: Where outputs are kept until they are copied: "cuda" or "cpu".
         keeps_compiled: Whether `OnnxOptions.cache_compiled` has a meaning.
         options: Returns the options of the provider.
@@ -148,6 +149,7 @@ class Provider:
     precisions: tuple[Precision, ...] = ("float32",)
     capabilities: str = ""
     smallest_side: int = 32
+    batches: bool = False
     memory: str = "cpu"
     keeps_compiled: bool = False
     options: Callable[[ProviderSettings], dict[str, Any]] = lambda _: {}
@@ -288,6 +290,7 @@ def _openvino_provider(processor: str, description: str, precisions: tuple[Preci
         capabilities="OPTIMIZATION_CAPABILITIES",
         # OpenVINO 2026.4 writes beyond its memory where the coarsest map of a network is one pixel wide.
         smallest_side=64,
+        batches=processor == "GPU",
         keeps_compiled=True,
         options=_openvino(processor),
     )
@@ -307,6 +310,7 @@ PROVIDERS: dict[str, Provider] = {
             "NVIDIA GPU",
             numbered=True,
             nvidia=True,
+            batches=True,
             memory="cuda",
             options=_tensorrt,
         ),
@@ -315,12 +319,14 @@ PROVIDERS: dict[str, Provider] = {
             "NvTensorRTRTXExecutionProvider",
             "NVIDIA GPU of the RTX 30 series or later",
             numbered=True,
+            batches=True,
             plugin=Plugin("onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime-ep-nv-tensorrt-rtx"),
         ),
         Provider(
             "webgpu",
             "WebGpuExecutionProvider",
             "GPU with a driver for Vulkan, Metal or Direct3D 12",
+            batches=True,
             plugin=Plugin("onnxruntime_ep_webgpu", "onnxruntime-ep-webgpu"),
         ),
         _openvino_provider("CPU", "processor of Intel", ("float32", "bfloat16")),

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
-from huggingface_hub.errors import RemoteEntryNotFoundError
-
 from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import check_sha256
 from condseg_sdk.download import (
@@ -151,6 +149,8 @@ def resolve_onnx(
         try:
             return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
         except CheckpointError as error:
+            from huggingface_hub.errors import RemoteEntryNotFoundError  # not at the top: a local file needs none of it
+
             if isinstance(error.__cause__, RemoteEntryNotFoundError):
                 raise _without_onnx(source, name) from error
             raise

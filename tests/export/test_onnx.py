@@ -213,11 +213,11 @@ def test_a_machine_without_a_gpu_stays_quiet(files: dict[str, Path]) -> None:
     assert done.stdout.split(":")[0].strip() in ("cpu", "cuda")
 
 
-def test_an_onnx_file_needs_no_pytorch(files: dict[str, Path], tmp_path: Path) -> None:
+def test_an_onnx_file_needs_no_pytorch_and_no_client_of_the_hub(files: dict[str, Path], tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "image.png")
     model, image, out = str(files["static"]), str(tmp_path / "image.png"), str(tmp_path / "out")
     code = (
-        "import sys; sys.modules['torch'] = None; from condseg_sdk import Predictor, list_models; "
+        "import sys; sys.modules['torch'] = sys.modules['huggingface_hub.file_download'] = None; from condseg_sdk import Predictor, list_models; "
         f"list_models(); print(Predictor.from_pretrained({model!r})({image!r}).mask.shape); "
         "from condseg_sdk.cli import main; "
         f"print(main(['models']), main(['predict', {image!r}, '--model', {model!r}, '--out', {out!r}]))"

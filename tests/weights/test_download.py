@@ -407,7 +407,7 @@ def test_whatever_the_network_stack_raises_ends_in_one_line_with_a_remedy(
     def fail(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr("condseg_sdk.download.hf_hub_download", fail)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(HubError, match="^org/tiny could not be downloaded") as caught:
         resolve(REPO, **options)
     assert remedy in one_line(caught.value)
