@@ -140,7 +140,7 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
 
     Raises:
         ModelNotFoundError: The repository or revision does not exist, or is private.
-        HubError: The Hub refuses, or cannot be reached, and the file is not in the cache.
+        HubError: The Hub denies access or cannot be reached, and the file is not in the cache.
         CheckpointError: A file is missing, or the SHA-256 of the weights is wrong.
     """
     config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")

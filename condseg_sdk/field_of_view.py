@@ -32,7 +32,7 @@ FloatBox: TypeAlias = tuple[float, float, float, float]
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
-SIDE = 256  # longer side of the small copy of the image that everything is searched in
+SIDE = 256  # longer side of the small copy of the image, on which the search runs
 MIN_SIDE = 32  # side of the small copy; a smaller one shows too little of a margin
 RING = 3  # distance from the image's edge at which colors are read, since many recorders draw a thin line at the edge
 MAX_COLORS = 3  # number of colors of margins in one image

@@ -112,7 +112,7 @@ def parse_json(
         values = json.loads(text, parse_constant=_finite, **hooks)
         _check_depth(values, max_depth)
         if SURROGATE.search(text):
-            # Half a character could not be written or printed, unless it stands for a byte of a file name.
+            # A lone surrogate cannot be written or printed, unless it stands for a byte of a file name.
             json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except RecursionError as cause:
         raise error(f"{name} is JSON that is nested too deeply; {remedy}") from cause

@@ -241,7 +241,7 @@ class Pipeline:
             maps = [self._run_tiled(item, mapper) for item in decoded]
             return BatchResult(items, [m for m, _ in maps], [u for _, u in maps])
         masks, branches = self._run(np.stack([item.pixels for item in decoded]))
-        # Copies, so that one prediction that is kept does not keep its whole batch.
+        # Copies, so that keeping one prediction does not keep its whole batch in memory.
         return BatchResult(
             items,
             [mask.copy() for mask in masks],

@@ -109,8 +109,8 @@ class Predictor:
             The predictor.
 
         Raises:
-            ModelNotFoundError: There is no such model; the message lists similar names.
-            HubError: The Hub refuses, or cannot be reached.
+            ModelNotFoundError: The model does not exist; the message lists similar names.
+            HubError: The Hub denies access or cannot be reached.
             CheckpointError: The checkpoint is incomplete or damaged, or does not match its SHA-256.
             ExportError: The export that runtime="onnx" needs failed.
             DeviceError: The device cannot be used.

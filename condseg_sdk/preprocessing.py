@@ -197,7 +197,7 @@ def resize_logits(
         logits: Logits, float32 (h, w), finite.
         size: The image's (height, width) in pixels.
         field_of_view: Rectangle x0, y0, x1, y1 of the image that the map covers, in pixels or fractions of them.
-            Default: all of it.
+            Default: the whole image.
 
     Returns:
         float32 (height, width), in the range of `logits`, and `OUTSIDE` for pixels whose centers are outside of the
@@ -252,7 +252,7 @@ def _resize(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     if logits.shape == size:
         return logits
     if height >= logits.shape[0] and width >= logits.shape[1]:
-        # Nothing to antialias: OpenCV gives the same as Pillow, 20 times faster.
+        # Nothing to antialias: OpenCV gives the same result as Pillow, 20 times faster.
         return np.asarray(cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return np.array(Image.fromarray(logits).resize((width, height), Image.Resampling.BILINEAR))
 

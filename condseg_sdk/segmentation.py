@@ -134,7 +134,7 @@ class Segmentation:
         color_order: Channel order of `source` where that is a NumPy array.
         branch_logits: Logits of the uncertainty branch, like `logits`, where `branch_uncertainty` was requested.
         field_of_view: Rectangle x0, y0, x1, y1 of the image that the network saw and the logits cover, in pixels, x1
-            and y1 exclusive; None for all of it. Outside of it every probability is 0.
+            and y1 exclusive; None for the whole image. Outside of it every probability is 0.
         bits: Number of bits with which the source was read, where it has 16-bit values.
         frame: Number of the frame, from 0, where the source is a frame of a video or of a DICOM file with several;
             missing frames of a video keep their numbers.

@@ -86,7 +86,8 @@ def merge(
 
     Args:
         tiles: Tiles that cover the image, from `plan_tiles`.
-        logits: Logits of each tile, float32 (h, w), of the network's size or the tile's. They are taken one at a time.
+        logits: Logits of each tile, float32 (h, w), of the network's size or the tile's. They are consumed one at a
+            time.
         size: The image's (height, width) in pixels.
 
     Returns:

@@ -38,7 +38,7 @@ def test_every_pixel_is_covered_and_no_tile_sticks_out(size: tuple[int, int], ti
 
 @given(size=SIZES, tile=st.integers(8, 120), overlap=st.sampled_from([0, 0.25, 0.5]))
 @settings(deadline=None, max_examples=40)
-def test_cutting_and_merging_gives_the_map_back(size: tuple[int, int], tile: int, overlap: float) -> None:
+def test_cutting_and_merging_restores_the_map(size: tuple[int, int], tile: int, overlap: float) -> None:
     tile = max(tile, max(size) // 8)
     whole = np.random.default_rng(0).normal(0, 8, size).astype(np.float32)
     tiles = plan_tiles(size, tile=tile, overlap=overlap)

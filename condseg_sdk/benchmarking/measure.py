@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """Measurements of one subject; None is what could not be measured, and `note` says why.
+    """Measurements of one subject; Values that could not be measured are None, and `note` says why.
 
     Attributes:
         network: Name of the network.
@@ -128,7 +128,7 @@ def measure(
         setting: Batch, size and so on.
         images: Normalized images, float32 (N, 3, h, w), which are used batch by batch.
         reference: Logits of float32 PyTorch for them, (N, h, w).
-        budget: Seconds for the rounds beyond the minimum number.
+        budget: Seconds to spend on rounds beyond the minimum number.
         ceiling: Subject for the rate of matrix products, see `flops.matmul_subject`.
         progress: Function that gets lines about the progress.
 

@@ -161,7 +161,8 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             The URL of the commit.
 
         Raises:
-            huggingface_hub.errors.HfHubHTTPError: The Hub refuses; `Predictor.push_to_hub` explains it in one line.
+            huggingface_hub.errors.HfHubHTTPError: The Hub denies access; `Predictor.push_to_hub` explains it in one
+            line.
         """
         card = {"name": repo_id, **(kwargs.pop("model_card_kwargs", None) or {})}
         return str(super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs))

@@ -61,7 +61,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises:
         CheckpointError: The file is missing or damaged, or has tensors that are missing, unknown, of the wrong shape or
-            kind, or contain values that no training produces; the message names them.
+            kind, or contain values that training never produces; the message names them.
     """
     expected = network.state_dict()
     with _open(path) as file:
@@ -145,7 +145,7 @@ def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
 def _check_values(
     state: Mapping[str, Tensor], source: object, *, remedy: str = "download or save the checkpoint again"
 ) -> None:
-    """Refuse values that no training produces, such as NaN."""
+    """Refuse values that training never produces, such as NaN."""
     floats = {name: value for name, value in state.items() if value.is_floating_point()}
     extremes = {name: value.aminmax() for name, value in floats.items()}
     problems = list_names(
@@ -161,4 +161,4 @@ def _check_values(
         ]
     )
     if problems:
-        raise CheckpointError(f"{source} is damaged, it has weights that no training produces: {problems}; {remedy}")
+        raise CheckpointError(f"{source} is damaged, it has weights that training never produces: {problems}; {remedy}")

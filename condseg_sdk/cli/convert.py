@@ -68,7 +68,7 @@ def _check_own(folder: Path, source: str) -> None:
     """Refuse to replace a checkpoint that did not come from this file, or whose card was edited since.
 
     Raises:
-        OutputError: There is such a checkpoint.
+        OutputError: The checkpoint already exists.
     """
     from condseg_sdk.checkpoints.card import model_card
     from condseg_sdk.checkpoints.config import CheckpointConfig

@@ -14,7 +14,7 @@ from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.config import FinetuneConfig, Setting, settings
 
 DATA = {
-    "masks": "Folder of masks, or annotation file, apart from the images.",
+    "masks": "Folder of masks, or annotation file, separate from the images.",
     "train_list": "Text file with the names of the training split, one per line.",
     "val_list": "Text file with the names of the validation split, one per line.",
     "group_by": "CSV column, or regular expression whose first group finds the pair's group (patient) in its name.",

@@ -143,7 +143,7 @@ def _drop_suffixes(planned: Outputs) -> None:
 
 
 def _video_of(name: str) -> str | None:
-    """Return the video whose frames have names like this one; None if it is not such a name."""
+    """Return the video whose frames have names like this one; None for any other name."""
     match = re.fullmatch(r"(.*)_\d{6,}", name, re.DOTALL)
     return match[1] if match else None
 

@@ -70,7 +70,7 @@ class _Work:
     Attributes:
         predictor: Predictor that segments the images.
         outputs: Where their files are written.
-        kinds: Kinds of files that each image gets.
+        kinds: Kinds of files to write for each image.
         request: Arguments of `Predictor.stream`.
         skip: Whether to skip an image that fails.
         done: Output of each image whose files are written, and whether it has a region.

@@ -204,7 +204,7 @@ def _blank_images(stats: Sequence[PairStats]) -> list[Problem]:
 
 
 def _copies(stats: Sequence[PairStats]) -> list[Problem]:
-    """Find copies of a file: across splits they make metrics too optimistic, within one they do less harm."""
+    """Find copies of a file: across splits they make metrics too optimistic; within a split they do less harm."""
     within: list[str] = []
     across: list[str] = []
     first: dict[bytes, PairStats] = {}

@@ -91,7 +91,7 @@ def open_dataset(
 
 
 def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | None = None) -> list[Pair]:
-    """Find the pairs of a split that the data itself names, without any random choice.
+    """Find the pairs of a split that the data itself defines, without any random choice.
 
     Images without masks and masks without images, in any split, are logged as a warning.
 

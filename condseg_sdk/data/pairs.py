@@ -170,8 +170,8 @@ class Dataset:
 
     Attributes:
         train: Pairs to learn from.
-        validation: Pairs that choose epoch and threshold.
-        test: Pairs that training never touches; often empty.
+        validation: Pairs for choosing the epoch and the threshold.
+        test: Pairs that training never uses; often empty.
         layout: How the data was read, in words.
         problems: What was noticed while finding the pairs; `check_dataset` adds what is in the files.
         left_out: Files and folders that the search left out, counted by kind, in words; "" for none.

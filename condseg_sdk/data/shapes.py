@@ -29,7 +29,7 @@ def box(left: float, upper: float, right: float, lower: float) -> list[float]:
 
 
 def ellipse(x: float, y: float, across: float, along: float, turned: float = 0.0) -> list[float]:
-    """Make a polygon of an ellipse.
+    """Approximate an ellipse by a polygon.
 
     Args:
         x: Center in x.

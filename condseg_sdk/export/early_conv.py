@@ -6,9 +6,9 @@ matrix upsamples the rows, shifts them by the kernel's row and adds them up,
 
     conv(upsample(x))[r] = sum over t, s of U[r + t, s] * (kernel row t of columns(x))[s],
 
-where U[q, s] is the weight of row s in the upsampled row q, and 0 beyond the map (the padding of the convolution). At a
-scale of n the convolution has 1/n of its operations left. The product costs 3 * rows / n operations per channel and
-pixel, where rows is the number of rows in one product.
+where U[q, s] is the weight of row s in the upsampled row q, and 0 beyond the map (the padding of the convolution). With
+an upsampling factor of n, the convolution needs 1/n of its operations. The product costs 3 * rows / n operations per
+channel and pixel, where rows is the number of rows in one product.
 """
 
 from __future__ import annotations

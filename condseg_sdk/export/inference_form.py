@@ -143,7 +143,8 @@ def _joined(level: Tensor, *coarser: Tensor) -> Tensor:
 class EarlySizeDecoder(SizeDecoder):
     """`SizeDecoder` whose first convolution, a 1x1 one, works on the coarse map before it is upsampled.
 
-    Bilinear upsampling commutes with the convolution, since its weights sum to one; ReLU does not and comes after it.
+    Bilinear upsampling commutes with the convolution, since its weights sum to one; ReLU does not commute with it and
+    is applied afterwards.
     """
 
     def __init__(self, decoder: SizeDecoder) -> None:

@@ -232,7 +232,7 @@ class DicomFile:
         """Return the frame of a file with one frame.
 
         Raises:
-            ImageError: It has several; or as for the file.
+            ImageError: The file has several frames, or cannot be read as an image.
         """
         with errors_about(self.source):
             if self.num_frames > 1:

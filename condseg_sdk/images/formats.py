@@ -22,8 +22,8 @@ __all__ = [
     "webp_size",
 ]
 
-# Not all that Pillow has: some of its readers start other programs (EPS starts Ghostscript), some recognize nearly
-# anything (TGA has no signature), some are written in Python and take minutes for a few bytes (QOI, DDS).
+# Not all formats that Pillow knows: some of its readers start other programs (EPS starts Ghostscript), some recognize
+# nearly anything (TGA has no signature), some are written in Python and take minutes for a few bytes (QOI, DDS).
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "AVIF": (".avif",),
     "BMP": (".bmp",),

@@ -120,7 +120,7 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
         color_order: Channel order of a NumPy array: "bgr" for arrays that OpenCV read. Other sources have a known
             order.
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
-            state it exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: as the
+            state it exactly (TIFF of packed bits; PNM and JPEG 2000 with fewer than 16 bits). Default: as the
             file states (TIFF's MaxSampleValue, PNG's sBIT), otherwise the smallest of 8, 10, 12, 14 and 16 bits that
             holds the image's values except for a few pixels, such as small text, with a warning in the log if these
             are not 16.
@@ -318,7 +318,7 @@ def read_file_object(file: IO[bytes]) -> bytes:
         remedy = "open it in binary mode ('rb') and use it before it is closed"
         raise ImageError(f"{name} cannot be read ({error}); {remedy}") from error
     if not isinstance(data, (bytes, bytearray)):
-        raise ImageError(f"{name} gives {type(data).__name__} instead of bytes; open it in binary mode ('rb')")
+        raise ImageError(f"{name} returns {type(data).__name__} instead of bytes; open it in binary mode ('rb')")
     if not data:
         raise ImageError(f"{name} is empty or was already read to its end; call seek(0) first")
     return bytes(data)
@@ -374,7 +374,7 @@ def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
 
 
 def _packed_bits(image: Image.Image) -> int | None:
-    """Return the bits of a TIFF file that packs values of fewer than 16 bits, which Pillow unpacks as they are."""
+    """Return the bits of a TIFF file that packs values of fewer than 16 bits, which Pillow unpacks without scaling them."""
     tags = getattr(image, "tag_v2", {})
     bits = max(tags.get(258, (16,))) if image.mode.startswith("I;16") else 16
     return bits if 8 <= bits < 16 else None

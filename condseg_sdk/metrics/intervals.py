@@ -14,7 +14,7 @@ __all__ = ["Estimate", "estimate", "estimate_mean"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
-BATCH = 100  # resamples at a time, which bounds the memory
+BATCH = 100  # resamples at a time, to limit memory
 
 
 @dataclass(frozen=True)

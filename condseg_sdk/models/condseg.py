@@ -120,8 +120,8 @@ class ConDSeg(PretrainedNetwork):
     Args:
         encoder: Name of the encoder, a key of `ENCODERS`.
         channels: Number of channels of the decoder, one number or one per level, finest first; multiples of `heads`.
-            The paper has 128.
-        heads: Number of attention heads of the aggregation, one number or one per level. The paper has 4.
+            The paper uses 128.
+        heads: Number of attention heads of the aggregation, one number or one per level. The paper uses 4.
         dilations: Dilations of the 3x3 branches, one list or one per level.
         sid_channels: Number of channels inside each decoupling branch.
         aux_channels: Number of channels of each convolution of the auxiliary heads; each but the first doubles the

@@ -150,7 +150,7 @@ def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = Fal
         overwrite: Whether to replace other PNG files in it, such as edited ones or those of an older release.
 
     Raises:
-        OutputError: There are other files.
+        OutputError: The folder contains other files.
     """
     check_replaceable(Path(folder, PICTURES), _replaced(Path(folder, PICTURES), overwrite))
 

@@ -99,7 +99,7 @@ def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: Exp
     floats = {value.name for value in graph.output if _is_float(value)}
     missing = [name for name in info.outputs if name not in floats]
     if missing:
-        raise CheckpointError(f"its metadata lists the output {missing[0]!r}, which its graph lacks")
+        raise CheckpointError(f"its metadata lists the output {missing[0]!r}, which is not in its graph")
 
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:

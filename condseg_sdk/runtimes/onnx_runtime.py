@@ -78,7 +78,7 @@ class OnnxRuntime:
         """Refuse a request for the map of the uncertainty branch if the file does not have it.
 
         Raises:
-            OptionError: The file does not have it.
+            OptionError: The file has no uncertainty branch.
         """
         if not self.info.branch_uncertainty:
             raise OptionError(

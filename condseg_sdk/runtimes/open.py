@@ -46,8 +46,8 @@ def open_runtime(
 
     Raises:
         OptionError: The model's runtime does not have an option.
-        ModelNotFoundError: There is no such model.
-        HubError: The Hub refuses, or cannot be reached.
+        ModelNotFoundError: The model does not exist.
+        HubError: The Hub denies access or cannot be reached.
         CheckpointError: The model is incomplete or damaged.
         DeviceError: The device cannot be used.
     """

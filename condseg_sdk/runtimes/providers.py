@@ -135,7 +135,7 @@ class Provider:
         smallest_side: Smallest height and width of the network's input.
         batches: Whether a batch takes less time than its images one after the other.
         memory: Where outputs are kept until they are copied: "cuda" or "cpu".
-        keeps_compiled: Whether `OnnxOptions.cache_compiled` has a meaning.
+        keeps_compiled: Whether `OnnxOptions.cache_compiled` has an effect.
         options: Returns the options of the provider.
     """
 

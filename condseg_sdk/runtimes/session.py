@@ -2,7 +2,7 @@
 
 A named device is used or refused. There is no silent fallback from it: neither for the whole session nor for single
 operations. Only arithmetic on shapes, which ONNX Runtime itself assigns to the CPU, may run there. device="auto" tries
-the devices that are fast in order, and the CPU in the end.
+the devices that are fast in order, and the CPU last.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Setting:
             raise OptionError(f"{self.name}={value!r} must be a {whole}number{within}", option=self.name)
 
     def _contains(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN lies in none."""
+        """Whether a number lies in the range; NaN is outside every range."""
         if not self.range:
             return True
         low, high = map(float, self.range[1:-1].split(","))
@@ -309,7 +309,7 @@ class FinetuneConfig:
         return cls().override(**MISSING | {PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, object]:
-        """Return all settings as settings.json has them.
+        """Return all settings in the form of settings.json.
 
         Example:
             >>> FinetuneConfig(epochs=20).to_dict()["epochs"]

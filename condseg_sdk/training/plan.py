@@ -169,7 +169,7 @@ def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: 
         )
     if stats.bits is not None:
         of_base = base.preprocessing.bits or 0
-        reason = "as in the base" if of_base >= stats.bits else "hold the largest value of the 16-bit images"
+        reason = "as in the base" if of_base >= stats.bits else "needed for the largest value of the 16-bit images"
         choose("bits", max(of_base, stats.bits), reason)
     steps = stats.train // batch_size
     low, high = EPOCHS

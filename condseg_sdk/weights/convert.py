@@ -67,7 +67,7 @@ def convert_checkpoint(
         The full path of the folder.
 
     Raises:
-        ModelNotFoundError: There is no such file.
+        ModelNotFoundError: The file does not exist.
         CheckpointError: The file is damaged, contains objects other than tensors and plain values (none of them is
             executed), or its tensors do not fit the network; the message names them.
         OptionError: The value of an argument is not allowed.

@@ -32,7 +32,7 @@ def imagenet_entry(encoder: str, *, name: str | None = None, manifest: ManifestP
         manifest: Path of your own manifest, in addition to the package's.
 
     Raises:
-        ModelNotFoundError: There is no such entry.
+        ModelNotFoundError: The entry does not exist.
         OptionError: The entry belongs to another encoder.
 
     Example:

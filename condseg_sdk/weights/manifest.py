@@ -111,7 +111,7 @@ def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath |
         manifest: As in `list_models`.
 
     Raises:
-        ModelNotFoundError: There is none; the message lists similar names.
+        ModelNotFoundError: No entry has this name; the message lists similar names.
 
     Example:
         >>> find_entry("condseg-lite-polyp").threshold

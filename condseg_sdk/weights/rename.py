@@ -23,7 +23,7 @@ def rename_tensors(
     left_out: tuple[str, ...] = (),
     what: str,
 ) -> dict[str, Tensor]:
-    """Rename the tensors of a state dict and check that each has its place.
+    """Rename the tensors of a state dict and check that each one is expected.
 
     Args:
         state: The published state dict.

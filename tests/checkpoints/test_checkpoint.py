@@ -78,7 +78,7 @@ def test_float16_files_load_as_float32(network: ConDSeg, tmp_path: Path) -> None
     assert all(torch.equal(v, expected[k]) for k, v in loaded.state_dict().items())
 
 
-def test_weights_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
+def test_weights_that_float16_cannot_represent_are_refused(tmp_path: Path) -> None:
     network = ConDSeg(**SMALL)
     nn.init.constant_(network.output.logits.weight, 1e6)
     with pytest.raises(CheckpointError, match=r"not finite: 1 tensors \(output.logits.weight\)"):
@@ -261,11 +261,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a flipped exponent": (
         edit_tensors(lambda t: t.update({"output.logits.bias": torch.full((1,), 1e30)})),
-        r"is damaged, it has weights that no training produces: 1 tensors \(output.logits.bias\)",
+        r"is damaged, it has weights that training never produces: 1 tensors \(output.logits.bias\)",
     ),
     "a negative variance": (
         edit_tensors(lambda t: t["encoder.stem.1.running_var"].neg_()),
-        r"it has weights that no training produces: 1 tensors \(encoder.stem.1.running_var\)",
+        r"it has weights that training never produces: 1 tensors \(encoder.stem.1.running_var\)",
     ),
     "header of a hundred megabytes": (
         overwrite("model.safetensors", struct.pack("<Q", 10**8) + b"{" + b" " * 1000),

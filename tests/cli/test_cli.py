@@ -251,7 +251,7 @@ def test_a_damaged_wmv_video_changes_the_exit_code(checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["clip.jpg", "clip"])
-def test_a_video_under_another_name(
+def test_a_video_under_another_name_is_refused(
     name: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = film(tmp_path / "film.mp4", 3).rename(tmp_path / name)

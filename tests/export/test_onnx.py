@@ -319,9 +319,9 @@ DAMAGED_FILES: dict[str, tuple[Any, str]] = {
     "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata says"),
     "promised output": (
         change_metadata(EXPORT_KEY, edit_json(branch_uncertainty=True)),
-        "'branch_uncertainty', which its graph lacks",
+        "'branch_uncertainty', which is not in its graph",
     ),
-    "no output": (change_graph(lambda graph: graph.output.pop()), "the output 'mask', which its graph lacks"),
+    "no output": (change_graph(lambda graph: graph.output.pop()), "the output 'mask', which is not in its graph"),
     "another input": (
         change_graph(lambda graph: setattr(graph.input[0], "name", "pixels")),
         "its inputs are .'pixels'",
