@@ -34,7 +34,7 @@ from condseg_sdk.tiling import merge, plan_tiles
 logger = logging.getLogger("condseg_sdk")
 
 BATCHES_AHEAD = 2  # one in the network and one ready for it
-MAX_BATCH = 65536  # more images at once are a mistake, and more than any memory holds
+MAX_BATCH = 65536  # a larger batch is a mistake and exceeds any memory
 MIN_TILE = 32  # a smaller tile shows less than one cell of the network's coarsest map
 
 ErrorHandler = Callable[[Any, CondsegError], None]

@@ -64,7 +64,7 @@ class JoinedChannelAttention(ChannelAttention):
     """Several channel attentions side by side: one with as many groups."""
 
     def __init__(self, parts: list[ChannelAttention]) -> None:
-        nn.Module.__init__(self)  # the parts bring the weights
+        nn.Module.__init__(self)  # the weights are those of the parts
         self.squeeze = _joined([part.squeeze for part in parts])
         self.excite = _joined([part.excite for part in parts])
 
