@@ -374,7 +374,7 @@ def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
 
 
 def _packed_bits(image: Image.Image) -> int | None:
-    """Return the bits of a TIFF file that packs values of fewer than 16 bits, which Pillow unpacks without scaling them."""
+    """Return the bits of a TIFF file with packed values of fewer than 16 bits, which Pillow does not scale."""
     tags = getattr(image, "tag_v2", {})
     bits = max(tags.get(258, (16,))) if image.mode.startswith("I;16") else 16
     return bits if 8 <= bits < 16 else None
