@@ -18,7 +18,7 @@ __all__ = ["MaskShape", "describe_shape", "implausible"]
 
 TINY, TINY_SHARE = 9, 0.01  # pixels, and share of the image, below which a whole mask is not a region
 SMALLEST_BOX = 8  # pixels; smaller regions may be rectangles by chance
-CORNER, FEWEST_IN_CORNER = 0.5, 5  # share of width and height; number of masks that cannot be there by chance
+CORNER, FEWEST_IN_CORNER = 0.5, 5  # share of width and height; number of masks that is no coincidence
 MOST = 0.5  # share of the masks that must be boxes
 
 

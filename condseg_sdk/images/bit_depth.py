@@ -84,7 +84,7 @@ def check_bits(bits: int | None) -> None:
 
 
 def bits_needed(greatest: int) -> int:
-    """Return the smallest of `COMMON_BITS` that holds a value.
+    """Return the smallest of `COMMON_BITS` that can represent a value.
 
     Example:
         >>> bits_needed(1023), bits_needed(1024)

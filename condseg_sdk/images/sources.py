@@ -1,4 +1,4 @@
-"""Lists the images that a path, folder, glob pattern or list means."""
+"""Lists the images of a path, folder, glob pattern or list."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
         source: A path, a folder (searched at any depth, each real folder once), a glob pattern ("scans/**/*.png"),
             any source that `load_image` accepts, or a list or tuple of these. Folders and patterns mean files with a
             suffix in `IMAGE_SUFFIXES` that are not hidden, sorted by path; with pydicom also DICOM files
-            without a suffix. A pattern with the suffix of a video ("films/*.mp4") means videos. What is left out is
+            without a suffix. A pattern with the suffix of a video ("films/*.mp4") matches videos. What is left out is
             counted by kind in one line of the log.
 
     Returns:

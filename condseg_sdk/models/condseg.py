@@ -201,7 +201,7 @@ class ConDSeg(PretrainedNetwork):
         """Segment a batch of images.
 
         Args:
-            images: Images (B, 3, H, W), float, normalized as the checkpoint's `Preprocessing` says. H and W may be any:
+            images: Images (B, 3, H, W), float, normalized as the checkpoint's `Preprocessing` says. H and W are free:
                 the last row and column are repeated up to the network's stride, and the logits are cropped.
             aux: Whether to compute the maps of the auxiliary heads, too.
 

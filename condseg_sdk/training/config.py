@@ -226,7 +226,7 @@ class FinetuneConfig:
     )
     bits: int | None = _setting(
         None, DATA, "Number of bits in use in 16-bit images; stored in the checkpoint.",
-        auto="the smallest of 8, 10, 12, 14, 16 that holds the values of all images, except for a few pixels each",
+        auto="the smallest of 8, 10, 12, 14, 16 that represents the values of all images, except for a few pixels each",
         range="[8, 16]"
     )
     precision: Precision = _setting(

@@ -199,7 +199,7 @@ def test_a_user_without_a_name_can_predict(monkeypatch: pytest.MonkeyPatch) -> N
 REMEDIES: list[tuple[list[str], str, list[str]]] = [
     (["--out", "condseg-lite-polyp"], "choose another name", ["--out", "other"]),
     (["--out", "drawn"], "add --overwrite", ["--out", "drawn", "--overwrite"]),
-    (["--out", "drawn"], "choose another place", ["--out", "elsewhere"]),
+    (["--out", "drawn"], "choose another output folder", ["--out", "elsewhere"]),
     (["--device", "mps:3"], "has cpu here", ["--device", "cpu"]),
     (["--save", "png"], "is not one of mask", ["--save", "mask"]),
     (["--threshold", "5"], "between 0 and 1", ["--threshold", "0.5"]),

@@ -339,7 +339,7 @@ def test_the_check_reports_a_damaged_entry_and_continues(tmp_path: Path, capsys:
         assert main(["finetune", *arguments, "--check"]) != 0
         out = capsys.readouterr().out
         assert "error    1 pair with a file that cannot be used" in out
-        assert f"{path} (regions of images\\c.png): a polygon needs three or more points" in out
+        assert f"{path} (regions of images\\c.png): a polygon needs at least three points" in out
 
 
 def test_unknown_xml_and_json_get_a_remedy_that_works(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ class TestSources:
         assert file.frames[17].name == f"{file.source} frame 17"
         assert pickle.loads(pickle.dumps(file.frames[3])).decode().shape == (240, 320, 3)
 
-    def test_a_frame_in_several_fragments(self, tmp_path: Path) -> None:
+    def test_a_frame_in_several_fragments_is_read(self, tmp_path: Path) -> None:
         rgb = np.random.default_rng(2).integers(0, 256, (16, 16, 3), np.uint8)
         data = jpeg(rgb)
         ds = make_dataset([data], "YBR_FULL_422", size=(16, 16))
