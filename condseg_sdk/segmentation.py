@@ -636,7 +636,7 @@ def _dicom_frame(seg: Segmentation) -> DicomFrame:
 def _seg_options(seg: Segmentation, segment: SegmentKind | None) -> _SegOptions:
     if seg.origin is None:
         remedy = "use a prediction of a Predictor"
-        raise OptionError(f"{seg.name}: its origin is unknown, and a DICOM segmentation names the model; {remedy}")
+        raise OptionError(f"{seg.name}: its origin is unknown, but a DICOM segmentation states the model; {remedy}")
     segment = default_segment(seg.origin.model) if segment is None else segment
     return {"origin": seg.origin, "threshold": seg.threshold, "segment": segment}
 

@@ -113,7 +113,7 @@ def _shown(size: Size) -> str:
 
 
 def _orientations(stats: Sequence[PairStats]) -> list[Problem]:
-    """Find rotated images whose masks would fit either way, so sizes cannot tell."""
+    """Find rotated images whose masks would fit either way, so the sizes do not show it."""
     doubtful = [
         str(item.pair.image)
         for item in stats

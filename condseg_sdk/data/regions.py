@@ -20,7 +20,7 @@ from condseg_sdk.images.load import MAX_PIXELS
 
 __all__ = ["SizeMismatchError", "draw", "mask_size", "strays"]
 
-FAR_OUTSIDE = 1.0  # how far a polygon may extend beyond the image, in image sizes; drawn ones do by a few pixels
+FAR_OUTSIDE = 1.0  # how far a polygon may extend beyond the image, in image sizes; hand-drawn ones do by a few pixels
 STRAY = 0.05  # how far beyond the image, in image sizes, an outline causes a warning
 MAX_OUTLINE = 5_000_000  # pixels along a polygon; drawing takes about 100 bytes for each
 
