@@ -119,6 +119,8 @@ class ManifestEntry:
                 raise OptionError(f"{name}={getattr(self, name)!r} must be text")
         if any(isinstance(text, str) and len(text) > MAX_NAME for text in (self.name, self.file)):
             raise OptionError(f"name and file must have at most {MAX_NAME} characters")
+        if not self.name.strip() or self.name[0] in "/.~" or "\\" in self.name or "://" in self.name:
+            raise OptionError("its name must be a name such as our-polyps, not a path or an address")
         if self.date is not None and not isinstance(self.date, str):
             raise OptionError(f"date={self.date!r} must be text")
         values = self.metrics.values() if isinstance(self.metrics, Mapping) else [None]
