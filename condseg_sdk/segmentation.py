@@ -27,7 +27,7 @@ from condseg_sdk.options import check_choice, check_path, check_spacing, check_t
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
-__all__ = ["Region", "RegionDict", "SaveKind", "Segmentation", "SegmentationDict"]
+__all__ = ["Region", "RegionDict", "SaveKind", "Segmentation", "SegmentationDict", "find_regions"]
 
 SaveKind = Literal["mask", "overlay", "json", "probability", "uncertainty"]
 
@@ -201,6 +201,30 @@ class Segmentation:
         return 1 - np.abs(2 * self.probability - 1)
 
     @property
+    def uncertainty_score(self) -> float:
+        """How uncertain the prediction is as a whole: a number in [0, 1], by which images can be ordered.
+
+        It is 1 minus the IoU that the probabilities lead to expect: the sum of the probabilities in the mask, divided
+        by the mask's area plus the sum of those outside. For an empty mask it is the greatest probability: how much
+        speaks for a region after all. docs/labeling.md measures how well it finds wrong masks.
+
+        Example:
+            >>> import numpy as np
+            >>> sure, unsure = np.float32([[-9, 9]]), np.float32([[-0.1, 0.2]])
+            >>> [
+            ...     round(Segmentation(logits, (1, 2), threshold=0.5, source=b"", name="a").uncertainty_score, 2)
+            ...     for logits in (sure, unsure)
+            ... ]
+            [0.0, 0.63]
+        """
+        probability, mask = self.probability, self.mask
+        area = np.count_nonzero(mask)
+        if area == 0:
+            return float(probability.max())
+        inside = float(probability[mask].sum(dtype=np.float64))
+        return float(1 - inside / (area + probability.sum(dtype=np.float64) - inside))
+
+    @property
     def branch_uncertainty(self) -> NDArray[np.float32]:
         """Map of the network's uncertainty branch: float32 (H, W) in [0, 1], at the image's size.
 
@@ -266,7 +290,7 @@ class Segmentation:
             >>> [(region.area, region.box) for region in seg.regions()]
             [(2, (1, 0, 3, 1))]
         """
-        return [region for region in _find_regions(self.mask) if region.area >= min_area]
+        return [region for region in find_regions(self.mask) if region.area >= min_area]
 
     def boxes(self, *, min_area: int = 1) -> NDArray[np.int32]:
         """Compute the bounding boxes of the regions, largest region first.
@@ -378,7 +402,7 @@ class Segmentation:
                     "polygon": region.outline.tolist(),
                     "holes": [hole.tolist() for hole in region.holes],
                 }
-                for region in _find_regions(mask)
+                for region in find_regions(mask)
             ],
         }
 
@@ -459,8 +483,19 @@ class Segmentation:
         return seal_png(file.getvalue())
 
 
-def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:
-    """Find the regions of a mask, by descending area, then from top to bottom."""
+def find_regions(mask: NDArray[np.bool_]) -> list[Region]:
+    """Find the connected regions of a mask, by descending area, then from top to bottom.
+
+    Args:
+        mask: Mask, bool (H, W).
+
+    Returns:
+        The regions; an empty list where the mask is empty.
+
+    Example:
+        >>> [(region.area, region.box) for region in find_regions(np.eye(2, dtype=bool))]
+        [(2, (0, 0, 2, 2))]
+    """
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
         return []
