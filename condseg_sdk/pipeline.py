@@ -23,10 +23,11 @@ from condseg_sdk.field_of_view import Box, crop
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.load import ColorOrder, read_image
+from condseg_sdk.images.spacing import PixelSpacing
 from condseg_sdk.options import check_choice, check_flags, check_integer, check_threshold
 from condseg_sdk.prefetch import DECODERS, PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped
+from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped, uses_all_cores
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.tiling import merge, plan_tiles
 
@@ -100,6 +101,7 @@ class _Decoded:
     source: Source
     size: tuple[int, int]
     bits: int | None
+    spacing: tuple[PixelSpacing, ...]
     field_of_view: Box | None  # None for all of it
     pixels: NDArray[Any]  # network input (3, h, w), or with tiles the field of view (H, W, 3)
 
@@ -150,7 +152,7 @@ class Pipeline:
         self.model_id = model_id
         # On a CPU the network uses every core, and each of its steps waits for the slowest: a decoder at the same time
         # costs more than it gains. There the two take turns: between two batches the decoders use all cores.
-        self._cores = PauseGate() if runtime.device == "cpu" else None
+        self._cores = PauseGate() if uses_all_cores(runtime.device) else None
         self._assumed_bits = set() if assumed_bits is None else assumed_bits
 
     def predict_one(self, source: Source) -> Segmentation:
@@ -191,7 +193,8 @@ class Pipeline:
                 box = None
             inside = crop(image.pixels, box)
             pixels = inside if self.request.tile is not None else self._network_input(inside)
-            return _Decoded(source, (height, width), image.depth.bits if image.depth else None, box, pixels)
+            bits = image.depth.bits if image.depth else None
+            return _Decoded(source, (height, width), bits, image.spacing, box, pixels)
 
     def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Prepare a field of view or a tile, which is not cut any further."""
@@ -292,4 +295,5 @@ class Pipeline:
             field_of_view=item.field_of_view,
             bits=item.bits,
             frame=item.source.frame,
+            spacing=item.spacing,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from condseg_sdk.cli import interrupts
-from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, plan_outputs
+from condseg_sdk.cli.device import add_device
+from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, is_video_name, plan_outputs
+from condseg_sdk.cores import available_cores
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.images.video import Video
 from condseg_sdk.labels import FORMATS
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.segmentation import SaveKind, Segmentation
 
-SAVERS = min(4, os.cpu_count() or 1)
+SAVERS = min(4, available_cores())
 DEFAULT_MODEL = "condseg-lite-polyp"
 ENDINGS = {
     "mask": "_mask.png",
@@ -52,7 +53,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--label", default="foreground", help="class of all regions in labels (default: %(default)s)")
     parser.add_argument(
-        "--spacing", type=_numbers, metavar="MM", help="mm between pixels, or between rows and columns: 0.2,0.25"
+        "--spacing",
+        type=_numbers,
+        metavar="MM",
+        help="mm between pixels, or between rows and columns (0.2,0.25), for csv (default: the file's)",
     )
     parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
@@ -66,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=get_args(RuntimeName),
         help="library that runs the network; onnx exports a checkpoint once (default: torch, onnx for an .onnx file)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add_device(parser)
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),
@@ -113,13 +117,13 @@ class _Work:
                     return
                 yield images[Path(seg.name)], seg
         for path, base in self.outputs.videos.items():
-            video = Video(path)
+            video = Video(path) if is_video_name(path) else path
             for number, seg in enumerate(self._stream(video)):
                 if stop.requested:
                     return
                 yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
             self.finished.append(path)
-            if video.damage is not None:
+            if isinstance(video, Video) and video.damage is not None:
                 self.damaged.append(path)
 
     def _stream(self, source: Any) -> Iterator[Segmentation]:

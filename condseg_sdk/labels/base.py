@@ -44,7 +44,7 @@ class LabelOptions:
     Attributes:
         label: Name of the class of every region.
         folder: Folder to write to.
-        spacing: Distance between rows and between columns in millimeters, None where it is not known.
+        spacing: Distance between rows and between columns in millimeters; None for that of each image's file.
     """
 
     label: str
@@ -83,7 +83,7 @@ class LabeledImage:
     @cached_property
     def regions(self) -> list[Region]:
         """Connected regions of the mask, largest first."""
-        return find_regions(self.mask)
+        return find_regions(self.mask, self.seg.spacing)
 
     @cached_property
     def region_scores(self) -> list[float]:

@@ -14,11 +14,12 @@ from condseg_sdk.segmentation import Region
 
 __all__ = ["FORMAT"]
 
-PIXEL_COLUMNS = (
+COLUMNS = (
     *("image", "uncertainty", "mean_probability", "regions", "area_px", "area_share"),
     *("x0", "y0", "x1", "y1", "largest_area_px", "equivalent_diameter_px", "max_diameter_px"),
+    *("area_mm2", "largest_area_mm2", "equivalent_diameter_mm", "max_diameter_mm"),
 )
-MM_COLUMNS = ("area_mm2", "largest_area_mm2", "equivalent_diameter_mm", "max_diameter_mm")
+"""Those in millimeters are empty where the distance between pixels is not known."""
 
 
 def _record(image: LabeledImage, options: LabelOptions) -> Record:
@@ -32,34 +33,42 @@ def _record(image: LabeledImage, options: LabelOptions) -> Record:
         "area_px": area,
         "area_share": round(area / (height * width), 6),
     }
-    if image.regions:
-        boxes = np.array([region.box for region in image.regions])
-        (x0, y0, _, _), (_, _, x1, y1) = boxes.min(0).tolist(), boxes.max(0).tolist()
-        row |= {"x0": x0, "y0": y0, "x1": x1, "y1": y1, **_lengths(image.regions[0], (1, 1), "px")}
-    if options.spacing is not None:
-        pixel = math.prod(options.spacing)
-        row["area_mm2"] = round(area * pixel, 4)
-        if image.regions:
-            row["largest_area_mm2"] = round(image.regions[0].area * pixel, 4)
-            row |= _lengths(image.regions[0], options.spacing, "mm")
+    if not image.regions:
+        return row
+    boxes = np.array([region.box for region in image.regions])
+    (x0, y0, _, _), (_, _, x1, y1) = boxes.min(0).tolist(), boxes.max(0).tolist()
+    largest = image.regions[0]
+    row |= {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "largest_area_px": largest.area}
+    row |= _diameters(largest, (1, 1), "px")
+    spacings = [_spacing(region, options) for region in image.regions]
+    if spacings[0] is not None:
+        row["largest_area_mm2"] = round(largest.area * math.prod(spacings[0]), 4)
+        row |= _diameters(largest, spacings[0], "mm")
+    if None not in spacings:
+        areas = [r.area * math.prod(s) for r, s in zip(image.regions, spacings, strict=True) if s is not None]
+        row["area_mm2"] = round(math.fsum(areas), 4)
     return row
 
 
-def _lengths(region: Region, spacing: tuple[float, float], unit: str) -> dict[str, float]:
+def _spacing(region: Region, options: LabelOptions) -> tuple[float, float] | None:
+    if options.spacing is not None or region.spacing is None:
+        return options.spacing
+    return region.spacing.row, region.spacing.column
+
+
+def _diameters(region: Region, spacing: tuple[float, float], unit: str) -> dict[str, float]:
     """Measure a region: the diameter of a disk of its area, and the distance of its two farthest points."""
     row, column = spacing
     hull = cv2.convexHull(region.outline)[:, 0] * np.array([column, row])
     farthest = np.sqrt(((hull[:, None] - hull[None]) ** 2).sum(-1).max())
-    lengths = {
+    return {
         f"equivalent_diameter_{unit}": round(math.sqrt(4 * region.area * row * column / math.pi), 3),
         f"max_diameter_{unit}": round(float(farthest), 3),
     }
-    return {"largest_area_px": region.area, **lengths} if unit == "px" else lengths
 
 
-def _finish(records: Iterable[Record], options: LabelOptions) -> list[Write]:
-    columns = PIXEL_COLUMNS if options.spacing is None else PIXEL_COLUMNS + MM_COLUMNS
-    return [lambda path: write_csv(path, columns, records)]
+def _finish(records: Iterable[Record], _options: LabelOptions) -> list[Write]:
+    return [lambda path: write_csv(path, COLUMNS, records)]
 
 
 FORMAT = LabelFormat(

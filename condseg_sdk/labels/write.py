@@ -49,7 +49,7 @@ def save_labels(
         label: Name of the class of all regions, as the annotation tool knows it.
         root: Folder of the images. Their paths below it are their names in the labels; without it, their file names.
         spacing: Distance between pixels in millimeters, for the table of "csv": one number, or that between rows and
-            that between columns, as in DICOM.
+            that between columns, as in DICOM. Default: that of each image's file, where it states one.
         overwrite: Whether to replace files that condseg did not write, or that were changed since.
 
     Returns:
@@ -152,7 +152,7 @@ class LabelWriter:
         folder: Folder to write to.
         formats: Names of the formats, of `FORMATS`.
         label: Name of the class of all regions.
-        spacing: Distance between pixels in millimeters, one or two numbers; None where it is not known.
+        spacing: Distance between pixels in millimeters, one or two numbers; None for that of each image's file.
 
     Raises:
         OptionError: A format is unknown, or another argument is not allowed.

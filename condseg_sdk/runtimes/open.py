@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, Unpack, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.errors import HubError, ModelNotFoundError, OptionError, errors_about
@@ -13,8 +13,9 @@ from condseg_sdk.forking import fork_safe
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
-from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
-from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
+from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName, TorchOptions
+from condseg_sdk.runtimes.providers import find_provider, preferred_devices
+from condseg_sdk.weights.hub import ResolveOptions, is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
 
@@ -39,7 +40,7 @@ def open_runtime(
     device: str,
     runtime: RuntimeName | TorchOptions | OnnxOptions | None = None,
     preprocessing: Preprocessing | None = None,
-    **where: Any,
+    **where: Unpack[ResolveOptions],
 ) -> OpenedModel:
     """Open a model.
 
@@ -48,7 +49,7 @@ def open_runtime(
         device: As in `Predictor.from_pretrained`.
         runtime: As in `Predictor.from_pretrained`.
         preprocessing: As in `Predictor.from_pretrained`.
-        where: Further arguments of `resolve`.
+        where: As in `ResolveOptions`.
 
     Raises:
         OptionError: The model's runtime does not have an option.
@@ -57,7 +58,8 @@ def open_runtime(
         CheckpointError: The model is incomplete or damaged.
         DeviceError: The device cannot be used.
     """
-    options = _options_of(runtime, is_file=is_onnx(model))
+    needs_onnx = is_onnx(model) or device.partition(":")[0] in ONNX_DEVICES
+    options = _options_of(runtime, needs_onnx=needs_onnx)
     if isinstance(options, TorchOptions):
         if is_onnx(model):
             raise OptionError(
@@ -65,7 +67,11 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
-    path = _onnx_file(model, preprocessing, **where)
+    first = preferred_devices()[0] if device == "auto" else device
+    provider, _ = find_provider(first)
+    if device != "auto":  # an export takes long, and a device that is missing is known before it
+        provider.check(device)
+    path = _onnx_file(model, preprocessing, batches=provider.batches, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
@@ -74,8 +80,21 @@ def open_runtime(
     return OpenedModel(opened, opened.config, path)
 
 
-def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Any) -> Path:
-    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it."""
+def _onnx_file(
+    model: str | os.PathLike[str],
+    preprocessing: Preprocessing | None,
+    *,
+    batches: bool,
+    **where: Unpack[ResolveOptions],
+) -> Path:
+    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it.
+
+    Args:
+        model: As in `open_runtime`.
+        preprocessing: As in `open_runtime`.
+        batches: Whether the device gains from several images at once.
+        where: As in `open_runtime`.
+    """
     if is_onnx(model):
         if preprocessing is None:
             return resolve(model, **where)
@@ -87,11 +106,11 @@ def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | Non
         # Without a network the checkpoint may still be in the cache; if it is not, `resolve` says so.
         with suppress(ModelNotFoundError, HubError):
             return resolve_onnx(model, **where)
-    return exported_once(resolve(model, **where), preprocessing=preprocessing)
+    return exported_once(resolve(model, **where), preprocessing=preprocessing, dynamic=batches)
 
 
 def _options_of(
-    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, is_file: bool
+    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, needs_onnx: bool
 ) -> TorchOptions | OnnxOptions:
     if isinstance(runtime, (TorchOptions, OnnxOptions)):
         return runtime
@@ -101,7 +120,7 @@ def _options_of(
             f"runtime={runtime!r} must be {', '.join(map(repr, names))}, TorchOptions(...) or OnnxOptions(...)",
             option="runtime",
         )
-    return OnnxOptions() if runtime == "onnx" or (runtime is None and is_file) else TorchOptions()
+    return OnnxOptions() if runtime == "onnx" or (runtime is None and needs_onnx) else TorchOptions()
 
 
 @fork_safe
