@@ -27,6 +27,7 @@ from condseg_sdk.data.names import (
     without_image_word,
     without_mask_word,
 )
+from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
 from condseg_sdk.data.pairs import DiscoveredPairs, RegionMask, problems_of
 from condseg_sdk.data.tables import names_pairs
 from condseg_sdk.errors import DatasetError
@@ -55,6 +56,8 @@ def read_folder(folder: Path, masks: Path | None = None) -> DiscoveredPairs:
     for path in (folder, masks):
         if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike pathlib, it answers for any string
             raise DatasetError(f"{path} does not exist; check the path{relative_to(path)}")
+    if masks is None and is_nnunet(folder):
+        return read_nnunet(folder)
     if masks is not None and masks.is_file():
         return read_annotation_file(masks, folder=masks.parent, images=folder)
     if masks is not None:
