@@ -17,6 +17,7 @@ from typing import Any, Literal, TypedDict, overload
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
@@ -25,6 +26,7 @@ from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
 from condseg_sdk.images.spacing import PixelSpacing, SpacingKind, resize_spacing, spacing_in
 from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_choice, check_path, check_spacing, check_threshold
+from condseg_sdk.origin import Origin, OriginDict
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
@@ -115,6 +117,7 @@ class SegmentationDict(TypedDict):
     area_mm2: float | None
     mean_probability: float | None
     spacing: list[SpacingDict]
+    origin: OriginDict | None
     regions: list[RegionDict]
 
 
@@ -140,6 +143,10 @@ class Segmentation:
             missing frames of a video keep their numbers.
         spacing: Distance between the image's pixels, where its file states it: one for the whole image, or one for each
             calibrated region of an ultrasound image.
+        origin: The model, its SHA-256, the version of this package, runtime, device and time, which all outputs state;
+            None for a prediction that no `Predictor` made.
+        seconds: Time from the beginning of reading the image to its prediction, waiting for the others of its batch
+            included; None for a prediction that no `Predictor` made.
 
     Raises:
         OptionError: The threshold is not between 0 and 1, logits are not finite float32 numbers (h, w), or the field
@@ -165,6 +172,8 @@ class Segmentation:
     bits: int | None = field(default=None, repr=False)
     frame: int | None = field(default=None, repr=False)
     spacing: tuple[PixelSpacing, ...] = field(default=(), repr=False)
+    origin: Origin | None = field(default=None, repr=False)
+    seconds: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", check_threshold(self.threshold))
@@ -455,8 +464,8 @@ class Segmentation:
         Returns:
             name, size [height, width], field_of_view [x0, y0, x1, y1] (None for all of the image), threshold, area in
             pixels, area_mm2 (None where the spacing is unknown), mean_probability over the mask (None where that is
-            empty), spacing, and regions: each with area, area_mm2, diameter_mm, box [x0, y0, x1, y1], polygon
-            [[x, y], ...], holes.
+            empty), spacing, origin (see `Origin`), and regions: each with area, area_mm2, diameter_mm, box
+            [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
         regions = find_regions(mask, self.spacing)
@@ -469,6 +478,7 @@ class Segmentation:
             "area_mm2": _total_mm2(regions) if self.spacing else None,
             "mean_probability": float(self.probability[mask].mean()) if mask.any() else None,
             "spacing": [_spacing_dict(spacing) for spacing in self.spacing],
+            "origin": None if self.origin is None else self.origin.to_dict(),
             "regions": [
                 {
                     "area": region.area,
@@ -481,6 +491,10 @@ class Segmentation:
                 for region in regions
             ],
         }
+
+    def _statement(self) -> dict[str, object]:
+        """Return what files without fields of their own state: the threshold, and the origin if there is one."""
+        return {"threshold": self.threshold, **(self.origin.to_dict() if self.origin is not None else {})}
 
     def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
         """Write the prediction to a file, which is complete or not there at all.
@@ -522,7 +536,8 @@ class Segmentation:
             suffix: Format of the file, such as ".jpg" for an overlay. Default: ".json" for "json", otherwise ".png".
 
         Returns:
-            The bytes of the file. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
+            The bytes of the file. It states `origin` and the threshold: a field of JSON, a text "condseg_sdk" of PNG, a
+            comment of JPEG. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
             knows that it may replace them.
 
         Raises:
@@ -552,10 +567,13 @@ class Segmentation:
             values = self.probability if kind == "probability" else self.uncertainty
             image = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
         file = io.BytesIO()
+        stated = json.dumps(self._statement())
         if suffix != ".png":
-            image.save(file, format="JPEG", quality=95)
+            image.save(file, format="JPEG", quality=95, comment=stated)
             return file.getvalue()
-        image.save(file, format="PNG")
+        text = PngInfo()
+        text.add_text("condseg_sdk", stated)
+        image.save(file, format="PNG", pnginfo=text)
         return seal_png(file.getvalue())
 
 
