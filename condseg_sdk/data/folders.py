@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from condseg_sdk.data.annotations import read_annotation_file, read_annotations
 from condseg_sdk.data.arrays import ARRAY_SUFFIXES
+from condseg_sdk.data.class_files import class_folders, class_names
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES, FORMAT_NAMES
 from condseg_sdk.data.masks import MASK_SUFFIXES
 from condseg_sdk.data.matching import Folder, match_folders, unchanged
@@ -157,7 +158,18 @@ def _apart(
     problems = problems_of("warning", "folder", message, unused)
     arrays = [str(path) for item in folders if item.role != "masks" for path in item.files if _is_array(path)]
     problems += problems_of("warning", "array", "outside of the folders of masks, not used; save images as PNG", arrays)
-    return match_folders(images, masks, problems, layout or f"folders {_shown(images)} with masks in {_shown(masks)}")
+    by_class = class_folders(images, masks, problems)
+    if by_class is not None:
+        return by_class
+    try:
+        return match_folders(
+            images, masks, problems, layout or f"folders {_shown(images)} with masks in {_shown(masks)}"
+        )
+    except DatasetError:
+        by_class = class_names(images, masks, problems)
+        if by_class is None:
+            raise
+        return by_class
 
 
 def _is_array(path: Path) -> bool:
