@@ -1,9 +1,9 @@
-"""How well `Segmentation.uncertainty_score` finds wrong masks: what a person finds who looks at a quarter of the images.
+"""How well `Segmentation.uncertainty_score` finds wrong masks, for people who look at a quarter of the images.
 
     python benchmarks/uncertainty_order.py condseg-lite-polyp my_test_set/ --list names.txt
 
 Prints the rank correlation of the score with 1 - IoU, the share of the worst quarter of the masks that is in the most
-uncertain quarter (0.25 by chance), and the mean IoU of that quarter and of the rest. A correct empty mask has an IoU of 1.
+uncertain quarter (25 % by chance), and the mean IoU of that quarter and of the rest. A correct empty mask has IoU 1.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def main() -> None:
     print(
         f"{options.data}, {len(pairs)} images: rank correlation {correlation:.2f}, of the worst quarter {overlap:.0%}"
     )
-    print(
-        f"mean IoU {np.take(ious, uncertain).mean():.3f} in the most uncertain quarter, {np.take(ious, rest).mean():.3f} in the rest"
-    )
+    shown, others = np.take(ious, uncertain).mean(), np.take(ious, rest).mean()
+    print(f"mean IoU {shown:.3f} in the most uncertain quarter, {others:.3f} in the rest")
 
 
 if __name__ == "__main__":

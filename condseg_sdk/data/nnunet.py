@@ -86,8 +86,11 @@ def _values(labels: Any, file: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
         if not several or not all(type(number) is int and 0 <= number < 2**31 for number in several):
             shown = one_line(f"{name!r}: {value!r}", 60)
             raise DatasetError(f"{file}: the label {shown} is not a whole number or a list of them; correct it")
-        if normalize_name(name) not in (BACKGROUND, IGNORE):
-            found.append((name, tuple(several)))
+        if normalize_name(name) in (BACKGROUND, IGNORE):
+            continue
+        if 0 in several:
+            raise DatasetError(f"{file}: the label {one_line(name, 60)} has the value 0 of the background; correct it")
+        found.append((name, tuple(several)))
     if not found:
         raise DatasetError(f"{file} names no label but the background; add those of the masks, such as 'polyp': 1")
     return tuple(found)

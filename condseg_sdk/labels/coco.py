@@ -39,7 +39,7 @@ def _record(image: LabeledImage, _options: LabelOptions) -> Record:
                 "score": round(score, 6),
             }
         )
-    return {"image": entry, "annotations": annotations}
+    return {"image": entry, "annotations": annotations, "statement": image.seg.statement()}
 
 
 def _finish(records: Iterable[Record], options: LabelOptions) -> list[Write]:
@@ -51,7 +51,12 @@ def _finish(records: Iterable[Record], options: LabelOptions) -> list[Write]:
                 "annotations": _annotations(records),
                 "categories": iter([{"id": 1, "name": options.label, "supercategory": ""}]),
                 "images": ({"id": number, **record["image"]} for number, record in enumerate(records, 1)),
-                "info": {"date_created": date, "description": "Predictions of condseg_sdk", "year": year},
+                "info": {
+                    "date_created": date,
+                    "description": "Predictions of condseg_sdk",
+                    "year": year,
+                    **next(iter(records))["statement"],
+                },
                 "licenses": [],
             },
         )

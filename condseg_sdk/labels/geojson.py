@@ -42,6 +42,7 @@ def _encode(image: LabeledImage, options: LabelOptions) -> list[bytes]:
         "height": height,
         "width": width,
         "uncertainty": round(image.uncertainty, 6),
+        "condseg_sdk": image.seg.statement(),
     }
     return [(json.dumps(seal_json(content)) + "\n").encode()]
 

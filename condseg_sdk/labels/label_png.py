@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from condseg_sdk.labels.base import ImageName, LabeledImage, LabelFormat, LabelOptions
 from condseg_sdk.provenance import seal_png
@@ -23,7 +25,9 @@ def _encode(image: LabeledImage, _options: LabelOptions) -> list[bytes]:
     drawn = Image.fromarray(image.mask.astype(np.uint8)).convert("P")
     drawn.putpalette(PALETTE)
     file = io.BytesIO()
-    drawn.save(file, format="PNG", optimize=True)
+    text = PngInfo()
+    text.add_text("condseg_sdk", json.dumps(image.seg.statement()))
+    drawn.save(file, format="PNG", optimize=True, pnginfo=text)
     return [seal_png(file.getvalue())]
 
 
