@@ -8,6 +8,7 @@ batches are in memory, however long the list or the video is.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.load import ColorOrder, read_image
 from condseg_sdk.images.spacing import PixelSpacing
 from condseg_sdk.options import check_choice, check_flags, check_integer, check_threshold
+from condseg_sdk.origin import Origin
 from condseg_sdk.prefetch import DECODERS, PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped, uses_all_cores
@@ -99,6 +101,7 @@ class _Decoded:
     """An image that was read and prepared for the network."""
 
     source: Source
+    start: float  # `time.perf_counter()` when reading began
     size: tuple[int, int]
     bits: int | None
     spacing: tuple[PixelSpacing, ...]
@@ -133,6 +136,7 @@ class Pipeline:
         on_error: Function that is called with an image that cannot be read and its error; None raises the error.
         model_id: Name of the model in messages.
         assumed_bits: Numbers of bits that were assumed for single images before; each is logged once.
+        origin: Returns what the predictions state as their origin, called once for each batch.
     """
 
     def __init__(
@@ -144,12 +148,14 @@ class Pipeline:
         on_error: ErrorHandler | None,
         model_id: str = "the model",
         assumed_bits: set[int] | None = None,
+        origin: Callable[[], Origin] | None = None,
     ) -> None:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.request = request
         self.on_error = on_error
         self.model_id = model_id
+        self.origin = origin
         # On a CPU the network uses every core, and each of its steps waits for the slowest: a decoder at the same time
         # costs more than it gains. There the two take turns: between two batches the decoders use all cores.
         self._cores = PauseGate() if uses_all_cores(runtime.device) else None
@@ -184,6 +190,7 @@ class Pipeline:
         """Read an image and prepare it for the network."""
         if source.error is not None:
             raise source.error
+        start = time.perf_counter()
         with read_image(source.image, color_order=self.request.color_order, bits=source.bits) as image:
             if image.depth is not None and (image.depth.is_guess or image.depth.clipped):
                 self._warn_of_bits(source, image.depth)
@@ -194,7 +201,7 @@ class Pipeline:
             inside = crop(image.pixels, box)
             pixels = inside if self.request.tile is not None else self._network_input(inside)
             bits = image.depth.bits if image.depth else None
-            return _Decoded(source, (height, width), bits, image.spacing, box, pixels)
+            return _Decoded(source, start, (height, width), bits, image.spacing, box, pixels)
 
     def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Prepare a field of view or a tile, which is not cut any further."""
@@ -270,16 +277,17 @@ class Pipeline:
 
     def _segmentations(self, result: BatchResult) -> Iterator[Segmentation]:
         maps = zip(result.masks, result.branches, strict=True)
+        origin = self.origin() if self.origin is not None and result.masks else None
         for item in result.items:
             if isinstance(item, _Decoded):
-                yield self._segmentation(item, *next(maps))
+                yield self._segmentation(item, *next(maps), origin)
             elif self.on_error is None:
                 raise item.error
             else:
                 self.on_error(item.source.image, item.error)
 
     def _segmentation(
-        self, item: _Decoded, mask: NDArray[np.float32], branch: NDArray[np.float32] | None
+        self, item: _Decoded, mask: NDArray[np.float32], branch: NDArray[np.float32] | None, origin: Origin | None
     ) -> Segmentation:
         if not np.isfinite(mask).all():
             remedy = "its weights are damaged: load it again, or in float32 if it runs in a lower precision"
@@ -296,4 +304,6 @@ class Pipeline:
             bits=item.bits,
             frame=item.source.frame,
             spacing=item.spacing,
+            origin=origin,
+            seconds=time.perf_counter() - item.start,
         )

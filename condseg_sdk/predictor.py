@@ -29,6 +29,7 @@ from condseg_sdk.images.load import (
 from condseg_sdk.images.types import ColorOrder, ImageLike, Sources
 from condseg_sdk.images.video import Video
 from condseg_sdk.options import check_flags, check_path, check_text
+from condseg_sdk.origin import Origin, model_label, utc_now
 from condseg_sdk.pipeline import ErrorHandler, Pipeline, Request, Source
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.open import OpenedModel, open_runtime
@@ -65,7 +66,7 @@ class Predictor:
     """
 
     def __init__(self, opened: OpenedModel, *, reopen: Mapping[str, object]) -> None:
-        self._runtime, self._config, self._path = opened
+        self._runtime, self._config, self._path, self._weights = opened
         self._reopen = reopen
         self._assumed_bits: set[int] = set()
 
@@ -524,7 +525,13 @@ class Predictor:
             on_error=_handler(on_error),
             model_id=self.model_id,
             assumed_bits=self._assumed_bits,
+            origin=self._origin,
         )
+
+    def _origin(self) -> Origin:
+        model = self._reopen["model"]
+        label = model_label(model if isinstance(model, Path) else str(model))
+        return Origin(label, self._weights, ", ".join(self.providers), self.device, utc_now())
 
 
 def _check_open_options(

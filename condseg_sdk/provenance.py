@@ -9,6 +9,7 @@ corrected by hand is never replaced. Each format has a place for the seal that i
 - Markdown and HTML: a comment in the last line. It may also list the SHA-256 of CSV tables in the same folder, which
   have no such place.
 - ONNX: an entry in the metadata, the last bytes of the file.
+- DICOM: the padding that may follow the data set, the last bytes of the file.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from condseg_sdk._version import __version__
 from condseg_sdk.errors import CondsegError, OutputError
 from condseg_sdk.json_files import read_json
 
-__all__ = ["check_replaced", "is_ours", "seal_json", "seal_onnx", "seal_png", "seal_text"]
+__all__ = ["check_replaced", "is_ours", "seal_dicom", "seal_json", "seal_onnx", "seal_png", "seal_text"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
 _COMMENT = re.compile(rb"<!-- condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64}) -->\n\Z")
 _ONNX_KEY = b"condseg_sdk.seal"
+_PADDING = b"\xfc\xff\xfc\xffOB\0\0"  # tag and type of Data Set Trailing Padding, little endian with explicit types
 
 
 def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
@@ -115,6 +117,13 @@ def seal_onnx(data: bytes) -> bytes:
     value = _seal(hashlib.sha256(data))
     entry = _field(1, _ONNX_KEY) + _field(2, value)  # StringStringEntryProto
     return data + _field(14, entry)  # ModelProto.metadata_props
+
+
+def seal_dicom(data: bytes) -> bytes:
+    """Add a seal to the bytes of a DICOM file in explicit little endian, as the padding after the data set."""
+    text = _seal(hashlib.sha256(data))
+    text += b" " * (len(text) % 2)  # every value has an even length
+    return data + _PADDING + len(text).to_bytes(4, "little") + text
 
 
 def _seal(digest: Any) -> bytes:
@@ -208,7 +217,18 @@ def _is_our_onnx(path: Path) -> bool:
     return digest.hexdigest() == seal[1].decode()
 
 
+def _is_our_dicom(path: Path) -> bool:
+    data = path.read_bytes()
+    start = data.rfind(_PADDING)
+    length, text = data[start + len(_PADDING) :][:4], data[start + len(_PADDING) + 4 :]
+    if start < 0 or int.from_bytes(length, "little") != len(text):
+        return False
+    seal = _SEAL.fullmatch(text.rstrip(b" "))
+    return seal is not None and hashlib.sha256(data[:start]).hexdigest() == seal[1].decode()
+
+
 _CHECKS: dict[str, Callable[[Path], bool]] = {
+    ".dcm": _is_our_dicom,
     ".png": _is_our_png,
     ".json": _is_our_json,
     ".md": _is_our_text,

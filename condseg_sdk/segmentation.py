@@ -12,25 +12,33 @@ import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from condseg_sdk.dicom_seg import SegmentKind, default_segment, make_dicom_seg
+from condseg_sdk.dicom_seg import encode_dicom_seg as _encode_dicom_seg
 from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
+from condseg_sdk.images.dicom import DicomFile, DicomFrame, is_dicom_source
 from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
 from condseg_sdk.images.spacing import PixelSpacing, SpacingKind, resize_spacing, spacing_in
 from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_choice, check_path, check_spacing, check_threshold
+from condseg_sdk.origin import Origin, OriginDict
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
-__all__ = ["Region", "RegionDict", "SaveKind", "Segmentation", "SegmentationDict"]
+__all__ = ["Region", "RegionDict", "SaveKind", "Segmentation", "SegmentationDict", "encode_dicom_seg"]
 
-SaveKind = Literal["mask", "overlay", "json", "probability", "uncertainty"]
+if TYPE_CHECKING:
+    from pydicom import Dataset as PydicomDataset
+
+SaveKind = Literal["mask", "overlay", "json", "probability", "uncertainty", "dicom-seg"]
 
 _SUFFIXES = {
     "mask": (".png",),  # JPEG would blur a mask's edges into gray
@@ -38,6 +46,7 @@ _SUFFIXES = {
     "json": (".json",),
     "probability": (".png",),
     "uncertainty": (".png",),
+    "dicom-seg": (".dcm",),
 }
 _TURQUOISE = (64, 224, 208)  # contrasts with red tissue and purple stains
 
@@ -104,6 +113,12 @@ class SpacingDict(TypedDict):
     box: list[float] | None
 
 
+class _SegOptions(TypedDict):
+    origin: Origin
+    threshold: float
+    segment: SegmentKind
+
+
 class SegmentationDict(TypedDict):
     """A prediction as plain JSON types; see `Segmentation.to_dict`."""
 
@@ -115,6 +130,7 @@ class SegmentationDict(TypedDict):
     area_mm2: float | None
     mean_probability: float | None
     spacing: list[SpacingDict]
+    origin: OriginDict | None
     regions: list[RegionDict]
 
 
@@ -140,6 +156,10 @@ class Segmentation:
             missing frames of a video keep their numbers.
         spacing: Distance between the image's pixels, where its file states it: one for the whole image, or one for each
             calibrated region of an ultrasound image.
+        origin: The model, its SHA-256, the version of this package, runtime, device and time, which all outputs state;
+            None for a prediction that no `Predictor` made.
+        seconds: Time from the beginning of reading the image to its prediction, waiting for the others of its batch
+            included; None for a prediction that no `Predictor` made.
 
     Raises:
         OptionError: The threshold is not between 0 and 1, logits are not finite float32 numbers (h, w), or the field
@@ -165,6 +185,8 @@ class Segmentation:
     bits: int | None = field(default=None, repr=False)
     frame: int | None = field(default=None, repr=False)
     spacing: tuple[PixelSpacing, ...] = field(default=(), repr=False)
+    origin: Origin | None = field(default=None, repr=False)
+    seconds: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", check_threshold(self.threshold))
@@ -431,8 +453,8 @@ class Segmentation:
         Returns:
             name, size [height, width], field_of_view [x0, y0, x1, y1] (None for all of the image), threshold, area in
             pixels, area_mm2 (None where the spacing is unknown), mean_probability over the mask (None where that is
-            empty), spacing, and regions: each with area, area_mm2, diameter_mm, box [x0, y0, x1, y1], polygon
-            [[x, y], ...], holes.
+            empty), spacing, origin (see `Origin`), and regions: each with area, area_mm2, diameter_mm, box
+            [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
         regions = _find_regions(mask, self.spacing)
@@ -445,6 +467,7 @@ class Segmentation:
             "area_mm2": _total_mm2(regions) if self.spacing else None,
             "mean_probability": float(self.probability[mask].mean()) if mask.any() else None,
             "spacing": [_spacing_dict(spacing) for spacing in self.spacing],
+            "origin": None if self.origin is None else self.origin.to_dict(),
             "regions": [
                 {
                     "area": region.area,
@@ -458,13 +481,45 @@ class Segmentation:
             ],
         }
 
+    def to_dicom_seg(self, segment: SegmentKind | None = None) -> PydicomDataset:
+        """Make a DICOM segmentation (SEG) that refers to the DICOM file, and the frame, that was segmented.
+
+        It is part of the patient's study: it repeats the attributes of patient and study of that file. docs/dicom.md
+        describes its content; `encode_dicom_seg` makes one file of all frames of a recording.
+
+        Args:
+            segment: What the segment shows. Default: a polyp of the colon or a skin lesion for the bundled models,
+                otherwise a lesion.
+
+        Returns:
+            The segmentation, a pydicom data set; `save` with kind="dicom-seg" writes it.
+
+        Raises:
+            ImageError: The source is not a DICOM file, can no longer be read, or lacks what a segmentation refers to.
+            OptionError: No `Predictor` made the prediction, so that no model can be named.
+            OutputError: highdicom is not installed.
+
+        Example:
+            >>> seg = predictor("scan.dcm")
+            >>> seg.to_dicom_seg().SegmentSequence[0].SegmentLabel
+            'Polyp'
+        """
+        frame = _dicom_frame(self)
+        masks = {frame.number: self.mask}
+        return make_dicom_seg(frame.file, masks, **_seg_options(self, segment))
+
+    def _statement(self) -> dict[str, object]:
+        """Return what files without fields of their own state: the threshold, and the origin if there is one."""
+        return {"threshold": self.threshold, **(self.origin.to_dict() if self.origin is not None else {})}
+
     def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
         """Write the prediction to a file, which is complete or not there at all.
 
         Args:
             path: File to write; its folder must exist.
             kind: What to write: "mask", a PNG of 0 and 255; "overlay", a PNG or JPEG; "json", the content of `to_dict`;
-                "probability" or "uncertainty", a 16-bit PNG, 0 to 65535 for 0 to 1.
+                "probability" or "uncertainty", a 16-bit PNG, 0 to 65535 for 0 to 1; "dicom-seg", the DICOM file of
+                `to_dicom_seg`.
 
         Returns:
             The path.
@@ -495,10 +550,12 @@ class Segmentation:
 
         Args:
             kind: As in `save`.
-            suffix: Format of the file, such as ".jpg" for an overlay. Default: ".json" for "json", otherwise ".png".
+            suffix: Format of the file, such as ".jpg" for an overlay. Default: ".json" for "json", ".dcm" for
+                "dicom-seg", otherwise ".png".
 
         Returns:
-            The bytes of the file. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
+            The bytes of the file. It states `origin` and the threshold: a field of JSON, a text "condseg_sdk" of PNG, a
+            comment of JPEG. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
             knows that it may replace them.
 
         Raises:
@@ -518,6 +575,8 @@ class Segmentation:
             raise OptionError(
                 f"suffix={suffix!r}: kind={kind!r} is written as {' or '.join(_SUFFIXES[kind])}", option="suffix"
             )
+        if kind == "dicom-seg":
+            return encode_dicom_seg([self])
         if kind == "json":
             return (json.dumps(seal_json(self.to_dict())) + "\n").encode()
         if kind == "overlay":
@@ -528,11 +587,62 @@ class Segmentation:
             values = self.probability if kind == "probability" else self.uncertainty
             image = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
         file = io.BytesIO()
+        stated = json.dumps(self._statement())
         if suffix != ".png":
-            image.save(file, format="JPEG", quality=95)
+            image.save(file, format="JPEG", quality=95, comment=stated)
             return file.getvalue()
-        image.save(file, format="PNG")
+        text = PngInfo()
+        text.add_text("condseg_sdk", stated)
+        image.save(file, format="PNG", pnginfo=text)
         return seal_png(file.getvalue())
+
+
+def encode_dicom_seg(predictions: Sequence[Segmentation], segment: SegmentKind | None = None) -> bytes:
+    """Make the content of one DICOM segmentation (SEG) file of all predictions for the frames of a DICOM file.
+
+    Args:
+        predictions: Predictions for frames of one DICOM file, by one model with one threshold.
+        segment: As in `Segmentation.to_dicom_seg`.
+
+    Returns:
+        The bytes of the file. They contain a seal, from which `condseg predict` knows that it may replace the file.
+
+    Raises:
+        ImageError: As in `Segmentation.to_dicom_seg`.
+        OptionError: As in `Segmentation.to_dicom_seg`, or the predictions are not of one file.
+        OutputError: As in `Segmentation.to_dicom_seg`, or the masks need too much memory.
+
+    Example:
+        >>> data = encode_dicom_seg(predictor.predict("cine.dcm"))
+        >>> data[128:132]
+        b'DICM'
+    """
+    if not predictions:
+        raise OptionError("a DICOM segmentation needs at least one prediction", option="predictions")
+    frames = [_dicom_frame(seg) for seg in predictions]
+    if len({frame.file.name for frame in frames}) > 1:
+        names = f"{frames[0].file.name} and others"
+        raise OptionError(f"the predictions are for several files, {names}; give those of one", option="predictions")
+    masks = {frame.number: seg.mask for frame, seg in zip(frames, predictions, strict=True)}
+    return _encode_dicom_seg(frames[0].file, masks, **_seg_options(predictions[0], segment))
+
+
+def _dicom_frame(seg: Segmentation) -> DicomFrame:
+    """Return the frame of a DICOM file that was segmented."""
+    if isinstance(seg.source, DicomFrame):
+        return seg.source
+    source = seg.source
+    if not isinstance(source, (str, os.PathLike, bytes)) or not is_dicom_source(source):
+        raise ImageError(f"{seg.name} is not a DICOM file, which a DICOM segmentation refers to; save 'mask' instead")
+    return DicomFile(source).only_frame()
+
+
+def _seg_options(seg: Segmentation, segment: SegmentKind | None) -> _SegOptions:
+    if seg.origin is None:
+        remedy = "use a prediction of a Predictor"
+        raise OptionError(f"{seg.name}: its origin is unknown, and a DICOM segmentation names the model; {remedy}")
+    segment = default_segment(seg.origin.model) if segment is None else segment
+    return {"origin": seg.origin, "threshold": seg.threshold, "segment": segment}
 
 
 def _spacing_dict(spacing: PixelSpacing) -> SpacingDict:

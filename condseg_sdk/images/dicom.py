@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.pixels.decoders.base import Decoder
 
-__all__ = ["DicomFile", "DicomFrame", "is_dicom", "may_be_dicom", "multi_frame"]
+__all__ = ["DicomFile", "DicomFrame", "is_dicom", "is_dicom_source", "may_be_dicom", "multi_frame"]
 
 _PREAMBLE = 128  # bytes before the signature of a DICOM file
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -66,6 +66,22 @@ def is_dicom(head: bytes) -> bool:
     return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
 
+def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
+    """Whether a path or bytes are a DICOM file by their content.
+
+    Example:
+        >>> is_dicom_source("scan.dcm"), is_dicom_source("frame.jpg")
+        (True, False)
+    """
+    if isinstance(source, bytes):
+        return is_dicom(source)
+    try:
+        with Path(source).open("rb") as file:
+            return is_dicom(file.read(_PREAMBLE + 4))
+    except (OSError, ValueError):
+        return False
+
+
 def may_be_dicom(path: Path) -> bool:
     """Whether a path is a DICOM file by its suffix, or by its content if it has no suffix or ends in a number.
 
@@ -76,11 +92,7 @@ def may_be_dicom(path: Path) -> bool:
         return True
     if (suffix and not suffix[1:].isdigit()) or path.name.upper() == "DICOMDIR":
         return False
-    try:
-        with path.open("rb") as file:
-            return is_dicom(file.read(_PREAMBLE + 4))
-    except (OSError, ValueError):
-        return False
+    return is_dicom_source(path)
 
 
 def multi_frame(source: object) -> DicomFile | None:

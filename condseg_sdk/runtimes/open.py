@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple, Unpack, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.download import WEIGHTS_FILE
 from condseg_sdk.errors import HubError, ModelNotFoundError, OptionError, errors_about
 from condseg_sdk.forking import fork_safe
+from condseg_sdk.origin import ModelFile
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
@@ -27,11 +29,14 @@ class OpenedModel(NamedTuple):
         runtime: Executes the network.
         config: Config of the checkpoint.
         path: Checkpoint folder, or .safetensors or .onnx file, that was opened.
+        weights: File whose SHA-256 identifies the model: that of the checkpoint's weights, or an .onnx file that was
+            opened by name.
     """
 
     runtime: Runtime
     config: CheckpointConfig
     path: Path
+    weights: ModelFile
 
 
 def open_runtime(
@@ -71,13 +76,13 @@ def open_runtime(
     provider, _ = find_provider(first)
     if device != "auto":  # an export takes long, and a device that is missing is known before it
         provider.check(device)
-    path = _onnx_file(model, preprocessing, batches=provider.batches, **where)
+    path, weights = _onnx_file(model, preprocessing, batches=provider.batches, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
     with errors_about(path):
         opened = OnnxRuntime(path, device=device, options=options)
-    return OpenedModel(opened, opened.config, path)
+    return OpenedModel(opened, opened.config, path, ModelFile(weights))
 
 
 def _onnx_file(
@@ -86,7 +91,7 @@ def _onnx_file(
     *,
     batches: bool,
     **where: Unpack[ResolveOptions],
-) -> Path:
+) -> tuple[Path, Path]:
     """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it.
 
     Args:
@@ -94,10 +99,14 @@ def _onnx_file(
         preprocessing: As in `open_runtime`.
         batches: Whether the device gains from several images at once.
         where: As in `open_runtime`.
+
+    Returns:
+        The file, and the one that identifies the model: of an export, the weights that it was made from.
     """
     if is_onnx(model):
         if preprocessing is None:
-            return resolve(model, **where)
+            path = resolve(model, **where)
+            return path, path
         raise OptionError(
             f"preprocessing={preprocessing!r}: {model} has its own; export it again to change it",
             option="preprocessing",
@@ -105,8 +114,14 @@ def _onnx_file(
     if preprocessing is None:
         # Without a network the checkpoint may still be in the cache; if it is not, `resolve` says so.
         with suppress(ModelNotFoundError, HubError):
-            return resolve_onnx(model, **where)
-    return exported_once(resolve(model, **where), preprocessing=preprocessing, dynamic=batches)
+            path = resolve_onnx(model, **where)
+            return path, path
+    checkpoint = resolve(model, **where)
+    return exported_once(checkpoint, preprocessing=preprocessing, dynamic=batches), _weights_of(checkpoint)
+
+
+def _weights_of(checkpoint: Path) -> Path:
+    return checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
 
 
 def _options_of(
@@ -131,4 +146,5 @@ def _open_torch(path: Path, preprocessing: Preprocessing | None, *, device: str,
 
     with errors_about(path):
         network, config = load_checkpoint(path, preprocessing=preprocessing)
-    return OpenedModel(TorchRuntime(network, device=device, options=options), config, path)
+    runtime = TorchRuntime(network, device=device, options=options)
+    return OpenedModel(runtime, config, path, ModelFile(_weights_of(path)))
