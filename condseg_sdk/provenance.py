@@ -1,7 +1,7 @@
 """Seals output files and recognizes them, so that a command replaces only files that this package wrote.
 
-A seal holds the name and version of this package and the SHA-256 of the rest of the content. It stays in the file when
-the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
+A seal contains the name and version of this package and the SHA-256 of the rest of the content. It stays in the file
+when the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
 corrected by hand is never replaced. Each format has a place for the seal that its readers ignore:
 
 - PNG: a text chunk "Software".
@@ -41,7 +41,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Check, before any work, that only files of this package would be replaced.
 
     Args:
-        paths: Paths of the files to write; those that do not exist are free.
+        paths: Paths of the files to write; missing ones are ignored.
         overwrite: Whether to replace other files, too. A folder is never replaced.
 
     Raises:
@@ -53,7 +53,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
             continue
         if path.is_dir():
             raise OutputError(
-                f"{path} is a folder where a file must be written; choose another place for the output", path=path
+                f"{path} is a folder, but a file must be written there; choose another output folder", path=path
             )
         if overwrite:
             continue
@@ -64,7 +64,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     if others:
         path, reason = others[0]
         more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
-        raise OutputError(f"{path} {reason}{more}; choose another place for the output, or add --overwrite", path=path)
+        raise OutputError(f"{path} {reason}{more}; choose another output folder, or add --overwrite", path=path)
 
 
 def is_ours(path: Path) -> bool:

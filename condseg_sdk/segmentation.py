@@ -55,7 +55,7 @@ _TURQUOISE = (64, 224, 208)  # contrasts with red tissue and purple stains
 class Region:
     """One connected region of a mask; pixels that touch at a corner are connected.
 
-    The outline runs along the pixels' edges, so that it encloses exactly the region's pixels: the pixel in
+    The outline runs along the pixels' edges, so it encloses exactly the region's pixels: the pixel in
     column x and row y is the square from (x, y) to (x + 1, y + 1).
 
     Args:
@@ -138,7 +138,7 @@ class SegmentationDict(TypedDict):
 class Segmentation:
     """The prediction for one image.
 
-    It keeps only the logits, so that a list of thousands stays small. Every access computes its result again: keep what
+    It keeps only the logits, so a list of thousands stays small. Every access computes its result again: keep what
     you use twice in a variable. It can be pickled.
 
     Args:
@@ -150,7 +150,7 @@ class Segmentation:
         color_order: Channel order of `source` where that is a NumPy array.
         branch_logits: Logits of the uncertainty branch, like `logits`, where `branch_uncertainty` was requested.
         field_of_view: Rectangle x0, y0, x1, y1 of the image that the network saw and the logits cover, in pixels, x1
-            and y1 exclusive; None for all of it. Outside of it every probability is 0.
+            and y1 exclusive; None for the whole image. Outside of it every probability is 0.
         bits: Number of bits with which the source was read, where it has 16-bit values.
         frame: Number of the frame, from 0, where the source is a frame of a video or of a DICOM file with several;
             missing frames of a video keep their numbers.
@@ -395,11 +395,7 @@ class Segmentation:
         return [region.outline for region in self.regions(min_area=min_area)]
 
     def overlay(
-        self,
-        image: ImageLike | None = None,
-        *,
-        color: tuple[int, int, int] = _TURQUOISE,
-        alpha: float = 0.15,
+        self, image: ImageLike | None = None, *, color: tuple[int, int, int] = _TURQUOISE, alpha: float = 0.15
     ) -> Image.Image:
         """Draw the mask over the image, as a thin contour and a light tint.
 
@@ -409,7 +405,7 @@ class Segmentation:
             alpha: Strength of the tint, from 0 (contour only) to 1 (opaque).
 
         Returns:
-            PIL image, RGB, of the image's size. Where the mask is empty it is the image itself.
+            PIL image, RGB, of the image's size. If the mask is empty, the image is unchanged.
 
         Raises:
             ImageError: The image can no longer be read, or has another size.
@@ -430,7 +426,7 @@ class Segmentation:
         pixels = load_image(source, color_order=order, bits=bits)
         if pixels.shape[:2] != self.size:
             sizes = f"{pixels.shape[:2]} (height, width) and the mask {self.size}"
-            raise ImageError(f"{self.name}: the image is {sizes}; give the image that was segmented")
+            raise ImageError(f"{self.name}: the image is {sizes}; pass the image that was segmented")
         return Image.fromarray(_draw(pixels, self.mask, color, alpha))
 
     def to_pil(self) -> Image.Image:
@@ -525,7 +521,7 @@ class Segmentation:
             The path.
 
         Raises:
-            OptionError: The kind is unknown, or the suffix does not fit it.
+            OptionError: The kind is unknown, or the suffix does not match it.
             OutputError: The file cannot be written.
             ImageError: The image of an overlay can no longer be read.
 
@@ -546,7 +542,7 @@ class Segmentation:
         return write_bytes(path, self.encode(kind, suffix=suffix))
 
     def encode(self, kind: SaveKind = "mask", *, suffix: str | None = None) -> bytes:
-        """Make the content of a file as `save` writes it, for a response or an archive.
+        """Return the content of the file that `save` would write, for a response or an archive.
 
         Args:
             kind: As in `save`.
@@ -559,7 +555,7 @@ class Segmentation:
             knows that it may replace them.
 
         Raises:
-            OptionError: The kind is unknown, or the suffix does not fit it.
+            OptionError: The kind is unknown, or the suffix does not match it.
             ImageError: The image of an overlay can no longer be read.
 
         Example:
@@ -640,7 +636,7 @@ def _dicom_frame(seg: Segmentation) -> DicomFrame:
 def _seg_options(seg: Segmentation, segment: SegmentKind | None) -> _SegOptions:
     if seg.origin is None:
         remedy = "use a prediction of a Predictor"
-        raise OptionError(f"{seg.name}: its origin is unknown, and a DICOM segmentation names the model; {remedy}")
+        raise OptionError(f"{seg.name}: its origin is unknown, but a DICOM segmentation states the model; {remedy}")
     segment = default_segment(seg.origin.model) if segment is None else segment
     return {"origin": seg.origin, "threshold": seg.threshold, "segment": segment}
 
@@ -706,7 +702,7 @@ def _draw(
     paint = np.array(color, np.float32)
     tint, contour = alpha * np.clip(0.5 - distance, 0, 1), band(line)
     pixels = image[window] * (1 - tint) + paint * tint
-    pixels *= 1 - 0.45 * band(2 * line)  # a shadow that lifts the contour off a bright image
+    pixels *= 1 - 0.45 * band(2 * line)  # a shadow that separates the contour from a bright image
     drawn[window] = np.rint(pixels * (1 - contour) + paint * contour)
     return drawn
 

@@ -23,13 +23,7 @@ FIRST_LEVEL = "dilated.0."  # prefix of the weights of the first block after the
 
 
 def to_float16(model: Any) -> Any:
-    """Convert weights and arithmetic to float16.
-
-    Args:
-        model: A float32 onnx.ModelProto; not changed.
-
-    Returns:
-        A new onnx.ModelProto.
+    """Convert weights and arithmetic of a float32 onnx.ModelProto to float16, in a copy.
 
     Raises:
         ExportError: A weight is not finite in float16.
@@ -74,9 +68,6 @@ def to_int8(
         method: How the range of an activation is found.
         keep_float: Names of the convolutions that stay float32. Default: those of `sensitive_convolutions`.
 
-    Returns:
-        A new onnx.ModelProto.
-
     Raises:
         ExportError: The quantizer failed.
     """
@@ -108,7 +99,8 @@ def to_int8(
                 result,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                # Activations, too: otherwise the range would be the one before them, most of which is never used.
+                # Including activations: otherwise the calibrated range is the one before them, most of which is never
+                # used.
                 op_types_to_quantize=["Conv", "Relu", "Clip"],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,

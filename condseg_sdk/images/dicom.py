@@ -244,12 +244,12 @@ class DicomFile:
         """Return the frame of a file with one frame.
 
         Raises:
-            ImageError: It has several; or as for the file.
+            ImageError: The file has several frames, or cannot be read as an image.
         """
         with errors_about(self.source):
             if self.num_frames > 1:
-                given = repr(str(self.source)) if isinstance(self.source, Path) else "it"
-                remedy = f"use predictor.stream({given}), or give one of condseg_sdk.images.dicom.DicomFile(...).frames"
+                shown = repr(str(self.source)) if isinstance(self.source, Path) else "it"
+                remedy = f"use predictor.stream({shown}), or pass one of condseg_sdk.images.dicom.DicomFile(...).frames"
                 raise ImageError(f"{self.name} has {self.num_frames} frames; {remedy}")
             return DicomFrame(self, 0)
 
@@ -309,9 +309,9 @@ def _read_header(file: BinaryIO, name: str) -> _Header:
     if "Rows" not in attributes or "BitsAllocated" not in attributes:
         kind = attributes.get("SOPClassUID")
         kind = f" ({kind.name})" if kind else ""
-        raise ImageError(f"{name} is a DICOM file without an image{kind}; give the files with the images")
+        raise ImageError(f"{name} is a DICOM file without an image{kind}; pass the files with the images")
     if attributes.get("SOPClassUID") in _SEGMENTATIONS:
-        raise ImageError(f"{name} is a DICOM segmentation, not an image; give the image that it was made from")
+        raise ImageError(f"{name} is a DICOM segmentation, not an image; pass the image that it was made from")
     syntax = UID(attributes.file_meta.TransferSyntaxUID)
     try:
         decoder = get_decoder(syntax)
@@ -375,14 +375,14 @@ def _check_header(header: _Header, file: BinaryIO, name: str) -> None:
         parse_basic_offsets(file)
         found = parse_fragments(file)[0]
         if found < frames:
-            raise ImageError(f"{name} states {frames} frames, but holds {found}; copy or export it again")
+            raise ImageError(f"{name} states {frames} frames, but contains {found}; copy or export it again")
         return
     available = len(header.inflated) if header.inflated is not None else file.seek(0, os.SEEK_END) - header.offset
     samples = 2 if options["photometric_interpretation"] == "YBR_FULL_422" else options["samples_per_pixel"]
     length = rows * columns * samples * options["bits_allocated"] / 8
     if available < length * frames:
         found = int(available // length)
-        raise ImageError(f"{name} is incomplete: of its {frames} frames it holds {found}; copy or export it again")
+        raise ImageError(f"{name} is incomplete: it contains {found} of its {frames} frames; copy or export it again")
 
 
 def _cost(header: _Header) -> int:
