@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -26,9 +25,11 @@ from condseg_sdk.cli.run_log import RunLog
 from condseg_sdk.cores import available_cores
 from condseg_sdk.dicom_seg import Code, SegmentKind
 from condseg_sdk.errors import CondsegError, OptionError
-from condseg_sdk.files import atomic_write_all, make_folder
 from condseg_sdk.images.dicom import DicomFrame
 from condseg_sdk.images.video import Video
+from condseg_sdk.labels import FORMATS
+from condseg_sdk.labels.base import LabeledImage
+from condseg_sdk.labels.write import LabelWriter, write_files
 from condseg_sdk.prefetch import prefetch_map, worker_threads
 from condseg_sdk.runtimes.options import RuntimeName
 
@@ -55,7 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("source", nargs="+", help="image, folder, glob pattern or video")
     add("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
     add("--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)")
-    add("--save", default="mask,overlay", metavar="KINDS", help=f"some of {','.join(ENDINGS)} (default: %(default)s)")
+    kinds = f"some of {','.join(ENDINGS)} and, as labels, {','.join(FORMATS)} (default: %(default)s)"
+    add("--save", default="mask,overlay", metavar="KINDS", help=kinds)
+    add("--label", default="foreground", help="class of all regions in labels (default: %(default)s)")
+    spacing = "mm between pixels, or between rows and columns (0.2,0.25), for csv (default: the file's)"
+    add("--spacing", type=_numbers, metavar="MM", help=spacing)
     add("--log", type=Path, metavar="FILE", help="append one line of JSON for each image (docs/outputs.md)")
     add("--segment-label", metavar="TEXT", help="name of the segment in dicom-seg")
     add("--segment-type", metavar="CODE,SCHEME,MEANING", help="coded type of the segment in dicom-seg (docs/dicom.md)")
@@ -113,6 +118,7 @@ class _Work:
         predictor: Predictor that segments the images.
         outputs: Where their files are written.
         kinds: Kinds of files to write for each image.
+        labels: Writes the labels, None if none were requested.
         request: Arguments of `Predictor.stream`.
         skip: Whether to skip an image that fails.
         segment_kind: What the segment of a DICOM segmentation shows; None for the model's default.
@@ -127,6 +133,7 @@ class _Work:
     predictor: Predictor
     outputs: Outputs
     kinds: list[SaveKind]
+    labels: LabelWriter | None
     request: dict[str, Any]
     skip: bool
     segment_kind: SegmentKind | None = None
@@ -174,9 +181,15 @@ class _Work:
         start = time.perf_counter()
         segs = [item.seg] if isinstance(item, _Image) else item.segs
         try:
-            make_folder(item.base.parent)
             files = self._encode(item)
-            atomic_write_all({path: partial(Path.write_bytes, data=data) for path, data in files.items()})
+            if self.labels is None or isinstance(item, _Recording):
+                write_files(files)
+            else:
+                name = self.outputs.image_name(item.base, item.source if item.seg.frame is None else None)
+                labels = self.labels.encode(LabeledImage(item.seg, name))
+                files = {**files, **labels.files}
+                write_files(files)
+                self.labels.add(labels)
         except CondsegError as error:
             self.log_failure(item.source, error, frame=segs[0].frame if isinstance(item, _Image) else None)
             if not self.skip:
@@ -233,15 +246,17 @@ def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from condseg_sdk.predictor import Predictor
 
-    kinds = _save_kinds(options.save)
+    kinds, formats = _save_kinds(options.save)
     segment_kind = _segment_kind(options, kinds)
     check_output_folder(options.out)
     log = None if options.log is None else RunLog(options.log)
-    outputs = plan_outputs(options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite)
+    labels = LabelWriter(options.out, formats, label=options.label, spacing=options.spacing) if formats else None
+    endings = [ENDINGS[kind] for kind in kinds]
+    outputs = plan_outputs(options.source, options.out, endings, labels=labels, overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
     predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=options.runtime)
-    work = _Work(predictor, outputs, kinds, request, options.on_error == "skip", segment_kind, log)
+    work = _Work(predictor, outputs, kinds, labels, request, options.on_error == "skip", segment_kind, log)
     with log or nullcontext():
         return _finish(work, options)
 
@@ -250,11 +265,12 @@ def _finish(work: _Work, options: argparse.Namespace) -> int:
     """Segment all sources, and return the exit code."""
     from tqdm import tqdm
 
-    outputs = work.outputs
+    outputs, labels = work.outputs, work.labels
     total = None if outputs.videos else len(outputs.images)
     stopped = False
     try:
-        with interrupts.deferred() as stop, worker_threads(SAVERS) as savers:  # encoding must not delay the network
+        # The files about all images are written last, also after an error. Encoding must not delay the network.
+        with interrupts.deferred() as stop, labels or nullcontext(), worker_threads(SAVERS) as savers:
             saved = prefetch_map(work.save, work.segment(stop), pool=savers, ahead=2 * SAVERS)
             for _ in tqdm(saved, total=total, unit="image", disable=total == 1):
                 pass
@@ -269,12 +285,19 @@ def _finish(work: _Work, options: argparse.Namespace) -> int:
     return work.report(options.out, stopped=stopped)
 
 
-def _save_kinds(text: str) -> list[SaveKind]:
+def _save_kinds(text: str) -> tuple[list[SaveKind], list[str]]:
+    """Return the kinds of files that are named after their images, and the formats of labels."""
     kinds = [kind.strip() for kind in text.split(",")]
-    unknown = [kind for kind in kinds if kind not in ENDINGS]
+    known = [*ENDINGS, *FORMATS]
+    unknown = [kind for kind in kinds if kind not in known]
     if unknown:
-        raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(ENDINGS)}", option="save")
-    return cast("list[SaveKind]", kinds)
+        raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(known)}", option="save")
+    formats = [kind for kind in kinds if kind in FORMATS]
+    return cast("list[SaveKind]", [kind for kind in kinds if kind in ENDINGS]), formats
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
 def _segment_kind(options: argparse.Namespace, kinds: list[SaveKind]) -> SegmentKind | None:
