@@ -6,7 +6,7 @@ It is the baseline of all measurements of speed, with the same weights and the s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from condseg_sdk.benchmarking.subjects import Run, Subject, missing_device
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.models.cdfa import TAPS, WINDOW, ContrastDrivenFeatureAggregation
+from condseg_sdk.runtimes.onnx_runtime import choose_providers
 from condseg_sdk.weights.checkpoint import load_checkpoint
 
 
@@ -87,7 +88,7 @@ def onnx_form(file: Path, *, device: str, threads: int | None) -> Run:
     options.intra_op_num_threads = threads or 0
     providers = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}[device]
     if device == "cuda":
-        onnxruntime.preload_dlls()
+        choose_providers(device)  # loads CUDA
     session = onnxruntime.InferenceSession(file, options, providers=providers)
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -116,8 +117,10 @@ def export(checkpoint: Path, file: Path, *, batch: int, size: int) -> Path:
     return file
 
 
-def subjects(checkpoint: Path, work: Path, batch: int, size: int, threads: int | None) -> list[Subject]:
-    """List the published form on every runtime and device, eager PyTorch on the CPU first."""
+def subjects(
+    checkpoint: Path, work: Path, batch: int, size: int, threads: int | None, devices: Collection[str]
+) -> list[Subject]:
+    """List the published form on every runtime and on these devices, eager PyTorch on the CPU first."""
     weights = checkpoint / "model.safetensors"
     no_cuda = missing_device("cuda")
     rows = [
@@ -127,6 +130,8 @@ def subjects(checkpoint: Path, work: Path, batch: int, size: int, threads: int |
         for device, missing in (("cpu", ""), ("cuda", no_cuda))
     ]
     for device, missing in (("cpu", ""), ("cuda", no_cuda)):
+        if device not in devices:
+            continue  # the export takes minutes
         file = work / f"published-{batch}-{size}.onnx"
         if not file.exists():
             export(checkpoint, file, batch=batch, size=size)

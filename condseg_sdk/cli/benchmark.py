@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from condseg_sdk.benchmarking.measure import Row
     from condseg_sdk.benchmarking.run import BenchmarkConfig
 
+DEVICES = ("cpu", "cuda", "tensorrt")
 CSV, TABLE, PLOT = "benchmark.csv", "benchmark.md", "benchmark.png"
 DEFAULT_MODEL = "condseg-lite-polyp"
 
@@ -53,6 +54,9 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads", type=int, help="number of threads of PyTorch and ONNX Runtime (default: their own)"
+    )
+    parser.add_argument(
+        "--device", nargs="+", choices=DEVICES, default=list(DEVICES), help="devices to measure (default: all)"
     )
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="seconds for each batch and size (default: %(default)s)"
@@ -126,6 +130,7 @@ def make_config(options: argparse.Namespace) -> BenchmarkConfig:
         threads=options.threads,
         seconds=options.seconds,
         compiled=options.compile or "none",
+        devices=tuple(options.device),
     )
 
 

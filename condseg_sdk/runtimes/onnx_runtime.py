@@ -9,6 +9,7 @@ may run there.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
 import os
 from functools import cache
@@ -116,7 +117,7 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
         )
     if not _has_nvidia_driver():
         raise DeviceError(f"device={device!r}: no NVIDIA driver on this machine; use 'cpu' or 'auto'", option="device")
-    onnxruntime.preload_dlls()  # CUDA and cuDNN of the wheels that pip installed, if any
+    _preload_cuda()
     index = {"device_id": int(number or 0)}
     providers: list[tuple[str, dict[str, Any]]] = [(CUDA, index), (CPU, {})]
     if kind == "tensorrt":
@@ -131,6 +132,29 @@ def choose_providers(device: str) -> list[tuple[str, dict[str, Any]]]:
         }
         providers.insert(0, (TENSORRT, {**index, **options}))
     return providers
+
+
+def _preload_cuda() -> None:
+    """Load CUDA and cuDNN of the wheels that pip installed, if any.
+
+    ONNX Runtime looks for them only beside itself. In a virtual environment that sees the packages of the system, they
+    are often in the other folder, where PyTorch brought them.
+    """
+    import onnxruntime
+
+    toolkit = f"cu{(onnxruntime.cuda_version or '').partition('.')[0]}"
+    nvidia = importlib.util.find_spec("nvidia")  # a namespace package: all folders of this name
+    folders = [Path(folder) for folder in (nvidia.submodule_search_locations or ())] if nvidia else []
+    beside = Path(onnxruntime.__file__).parents[1] / "nvidia"
+    elsewhere = [folder for folder in folders if (folder / toolkit / "lib").is_dir()]
+    if (beside / toolkit).is_dir() or not elsewhere:
+        onnxruntime.preload_dlls()
+        return
+    onnxruntime.preload_dlls(cudnn=False, directory=str(elsewhere[0] / toolkit / "lib"))
+    for folder in folders:
+        if (folder / "cudnn" / "lib").is_dir():
+            onnxruntime.preload_dlls(cuda=False, directory=str(folder / "cudnn" / "lib"))
+            return
 
 
 class OnnxRuntime:
