@@ -192,7 +192,7 @@ def install(kit: Kit, log: Path, limit: float) -> Outcome:
 def called(*command: str) -> Callable[[Kit, Path, float], Outcome]:
     """Return the work of a step that is one command of the environment's Python.
 
-    {device}, {devices}, {batches}, {seconds}, {frames} and {results} are filled in.
+    {device}, {devices}, {batches}, {seconds}, {tests}, {frames} and {results} are filled in.
     """
 
     def work(kit: Kit, log: Path, limit: float) -> Outcome:
@@ -202,6 +202,7 @@ def called(*command: str) -> Callable[[Kit, Path, float], Outcome]:
             "devices": "cpu" if cpu else "cuda tensorrt",
             "batches": "1" if cpu else "1 8 32",
             "seconds": "0" if cpu else "15",
+            "tests": shlex.join(gpu_tests(kit.repository)),
             "frames": shlex.quote(str(kit.dataset("frames"))),
             "results": shlex.quote(str(log.parent)),
         }
@@ -209,6 +210,12 @@ def called(*command: str) -> Callable[[Kit, Path, float], Outcome]:
         return execute([kit.python, *words], log=log, limit=limit, env=kit.environment(), cwd=kit.repository)
 
     return work
+
+
+def gpu_tests(repository: Path) -> list[str]:
+    """Return the modules that have tests for a GPU; collecting all others would take most of the time."""
+    modules = sorted(repository.glob("tests/**/test_*.py"))
+    return [str(path.relative_to(repository)) for path in modules if "@pytest.mark.gpu" in path.read_text()]
 
 
 def train(kit: Kit, log: Path, limit: float) -> Outcome:
@@ -263,7 +270,7 @@ STEPS = {
     "unpack": Step(60, unpack),
     "install": Step(90, install),
     "environment": Step(60, called("tools/gpu/environment.py")),
-    "tests": Step(120, called("-m pytest -m gpu -v --durations=0 -p no:cacheprovider tests")),
+    "tests": Step(120, called("-m pytest -m gpu -v --durations=0 -p no:cacheprovider {tests}")),
     "latency-lite": Step(
         110, called(LATENCY, "--network condseg-lite --size 256 --compile none --out {results}/table")
     ),
