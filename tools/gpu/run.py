@@ -32,6 +32,7 @@ from parts import INDEX, join, missing, sha256, split
 HERE = Path(__file__).resolve().parent
 NOT_ARRIVED, FAILED = 3, 1  # exit codes
 PATIENCE = 10  # seconds between SIGINT, after which a step can save its work, and SIGKILL
+CPU_FACTOR = 10  # of the time limits in a rehearsal on a busy machine with few cores
 LEAST = 20  # seconds; with less time left no step is started
 SHARE_FOR_THE_END = 0.1  # of a training's time, for threshold, report and checkpoint
 SHOWN = 15  # lines of a log in the summary
@@ -201,7 +202,7 @@ def called(*command: str) -> Callable[[Kit, Path, float], Outcome]:
             "device": "cpu" if cpu else "cuda",
             "devices": "cpu" if cpu else "cuda tensorrt",
             "batches": "1" if cpu else "1 8 32",
-            "seconds": "0" if cpu else "15",
+            "seconds": "0" if cpu else "10",
             "tests": shlex.join(gpu_tests(kit.repository)),
             "frames": shlex.quote(str(kit.dataset("frames"))),
             "results": shlex.quote(str(log.parent)),
@@ -265,22 +266,24 @@ def _pack_checkpoint(kit: Kit, run: Path) -> None:
     file.unlink()
 
 
-LATENCY = "benchmarks/latency.py --batch {batches} --device {devices} --seconds {seconds} --images {frames} --overwrite"
+def latency(network: str, *options: str) -> Callable[[Kit, Path, float], Outcome]:
+    """Return the work of a step that measures one network at 256x256."""
+    what = "--batch {batches} --device {devices} --seconds {seconds} --images {frames} --size 256"
+    target = f"--network {network} --out {{results}}/table --overwrite"
+    return called("benchmarks/latency.py", what, target, *(options or ("--compile none",)))
+
+
 STEPS = {
     "unpack": Step(60, unpack),
     "install": Step(90, install),
     "environment": Step(60, called("tools/gpu/environment.py")),
     "tests": Step(120, called("-m pytest -m gpu -v --durations=0 -p no:cacheprovider {tests}")),
-    "latency-lite": Step(
-        110, called(LATENCY, "--network condseg-lite --size 256 --compile none --out {results}/table")
-    ),
-    "latency-r50": Step(130, called(LATENCY, "--network condseg-r50 --size 256 --compile none --out {results}/table")),
+    "latency-lite": Step(120, latency("condseg-lite")),
+    "latency-r50": Step(150, latency("condseg-r50")),
     "throughput": Step(60, called("benchmarks/throughput.py condseg-lite-polyp {frames} --device {device}")),
     "train": Step(60, train),  # --minutes
-    "compiled-lite": Step(
-        150, called(LATENCY, "--network condseg-lite --size 256 --compile all --batch 1 --out {results}/table")
-    ),
-    "latency-pvt": Step(130, called(LATENCY, "--network condseg-pvt --size 256 --compile none --out {results}/table")),
+    "compiled-lite": Step(150, latency("condseg-lite", "--compile all --batch 1")),
+    "latency-pvt": Step(150, latency("condseg-pvt")),
 }
 FIRST = ("unpack", "install")  # without them nothing else can run
 
@@ -380,7 +383,7 @@ def main() -> int:
         if left < LEAST + PATIENCE:
             print(f"{name}: no time left; call again with --resume", flush=True)
             continue
-        limit = 60 * options.minutes if name == "train" else step.limit
+        limit = 60 * options.minutes if name == "train" else step.limit * (CPU_FACTOR if options.cpu else 1)
         result = run_step(kit, name, min(limit, left - PATIENCE))
         if result["status"] != "ok":
             failed = FAILED
