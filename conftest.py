@@ -15,6 +15,7 @@ from condseg_sdk import ConDSeg, Predictor, Preprocessing
 from condseg_sdk.opencv import cv2
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 from tests.helpers.datasets import make_set, picture, region, save
+from tests.helpers.dicom import ULTRASOUND_MULTI_FRAME, make_dataset, save_dataset
 from tests.helpers.networks import TINY
 
 collect_ignore_glob = ["condseg_sdk/__pyinstaller/*"]
@@ -56,6 +57,9 @@ def example_files(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
         save(folder / "frames" / f"{name}.jpg", picture(name, (90, 120)))
         save(folder / "annotations" / f"{name}.png", region((90, 120)))
     save(folder / "frame.jpg", picture("frame", (90, 120)))
+    save_dataset(make_dataset(picture("scan", (90, 120)), "RGB", PixelSpacing=[0.5, 0.5]), folder / "scan.dcm")
+    cine = np.stack([picture(f"cine{i}", (90, 120)) for i in range(3)])
+    save_dataset(make_dataset(cine, "RGB", sop_class=ULTRASOUND_MULTI_FRAME), folder / "cine.dcm")
     save(folder / "new.jpg", picture("new", (90, 120)))
     save(folder / "slide.png", picture("slide", (300, 400)))
     writer = cv2.VideoWriter(str(folder / "colonoscopy.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (120, 90))
@@ -66,9 +70,19 @@ def example_files(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     return folder
 
 
+@pytest.fixture(scope="session")
+def example_predictor(example_files: Path) -> Predictor:
+    """The predictor that examples use, opened once for all of them."""
+    return Predictor.from_pretrained(example_files / "condseg-lite-polyp", device="cpu")
+
+
 @pytest.fixture
 def example_names(
-    example_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    example_files: Path,
+    example_predictor: Predictor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> dict[str, Any]:
     """The names that examples use without making them; the current folder is a copy of `example_files`."""
     del capfd  # what examples print is not shown
@@ -79,7 +93,7 @@ def example_names(
         "Predictor": Predictor,
         "Preprocessing": Preprocessing,
         "np": np,
-        "predictor": Predictor.from_pretrained("condseg-lite-polyp", device="cpu"),
+        "predictor": example_predictor,
         "frame": np.asarray(Image.open("frame.jpg")),
         "path": Path("frame.jpg"),
         "paths": sorted(Path("frames").iterdir()),

@@ -1,8 +1,8 @@
-"""Robustness of a checkpoint: mean IoU under six disturbances of five strengths.
+"""Robustness of a checkpoint: mean IoU under six corruptions of five strengths.
 
     python benchmarks/robustness.py condseg-lite-polyp --data kvasir_seg --list kvasir_seg/split_val120.txt --out out
 
-All checkpoints get the same disturbances, image by image, so that their curves can be compared. Images are first
+All checkpoints get the same corruptions, image by image, so that their curves can be compared. Images are first
 resized to the input size of the network, so that a blur or a noise of some pixels means the same for all of them.
 """
 
@@ -28,7 +28,7 @@ from condseg_sdk.metrics import score
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
-Disturbance = Callable[[Floats, float, np.random.Generator], Floats]
+Corruption = Callable[[Floats, float, np.random.Generator], Floats]
 
 
 def illumination(image: Floats, strength: float, rng: np.random.Generator) -> Floats:
@@ -72,7 +72,7 @@ def highlights(image: Floats, strength: float, rng: np.random.Generator) -> Floa
     return image * (1 - light) + light
 
 
-DISTURBANCES: dict[str, tuple[Disturbance, tuple[float, ...]]] = {
+CORRUPTIONS: dict[str, tuple[Corruption, tuple[float, ...]]] = {
     "illumination": (illumination, (0.2, 0.4, 0.6, 0.8, 1.0)),
     "contrast": (contrast, (0.2, 0.4, 0.6, 0.7, 0.8)),
     "blur": (blur, (0.5, 1.0, 2.0, 3.0, 4.0)),
@@ -82,11 +82,11 @@ DISTURBANCES: dict[str, tuple[Disturbance, tuple[float, ...]]] = {
 }
 
 
-def disturbed(image: Image, kind: str, severity: int, seed: int) -> Image:
-    """Apply one disturbance of severity 1 to 5 to an image; 0 does not change it."""
+def corrupt(image: Image, kind: str, severity: int, seed: int) -> Image:
+    """Apply one corruption of severity 1 to 5 to an image; 0 does not change it."""
     if severity == 0:
         return image
-    function, strengths = DISTURBANCES[kind]
+    function, strengths = CORRUPTIONS[kind]
     rng = np.random.default_rng([seed, *kind.encode()])  # the same places at every severity
     changed = function(image.astype(np.float32) / 255, strengths[severity - 1], rng)
     return np.clip(changed * 255 + 0.5, 0, 255).astype(np.uint8)
@@ -95,32 +95,32 @@ def disturbed(image: Image, kind: str, severity: int, seed: int) -> Image:
 def measure(
     predictor: Predictor, images: list[Image], masks: list[NDArray[np.bool_]], bar: Any
 ) -> list[dict[str, Any]]:
-    """Measure the mean IoU over the images for each disturbance and severity."""
+    """Measure the mean IoU over the images for each corruption and severity."""
 
     def mean_iou(kind: str, severity: int) -> float:
-        predictions = predictor.predict([disturbed(image, kind, severity, i) for i, image in enumerate(images)])
+        predictions = predictor.predict([corrupt(image, kind, severity, i) for i, image in enumerate(images)])
         bar.update()
         return float(np.mean([score(seg.mask, mask).iou for seg, mask in zip(predictions, masks, strict=True)]))
 
     clean = mean_iou("", 0)
-    rows = [{"disturbance": "none", "severity": 0, "mIoU": clean}]
+    rows = [{"corruption": "none", "severity": 0, "mIoU": clean}]
     rows += [
-        {"disturbance": kind, "severity": severity, "mIoU": mean_iou(kind, severity)}
-        for kind in DISTURBANCES
+        {"corruption": kind, "severity": severity, "mIoU": mean_iou(kind, severity)}
+        for kind in CORRUPTIONS
         for severity in range(1, 6)
     ]
     return rows
 
 
 def plot(table: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Plot a panel for each disturbance with a curve for each checkpoint."""
+    """Plot a panel for each corruption with a curve for each checkpoint."""
     from matplotlib.figure import Figure
 
     figure = Figure((11, 6), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True, sharey=True).flat
-    for axis, kind in zip(axes, DISTURBANCES, strict=True):
+    for axis, kind in zip(axes, CORRUPTIONS, strict=True):
         for model, rows in table.items():
-            values = [row["mIoU"] for row in rows if row["disturbance"] in ("none", kind)]
+            values = [row["mIoU"] for row in rows if row["corruption"] in ("none", kind)]
             axis.plot(range(6), values, marker="o", label=model)
         axis.set(title=kind, xlabel="severity", ylabel="mIoU")
         axis.grid(alpha=0.3)
@@ -138,7 +138,7 @@ def main() -> int:
     table: dict[str, list[dict[str, Any]]] = {}
     try:
         pairs = choose_pairs(options.data, names=options.list)
-        with tqdm(total=len(options.model) * (1 + 5 * len(DISTURBANCES)), unit="setting") as bar:
+        with tqdm(total=len(options.model) * (1 + 5 * len(CORRUPTIONS)), unit="setting") as bar:
             for model in options.model:
                 predictor = Predictor.from_pretrained(model)
                 size = predictor.preprocessing.size
@@ -151,18 +151,18 @@ def main() -> int:
     print(f"{len(pairs)} images of {options.data}; mIoU at severity 1 to 5\n")
     for model, rows in table.items():
         print(
-            f"### {model}: {rows[0]['mIoU']:.3f} undisturbed\n\n| disturbance | 1 | 2 | 3 | 4 | 5 | mean |\n"
+            f"### {model}: {rows[0]['mIoU']:.3f} uncorrupted\n\n| corruption | 1 | 2 | 3 | 4 | 5 | mean |\n"
             + "|---" * 7
             + "|"
         )
-        for kind in DISTURBANCES:
-            values = [row["mIoU"] for row in rows if row["disturbance"] == kind]
+        for kind in CORRUPTIONS:
+            values = [row["mIoU"] for row in rows if row["corruption"] == kind]
             print(f"| {kind} | " + " | ".join(f"{x:.3f}" for x in [*values, float(np.mean(values))]) + " |")
         print(f"\nmean over all: {np.mean([row['mIoU'] for row in rows[1:]]):.3f}\n")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         with (options.out / "robustness.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, ("model", "disturbance", "severity", "mIoU"))
+            writer = csv.DictWriter(file, ("model", "corruption", "severity", "mIoU"))
             writer.writeheader()
             writer.writerows({"model": model, **row} for model, rows in table.items() for row in rows)
         plot(table, options.out / "robustness.png")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
-from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
+import huggingface_hub  # its functions load when they are used: a local file needs none of them
 
 from condseg_sdk.checksums import SHA256, check_sha256, sha256_of
 from condseg_sdk.errors import CheckpointError, CondsegError, HubError, ModelNotFoundError, OutputError
@@ -109,7 +109,7 @@ class HubSource:
             CheckpointError: A link leads out of the cache.
         """
         path = Path(
-            hf_hub_download(
+            huggingface_hub.hf_hub_download(
                 self.repo_id,
                 filename,
                 revision=self.revision,
@@ -250,10 +250,12 @@ def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | No
 
     The Hub's ETag of a large file is its SHA-256. It is written beside the file, for later use without a network.
     """
+    from huggingface_hub import errors  # not at the top: it loads the network's libraries
+
     if source.local_files_only:
         raise errors.OfflineModeIsEnabled("local_files_only=True")
-    url = hf_hub_url(source.repo_id, filename, revision=source.revision)
-    etag = get_hf_file_metadata(url, token=source.token).etag or ""
+    url = huggingface_hub.hf_hub_url(source.repo_id, filename, revision=source.revision)
+    etag = huggingface_hub.get_hf_file_metadata(url, token=source.token).etag or ""
     if not SHA256.fullmatch(etag):
         return None
     with suppress(OutputError):  # the cache may be read-only
@@ -282,6 +284,8 @@ def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
 
 def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) -> CondsegError:
     """Choose the first error of the table that fits; special cases come before general ones."""
+    from huggingface_hub import errors
+
     at = f" --revision {source.revision}" if source.revision else ""
     fetch = f"hf download {source.repo_id} {' '.join(filenames)}{at}"
     table: list[tuple[type[Exception], type[CondsegError], str]] = [
@@ -295,7 +299,11 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
             ModelNotFoundError,
             f"{source} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token=",
         ),
-        (errors.DisabledRepoError, HubError, f"{source} has been disabled on the Hub: choose another model"),
+        (
+            errors.DisabledRepoError,
+            HubError,
+            f"{source} has been disabled on the Hub: choose another model",
+        ),
         (
             errors.RevisionNotFoundError,
             ModelNotFoundError,
@@ -329,9 +337,14 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
 
 def _remedy(error: BaseException | None) -> str | None:
     """Return the remedy for a failure of the machine or the network, or None if only trying again may help."""
+    from huggingface_hub import errors
+
     kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
     text = " ".join(str(link) for link in _chain(error)).lower()
-    status = next((link.response.status_code for link in _chain(error) if isinstance(link, errors.HfHubHTTPError)), 0)
+    status = next(
+        (link.response.status_code for link in _chain(error) if isinstance(link, errors.HfHubHTTPError)),
+        0,
+    )
     numbers = {link.errno for link in _chain(error) if isinstance(link, OSError) and "SSLError" not in kinds}
     proxy = "check the environment variables HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
     if numbers & {errno.ENOSPC, errno.EDQUOT}:

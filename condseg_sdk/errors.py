@@ -89,44 +89,137 @@ def errors_about(path: object) -> Iterator[None]:
 
 
 class ImageError(CondsegError):
-    """A source cannot be read as one image: it is missing, damaged, too large, or of an unsupported format."""
+    """A source cannot be read as one image: it is missing, damaged, too large, or of an unsupported format.
+
+    Example:
+        >>> from condseg_sdk.images.load import load_image
+        >>> try:
+        ...     load_image("missing.png")
+        ... except ImageError as error:
+        ...     print(error.path)
+        missing.png
+    """
 
 
 class ModelNotFoundError(CondsegError):
-    """No model, folder, file or repository has this name; the message lists similar names."""
+    """No model, folder, file or repository has this name; the message lists similar names.
+
+    Example:
+        >>> from condseg_sdk import Predictor
+        >>> try:
+        ...     Predictor.from_pretrained("condseg-light-polyp")
+        ... except ModelNotFoundError as error:
+        ...     print(str(error).partition(", ")[0])
+        no checkpoint is called 'condseg-light-polyp': similar names are condseg-lite-polyp
+    """
 
 
 class HubError(CondsegError):
-    """The Hugging Face Hub refuses a request, or cannot be reached."""
+    """The Hugging Face Hub refuses a request, or cannot be reached.
+
+    Example:
+        >>> from condseg_sdk import Predictor
+        >>> try:
+        ...     Predictor.from_pretrained("org/polyps", local_files_only=True)
+        ... except HubError as error:
+        ...     print(error.repo_id)
+        org/polyps
+    """
 
 
 class CheckpointError(CondsegError):
-    """A checkpoint exists, but is incomplete, damaged, or does not fit the network that it is meant for."""
+    """A checkpoint exists, but is incomplete, damaged, or does not fit the network that it is meant for.
+
+    Example:
+        >>> from condseg_sdk import Predictor
+        >>> try:
+        ...     Predictor.from_pretrained("my_dataset")
+        ... except CheckpointError as error:
+        ...     print(error.path.name)
+        my_dataset
+    """
 
 
 class DeviceError(CondsegError):
-    """A device or execution provider was asked for that cannot be used on this machine."""
+    """The requested device or execution provider cannot be used on this machine.
+
+    Example:
+        >>> from condseg_sdk import Predictor
+        >>> try:
+        ...     Predictor.from_pretrained("condseg-lite-polyp", device="cuda:99")
+        ... except DeviceError as error:
+        ...     print(error.option)
+        device
+    """
 
 
 class OptionError(CondsegError, ValueError):
-    """The value of an argument is not allowed. Also a `ValueError`."""
+    """The value of an argument is not allowed. Also a `ValueError`.
+
+    Example:
+        >>> from condseg_sdk import FinetuneConfig
+        >>> try:
+        ...     FinetuneConfig(epochs=0)
+        ... except OptionError as error:
+        ...     print(error)
+        epochs=0 must be a whole number in [1, inf)
+    """
 
 
 class OutputError(CondsegError):
-    """A file or folder cannot be written: the disk is full or read-only, or something else is in the way."""
+    """A file or folder cannot be written: the disk is full or read-only, or something else is in the way.
+
+    Example:
+        >>> try:
+        ...     predictor("frame.jpg").save("missing/mask.png")
+        ... except OutputError as error:
+        ...     print(error.path)
+        missing/mask.png
+    """
 
 
 class DatasetError(CondsegError):
-    """A dataset cannot be used: unpaired files, empty masks, sizes that differ."""
+    """A dataset cannot be used: unpaired files, empty masks, sizes that differ.
+
+    Example:
+        >>> from condseg_sdk import open_dataset
+        >>> try:
+        ...     open_dataset("missing_dataset")
+        ... except DatasetError as error:
+        ...     print(error.path)
+        missing_dataset
+    """
 
 
 class TrainingError(CondsegError):
-    """Training cannot continue: the loss is NaN, the memory is full, or the files of the run are damaged."""
+    """Training cannot continue: the loss is NaN, the memory is full, or the files of the run are damaged.
+
+    Example:
+        >>> from condseg_sdk import finetune
+        >>> try:
+        ...     finetune("my_dataset", output_dir="runs/damaged", resume=True)  # doctest: +SKIP
+        ... except TrainingError as error:
+        ...     print(error.path)
+    """
 
 
 class ExportError(CondsegError):
-    """An export failed, or the exported graph does not give the network's predictions."""
+    """An export failed, or the exported graph does not give the network's predictions.
+
+    Example:
+        >>> try:
+        ...     predictor.export_onnx("model.onnx", precision="float16")  # doctest: +SKIP
+        ... except ExportError as error:
+        ...     print(error)
+    """
 
 
 class InstallationError(CondsegError, ImportError):  # type: ignore[misc]  # ImportError.path is a str
-    """A required library is missing, damaged, or lacks system libraries. Also an `ImportError`."""
+    """A required library is missing, damaged, or lacks system libraries. Also an `ImportError`.
+
+    Example:
+        >>> try:
+        ...     from condseg_sdk import finetune
+        ... except InstallationError as error:  # without the extra [train]
+        ...     print(error)
+    """

@@ -18,12 +18,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from condseg_sdk.errors import DeviceError
 
-__all__ = ["REMEDY", "check_gpu_process", "fork_safe"]
+__all__ = ["REMEDY", "check_process", "fork_safe"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# A process does not share its GPU with its forks.
+# A process does not share its GPU with its forks, nor the threads of a plug-in.
 REMEDY = "load the predictor in each process and not before the fork, or start processes with 'spawn' (docs/serving.md)"
 
 
@@ -50,12 +50,12 @@ def fork_safe(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def check_gpu_process(owner: int, device: str) -> None:
-    """Refuse to use a GPU in another process than the one that opened it, which the driver does not support.
+def check_process(owner: int, device: str) -> None:
+    """Refuse to use a GPU or a plug-in in another process than the one that opened it, which they do not support.
 
     Args:
         owner: Process ID of the process that opened the device.
-        device: Name of the device; the CPU is always allowed.
+        device: Name of the device; "cpu" is always allowed.
 
     Raises:
         DeviceError: This is a forked child of that process.

@@ -7,7 +7,6 @@ and containers often lack. Four packages install the same folder `cv2`, and remo
 from __future__ import annotations
 
 import warnings
-from importlib import metadata
 
 from condseg_sdk.errors import InstallationError
 
@@ -19,6 +18,8 @@ PACKAGES = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", 
 
 def _installed() -> dict[str, str]:
     """Return the version of each installed package that contains the folder `cv2`, by name."""
+    from importlib import metadata  # not at the top: only errors need it
+
     found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
     return {name: distribution.version for name, distribution in found.items() if distribution is not None}
 

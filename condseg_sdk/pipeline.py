@@ -8,6 +8,7 @@ batches are in memory, however long the list or the video is.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from condseg_sdk.field_of_view import Box, crop
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.load import ColorOrder, read_image
+from condseg_sdk.images.spacing import PixelSpacing
 from condseg_sdk.options import check_choice, check_flags, check_integer, check_threshold
+from condseg_sdk.origin import Origin
 from condseg_sdk.prefetch import DECODERS, PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
-from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped
+from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped, uses_all_cores
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.tiling import merge, plan_tiles
 
@@ -98,8 +101,10 @@ class _Decoded:
     """An image that was read and prepared for the network."""
 
     source: Source
+    start: float  # `time.perf_counter()` when reading began
     size: tuple[int, int]
     bits: int | None
+    spacing: tuple[PixelSpacing, ...]
     field_of_view: Box | None  # None for all of it
     pixels: NDArray[Any]  # network input (3, h, w), or with tiles the field of view (H, W, 3)
 
@@ -131,6 +136,7 @@ class Pipeline:
         on_error: Function that is called with an image that cannot be read and its error; None raises the error.
         model_id: Name of the model in messages.
         assumed_bits: Numbers of bits that were assumed for single images before; each is logged once.
+        origin: Returns what the predictions state as their origin, called once for each batch.
     """
 
     def __init__(
@@ -142,15 +148,17 @@ class Pipeline:
         on_error: ErrorHandler | None,
         model_id: str = "the model",
         assumed_bits: set[int] | None = None,
+        origin: Callable[[], Origin] | None = None,
     ) -> None:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.request = request
         self.on_error = on_error
         self.model_id = model_id
+        self.origin = origin
         # On a CPU the network uses every core, and each of its steps waits for the slowest: a decoder at the same time
         # costs more than it gains. There the two take turns: between two batches the decoders use all cores.
-        self._cores = PauseGate() if runtime.device == "cpu" else None
+        self._cores = PauseGate() if uses_all_cores(runtime.device) else None
         self._assumed_bits = set() if assumed_bits is None else assumed_bits
 
     def predict_one(self, source: Source) -> Segmentation:
@@ -182,6 +190,7 @@ class Pipeline:
         """Read an image and prepare it for the network."""
         if source.error is not None:
             raise source.error
+        start = time.perf_counter()
         with read_image(source.image, color_order=self.request.color_order, bits=source.bits) as image:
             if image.depth is not None and (image.depth.is_guess or image.depth.clipped):
                 self._warn_of_bits(source, image.depth)
@@ -191,7 +200,8 @@ class Pipeline:
                 box = None
             inside = crop(image.pixels, box)
             pixels = inside if self.request.tile is not None else self._network_input(inside)
-            return _Decoded(source, (height, width), image.depth.bits if image.depth else None, box, pixels)
+            bits = image.depth.bits if image.depth else None
+            return _Decoded(source, start, (height, width), bits, image.spacing, box, pixels)
 
     def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Prepare a field of view or a tile, which is not cut any further."""
@@ -267,16 +277,17 @@ class Pipeline:
 
     def _segmentations(self, result: BatchResult) -> Iterator[Segmentation]:
         maps = zip(result.masks, result.branches, strict=True)
+        origin = self.origin() if self.origin is not None and result.masks else None
         for item in result.items:
             if isinstance(item, _Decoded):
-                yield self._segmentation(item, *next(maps))
+                yield self._segmentation(item, *next(maps), origin)
             elif self.on_error is None:
                 raise item.error
             else:
                 self.on_error(item.source.image, item.error)
 
     def _segmentation(
-        self, item: _Decoded, mask: NDArray[np.float32], branch: NDArray[np.float32] | None
+        self, item: _Decoded, mask: NDArray[np.float32], branch: NDArray[np.float32] | None, origin: Origin | None
     ) -> Segmentation:
         if not np.isfinite(mask).all():
             remedy = "its weights are damaged: load it again, or in float32 if it runs in a lower precision"
@@ -292,4 +303,7 @@ class Pipeline:
             field_of_view=item.field_of_view,
             bits=item.bits,
             frame=item.source.frame,
+            spacing=item.spacing,
+            origin=origin,
+            seconds=time.perf_counter() - item.start,
         )

@@ -16,6 +16,7 @@ from condseg_sdk.errors import CheckpointError, CondsegError, ImageError, Option
 from condseg_sdk.field_of_view import FieldOfViewTracker
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import check_bits
+from condseg_sdk.images.dicom import DicomFile, multi_frame
 from condseg_sdk.images.load import (
     VIDEO_SUFFIXES,
     find_bits,
@@ -28,6 +29,7 @@ from condseg_sdk.images.load import (
 from condseg_sdk.images.types import ColorOrder, ImageLike, Sources
 from condseg_sdk.images.video import Video
 from condseg_sdk.options import check_flags, check_path, check_text
+from condseg_sdk.origin import Origin, model_label, utc_now
 from condseg_sdk.pipeline import ErrorHandler, Pipeline, Request, Source
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.open import OpenedModel, open_runtime
@@ -64,7 +66,7 @@ class Predictor:
     """
 
     def __init__(self, opened: OpenedModel, *, reopen: Mapping[str, object]) -> None:
-        self._runtime, self._config, self._path = opened
+        self._runtime, self._config, self._path, self._weights = opened
         self._reopen = reopen
         self._assumed_bits: set[int] = set()
 
@@ -88,10 +90,12 @@ class Predictor:
             model: Name from `list_models()`, checkpoint folder, "org/name" (also "org/name@revision" and
                 "hf://org/name/path") on the Hugging Face Hub, or file from `export_onnx`, which ONNX Runtime then runs.
             device: "auto" uses a GPU if there is one, otherwise the CPU. "cpu", "cuda" and "cuda:1", with PyTorch also
-                "mps" and with an .onnx file also "tensorrt", are used or raise an error.
+                "mps", and with ONNX Runtime also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
+                "openvino:npu" (docs/onnx.md), are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
-                Default: ONNX Runtime for an .onnx file, otherwise PyTorch. "onnx" with a folder or repository opens its
-                model.onnx; without one, the checkpoint is exported once, and the file kept in Hugging Face's cache.
+                Default: ONNX Runtime for an .onnx file and for devices that only it has, otherwise PyTorch. "onnx" with
+                a folder or repository opens its model.onnx; without one, the checkpoint is exported once, and the file
+                kept in Hugging Face's cache.
             preprocessing: Preprocessing that replaces the checkpoint's own. A repository that holds nothing but the
                 arguments of a network needs it; its threshold is then 0.5.
             revision: Branch, tag or commit on the Hub.
@@ -143,7 +147,12 @@ class Predictor:
 
     @property
     def model_id(self) -> str:
-        """What was opened: a name, a path or "org/name"."""
+        """What was opened: a name, a path or "org/name".
+
+        Example:
+            >>> predictor.model_id.endswith("condseg-lite-polyp")
+            True
+        """
         return str(self._reopen["model"])
 
     @property
@@ -154,6 +163,10 @@ class Predictor:
 
         Raises:
             CheckpointError: The predictor runs an exported graph, which has no network in PyTorch.
+
+        Example:
+            >>> predictor.model.encoder.name
+            'efficientnet_lite0'
         """
         if self._runtime.network is None:
             raise CheckpointError(
@@ -165,22 +178,42 @@ class Predictor:
 
     @property
     def device(self) -> str:
-        """Device that the network runs on, such as "cpu" or "cuda:0"."""
+        """Device that the network runs on, such as "cpu" or "cuda:0".
+
+        Example:
+            >>> predictor.device
+            'cpu'
+        """
         return self._runtime.device
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What executes the network: ("torch",), or ONNX Runtime's execution providers."""
+        """What executes the network: ("torch",), or ONNX Runtime's execution providers.
+
+        Example:
+            >>> predictor.providers
+            ('torch',)
+        """
         return self._runtime.providers
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Preprocessing that the checkpoint expects."""
+        """Preprocessing that the checkpoint expects.
+
+        Example:
+            >>> predictor.preprocessing.color_order
+            'rgb'
+        """
         return self._config.preprocessing
 
     @property
     def threshold(self) -> float:
-        """The checkpoint's own threshold, chosen in training."""
+        """The checkpoint's own threshold, chosen in training.
+
+        Example:
+            >>> 0 < predictor.threshold < 1
+            True
+        """
         return self._config.threshold
 
     def __call__(
@@ -198,8 +231,8 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]) or torch tensor
-                (3, H, W); see `condseg_sdk.images.load.load_image`.
+            image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]), torch tensor
+                (3, H, W) or frame of a DICOM file; see `condseg_sdk.images.load.load_image`.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
             batch_size: Number of tiles that the network processes at once.
             tta: Whether to average over four flips of the image (test-time augmentation): four times the work, a little
@@ -229,7 +262,7 @@ class Predictor:
         if not is_single(image):
             raise OptionError(f"{_shown(image)} is not one image: use predictor.predict(...)", option="image")
         pipeline = self._pipeline(request, "raise")
-        return pipeline.predict_one(next(_expand(image, self._bits(bits), expand_videos=False)))
+        return pipeline.predict_one(_source_of(find_images(image)[0], self._bits(bits)))
 
     def predict(
         self,
@@ -248,7 +281,7 @@ class Predictor:
 
         Args:
             sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
-                a list of one.
+                a list of one. A DICOM file with several frames means all of them.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call.
@@ -263,7 +296,7 @@ class Predictor:
                 warning; or a function that gets the source and the error.
 
         Returns:
-            One prediction for each image, in order, without the skipped ones.
+            One prediction for each image or frame, in order, without the skipped ones.
 
         Raises:
             ImageError: There is no image, or one cannot be read.
@@ -492,7 +525,13 @@ class Predictor:
             on_error=_handler(on_error),
             model_id=self.model_id,
             assumed_bits=self._assumed_bits,
+            origin=self._origin,
         )
+
+    def _origin(self) -> Origin:
+        model = self._reopen["model"]
+        label = model_label(model if isinstance(model, Path) else str(model))
+        return Origin(label, self._weights, ", ".join(self.providers), self.device, utc_now())
 
 
 def _check_open_options(
@@ -548,7 +587,12 @@ def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, stead
         if expand_videos and _is_video(item) and (isinstance(item, Video) or not Path(item).is_dir()):
             yield from _frames(item if isinstance(item, Video) else Video(item), steady)
         else:
-            yield _source_of(item, bits)
+            source = _source_of(item, bits)
+            file = multi_frame(source.image)
+            if file is None:
+                yield source
+            else:
+                yield from _dicom_frames(file, steady)
 
 
 def _load_all(sources: Any, bits: int | None) -> list[NDArray[np.uint8]]:
@@ -591,6 +635,18 @@ def _frames(video: Video, steady: bool) -> Iterator[Source]:
             yield Source(frame.pixels, name, frame=frame.number, field_of_view=box)
     except ImageError as error:
         yield Source(video.path, str(video.path), error)
+
+
+def _dicom_frames(file: DicomFile, steady: bool) -> Iterator[Source]:
+    tracker = FieldOfViewTracker() if steady else None
+    for frame in file.frames:
+        box, error = None, None
+        if tracker is not None:
+            try:
+                box = tracker(frame.decode()) or (0, 0, *file.size[::-1])
+            except ImageError as reason:  # the others may be intact
+                error = reason
+        yield Source(frame, frame.name, error, frame=frame.number, field_of_view=box)
 
 
 def _is_stream(source: Any) -> bool:

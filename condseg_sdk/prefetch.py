@@ -10,9 +10,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from condseg_sdk.cores import available_cores
 from condseg_sdk.errors import CondsegError
 
-DECODERS = min(8, os.cpu_count() or 1)
+DECODERS = min(8, available_cores())
 """Number of threads that decode images."""
 
 T = TypeVar("T")

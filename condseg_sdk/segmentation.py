@@ -12,18 +12,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
 from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
+from condseg_sdk.images.spacing import PixelSpacing, SpacingKind, resize_spacing, spacing_in
 from condseg_sdk.opencv import cv2
 from condseg_sdk.options import check_choice, check_path, check_spacing, check_threshold
+from condseg_sdk.origin import Origin, OriginDict
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
@@ -53,6 +56,8 @@ class Region:
         holes: Outlines of the holes, int32 (N, 2) each.
         area: Number of pixels, without the holes.
         box: Bounding box x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+        spacing: Distance between the image's pixels around the region; None where the image does not state it, or
+            not for all of the region.
 
     Example:
         >>> import numpy as np
@@ -65,15 +70,40 @@ class Region:
     holes: tuple[NDArray[np.int32], ...]
     area: int
     box: tuple[int, int, int, int]
+    spacing: PixelSpacing | None = None
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area in square millimeters, without the holes; None where the spacing is unknown."""
+        return None if self.spacing is None else self.area * self.spacing.area
+
+    @property
+    def diameter_mm(self) -> float | None:
+        """Greatest distance between two points of the outline in millimeters; None where the spacing is unknown."""
+        if self.spacing is None:
+            return None
+        corners = cv2.convexHull(self.outline)[:, 0] * (self.spacing.column, self.spacing.row)
+        return float(max(np.hypot(*(corners - corner).T).max() for corner in corners))
 
 
 class RegionDict(TypedDict):
     """A region as plain JSON types; polygons are lists of [x, y]."""
 
     area: int
+    area_mm2: float | None
+    diameter_mm: float | None
     box: list[int]
     polygon: list[list[int]]
     holes: list[list[list[int]]]
+
+
+class SpacingDict(TypedDict):
+    """A spacing as plain JSON types: millimeters, and the part of the image that it is valid for (None for all)."""
+
+    row: float
+    column: float
+    kind: SpacingKind
+    box: list[float] | None
 
 
 class SegmentationDict(TypedDict):
@@ -84,7 +114,10 @@ class SegmentationDict(TypedDict):
     field_of_view: list[float] | None
     threshold: float
     area: int
+    area_mm2: float | None
     mean_probability: float | None
+    spacing: list[SpacingDict]
+    origin: OriginDict | None
     regions: list[RegionDict]
 
 
@@ -106,7 +139,14 @@ class Segmentation:
         field_of_view: Rectangle x0, y0, x1, y1 of the image that the network saw and the logits cover, in pixels, x1
             and y1 exclusive; None for all of it. Outside of it every probability is 0.
         bits: Number of bits with which the source was read, where it has 16-bit values.
-        frame: Number of the frame, from 0, where the source is a frame of a video; missing frames keep their numbers.
+        frame: Number of the frame, from 0, where the source is a frame of a video or of a DICOM file with several;
+            missing frames of a video keep their numbers.
+        spacing: Distance between the image's pixels, where its file states it: one for the whole image, or one for each
+            calibrated region of an ultrasound image.
+        origin: The model, its SHA-256, the version of this package, runtime, device and time, which all outputs state;
+            None for a prediction that no `Predictor` made.
+        seconds: Time from the beginning of reading the image to its prediction, waiting for the others of its batch
+            included; None for a prediction that no `Predictor` made.
 
     Raises:
         OptionError: The threshold is not between 0 and 1, logits are not finite float32 numbers (h, w), or the field
@@ -131,6 +171,9 @@ class Segmentation:
     field_of_view: FloatBox | None = field(default=None, repr=False)
     bits: int | None = field(default=None, repr=False)
     frame: int | None = field(default=None, repr=False)
+    spacing: tuple[PixelSpacing, ...] = field(default=(), repr=False)
+    origin: Origin | None = field(default=None, repr=False)
+    seconds: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", check_threshold(self.threshold))
@@ -154,7 +197,13 @@ class Segmentation:
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """Probability that each pixel belongs to the mask: float32 (H, W) in [0, 1], at the image's size."""
+        """Probability that each pixel belongs to the mask: float32 (H, W) in [0, 1], at the image's size.
+
+        Example:
+            >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 12), threshold=0.5, source=b"", name="a")
+            >>> seg.probability.shape, float(seg.probability.max())
+            ((8, 12), 0.5)
+        """
         return sigmoid(self._restore(self.logits))
 
     @property
@@ -162,6 +211,11 @@ class Segmentation:
         """Pixels whose probability reaches the threshold: bool (H, W), at the image's size.
 
         Logits are compared, which is the same as `probability >= threshold` up to the rounding of float32.
+
+        Example:
+            >>> seg = Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a")
+            >>> seg.mask.tolist()
+            [[False, True, True]]
         """
         return self._restore(self.logits) >= math.log(self.threshold / (1 - self.threshold))
 
@@ -175,14 +229,19 @@ class Segmentation:
             size: (height, width) of the new prediction in pixels.
 
         Returns:
-            The prediction at that size; its field of view is scaled, too.
+            The prediction at that size; its field of view and its spacing are scaled, too.
 
         Example:
             >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 6), threshold=0.5, source=b"", name="a")
             >>> seg.resized((256, 256)).mask.shape
             (256, 256)
         """
-        return replace(self, size=size, field_of_view=scale_box(self.field_of_view, self.size, size))
+        return replace(
+            self,
+            size=size,
+            field_of_view=scale_box(self.field_of_view, self.size, size),
+            spacing=tuple(resize_spacing(spacing, self.size, size) for spacing in self.spacing),
+        )
 
     @property
     def uncertainty(self) -> NDArray[np.float32]:
@@ -210,6 +269,10 @@ class Segmentation:
 
         Raises:
             OptionError: It was not requested.
+
+        Example:
+            >>> predictor("frame.jpg", branch_uncertainty=True).branch_uncertainty.shape
+            (90, 120)
         """
         if self.branch_logits is None:
             raise OptionError(
@@ -220,23 +283,37 @@ class Segmentation:
 
     @property
     def area(self) -> int:
-        """Number of pixels in the mask."""
+        """Number of pixels in the mask.
+
+        Example:
+            >>> Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a").area
+            2
+        """
         return int(np.count_nonzero(self.mask))
 
     @property
     def is_empty(self) -> bool:
-        """Whether the mask has no pixel."""
+        """Whether the mask has no pixel.
+
+        Example:
+            >>> Segmentation(np.float32([[-4, -4, 4]]), (1, 3), threshold=0.99, source=b"", name="a").is_empty
+            True
+        """
         return not self.mask.any()
 
-    def area_mm2(self, spacing: float | Sequence[float]) -> float:
+    @overload
+    def area_mm2(self, spacing: float | Sequence[float]) -> float: ...
+    @overload
+    def area_mm2(self, spacing: None = None) -> float | None: ...
+    def area_mm2(self, spacing: float | Sequence[float] | None = None) -> float | None:
         """Compute the area of the mask in square millimeters.
 
         Args:
             spacing: Distance between pixels in millimeters: one number, or that between rows and that between columns,
-                as in DICOM.
+                as in DICOM. Default: that of the image's file, `Segmentation.spacing`.
 
         Returns:
-            Area in square millimeters.
+            Area in square millimeters. Without the argument it is None where the spacing is unknown for a region.
 
         Raises:
             OptionError: `spacing` is not one or two numbers above 0.
@@ -245,9 +322,11 @@ class Segmentation:
             >>> import numpy as np
             >>> frame = np.zeros((4, 6), np.uint8)
             >>> seg = Segmentation(np.ones((4, 6), np.float32), (4, 6), threshold=0.5, source=frame, name="a")
-            >>> seg.area, seg.area_mm2((0.5, 0.25))
-            (24, 3.0)
+            >>> seg.area, seg.area_mm2((0.5, 0.25)), seg.area_mm2()
+            (24, 3.0, None)
         """
+        if spacing is None:
+            return _total_mm2(self.regions()) if self.spacing else None
         row, column = check_spacing(spacing)
         return self.area * row * column
 
@@ -266,7 +345,7 @@ class Segmentation:
             >>> [(region.area, region.box) for region in seg.regions()]
             [(2, (1, 0, 3, 1))]
         """
-        return [region for region in _find_regions(self.mask) if region.area >= min_area]
+        return [region for region in _find_regions(self.mask, self.spacing) if region.area >= min_area]
 
     def boxes(self, *, min_area: int = 1) -> NDArray[np.int32]:
         """Compute the bounding boxes of the regions, largest region first.
@@ -360,27 +439,38 @@ class Segmentation:
 
         Returns:
             name, size [height, width], field_of_view [x0, y0, x1, y1] (None for all of the image), threshold, area in
-            pixels, mean_probability over the mask (None where that is empty), and regions: each with area, box
+            pixels, area_mm2 (None where the spacing is unknown), mean_probability over the mask (None where that is
+            empty), spacing, origin (see `Origin`), and regions: each with area, area_mm2, diameter_mm, box
             [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
+        regions = _find_regions(mask, self.spacing)
         return {
             "name": self.name,
             "size": list(self.size),
             "field_of_view": None if self.field_of_view is None else list(self.field_of_view),
             "threshold": self.threshold,
             "area": int(np.count_nonzero(mask)),
+            "area_mm2": _total_mm2(regions) if self.spacing else None,
             "mean_probability": float(self.probability[mask].mean()) if mask.any() else None,
+            "spacing": [_spacing_dict(spacing) for spacing in self.spacing],
+            "origin": None if self.origin is None else self.origin.to_dict(),
             "regions": [
                 {
                     "area": region.area,
+                    "area_mm2": region.area_mm2,
+                    "diameter_mm": region.diameter_mm,
                     "box": list(region.box),
                     "polygon": region.outline.tolist(),
                     "holes": [hole.tolist() for hole in region.holes],
                 }
-                for region in _find_regions(mask)
+                for region in regions
             ],
         }
+
+    def _statement(self) -> dict[str, object]:
+        """Return what files without fields of their own state: the threshold, and the origin if there is one."""
+        return {"threshold": self.threshold, **(self.origin.to_dict() if self.origin is not None else {})}
 
     def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
         """Write the prediction to a file, which is complete or not there at all.
@@ -422,7 +512,8 @@ class Segmentation:
             suffix: Format of the file, such as ".jpg" for an overlay. Default: ".json" for "json", otherwise ".png".
 
         Returns:
-            The bytes of the file. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
+            The bytes of the file. It states `origin` and the threshold: a field of JSON, a text "condseg_sdk" of PNG, a
+            comment of JPEG. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
             knows that it may replace them.
 
         Raises:
@@ -452,14 +543,29 @@ class Segmentation:
             values = self.probability if kind == "probability" else self.uncertainty
             image = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
         file = io.BytesIO()
+        stated = json.dumps(self._statement())
         if suffix != ".png":
-            image.save(file, format="JPEG", quality=95)
+            image.save(file, format="JPEG", quality=95, comment=stated)
             return file.getvalue()
-        image.save(file, format="PNG")
+        text = PngInfo()
+        text.add_text("condseg_sdk", stated)
+        image.save(file, format="PNG", pnginfo=text)
         return seal_png(file.getvalue())
 
 
-def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:
+def _spacing_dict(spacing: PixelSpacing) -> SpacingDict:
+    box = None if spacing.box is None else list(spacing.box)
+    return {"row": spacing.row, "column": spacing.column, "kind": spacing.kind, "box": box}
+
+
+def _total_mm2(regions: list[Region]) -> float | None:
+    """Add up the areas of all regions; None if the spacing of one is unknown."""
+    areas = [region.area_mm2 for region in regions]
+    known = [area for area in areas if area is not None]
+    return math.fsum(known) if len(known) == len(areas) else None
+
+
+def _find_regions(mask: NDArray[np.bool_], spacings: tuple[PixelSpacing, ...]) -> list[Region]:
     """Find the regions of a mask, by descending area, then from top to bottom."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
@@ -474,14 +580,15 @@ def _find_regions(mask: NDArray[np.bool_]) -> list[Region]:
     for outline, parent in zip(outlines, parents, strict=True):
         if parent >= 0:
             holes[parent].append(outline)
-    regions = [_region(outlines[i], holes[i]) for i, parent in enumerate(parents) if parent < 0]
+    regions = [_region(outlines[i], holes[i], spacings) for i, parent in enumerate(parents) if parent < 0]
     return sorted(regions, key=lambda region: (-region.area, region.box[1], region.box[0]))
 
 
-def _region(outline: NDArray[np.int32], holes: list[NDArray[np.int32]]) -> Region:
+def _region(outline: NDArray[np.int32], holes: list[NDArray[np.int32]], spacings: tuple[PixelSpacing, ...]) -> Region:
     area = round(cv2.contourArea(outline) - sum(map(cv2.contourArea, holes)))
     (x0, y0), (x1, y1) = outline.min(0).tolist(), outline.max(0).tolist()
-    return Region(outline, tuple(holes), area, (x0, y0, x1, y1))
+    box = (x0, y0, x1, y1)
+    return Region(outline, tuple(holes), area, box, spacing_in(spacings, box))
 
 
 def _without_repeats(points: NDArray[Any]) -> NDArray[np.int32]:

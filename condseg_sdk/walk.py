@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,10 @@ SYSTEM_FOLDERS = frozenset(
 )  # fmt: skip
 """Names of folders in which NAS and operating systems keep thumbnails, deleted files and snapshots, lower case."""
 
-SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".directory", ".localized", "icon\r"})
-"""Names of files that file browsers leave behind, lower case; they are not counted as left out."""
+SYSTEM_FILES = frozenset(
+    {"dicomdir", "thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".directory", ".localized", "icon\r"}
+)
+"""Names of files that file browsers and DICOM media leave behind, lower case; they are not counted as left out."""
 
 MAX_KINDS = 6  # in one line; the rest is summed
 LONGEST_SUFFIX = 12
@@ -57,7 +59,11 @@ class Walk:
 
 
 def walk_folder(
-    folder: str | os.PathLike[str], *, suffixes: Collection[str] | None = None, hidden: bool = False
+    folder: str | os.PathLike[str],
+    *,
+    suffixes: Collection[str] | None = None,
+    hidden: bool = False,
+    also: Callable[[Path], bool] | None = None,
 ) -> Walk:
     """List the files in a folder and in the folders below it, at any depth.
 
@@ -68,6 +74,7 @@ def walk_folder(
         folder: Folder to search, even if its own name is hidden or that of a system folder.
         suffixes: Suffixes of the wanted files, lower case with their dot; default: files of any suffix.
         hidden: Whether to include files and folders whose names begin with a dot.
+        also: Tells whether a file with another suffix is wanted, too.
 
     Returns:
         The wanted files, and what was left out: other suffixes, hidden entries, folders of NAS and operating systems,
@@ -82,11 +89,15 @@ def walk_folder(
         >>> [file.name for file in found.files], found.summary()
         (['a.png'], '1 .dcm file')
     """
-    return walk_folders([folder], suffixes=suffixes, hidden=hidden)
+    return walk_folders([folder], suffixes=suffixes, hidden=hidden, also=also)
 
 
 def walk_folders(
-    folders: Iterable[str | os.PathLike[str]], *, suffixes: Collection[str] | None = None, hidden: bool = False
+    folders: Iterable[str | os.PathLike[str]],
+    *,
+    suffixes: Collection[str] | None = None,
+    hidden: bool = False,
+    also: Callable[[Path], bool] | None = None,
 ) -> Walk:
     """List the files in several folders as `walk_folder` does, with no real folder visited twice."""
     files: list[Path] = []
@@ -113,7 +124,7 @@ def walk_folders(
         for entry in listed:
             if entry.name.lower() in SYSTEM_FILES:
                 continue
-            kind = _kind(entry, suffixes, hidden)
+            kind = _kind(entry, suffixes, hidden, also)
             if kind == "file":
                 files.append(Path(entry.path))
             elif kind == "folder":
@@ -138,7 +149,9 @@ def _identity(folder: str) -> tuple[int, int] | str:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
 
 
-def _kind(entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: bool) -> str:
+def _kind(
+    entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: bool, also: Callable[[Path], bool] | None
+) -> str:
     """Return "file" or "folder" for a wanted entry, otherwise the kind under which it is reported as left out."""
     try:
         is_folder, is_file = entry.is_dir(), entry.is_file()
@@ -151,7 +164,7 @@ def _kind(entry: os.DirEntry[str], suffixes: Collection[str] | None, hidden: boo
     if not is_file:
         return "broken link" if entry.is_symlink() else "entry that is not a regular file"
     suffix = Path(entry.name).suffix.lower()
-    if suffixes is None or suffix in suffixes:
+    if suffixes is None or suffix in suffixes or (also is not None and also(Path(entry.path))):
         return "file"
     return left_out_kind(entry.name)
 

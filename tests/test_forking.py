@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from condseg_sdk.errors import DeviceError
-from condseg_sdk.forking import check_gpu_process, fork_safe
+from condseg_sdk.forking import check_process, fork_safe
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -128,10 +128,10 @@ def test_forked_children_export_and_run_exports(checkpoint: Path, tmp_path: Path
 
 
 def test_a_gpu_is_not_used_in_another_process_than_the_one_that_opened_it() -> None:
-    check_gpu_process(os.getpid(), "cuda:0")
-    check_gpu_process(os.getpid() + 1, "cpu")
+    check_process(os.getpid(), "cuda:0")
+    check_process(os.getpid() + 1, "cpu")
     with pytest.raises(DeviceError, match="load the predictor in each process"):
-        check_gpu_process(os.getpid() + 1, "cuda:0")
+        check_process(os.getpid() + 1, "cuda:0")
 
 
 def test_an_error_in_the_other_thread_is_raised_in_the_caller(tmp_path: Path) -> None:

@@ -67,22 +67,24 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @linux_only
-@pytest.mark.parametrize("model", ["checkpoint", "exported"])
+@pytest.mark.parametrize(("model", "device"), [("checkpoint", "cpu"), ("exported", "cpu"), ("exported", "openvino")])
 def test_a_prediction_opens_no_connection_and_writes_only_its_output(
-    request: pytest.FixtureRequest, tmp_path: Path, model: str
+    request: pytest.FixtureRequest, tmp_path: Path, model: str, device: str
 ) -> None:
-    """In PyTorch and in ONNX Runtime."""
+    """In PyTorch, in ONNX Runtime, and with a plug-in, even if that finds no processor here."""
     home, images, out = (tmp_path / name for name in ("home", "images", "out"))
     for folder in (home, images):
         folder.mkdir()
     Image.fromarray(np.full((40, 30, 3), 90, np.uint8)).save(images / "a.png")
-    done = run_watched(PREDICT, images, "--model", request.getfixturevalue(model), "--out", out, home=home)
-    assert done.returncode == 0, done.stderr
-    assert any(out.iterdir())
+    chosen = ("--model", request.getfixturevalue(model), "--device", device)
+    done = run_watched(PREDICT, images, *chosen, "--out", out, home=home)
+    if "its plug-in finds no" not in done.stderr:
+        assert done.returncode == 0, done.stderr
+        assert any(out.iterdir())
     written = {line.split(" ", 1)[1] for line in done.stderr.splitlines() if line.startswith("written ")}
     # Beside its output the command tries which names the file system takes, and leaves nothing there.
     assert {path for path in written if not Path(path).is_relative_to(out.parent)} <= {os.devnull}
-    assert sorted(tmp_path.iterdir()) == [home, images, out]
+    assert {*tmp_path.iterdir()} <= {home, images, out}
     assert list(home.iterdir()) == []
     assert [path.name for path in images.iterdir()] == ["a.png"]
 

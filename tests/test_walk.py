@@ -149,11 +149,12 @@ def test_patterns_match_at_any_depth(tmp_path: Path, pattern: str, wanted: list[
 
 
 def test_finding_images_logs_what_it_leaves_out_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    make(tmp_path, "a.png", "b.dcm", "c.dcm", "@eaDir/a.png")
+    make(tmp_path, "a.png", "b.mp4", "c.mp4", "@eaDir/a.png")
     for source in (tmp_path, f"{tmp_path}/**"):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "condseg_sdk"):
             find_images(source)
         assert [record.message for record in caplog.records] == [
-            f"{source}: left out 2 .dcm files, 1 folder named @eaDir; read DICOM files with pydicom and give arrays"
+            f"{source}: left out 2 .mp4 files, 1 folder named @eaDir; "
+            f"give videos by name or pattern, such as {str(tmp_path / '*.mp4')!r}"
         ]

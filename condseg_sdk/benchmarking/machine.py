@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 from condseg_sdk._version import __version__
+from condseg_sdk.cores import available_cores
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp")
 PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
@@ -41,7 +41,7 @@ def machine_lines(threads: int | None) -> list[str]:
     versions = ", ".join(f"{name} {found.get(name) or version(name)}" for name in PACKAGES)
     return [
         f"{date.today().isoformat()}, {platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        f"CPU: {processor()}, {os.cpu_count()} cores, threads: "
+        f"CPU: {processor()}, {available_cores()} cores, threads: "
         f"{threads or f'PyTorch {torch.get_num_threads()}, ONNX Runtime its default'}",
         f"GPU: {gpu}",
         f"condseg_sdk {__version__}, {versions}",

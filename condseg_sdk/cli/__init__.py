@@ -31,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from condseg_sdk.cli import interrupts
 
         interrupts.install()
+        from condseg_sdk.cores import limited_cores
+
+        if (cores := limited_cores()) is not None:  # by default it starts a thread for each core of the machine
+            os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     from condseg_sdk.cli.command import run
 
     return run(arguments)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from condseg_sdk.cli import interrupts
+from condseg_sdk.cli.device import add_device
 from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
 from condseg_sdk.errors import CondsegError, OptionError
 
@@ -49,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the confidence intervals, 0 to 4294967295 (default: %(default)s)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add_device(parser)
     add_overwrite(parser)
 
 

@@ -9,6 +9,7 @@ from typing import get_args
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
+from condseg_sdk.errors import OptionError
 from condseg_sdk.provenance import check_replaced
 
 
@@ -43,7 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run `condseg export` and return its exit code."""
     from condseg_sdk.predictor import Predictor
+    from condseg_sdk.weights.hub import is_onnx
 
+    if is_onnx(options.model):
+        raise OptionError(f"{options.model} is an ONNX file already; give the checkpoint that it was exported from")
     check_replaced([Path(options.out)], overwrite=options.overwrite)
     predictor = Predictor.from_pretrained(options.model, device="cpu")
     with interrupts.raising(f"{options.out} was not written"):

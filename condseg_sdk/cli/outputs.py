@@ -19,10 +19,11 @@ from pathlib import Path
 
 from condseg_sdk.errors import OptionError, OutputError
 from condseg_sdk.files import check_folder
+from condseg_sdk.images.dicom import multi_frame
 from condseg_sdk.images.load import VIDEO_SUFFIXES, find_images, is_single
 from condseg_sdk.provenance import check_replaced, is_ours
 
-__all__ = ["Outputs", "add_overwrite", "check_output_folder", "plan_outputs"]
+__all__ = ["Outputs", "add_overwrite", "check_output_folder", "is_video_name", "plan_outputs"]
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ class Outputs:
 
     Attributes:
         images: The beginning of the paths of each image's files.
-        videos: The same for each video; `frame` adds the number of a frame.
+        videos: The same for each video and each DICOM file with several frames; `frame` adds the number of a frame.
     """
 
     images: dict[Path, Path]
@@ -99,17 +100,20 @@ def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) ->
     planned = Outputs({}, {})
     taken: dict[tuple[Path, Path], Path] = {}
     for source in sources:
-        if Path(source).suffix.lower() in VIDEO_SUFFIXES and is_single(source):
-            found = [Path(source)]
-        else:
-            found = _found(source, out, endings)
-        for path in found:
-            plan = planned.videos if path.suffix.lower() in VIDEO_SUFFIXES else planned.images
+        is_video = is_video_name(Path(source)) and is_single(source)
+        for path in [Path(source)] if is_video else _found(source, out, endings):
+            is_sequence = is_video_name(path) or multi_frame(path) is not None
+            plan = planned.videos if is_sequence else planned.images
             target = out / (path.relative_to(source) if Path(source).is_dir() else path.name)
             # The same file named twice ("a.png", "./a.png", and in its folder) is one source.
             if taken.setdefault((path.resolve(), target), path) is path:
                 plan[path] = target
     return planned
+
+
+def is_video_name(path: Path) -> bool:
+    """Whether a path has the suffix of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:

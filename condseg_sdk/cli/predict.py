@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from condseg_sdk.cli import interrupts
-from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, plan_outputs
+from condseg_sdk.cli.device import add_device
+from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, is_video_name, plan_outputs
+from condseg_sdk.cores import available_cores
 from condseg_sdk.errors import CondsegError, OptionError
 from condseg_sdk.files import atomic_write_all, make_folder
 from condseg_sdk.images.video import Video
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.segmentation import SaveKind, Segmentation
 
-SAVERS = min(4, os.cpu_count() or 1)
+SAVERS = min(4, available_cores())
 DEFAULT_MODEL = "condseg-lite-polyp"
 ENDINGS = {
     "mask": "_mask.png",
@@ -57,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=get_args(RuntimeName),
         help="library that runs the network; onnx exports a checkpoint once (default: torch, onnx for an .onnx file)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add_device(parser)
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),
@@ -102,13 +103,13 @@ class _Work:
                     return
                 yield images[Path(seg.name)], seg
         for path, base in self.outputs.videos.items():
-            video = Video(path)
+            video = Video(path) if is_video_name(path) else path
             for number, seg in enumerate(self._stream(video)):
                 if stop.requested:
                     return
                 yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
             self.finished.append(path)
-            if video.damage is not None:
+            if isinstance(video, Video) and video.damage is not None:
                 self.damaged.append(path)
 
     def _stream(self, source: Any) -> Iterator[Segmentation]:

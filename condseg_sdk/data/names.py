@@ -162,8 +162,12 @@ def unique_names(paths: Sequence[PurePath]) -> list[str]:
     while all(len(parts) > shared and parts[shared] == parents[0][shared] for parts in parents):
         shared += 1
     below = [PurePath(*path.parts[shared:]) for path in paths]
-    choices = ([path.stem for path in paths], [path.with_suffix("").as_posix() for path in below])
+    choices = ([path.stem for path in paths], [_without_suffix(path).as_posix() for path in below])
     return next((names for names in choices if not duplicate_names(names)), [path.as_posix() for path in below])
+
+
+def _without_suffix(path: PurePath) -> PurePath:
+    return path.with_suffix("") if path.name else path  # "." and "/", which a damaged table may list, have no name
 
 
 def read_names(path: Path) -> list[str]:

@@ -196,12 +196,24 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """Name of the data, without the folders above it."""
+        """Name of the data, without the folders above it.
+
+        Example:
+            >>> from condseg_sdk import open_dataset
+            >>> open_dataset("my_dataset").name
+            'my_dataset'
+        """
         if self.source is None:
             return f"{len(self.train) + len(self.validation) + len(self.test)} pairs"
         return self.source.name or self.source.resolve().name
 
     @property
     def splits(self) -> dict[Split, list[Pair]]:
-        """The three lists by name."""
+        """The three lists by name.
+
+        Example:
+            >>> from condseg_sdk import open_dataset
+            >>> {split: len(pairs) for split, pairs in open_dataset("my_dataset").splits.items()}
+            {'train': 10, 'validation': 2, 'test': 0}
+        """
         return {"train": self.train, "validation": self.validation, "test": self.test}

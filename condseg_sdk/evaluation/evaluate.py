@@ -263,6 +263,7 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         ),
         bins=calibration_bins(probability, small_target),
         counts=threshold_counts(probability, small_target),
+        bits=seg.bits,
     )
 
 

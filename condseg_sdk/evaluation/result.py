@@ -97,6 +97,7 @@ class ImageResult:
         branch_uncertainty: How well the uncertainty branch does; None unless requested.
         bins: Result of `calibration_bins` at 256x256.
         counts: Result of `threshold_counts` at 256x256.
+        bits: Number of bits with which the image was read, if it has 16-bit values; None for others.
     """
 
     pair: Pair
@@ -109,6 +110,7 @@ class ImageResult:
     branch_uncertainty: ErrorDetection | None
     bins: NDArray[np.float64] = field(repr=False)
     counts: NDArray[np.int64] = field(repr=False)
+    bits: int | None = None
 
     def row(self) -> dict[str, str | float | int]:
         """Return the row of the CSV file, by column."""

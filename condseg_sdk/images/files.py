@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
-import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
-from condseg_sdk.errors import CondsegError, ImageError, errors_about
-from condseg_sdk.files import relative_to
+from condseg_sdk.errors import ImageError, errors_about
+from condseg_sdk.images.dicom import DicomFile, is_dicom
 from condseg_sdk.images.formats import (
     HEIF_REMEDY,
     VIDEO_SUFFIXES,
@@ -27,13 +25,11 @@ from condseg_sdk.images.formats import (
     register_heif,
     webp_size,
 )
-from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES, MemoryBudget
+from condseg_sdk.images.limits import DECODE_BUDGET, check_size, image_errors, require_file
 from condseg_sdk.opencv import cv2
 
 __all__ = [
-    "MAX_PIXELS",
     "StoredBits",
-    "image_errors",
     "is_deep_color",
     "is_white_zero",
     "load_pixels",
@@ -42,20 +38,15 @@ __all__ = [
     "orientation_of",
     "read_deep_color",
     "read_rare_tiff",
-    "require_file",
     "states_range",
     "stored_bits",
 ]
 
 logger = logging.getLogger("condseg_sdk")
 
-MAX_PIXELS = 178_956_970
-"""Largest number of pixels of a file, which is checked before decoding: Pillow's limit for decompression bombs."""
-
 MISSING_ROWS = 0.05
 """Share of an image's rows that may be missing at the end of a truncated file, which viewers show as well."""
 
-_BUDGET = MemoryBudget(MAX_DECODE_BYTES)
 # Pillow's own blocks of 16 MB stay in the heap of each thread that decoded a large image; glibc gives blocks of more
 # than 32 MB back to the system. Small images take no more than they need.
 Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
@@ -66,29 +57,6 @@ _SEQUENTIAL = frozenset({"BMP", "JPEG", "PNG", "PPM", "TIFF"})  # formats that a
 _PLAIN_TIFF = frozenset({1, 5, 8, 32773, 32946})  # compressions that OpenCV reads: none, LZW, deflate, PackBits
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _MAX_SAMPLE_VALUE, _PLANAR = 258, 259, 262, 281, 284
 _SEPARATE_PLANES = 2
-
-
-def require_file(path: Path) -> None:
-    """Check that a path is a file with content.
-
-    Raises:
-        ImageError: The path does not exist, is a folder, cannot be read or is empty.
-    """
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        address = re.match(r"(https?|ftp|file):/", str(path))  # of which a path keeps one slash
-        if address:
-            raise ImageError(f"{path} is a URL, not a path; download the file and give its path") from error
-        raise ImageError(f"{path} does not exist; check the path{relative_to(path)}") from error
-    except (OSError, ValueError) as error:  # no permission, name too long, a null byte in it
-        raise ImageError(f"{path} cannot be opened ({error}); check its name and permissions") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a folder, not a file; give one of the files in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path} is a pipe or a device, not a file; read it and give the bytes")
-    if status.st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -111,7 +79,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file for its stored values, orientation or size instead of its colors.
 
     The header is read, and the same files are refused as in `load_image`. Pixels are decoded on demand inside the
-    `with` block, where Pillow's errors become ImageErrors as well.
+    `with` block, where Pillow's errors become ImageErrors as well. Of a DICOM file the RGB image is given.
 
     Raises:
         ImageError: The file is missing, damaged, too large, not an image, or of a kind that is not supported.
@@ -121,13 +89,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         ...     print(image.mode, image.size)
         RGB (120, 90)
     """
-    with (
-        errors_about(path),
-        ExitStack() as reservations,
-        open_file(path) as file,
-        open_encoded(file, str(path), reservations) as image,
-    ):
-        yield image
+    with errors_about(path), ExitStack() as reservations, open_file(path) as file:
+        if is_dicom(file.read(_HEAD)):
+            yield Image.fromarray(DicomFile(path).only_frame().decode())
+            return
+        file.seek(0)
+        yield reservations.enter_context(open_encoded(file, str(path), reservations))
 
 
 @contextmanager
@@ -143,9 +110,6 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
         head = file.read(_HEAD)
     if not head:
         raise ImageError(f"{name} is empty; read the file again")
-    if head[128:] == b"DICM":
-        remedy = "read it with pydicom and give an array in [0, 1]"
-        raise ImageError(f"{name} is a DICOM file, which is not supported; {remedy}")
     format = identify(head)
     if format is None:
         if (suffix := identify_video(head)) is not None:
@@ -155,11 +119,11 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
     if format == "HEIF" and not register_heif():
         raise ImageError(f"{name} is a HEIC image, which needs pillow-heif; {HEIF_REMEDY}, or save it as PNG or JPEG")
     if format == "WEBP" and (size := webp_size(head)) is not None:
-        _check_size(size, 17, name)  # Pillow allocates its pixels at opening
+        check_size(size, 17, name)  # Pillow allocates its pixels at opening
     with image_errors(name), _opened_as_viewers_do(file, format, name) as image:
         is_deep = image._condseg_is_deep = is_deep_color(image)  # type: ignore[attr-defined]
         cost = bytes_per_pixel(image, is_deep_color=is_deep)
-        _check_size(image.size, cost, name)
+        check_size(image.size, cost, name)
         if (
             any(tile.codec_name == "bmp_rle" for tile in image.tile)
             and image.width * image.height > _MAX_RUN_LENGTH_PIXELS
@@ -173,7 +137,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
         if pages > 1:
             remedy = "open it with PIL.Image.open, seek() to one and give that"
             raise ImageError(f"{name} has {pages} pages or frames; {remedy}")
-        reservations.enter_context(_BUDGET.reserve(cost * image.width * image.height))
+        reservations.enter_context(DECODE_BUDGET.reserve(cost * image.width * image.height))
         yield image
 
 
@@ -186,30 +150,6 @@ def _video_remedy(file: IO[bytes], suffix: str) -> str:
     while renamed.exists():
         renamed = renamed.with_stem(f"{renamed.stem}-video")
     return f"rename it to {renamed.name}"
-
-
-@contextmanager
-def image_errors(name: str) -> Iterator[None]:
-    """Turn every error of Pillow into an ImageError."""
-    try:
-        yield
-    except CondsegError:
-        raise
-    except MemoryError as error:
-        raise ImageError(f"{name} needs more memory than is free; make it smaller, or free memory") from error
-    except Exception as error:  # OSError, ValueError, SyntaxError, struct.error, EOFError, ...
-        raise ImageError(f"{name} is damaged or incomplete ({error}); copy or export it again") from error
-
-
-def _check_size(size: tuple[int, int], cost: int, name: str) -> None:
-    pixels = size[0] * size[1]
-    if pixels > MAX_PIXELS:
-        remedy = "make it smaller, or decode it yourself and give the array"
-        raise ImageError(f"{name} has {pixels:,} pixels, more than {MAX_PIXELS:,} pixels; {remedy}")
-    if pixels * cost > MAX_DECODE_BYTES:
-        needed = f"{pixels:,} pixels, which take {pixels * cost / 1e9:.1f} GB to decode"
-        remedy = "make it smaller, save it as PNG, or decode it yourself and give the array"
-        raise ImageError(f"{name} has {needed}, more than {MAX_DECODE_BYTES / 1e9:.1f} GB; {remedy}")
 
 
 def _opened_as_viewers_do(file: IO[bytes], format: str, name: str) -> ImageFile.ImageFile:
@@ -437,7 +377,7 @@ def read_rare_tiff(file: IO[bytes], name: str) -> tuple[NDArray[np.generic], int
         return None
     if not can_read or bits not in (10, 12, 14, 32, 64):
         return None
-    _check_size(size, channels * max(bits // 8, 2) + 8, name)
+    check_size(size, channels * max(bits // 8, 2) + 8, name)
     file.seek(0)
     values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.shape[:2] != size[::-1]:

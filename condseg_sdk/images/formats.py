@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from PIL import Image
 
 __all__ = [
+    "DICOM_REMEDY",
+    "DICOM_SUFFIXES",
+    "HAS_DICOM",
     "HEIF_REMEDY",
     "HEIF_SUFFIXES",
     "IMAGE_SUFFIXES",
@@ -34,12 +37,16 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
 }
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _HAS_HEIF = find_spec("pillow_heif") is not None
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+HAS_DICOM = find_spec("pydicom") is not None
+"""Whether pydicom is installed, which reads DICOM files."""
 
 HEIF_REMEDY = "pip install pillow-heif"
-IMAGE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes) | (
-    HEIF_SUFFIXES if _HAS_HEIF else frozenset()
+DICOM_REMEDY = "pip install 'condseg_sdk[dicom]'"
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes).union(
+    HEIF_SUFFIXES if _HAS_HEIF else (), DICOM_SUFFIXES if HAS_DICOM else ()
 )
-"""Suffixes of image files in folders and patterns, including HEIC if pillow-heif is installed."""
+"""Suffixes of image files in folders and patterns: HEIC if pillow-heif is installed, DICOM if pydicom is."""
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}

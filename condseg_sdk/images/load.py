@@ -13,8 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +30,9 @@ from condseg_sdk.images.bit_depth import (
     scale_to_uint8,
     share_above,
 )
+from condseg_sdk.images.dicom import DicomFile, DicomFrame, is_dicom
 from condseg_sdk.images.files import (
-    MAX_PIXELS,
     StoredBits,
-    image_errors,
     is_deep_color,
     is_white_zero,
     load_pixels,
@@ -48,7 +46,9 @@ from condseg_sdk.images.files import (
     stored_bits,
 )
 from condseg_sdk.images.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from condseg_sdk.images.limits import MAX_PIXELS, image_errors, source_path
 from condseg_sdk.images.sources import find_images, is_single
+from condseg_sdk.images.spacing import PixelSpacing
 from condseg_sdk.images.types import ColorOrder, ImageLike
 from condseg_sdk.images.video import video_frames
 from condseg_sdk.options import check_choice
@@ -90,11 +90,14 @@ class LoadedImage:
 
     Attributes:
         pixels: Image, RGB uint8 (H, W, 3), contiguous, upright.
-        depth: Bits in use in an image with 16-bit values; None for others.
+        depth: Bits in use in an image with 16-bit values; None for others, and for DICOM.
+        spacing: Distance between the pixels, where the file states it: one for the whole image, or one for each
+            calibrated region.
     """
 
     pixels: NDArray[np.uint8]
     depth: BitDepth | None
+    spacing: tuple[PixelSpacing, ...] = ()
 
 
 def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> NDArray[np.uint8]:
@@ -106,9 +109,10 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
     Args:
         source: Image in one of these forms:
 
-            - a path to an AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PNM, TIFF or WebP file (HEIC with pillow-heif) with
-              one page and at most `MAX_PIXELS` pixels, the bytes of such a file, or a file object opened in binary
-              mode;
+            - a path to an AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PNM, TIFF or WebP file (HEIC with pillow-heif, DICOM
+              with pydicom) with one page and at most `MAX_PIXELS` pixels, the bytes of such a file, or a file object
+              opened in binary mode;
+            - a frame of a DICOM file, `condseg_sdk.images.dicom.DicomFrame`;
             - a PIL image of any mode and size, or the current page of one with several pages;
             - a NumPy array (H, W), (H, W, 1), (H, W, 3) or, alpha last, (H, W, 4): uint8, uint16, or float
               in [0, 1];
@@ -126,7 +130,7 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
 
     Raises:
         ImageError: The source is missing, damaged, too large, not an image, or of a kind that is not
-            supported (DICOM, several pages, video); the message names it and the remedy.
+            supported (several pages or frames, video); the message names it and the remedy.
         OptionError: `color_order` is neither "rgb" nor "bgr", or "bgr" for anything but a NumPy array; `bits` is out of
             range.
 
@@ -252,7 +256,14 @@ def _read(source: Any, color_order: ColorOrder, bits: int | None, reservations: 
         source = data
     if _is_tensor(source):
         return _from_array(_tensor_values(source, name), name, bits)
+    if isinstance(source, DicomFrame):
+        return LoadedImage(source.decode(), None, source.spacing)
     with _encoded(source, name) as file:
+        if is_dicom(file.read(132)):
+            is_path = isinstance(source, (str, os.PathLike))
+            frame = DicomFile(source if is_path else cast("io.BytesIO", file).getvalue()).only_frame()
+            return LoadedImage(frame.decode(), None, frame.spacing)
+        file.seek(0)
         try:
             with open_encoded(file, name, reservations) as image:
                 return _from_pil(image, name, bits)
@@ -280,7 +291,7 @@ def _undecoded(image: Image.Image) -> bytes | None:
 def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
     """Open what holds an encoded image: a path, bytes, or a file object, whose position is kept."""
     if isinstance(source, (str, os.PathLike)):
-        with open_file(Path(source)) as file:
+        with open_file(source_path(source)) as file:
             yield file
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)
@@ -330,7 +341,7 @@ def source_name(source: object) -> str:
         kind = "array" if isinstance(source, np.ndarray) else "tensor"
         return f"{kind} {tuple(source.shape)} {str(source.dtype).removeprefix('torch.')}"
     name = getattr(source, "name", None)
-    if hasattr(source, "read") and isinstance(name, str):
+    if isinstance(name, str) and (isinstance(source, DicomFrame) or hasattr(source, "read")):
         return name
     return f"an object of type {type(source).__name__}"
 

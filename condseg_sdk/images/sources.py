@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import cast, overload
 
 from condseg_sdk.errors import ImageError
-from condseg_sdk.images.formats import HEIF_REMEDY, HEIF_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from condseg_sdk.images.dicom import may_be_dicom
+from condseg_sdk.images.formats import (
+    DICOM_REMEDY,
+    DICOM_SUFFIXES,
+    HAS_DICOM,
+    HEIF_REMEDY,
+    HEIF_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+)
+from condseg_sdk.images.limits import source_path
 from condseg_sdk.images.types import ImageLike, Sources
 from condseg_sdk.walk import Walk, is_hidden, is_system_folder, left_out_kind, walk_folder, walk_folders
 
@@ -31,8 +41,9 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
     Args:
         source: A path, a folder (searched at any depth, each real folder once), a glob pattern ("scans/**/*.png"),
             any source that `load_image` accepts, or a list or tuple of these. Folders and patterns mean files with a
-            suffix in `IMAGE_SUFFIXES` that are not hidden, sorted by path. A pattern with the suffix of a video
-            ("films/*.mp4") means videos. What is left out is counted by kind in one line of the log.
+            suffix in `IMAGE_SUFFIXES` that are not hidden, sorted by path; with pydicom also DICOM files
+            without a suffix. A pattern with the suffix of a video ("films/*.mp4") means videos. What is left out is
+            counted by kind in one line of the log.
 
     Returns:
         Paths for strings and paths, other objects as they are. Files given by name are not checked here; `load_image`
@@ -52,9 +63,9 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
     if not isinstance(source, (str, os.PathLike)):
         return [cast("ImageLike", source)]  # a sequence that is neither a list nor a tuple is one source, such as bytes
     if is_single(source):
-        return [Path(source)]
+        return [source_path(source)]
     name = os.fspath(source)
-    found = walk_folder(name, suffixes=IMAGE_SUFFIXES) if Path(name).is_dir() else _expand_pattern(name)
+    found = walk_folder(name, suffixes=IMAGE_SUFFIXES, also=_also) if Path(name).is_dir() else _expand_pattern(name)
     left_out = found.summary()
     remedies = _remedies(name, found.left_out)
     if not found.files:
@@ -64,6 +75,11 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
     if left_out:
         logger.warning("%s: left out %s", name, "; ".join([left_out, *remedies]))
     return list(found.files)
+
+
+def _also(path: Path) -> bool:
+    """Whether a file without the suffix of an image is one."""
+    return HAS_DICOM and may_be_dicom(path)
 
 
 def _remedies(name: str, left_out: Counter[str]) -> list[str]:
@@ -76,8 +92,8 @@ def _remedies(name: str, left_out: Counter[str]) -> list[str]:
         remedies.append(f"give videos by name or pattern, such as {str(folder / f'*{video}')!r}")
     if HEIF_SUFFIXES & {*suffixes}:
         remedies.append(f"{HEIF_REMEDY} for HEIC files")
-    if ".dcm" in suffixes:
-        remedies.append("read DICOM files with pydicom and give arrays")
+    if DICOM_SUFFIXES & {*suffixes}:
+        remedies.append(f"{DICOM_REMEDY} for DICOM files")
     return remedies
 
 
@@ -105,7 +121,7 @@ def _expand_pattern(pattern: str) -> Walk:
     for file in files:
         if any(is_system_folder(part) for part in file.parts[literal:-1]):
             left_out["file in a system folder"] += 1
-        elif file.suffix.lower() in suffixes:
+        elif file.suffix.lower() in suffixes or _also(file):
             images.append(file)
         else:
             left_out[left_out_kind(file.name)] += 1

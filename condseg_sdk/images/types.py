@@ -13,15 +13,18 @@ from PIL import Image
 if TYPE_CHECKING:
     import torch
 
+    from condseg_sdk.images.dicom import DicomFrame
+
 __all__ = ["ColorOrder", "ImageLike", "Sources"]
 
 ColorOrder = Literal["rgb", "bgr"]
 
 ImageLike: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.generic]"
-    " | torch.Tensor"
+    " | torch.Tensor | DicomFrame"
 )
-"""One image: a path, the bytes of a file, a binary file object, a PIL image, a NumPy array (H, W[, C]) or a tensor."""
+"""One image: a path, the bytes of a file, a binary file object, a PIL image, a NumPy array (H, W[, C]), a tensor, or a
+frame of a DICOM file."""
 
 Sources: TypeAlias = "ImageLike | Sequence[ImageLike]"
 """One or many images: an `ImageLike`, a folder, a glob pattern, or a list or tuple of these."""

@@ -6,14 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import ImageError, errors_about
 from condseg_sdk.files import is_utf8
-from condseg_sdk.images.files import require_file
+from condseg_sdk.images.limits import require_file, source_path
 from condseg_sdk.images.video_containers import Container, inspect_container
 from condseg_sdk.opencv import cv2
 
@@ -59,7 +58,8 @@ class Video:
         damage: Description of the missing frames, set after the last frame; None if no frame is missing.
 
     Raises:
-        ImageError: The file is missing or cannot be decoded; raised at the first frame.
+        ImageError: The file is missing or cannot be decoded; raised at the first frame. The path is empty; raised at
+            once.
 
     Example:
         >>> video = Video("colonoscopy.mp4")
@@ -68,7 +68,7 @@ class Video:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = source_path(path)
         self.damage: str | None = None
 
     def __iter__(self) -> Iterator[VideoFrame]:

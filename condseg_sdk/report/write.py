@@ -19,7 +19,6 @@ from condseg_sdk.evaluation.card_section import extend_card
 from condseg_sdk.evaluation.evaluate import evaluate
 from condseg_sdk.evaluation.result import Evaluation, ImageResult
 from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, write_bytes
-from condseg_sdk.images.load import find_bits
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
@@ -172,9 +171,8 @@ def _write(
     **content: Any,
 ) -> Path:
     charts = evaluation_charts(evaluation)
-    bits = _bits(predictor, evaluation)
     overlays = {
-        f"{group.lower()}_{rank}": Overlay(group, result, _overlay(predictor, evaluation, result, bits))
+        f"{group.lower()}_{rank}": Overlay(group, result, _overlay(predictor, evaluation, result))
         for group, results in _examples(evaluation).items()
         for rank, result in enumerate(results, 1)
     }
@@ -203,17 +201,9 @@ def _examples(evaluation: Evaluation) -> dict[str, list[ImageResult]]:
     return {"Best": ranked[: -each - 1 : -1], "Median": ranked[middle : middle + each], "Worst": ranked[:each]}
 
 
-def _bits(predictor: Predictor, evaluation: Evaluation) -> int | None:
-    """Return the bits with which the evaluation read 16-bit images, so that overlays show what was evaluated."""
-    bits = evaluation.options.bits or predictor.preprocessing.bits
-    if bits is None and (depth := find_bits(image.pair.image for image in evaluation.images)) is not None:
-        bits = depth.bits
-    return bits
-
-
-def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult, bits: int | None) -> Image.Image:
+def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult) -> Image.Image:
     options = evaluation.options
-    image, target = load_pair(result.pair, bits=bits)
+    image, target = load_pair(result.pair, bits=result.bits)
     return error_overlay(
         image, predictor(image, threshold=evaluation.threshold, tta=options.tta, tile=options.tile).mask, target
     )

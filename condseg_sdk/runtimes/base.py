@@ -49,6 +49,16 @@ class Runtime(Protocol):
         """Return the logits of a batch of normalized images, float32 (B, 3, h, w)."""
 
 
+def uses_all_cores(device: str) -> bool:
+    """Whether a network on a device computes on the cores that decoding and resizing need, too.
+
+    Example:
+        >>> uses_all_cores("cpu"), uses_all_cores("openvino:cpu"), uses_all_cores("cuda:0")
+        (True, True, False)
+    """
+    return device == "cpu" or device.endswith(":cpu")
+
+
 @cache
 def log_cpu() -> None:
     """Log that device="auto" found no GPU, once per process."""

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from huggingface_hub import cached_assets_path
+import huggingface_hub
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
@@ -21,32 +21,33 @@ __all__ = ["exported_once"]
 logger = logging.getLogger("condseg_sdk")
 
 
-def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = None) -> Path:
+def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = None, dynamic: bool = False) -> Path:
     """Return the ONNX file of a checkpoint; the first call with this content and version of the package makes it.
 
     Args:
         checkpoint: Checkpoint folder, or a .safetensors file with its config.json beside it.
         preprocessing: As in `load_checkpoint`.
+        dynamic: Whether batch, height and width are free. Fixed sizes are faster where a batch gains nothing.
 
     Raises:
         CheckpointError: The checkpoint is incomplete or damaged.
         ExportError: The export failed or differs from the network.
         OutputError: The file cannot be kept.
     """
-    path = _place(checkpoint, preprocessing)
+    path = _place(checkpoint, preprocessing, dynamic)
     if not is_ours(path):  # its seal tells whether the file is whole
         logger.warning("%s: exporting to ONNX once; kept in %s", checkpoint, path.parent)
-        _export(checkpoint, preprocessing, path)
+        _export(checkpoint, preprocessing, dynamic, path)
     return path
 
 
-def _place(checkpoint: Path, preprocessing: Preprocessing | None) -> Path:
+def _place(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool) -> Path:
     weights = checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
     config = weights.parent / CONFIG_FILE
     content = [sha256_of(path) for path in (weights, config) if path.is_file()]
-    key = hashlib.sha256(repr((__version__, preprocessing, content)).encode()).hexdigest()
+    key = hashlib.sha256(repr((__version__, preprocessing, dynamic, content)).encode()).hexdigest()
     try:
-        return cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
+        return huggingface_hub.cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
     except (OSError, ValueError) as error:
         raise OutputError(
             f"the ONNX file of {checkpoint} cannot be stored ({error}); set HF_ASSETS_CACHE to a folder that can be "
@@ -56,10 +57,10 @@ def _place(checkpoint: Path, preprocessing: Preprocessing | None) -> Path:
 
 
 @fork_safe
-def _export(checkpoint: Path, preprocessing: Preprocessing | None, path: Path) -> None:
+def _export(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool, path: Path) -> None:
     # Not at the top: once the file is there, PyTorch is not needed any more.
     from condseg_sdk.export.onnx import export_onnx
     from condseg_sdk.weights.checkpoint import load_checkpoint
 
     network, config = load_checkpoint(checkpoint, preprocessing=preprocessing)
-    export_onnx(network, config, path)
+    export_onnx(network, config, path, dynamic=dynamic)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, Unpack, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.download import WEIGHTS_FILE
 from condseg_sdk.errors import HubError, ModelNotFoundError, OptionError, errors_about
 from condseg_sdk.forking import fork_safe
+from condseg_sdk.origin import ModelFile
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.base import Runtime
 from condseg_sdk.runtimes.export_cache import exported_once
-from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
-from condseg_sdk.weights.hub import is_onnx, resolve, resolve_onnx
+from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName, TorchOptions
+from condseg_sdk.runtimes.providers import find_provider, preferred_devices
+from condseg_sdk.weights.hub import ResolveOptions, is_onnx, resolve, resolve_onnx
 
 __all__ = ["OpenedModel", "open_runtime"]
 
@@ -26,11 +29,14 @@ class OpenedModel(NamedTuple):
         runtime: Executes the network.
         config: Config of the checkpoint.
         path: Checkpoint folder, or .safetensors or .onnx file, that was opened.
+        weights: File whose SHA-256 identifies the model: that of the checkpoint's weights, or an .onnx file that was
+            opened by name.
     """
 
     runtime: Runtime
     config: CheckpointConfig
     path: Path
+    weights: ModelFile
 
 
 def open_runtime(
@@ -39,7 +45,7 @@ def open_runtime(
     device: str,
     runtime: RuntimeName | TorchOptions | OnnxOptions | None = None,
     preprocessing: Preprocessing | None = None,
-    **where: Any,
+    **where: Unpack[ResolveOptions],
 ) -> OpenedModel:
     """Open a model.
 
@@ -48,7 +54,7 @@ def open_runtime(
         device: As in `Predictor.from_pretrained`.
         runtime: As in `Predictor.from_pretrained`.
         preprocessing: As in `Predictor.from_pretrained`.
-        where: Further arguments of `resolve`.
+        where: As in `ResolveOptions`.
 
     Raises:
         OptionError: The model's runtime does not have an option.
@@ -57,7 +63,8 @@ def open_runtime(
         CheckpointError: The model is incomplete or damaged.
         DeviceError: The device cannot be used.
     """
-    options = _options_of(runtime, is_file=is_onnx(model))
+    needs_onnx = is_onnx(model) or device.partition(":")[0] in ONNX_DEVICES
+    options = _options_of(runtime, needs_onnx=needs_onnx)
     if isinstance(options, TorchOptions):
         if is_onnx(model):
             raise OptionError(
@@ -65,20 +72,41 @@ def open_runtime(
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
-    path = _onnx_file(model, preprocessing, **where)
+    first = preferred_devices()[0] if device == "auto" else device
+    provider, _ = find_provider(first)
+    if device != "auto":  # an export takes long, and a device that is missing is known before it
+        provider.check(device)
+    path, weights = _onnx_file(model, preprocessing, batches=provider.batches, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.
     from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
     with errors_about(path):
         opened = OnnxRuntime(path, device=device, options=options)
-    return OpenedModel(opened, opened.config, path)
+    return OpenedModel(opened, opened.config, path, ModelFile(weights))
 
 
-def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | None, **where: Any) -> Path:
-    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it."""
+def _onnx_file(
+    model: str | os.PathLike[str],
+    preprocessing: Preprocessing | None,
+    *,
+    batches: bool,
+    **where: Unpack[ResolveOptions],
+) -> tuple[Path, Path]:
+    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it.
+
+    Args:
+        model: As in `open_runtime`.
+        preprocessing: As in `open_runtime`.
+        batches: Whether the device gains from several images at once.
+        where: As in `open_runtime`.
+
+    Returns:
+        The file, and the one that identifies the model: of an export, the weights that it was made from.
+    """
     if is_onnx(model):
         if preprocessing is None:
-            return resolve(model, **where)
+            path = resolve(model, **where)
+            return path, path
         raise OptionError(
             f"preprocessing={preprocessing!r}: {model} has its own; export it again to change it",
             option="preprocessing",
@@ -86,12 +114,18 @@ def _onnx_file(model: str | os.PathLike[str], preprocessing: Preprocessing | Non
     if preprocessing is None:
         # Without a network the checkpoint may still be in the cache; if it is not, `resolve` says so.
         with suppress(ModelNotFoundError, HubError):
-            return resolve_onnx(model, **where)
-    return exported_once(resolve(model, **where), preprocessing=preprocessing)
+            path = resolve_onnx(model, **where)
+            return path, path
+    checkpoint = resolve(model, **where)
+    return exported_once(checkpoint, preprocessing=preprocessing, dynamic=batches), _weights_of(checkpoint)
+
+
+def _weights_of(checkpoint: Path) -> Path:
+    return checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
 
 
 def _options_of(
-    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, is_file: bool
+    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, needs_onnx: bool
 ) -> TorchOptions | OnnxOptions:
     if isinstance(runtime, (TorchOptions, OnnxOptions)):
         return runtime
@@ -101,7 +135,7 @@ def _options_of(
             f"runtime={runtime!r} must be {', '.join(map(repr, names))}, TorchOptions(...) or OnnxOptions(...)",
             option="runtime",
         )
-    return OnnxOptions() if runtime == "onnx" or (runtime is None and is_file) else TorchOptions()
+    return OnnxOptions() if runtime == "onnx" or (runtime is None and needs_onnx) else TorchOptions()
 
 
 @fork_safe
@@ -112,4 +146,5 @@ def _open_torch(path: Path, preprocessing: Preprocessing | None, *, device: str,
 
     with errors_about(path):
         network, config = load_checkpoint(path, preprocessing=preprocessing)
-    return OpenedModel(TorchRuntime(network, device=device, options=options), config, path)
+    runtime = TorchRuntime(network, device=device, options=options)
+    return OpenedModel(runtime, config, path, ModelFile(_weights_of(path)))

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from condseg_sdk.errors import OptionError
-from condseg_sdk.options import check_choice, check_integer
+from condseg_sdk.options import check_choice, check_flags, check_integer
 
-__all__ = ["Execution", "OnnxOptions", "Precision", "RuntimeName", "TorchOptions"]
+__all__ = ["ONNX_DEVICES", "Execution", "OnnxOptions", "Precision", "RuntimeName", "TorchOptions"]
 
 RuntimeName = Literal["torch", "onnx"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Execution = Literal["eager", "compiled", "cuda-graph"]
 
 MAX_THREADS = 1024
+ONNX_DEVICES = ("tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu", "openvino:npu")
+"""Devices of ONNX Runtime that PyTorch does not have; each but "webgpu" and OpenVINO's may have a GPU's number."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,14 @@ class OnnxOptions:
     """How ONNX Runtime runs an exported file.
 
     Args:
-        threads: Number of CPU threads for one operation. Default: ONNX Runtime's own, the number of physical cores.
+        threads: Number of CPU threads for one operation. Default: the number of physical cores, or the smaller number
+            that affinity or the CPU quota of a container leave.
         session_options: Entries of ONNX Runtime's session configuration.
+        precision: Precision of the arithmetic, for devices that can compute in a lower one than the file's: "bfloat16"
+            with device="openvino", "float16" with device="openvino:gpu". Default: "float32", and on an NPU, which has
+            no other, "float16".
+        cache_compiled: Whether to keep the compiled model in Hugging Face's cache, so that a file opens faster the next
+            time; for OpenVINO's devices. TensorRT, which takes minutes, always keeps its own.
 
     Raises:
         OptionError: A value is of the wrong type or out of range.
@@ -66,8 +74,13 @@ class OnnxOptions:
 
     threads: int | None = None
     session_options: Mapping[str, str] = field(default_factory=dict)
+    precision: Precision | None = None
+    cache_compiled: bool = False
 
     def __post_init__(self) -> None:
+        check_flags(cache_compiled=self.cache_compiled)
+        if self.precision is not None:
+            check_choice("precision", self.precision, Precision)
         if self.threads is not None:
             check_integer("threads", self.threads, least=1, most=MAX_THREADS)
         if not isinstance(self.session_options, Mapping) or not all(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from condseg_sdk.errors import DeviceError, OptionError
 from condseg_sdk.export.inference_form import inference_form
-from condseg_sdk.forking import REMEDY, check_gpu_process, fork_safe
+from condseg_sdk.forking import REMEDY, check_process, fork_safe
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.runtimes.base import Logits, log_cpu
 from condseg_sdk.runtimes.options import Precision, TorchOptions
@@ -167,7 +167,7 @@ class TorchRuntime:
     @fork_safe
     def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
         """Return the logits of a batch of normalized images, float32 (B, 3, h, w)."""
-        check_gpu_process(self._owner, self.device)
+        check_process(self._owner, self.device)
         with torch.inference_mode(), self._numerics():
             images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
             maps = [x[:, 0].float().cpu().numpy() for x in self._form(images, uncertainty=branch_uncertainty)]

@@ -41,6 +41,12 @@ PREVIOUS_NAMES = {
     "patience": "early_stopping_patience",
 }
 """Names in settings.json that version 0.1.0 wrote."""
+SHORT_NAMES = {
+    **{"lr": "learning_rate", "encoder_lr": "encoder_learning_rate", "wd": "weight_decay", "clip": "max_grad_norm"},
+    **{"bs": "batch_size", "size": "image_size", "imgsz": "image_size", "workers": "num_workers", "gpus": "devices"},
+    **{"aug": "augmentation", "ema": "ema_decay", "scheduler": "schedule", "amp": "precision"},
+}
+"""Names that other libraries and scripts use, and the setting to suggest for each."""
 MISSING: dict[str, object] = {"field_of_view": "none"}
 """Values of settings that a settings.json lacks because it is older than they are: images were not cut then."""
 
@@ -276,7 +282,8 @@ class FinetuneConfig:
         """
         for name in overrides:
             if name not in settings():
-                near = [PREVIOUS_NAMES[name]] if name in PREVIOUS_NAMES else get_close_matches(name, settings())
+                known = {**SHORT_NAMES, **PREVIOUS_NAMES}
+                near = [known[name]] if name in known else get_close_matches(name, settings())
                 remedy = f"did you mean {' or '.join(near)}?" if near else "docs/training.md lists all settings"
                 raise OptionError(f"{name!r} is not a setting of a training run; {remedy}", option=name)
         given: dict[str, Any] = {**self.to_dict(), **overrides}
@@ -294,15 +301,29 @@ class FinetuneConfig:
 
         Raises:
             OptionError: A setting does not exist, or a value is not allowed.
+
+        Example:
+            >>> FinetuneConfig.from_dict({"epochs": 20}).epochs
+            20
         """
         return cls().override(**MISSING | {PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, object]:
-        """Return all settings as settings.json has them."""
+        """Return all settings as settings.json has them.
+
+        Example:
+            >>> FinetuneConfig(epochs=20).to_dict()["epochs"]
+            20
+        """
         return asdict(self)
 
     def changed(self) -> dict[str, object]:
-        """Return the settings that are not at their defaults."""
+        """Return the settings that are not at their defaults.
+
+        Example:
+            >>> FinetuneConfig(epochs=20).changed()
+            {'epochs': 20}
+        """
         return {name: value for name, value in self.to_dict().items() if value != settings()[name].default}
 
 

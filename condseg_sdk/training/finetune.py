@@ -71,7 +71,12 @@ class FinetuneResult:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The checkpoint as a `Predictor`, loaded on first use."""
+        """The checkpoint as a `Predictor`, loaded on first use.
+
+        Example:
+            >>> finetune("my_dataset", output_dir="runs/new", epochs=1).predictor.device  # doctest: +SKIP
+            'cpu'
+        """
         return Predictor.from_pretrained(self.checkpoint_dir)
 
 

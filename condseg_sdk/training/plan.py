@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
+from condseg_sdk.cores import available_cores
 from condseg_sdk.data import DatasetReport
 from condseg_sdk.data.cache import MEMORY_LIMIT
 from condseg_sdk.errors import DatasetError, OptionError
@@ -101,7 +101,7 @@ def detect_machine(config: FinetuneConfig) -> Machine:
     Raises:
         OptionError: The machine does not have this accelerator or these devices, or Lightning not this strategy.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     choice = {name: getattr(config, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
     try:
         with quiet_lightning():

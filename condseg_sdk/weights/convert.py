@@ -99,9 +99,13 @@ def convert_checkpoint(
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ModelNotFoundError(f"{path} is not a file: give the .pth file that torch.save wrote")
+        raise ModelNotFoundError(f"{path} is not a file: give the .pth file that torch.save wrote", path=path)
     if path.suffix == ".safetensors":
         return read_tensors(path)
+    if not _is_saved_by_torch(path):
+        raise CheckpointError(
+            "it cannot be read as a file of torch.save (it begins with other bytes); give a .pth file"
+        )
     if _unpacked_size(path) > MAX_FILE:
         raise CheckpointError(f"it holds more than {MAX_FILE // 2**20} MiB, too much for a published network")
     try:
@@ -121,6 +125,15 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"it holds a {type(content).__name__}, not the state dict of a network")
     return content
+
+
+def _is_saved_by_torch(path: Path) -> bool:
+    """Whether a file begins as an archive or, as PyTorch wrote it before version 1.6, as a pickle."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2).startswith((b"PK", b"\x80"))
+    except OSError:  # torch.load gives the reason
+        return True
 
 
 def _unpacked_size(path: Path) -> int:

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
-from huggingface_hub.errors import RemoteEntryNotFoundError
-
 from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import check_sha256
 from condseg_sdk.download import (
@@ -27,7 +25,7 @@ from condseg_sdk.download import (
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError, OptionError
 from condseg_sdk.weights.manifest import BUNDLED, ManifestPath, find_entry, list_models
 
-__all__ = ["ONNX_FILE", "is_onnx", "local_path", "resolve", "resolve_onnx"]
+__all__ = ["ONNX_FILE", "ResolveOptions", "is_onnx", "local_path", "resolve", "resolve_onnx"]
 
 ONNX_FILE = "model.onnx"
 SETTINGS, CHECKPOINT = "settings.json", "checkpoint"  # in the folder of a training run
@@ -40,6 +38,18 @@ logger = logging.getLogger("condseg_sdk")
 URL = re.compile(
     r"hf://(?:models/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
 )
+
+
+class ResolveOptions(HubOptions, total=False):
+    """Where a model is looked for: keyword arguments of `resolve` and `resolve_onnx`.
+
+    Attributes:
+        revision: Branch, tag or commit, for a repository on the Hub only.
+        manifest: Path of a manifest of your own, in addition to the package's and to those of CONDSEG_MANIFEST.
+    """
+
+    revision: str | None
+    manifest: ManifestPath | None
 
 
 class _HubName(NamedTuple):
@@ -143,12 +153,15 @@ def resolve_onnx(
         try:
             return download_file(source, f"{place.path}/{ONNX_FILE}".lstrip("/"))
         except CheckpointError as error:
+            from huggingface_hub.errors import RemoteEntryNotFoundError  # not at the top: a local file needs none of it
+
             if isinstance(error.__cause__, RemoteEntryNotFoundError):
-                raise _without_onnx(str(source), name) from error
+                raise _without_onnx(source, name) from error
             raise
     if is_onnx(model):
         return resolve(model, revision=revision, **hub)
-    raise ModelNotFoundError(f"{name} is not an .onnx file: make one with `condseg export {name} {ONNX_FILE}`")
+    remedy = f"make one with `condseg export {name} {ONNX_FILE}`"
+    raise ModelNotFoundError(f"{name} is not an .onnx file: {remedy}", path=path)
 
 
 def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None = None) -> Path | None:
@@ -291,7 +304,7 @@ def _hub_name(name: str, revision: str | None) -> _HubName | None:
         repo_id, _, pinned = name.partition("@")
         if _looks_like_a_path(repo_id):
             export = ", or make it with export_onnx" if name.lower().endswith(ONNX_SUFFIX) else ""
-            raise ModelNotFoundError(f"{name} does not exist: check the path{export}")
+            raise ModelNotFoundError(f"{name} does not exist: check the path{export}", path=name)
         if "/" not in repo_id:
             return None
         place = _HubName(repo_id, pinned or None)
@@ -333,13 +346,14 @@ def _bundled(entry: ManifestEntry) -> Path:
     return entry.folder
 
 
-def _without_onnx(place: str, name: str) -> ModelNotFoundError:
+def _without_onnx(place: Path | HubSource, name: str) -> ModelNotFoundError:
     remedy = f"make one with `condseg export {name} {ONNX_FILE}`, and give from_pretrained that file"
-    return ModelNotFoundError(f"{place} has no {ONNX_FILE}: {remedy}")
+    path, repo_id = (place, None) if isinstance(place, Path) else (None, place.repo_id)
+    return ModelNotFoundError(f"{place} has no {ONNX_FILE}: {remedy}", path=path, repo_id=repo_id)
 
 
 def _onnx_in(folder: Path, name: str) -> Path:
     path = folder / ONNX_FILE
     if not path.is_file():
-        raise _without_onnx(str(folder), name)
+        raise _without_onnx(folder, name)
     return path

@@ -134,6 +134,7 @@ def rows(checkpoint: Path, exported: Path, inputs: NDArray[np.float32]) -> list[
     return measure(subjects, setting, inputs, reference, budget=0, ceiling=ceiling, progress=lambda _: None)
 
 
+@pytest.mark.slow
 def test_rows_are_measured_in_real_processes(rows: list[Row]) -> None:
     sleeping, published_row, ours = rows[0], rows[1], rows[2]
     assert sleeping.speedup == 1
@@ -169,6 +170,7 @@ def test_batches_go_through_all_images_and_begin_again(checkpoint: Path, inputs:
     np.testing.assert_allclose(np.stack([outputs[n] for n in range(8)]), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_keeps_its_row_and_its_reason(rows: list[Row]) -> None:
     notes = {(row.form, row.precision, row.device): row.note for row in rows}
     if not torch.cuda.is_available():
@@ -193,6 +195,7 @@ def test_gpu_subjects_are_listed_without_a_gpu(checkpoint: Path, exported: Path)
         assert {s.missing for s in subjects if s.device != "cpu"} == {"no CUDA device"}
 
 
+@pytest.mark.slow
 def test_rows_are_written_as_csv_markdown_and_plot(rows: list[Row], tmp_path: Path) -> None:
     with table.write_rows(rows, tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))

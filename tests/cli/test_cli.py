@@ -270,3 +270,10 @@ def test_bits_of_16_bit_images_can_be_given(
     assert predict(checkpoint, *arguments, tmp_path / "10", "--bits", "10") == 2
     assert "more than bits=10 can hold; give bits=12" in capsys.readouterr().err
     assert predict(checkpoint, *arguments, tmp_path / "20", "--bits", "20") == 2
+
+
+def test_an_export_of_an_export_asks_for_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "model.onnx"), str(tmp_path / "again.onnx")]) == 2
+    message = capsys.readouterr().err
+    assert "model.onnx is an ONNX file already; give the checkpoint that it was exported from" in message
+    assert "runtime=" not in message

@@ -50,3 +50,7 @@ def test_unique_names_use_only_the_needed_part_of_the_path() -> None:
     assert unique_names([Path("/d/a/1.png"), Path("/d/b/1.png")]) == ["a/1", "b/1"]
     assert unique_names([Path("/d/1.png"), Path("/d/1.jpg")]) == ["1.png", "1.jpg"]
     assert unique_names([Path("1.png")]) == ["1"]
+
+
+def test_paths_without_a_name_are_named_by_themselves() -> None:
+    assert unique_names([Path(), Path("a/1.png"), Path("b/1.png")]) == [".", "a/1", "b/1"]

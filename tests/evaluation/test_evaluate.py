@@ -432,3 +432,13 @@ def test_names_of_the_wrong_type_are_refused(known: tuple[Predictions, list[Pair
     _, pairs = known
     with pytest.raises(OptionError, match="must be a list of strings, or a text file"):
         choose_pairs(pairs, names=names)
+
+
+def test_results_know_with_how_many_bits_their_images_were_read(checkpoint: Path, tmp_path: Path) -> None:
+    scan = np.random.default_rng(0).integers(0, 4096, (40, 40), np.uint16)
+    for folder, pixels in (("images", scan), ("masks", (scan > 2000).astype(np.uint8))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "scan.png")
+    predictor = Predictor.from_pretrained(checkpoint)
+    assert [image.bits for image in evaluate(predictor, tmp_path).images] == [12]
+    assert [image.bits for image in evaluate(predictor, tmp_path, bits=14).images] == [14]

@@ -641,3 +641,9 @@ def test_sources_are_named_in_messages(source: object, name: str) -> None:
 def test_a_url_is_not_a_path(address: str) -> None:
     with pytest.raises(ImageError, match="is a URL, not a path; download the file and give its path"):
         load_image(address)
+
+
+@pytest.mark.parametrize("read", [load_image, find_images, Video, lambda path: find_images([path])])
+def test_an_empty_path_is_not_the_current_folder(read: Callable[[str], object]) -> None:
+    with pytest.raises(ImageError, match="the path is an empty string; give the path of an image"):
+        read("")

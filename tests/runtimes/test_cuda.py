@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from condseg_sdk.runtimes import onnx_runtime
+from condseg_sdk.runtimes import cuda_libraries
 from condseg_sdk.runtimes.torch_runtime import CudaGraphCache, _convert_weights
 
 
@@ -113,7 +113,7 @@ def nvidia_packages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for package in ("cu13", "cudnn"):
         (nvidia / package / "lib").mkdir(parents=True)
     spec = SimpleNamespace(submodule_search_locations=[str(nvidia)])
-    monkeypatch.setattr(onnx_runtime.importlib.util, "find_spec", lambda name: spec if name == "nvidia" else None)
+    monkeypatch.setattr(cuda_libraries.importlib.util, "find_spec", lambda name: spec if name == "nvidia" else None)
     return nvidia
 
 
@@ -121,7 +121,7 @@ def test_cuda_is_loaded_from_another_folder_of_packages(
     preloads: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia = nvidia_packages(tmp_path, monkeypatch)
-    onnx_runtime._preload_cuda()
+    cuda_libraries.preload_cuda()
     assert preloads == [
         {"cudnn": False, "directory": str(nvidia / "cu13" / "lib")},
         {"cuda": False, "directory": str(nvidia / "cudnn" / "lib")},
@@ -131,9 +131,9 @@ def test_cuda_is_loaded_from_another_folder_of_packages(
 def test_onnx_runtime_finds_cuda_itself_beside_it_or_in_the_system(
     preloads: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_runtime.importlib.util, "find_spec", lambda _: None)
-    onnx_runtime._preload_cuda()
+    monkeypatch.setattr(cuda_libraries.importlib.util, "find_spec", lambda _: None)
+    cuda_libraries.preload_cuda()
     nvidia_packages(tmp_path, monkeypatch)
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
-    onnx_runtime._preload_cuda()
+    cuda_libraries.preload_cuda()
     assert preloads == [{}, {}]

@@ -37,7 +37,7 @@ def exports(monkeypatch: pytest.MonkeyPatch, cache: Path, kept: Path) -> list[Pa
     made: list[Path] = []
     whole = kept.read_bytes()
 
-    def export(checkpoint: Path, preprocessing: Any, path: Path) -> None:
+    def export(checkpoint: Path, preprocessing: Any, dynamic: bool, path: Path) -> None:
         path.write_bytes(whole)
         made.append(path)
 
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_made_again(checkpoint: Path, kept: Path, exports: lis
     assert exports == [kept]
 
 
-def test_other_content_or_preprocessing_is_another_file(
+def test_other_content_preprocessing_or_sizes_are_another_file(
     checkpoint: Path, kept: Path, exports: list[Path], tmp_path: Path
 ) -> None:
     other = Preprocessing((64, 64), scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -70,8 +70,9 @@ def test_other_content_or_preprocessing_is_another_file(
     assert exported_once(copy) == kept
     config = copy / "config.json"
     config.write_text(config.read_text().replace('"threshold": 0.4', '"threshold": 0.3'))
-    assert len({kept, exported_once(copy), exported_once(checkpoint, preprocessing=other)}) == 3
-    assert len(exports) == 2
+    paths = {kept, exported_once(copy), exported_once(checkpoint, preprocessing=other)}
+    assert len(paths | {exported_once(checkpoint, dynamic=True)}) == 4
+    assert len(exports) == 3
 
 
 def test_a_repository_without_an_onnx_file_is_exported_with_and_without_a_network(

@@ -90,7 +90,7 @@ def test_color_in_the_middle_of_each_range_is_unchanged_and_gray_has_no_color() 
     torch.testing.assert_close(spread[1], before[1], atol=1e-3, rtol=0)
 
 
-def test_strong_disturbance_keeps_geometry_and_range() -> None:
+def test_strong_photometric_augmentation_keeps_geometry_and_range() -> None:
     images = torch.zeros(32, 3, *SIZE)
     images[:, :, 10:30, 10:30] = 0.8
     changed = StrongPhotometric()(images.clone(), numbers(32, StrongPhotometric.numbers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from condseg_sdk import FinetuneConfig
 from condseg_sdk.cli.command import make_parser
 from condseg_sdk.errors import OptionError
-from condseg_sdk.training.config import PREVIOUS_NAMES, settings
+from condseg_sdk.training.config import PREVIOUS_NAMES, SHORT_NAMES, settings
 from tests.helpers.networks import TINY
 from tests.helpers.settings_tables import PAGE, page_with_tables
 
@@ -60,11 +61,18 @@ def test_overrides_change_a_copy() -> None:
         ("epoch", "did you mean epochs"),
         ("learningrate", "did you mean learning_rate"),
         ("patience", "did you mean early_stopping_patience"),
+        ("lr", "did you mean learning_rate?"),
+        ("bs", "did you mean batch_size?"),
+        ("wd", "did you mean weight_decay?"),
+        ("size", "did you mean image_size?"),
+        ("workers", "did you mean num_workers?"),
         ("xyz", "docs/training.md lists all"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_the_nearest_names(name: str, remedy: str) -> None:
-    with pytest.raises(OptionError, match=f"{name!r} is not a setting of a training run; {remedy}") as caught:
+    with pytest.raises(
+        OptionError, match=f"{name!r} is not a setting of a training run; {re.escape(remedy)}"
+    ) as caught:
         FinetuneConfig().override(**{name: 1})
     assert caught.value.option == name
 
@@ -121,3 +129,8 @@ def test_settings_of_version_0_1_0_are_read_under_their_new_names() -> None:
         field_of_view="none",  # there was no such setting yet, and images were not cut
     )
     assert old.keys() == PREVIOUS_NAMES.keys()
+
+
+def test_every_short_name_stands_for_a_setting() -> None:
+    assert set(SHORT_NAMES.values()) <= set(settings())
+    assert not set(SHORT_NAMES) & set(settings())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from condseg_sdk import FinetuneConfig, FinetuneResult, finetune, open_dataset
+from condseg_sdk.cli import main
 from condseg_sdk.errors import (
     DatasetError,
     ImageError,
@@ -192,18 +191,17 @@ def test_a_checkpoint_as_base_keeps_its_preprocessing(dataset: Path, tmp_path: P
     assert larger.predictor.preprocessing.color_order == "bgr"
 
 
-def test_the_command_logs_each_epoch_and_fills_the_model_card(dataset: Path, tmp_path: Path) -> None:
+def test_the_command_logs_each_epoch_and_fills_the_model_card(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     network = tmp_path / "tiny.json"
     network.write_text(json.dumps(TINY))
     arguments = ["--network", str(network), "--base", "random", "--image-size", "64", "--epochs", "2"]
     arguments += ["--stage1-epochs", "1", "--no-report", "--license", "cc0-1.0", "--attribution", "our clinic"]
-    command = [sys.executable, "-m", "condseg_sdk.cli", "finetune", str(dataset), *arguments]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "run"), "--no-progress"], capture_output=True, text=True, check=True
-    )
-    lines = [line for line in done.stderr.splitlines() if ", epoch " in line]
-    assert [line.partition(":")[2].partition(":")[0] for line in lines] == [
-        " stage 1, epoch 1 of 1", " stage 2, epoch 1 of 2", " stage 2, epoch 2 of 2",
+    assert main(["finetune", str(dataset), *arguments, "--out", str(tmp_path / "run"), "--no-progress"]) == 0
+    lines = [message for message in caplog.messages if ", epoch " in message]
+    assert [line.partition(":")[0] for line in lines] == [
+        "stage 1, epoch 1 of 1", "stage 2, epoch 1 of 2", "stage 2, epoch 2 of 2",
     ]  # fmt: skip
     iou = re.search(r"IoU ([\d.]+)", lines[-1])
     last = read_history(tmp_path / "run")[-1]

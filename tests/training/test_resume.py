@@ -225,7 +225,7 @@ def test_a_run_that_was_moved_remembers_its_best_epoch(
 
 def test_ctrl_c_raises_keyboard_interrupt_and_the_run_can_be_resumed(dataset: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
-    options = {**SMALL, "epochs": 3, "deterministic": True}
+    options = {**SMALL, "epochs": 2, "deterministic": True}
     with pytest.raises(KeyboardInterrupt):
         finetune(dataset, output_dir=tmp_path / "run", **options, logger=Interrupter(tmp_path))
     assert signal.getsignal(signal.SIGINT) is before

@@ -122,6 +122,13 @@ def test_invalid_addresses_are_refused_and_leave_no_file(
     assert tree(tmp_path) <= {"cache"} | {path for path in tree(tmp_path) if path.startswith("cache/")}
 
 
+@pytest.mark.parametrize("name", ["./polyps", "runs/best.safetensors", "model.onnx"])
+def test_the_error_for_a_missing_path_knows_it(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
+        resolve(name)
+    assert caught.value.path == Path(name)
+
+
 def test_an_address_with_another_revision_is_refused(repository: Repository, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="name two revisions"):
         resolve("hf://org/tiny@main", revision="v1", **options)
@@ -400,7 +407,7 @@ def test_whatever_the_network_stack_raises_is_one_line_with_a_remedy(
     def fail(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr("condseg_sdk.download.hf_hub_download", fail)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(HubError, match="^org/tiny could not be fetched") as caught:
         resolve(REPO, **options)
     assert remedy in one_line(caught.value)

@@ -10,8 +10,7 @@ from pathlib import Path
 import onnxruntime
 import torch
 
-from condseg_sdk.errors import CondsegError
-from condseg_sdk.runtimes.onnx_runtime import choose_providers
+from condseg_sdk.runtimes.cuda_libraries import preload_cuda
 
 LIBRARIES = (
     "libonnxruntime_providers_shared.so",
@@ -30,10 +29,7 @@ def main() -> None:
         print(torch.cuda.get_device_properties(0), f"cuDNN {torch.backends.cudnn.version()}")
     print(f"onnxruntime {onnxruntime.__version__} for CUDA {onnxruntime.cuda_version}, {onnxruntime.__file__}")
     print(f"built with {', '.join(onnxruntime.get_available_providers())}")
-    try:
-        print(choose_providers("cuda"))  # loads CUDA and cuDNN
-    except CondsegError as error:
-        print(error)
+    preload_cuda()
     for name in LIBRARIES:
         try:
             ctypes.CDLL(str(Path(onnxruntime.__file__).parent / "capi" / name), ctypes.RTLD_GLOBAL)

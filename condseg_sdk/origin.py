@@ -1,0 +1,126 @@
+"""What made a prediction: the model with its SHA-256, the version of this package, runtime, device and time.
+
+Every output file states it. `provenance.py` has the seals of the files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict
+
+from condseg_sdk._version import __version__
+from condseg_sdk.checksums import sha256_of
+from condseg_sdk.errors import CheckpointError, OptionError
+
+__all__ = ["ModelFile", "Origin", "OriginDict", "model_label", "utc_now"]
+
+logger = logging.getLogger("condseg_sdk")
+
+
+class ModelFile:
+    """The file with the weights of a model. Its SHA-256 is computed when an output needs it first.
+
+    Args:
+        path: Path of the file, when it has just been opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._status = _status(path)
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """SHA-256 of the file, 64 hexadecimal digits; None if the file has changed since it was opened."""
+        try:
+            digest = sha256_of(self.path)
+        except CheckpointError:
+            digest = None
+        if digest is None or self._status is None or _status(self.path) != self._status:
+            logger.warning("%s has changed since it was opened: outputs do not state its SHA-256", self.path)
+            return None
+        return digest
+
+    def __getstate__(self) -> dict[str, object]:
+        _ = self.sha256  # the file may not be there where the copy is opened
+        return self.__dict__
+
+
+class OriginDict(TypedDict):
+    """The origin of a prediction as plain JSON types; see `Origin`."""
+
+    model: str
+    model_sha256: str | None
+    version: str
+    runtime: str
+    device: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made a prediction.
+
+    Attributes:
+        model: Name of the model; of a path, its last two parts.
+        weights: File with the weights.
+        runtime: What executed the network, such as "torch" or "CPUExecutionProvider".
+        device: Device that it ran on, such as "cpu" or "cuda:0".
+        date: Time of the prediction in UTC, such as "2026-11-28T09:30:12.345+00:00"; or that of the environment
+            variable SOURCE_DATE_EPOCH, with which the same prediction gives the same files.
+        version: Version of this package.
+    """
+
+    model: str
+    weights: ModelFile
+    runtime: str
+    device: str
+    date: str
+    version: str = __version__
+
+    def to_dict(self) -> OriginDict:
+        """Convert it to plain JSON types, with the SHA-256 of the weights as `model_sha256`."""
+        return {
+            "model": self.model,
+            "model_sha256": self.weights.sha256,
+            "version": self.version,
+            "runtime": self.runtime,
+            "device": self.device,
+            "date": self.date,
+        }
+
+
+def model_label(model: str | os.PathLike[str]) -> str:
+    """Return the name of a model for outputs: of a path only the last two parts, since the others are private.
+
+    Example:
+        >>> model_label("condseg-lite-polyp"), model_label(Path("/home/jane/runs/mine/checkpoint"))
+        ('condseg-lite-polyp', 'mine/checkpoint')
+    """
+    return "/".join(model.parts[-2:]) if isinstance(model, Path) else os.fspath(model)
+
+
+def utc_now() -> str:
+    """Return the time in UTC, to the millisecond; that of SOURCE_DATE_EPOCH if it is set.
+
+    Raises:
+        OptionError: SOURCE_DATE_EPOCH is not a number of seconds since 1970.
+    """
+    fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        time = datetime.fromtimestamp(int(fixed), UTC) if fixed else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise OptionError(f"SOURCE_DATE_EPOCH={fixed!r} must be a number of seconds since 1970; unset it") from error
+    return time.isoformat(timespec="milliseconds")
+
+
+def _status(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,307 @@
+"""Every device of ONNX Runtime predicts as the CPU does, or is refused with a reason and a remedy."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from condseg_sdk import DeviceError, OnnxOptions, OptionError, Predictor
+from condseg_sdk.runtimes import providers, session
+from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
+from condseg_sdk.runtimes.providers import PROVIDERS, Plugin, find_provider, preferred_devices
+
+IMAGES = [np.random.default_rng(seed).integers(0, 256, (90, 120, 3), np.uint8) for seed in range(4)]
+PLUGINS = [name for name, provider in PROVIDERS.items() if provider.plugin is not None]
+
+
+@pytest.fixture(scope="module")
+def files(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("onnx")
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu")
+    kinds: dict[str, dict[str, Any]] = {
+        "free": {"branch_uncertainty": True},
+        "fixed": {"dynamic": False},
+        "int8": {"dynamic": False, "precision": "int8", "calibration": IMAGES},
+    }
+    return {
+        name: predictor.export_onnx(folder / f"{name}.onnx", verify=False, **options).path
+        for name, options in kinds.items()
+    }
+
+
+@pytest.fixture(scope="module", params=["cpu", "openvino"])
+def device(request: pytest.FixtureRequest) -> str:
+    """A device of this machine; OpenVINO's plug-in, for example, offers processors of Intel alone."""
+    name: str = request.param
+    try:
+        find_provider(name)[0].check(name)
+    except DeviceError as error:
+        pytest.skip(str(error))
+    return name
+
+
+@pytest.fixture(scope="module")
+def opened(device: str, files: dict[str, Path]) -> dict[str, Predictor]:
+    return {name: Predictor.from_pretrained(path, device=device) for name, path in files.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(files: dict[str, Path]) -> dict[str, Predictor]:
+    return {name: Predictor.from_pretrained(path, device="cpu") for name, path in files.items()}
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("free", 1e-4), ("fixed", 1e-4), ("int8", 0.2)])
+def test_a_device_predicts_as_the_cpu_does(
+    opened: dict[str, Predictor], expected: dict[str, Predictor], kind: str, tolerance: float
+) -> None:
+    for batch_size in (1, 3):
+        ours, theirs = (x[kind].predict(IMAGES, batch_size=batch_size) for x in (opened, expected))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a.probability, b.probability, atol=tolerance)
+    again = pickle.loads(pickle.dumps(opened[kind]))
+    assert again.device == opened[kind].device
+    np.testing.assert_allclose(again(IMAGES[0]).probability, opened[kind](IMAGES[0]).probability, atol=1e-5)
+
+
+def test_device_and_providers_say_what_runs(opened: dict[str, Predictor], device: str) -> None:
+    provider, _ = find_provider(device)
+    for predictor in opened.values():
+        assert predictor.device == provider.device
+        assert predictor.providers[0] == provider.name
+
+
+def test_batch_height_and_width_are_free_on_a_device(files: dict[str, Path], device: str) -> None:
+    ours, theirs = (OnnxRuntime(files["free"], device=name) for name in (device, "cpu"))
+    for shape in ((1, 3, 64, 64), (3, 3, 96, 64), (2, 3, 64, 160), (1, 3, 64, 64)):
+        batch = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        pairs = zip(*(x.run(batch, branch_uncertainty=True) for x in (ours, theirs)), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_threads_share_a_predictor(opened: dict[str, Predictor]) -> None:
+    wanted = [opened["free"](image).logits for image in IMAGES]
+    found: dict[int, Any] = {}
+
+    def predict(number: int) -> None:
+        found[number] = opened["free"](IMAGES[number % len(IMAGES)]).logits
+
+    threads = [threading.Thread(target=predict, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, logits in found.items():
+        np.testing.assert_allclose(logits, wanted[number % len(IMAGES)], atol=1e-4)
+    assert len(found) == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_predicts_or_refuses(files: dict[str, Path], device: str) -> None:
+    options = OnnxOptions(threads=1)
+    predictor = Predictor.from_pretrained(files["fixed"], device=device, runtime=options)
+    wanted = predictor(IMAGES[0]).logits
+
+    def child() -> bool:
+        if device == "cpu":
+            return bool(np.abs(predictor(IMAGES[0]).logits - wanted).max() < 1e-4)
+        with pytest.raises(DeviceError, match="load the predictor in each process"):
+            predictor(IMAGES[0])
+        with pytest.raises(DeviceError, match="load the predictor in each process"):
+            Predictor.from_pretrained(files["fixed"], device=device)
+        return Predictor.from_pretrained(files["fixed"], device="auto", runtime=options).device == "cpu"
+
+    assert in_fork(child)
+
+
+def in_fork(work: Callable[[], bool]) -> bool:
+    """Whether the work in a forked child returns True."""
+    pid = os.fork()
+    if pid == 0:
+        code = 2
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_lower_precision_is_used_where_it_is_requested(device: str, files: dict[str, Path]) -> None:
+    def predict(name: str, options: OnnxOptions) -> Any:
+        return Predictor.from_pretrained(files["fixed"], device=name, runtime=options)(IMAGES[0]).probability
+
+    lower = OnnxOptions(precision="bfloat16")
+    provider, _ = find_provider(device)
+    if provider.plugin is None or "BF16" not in str(provider.plugin_devices(device)[0].ep_metadata):
+        with pytest.raises(OptionError, match="precision='bfloat16'.*use"):
+            predict(device, lower)
+        return
+    difference = np.abs(predict(device, lower) - predict("cpu", OnnxOptions())).max()
+    assert 1e-5 < difference < 0.2
+
+
+def test_what_a_device_lacks_is_refused(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ({"precision": "bfloat16"}, {"cache_compiled": True}):
+        with pytest.raises(OptionError, match="device='cpu'") as caught:
+            Predictor.from_pretrained(files["fixed"], device="cpu", runtime=OnnxOptions(**options))
+        assert caught.value.option in options
+    for name in ("gpu", "cpu:0", "cuda:", "cuda:x", "openvino:1", "openvino:tpu", "auto:1"):
+        with pytest.raises(OptionError, match="'openvino:gpu', 'openvino:npu'; for a GPU by its number 'cuda:1'"):
+            Predictor.from_pretrained(files["fixed"], device=name)
+
+
+def test_a_missing_gpu_is_refused(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "has_nvidia_driver", lambda: False)
+    for name in ("cuda", "cuda:1", "tensorrt"):
+        with pytest.raises(DeviceError, match="use 'cpu'"):
+            Predictor.from_pretrained(files["fixed"], device=name)
+
+
+def test_a_requested_provider_that_is_not_used_is_an_error(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if CUDA's libraries were missing: ONNX Runtime would go on with the CPU and say so on stderr alone."""
+    monkeypatch.setattr(providers, "has_nvidia_driver", lambda: True)
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    real = onnxruntime.InferenceSession
+
+    def quiet_fallback(path: str, options: object, providers: object) -> object:
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", quiet_fallback)
+    with pytest.raises(DeviceError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
+        Predictor.from_pretrained(files["fixed"], device="cuda")
+    assert Predictor.from_pretrained(files["fixed"], device="auto").device == "cpu"
+
+
+@pytest.fixture
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has registered nothing."""
+    monkeypatch.setattr(providers, "_owners", {})
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_missing_plugin_is_refused_with_what_to_install(
+    files: dict[str, Path], no_plugins: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(Plugin, "is_installed", lambda _: False)
+    plugin = PROVIDERS[name].plugin
+    assert plugin is not None
+    with pytest.raises(
+        DeviceError, match=f"needs a plug-in of ONNX Runtime: pip install '{plugin.install}'".replace("[", r"\[")
+    ) as caught:
+        Predictor.from_pretrained(files["fixed"], device=name)
+    assert caught.value.option == "device"
+
+
+def test_a_device_that_only_onnx_runtime_has_is_checked_before_a_checkpoint_is_exported(
+    checkpoint: Path, no_plugins: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Plugin, "is_installed", lambda _: False)
+    monkeypatch.setattr("condseg_sdk.runtimes.open.exported_once", pytest.fail)
+    with pytest.raises(DeviceError, match=r"pip install 'condseg_sdk\[openvino\]'"):
+        Predictor.from_pretrained(checkpoint, device="openvino")
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_damaged_plugin_is_refused(
+    files: dict[str, Path], no_plugins: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    library = tmp_path / "plugin.so"
+    library.write_bytes(b"not a library")
+    monkeypatch.setattr(Plugin, "is_installed", lambda _: True)
+    monkeypatch.setattr(providers, "import_module", lambda _: SimpleNamespace(get_library_path=lambda: str(library)))
+    for _ in range(2):  # nothing is remembered of the first attempt
+        with pytest.raises(
+            DeviceError, match=r"cannot be loaded \(.*\): install what is missing, .* or use device='cpu'"
+        ):
+            Predictor.from_pretrained(files["fixed"], device=name)
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugin_without_a_processor_is_refused_and_registered_once(
+    files: dict[str, Path], no_plugins: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    registered: list[str] = []
+    monkeypatch.setattr(Plugin, "is_installed", lambda _: True)
+    monkeypatch.setattr(providers, "import_module", lambda _: SimpleNamespace(get_library_path=lambda: "library"))
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda *names: registered.append(names[0]))
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
+    refused: list[str] = []
+
+    def attempt() -> None:
+        try:
+            Predictor.from_pretrained(files["fixed"], device=name)
+        except DeviceError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=attempt) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(registered) == 1
+    assert len(refused) == 4
+    assert f"its plug-in finds no {PROVIDERS[name].processor} on this machine; use 'cpu' or 'auto'" in refused[0]
+
+
+def processor(vendor: str) -> SimpleNamespace:
+    kind = onnxruntime.OrtHardwareDeviceType.CPU
+    return SimpleNamespace(
+        ep_name="CPUExecutionProvider", ep_metadata={}, device=SimpleNamespace(type=kind, vendor=vendor)
+    )
+
+
+@pytest.mark.parametrize(
+    ("vendor", "installed", "driver", "order"),
+    [
+        ("Intel", True, False, ["openvino", "cpu"]),
+        ("Intel", False, False, ["cpu"]),
+        ("AMD", True, False, ["cpu"]),
+        ("Intel", True, True, ["cuda", "openvino", "cpu"]),
+    ],
+)
+def test_auto_prefers_what_is_fast(
+    no_plugins: None, monkeypatch: pytest.MonkeyPatch, vendor: str, installed: bool, driver: bool, order: list[str]
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [processor(vendor)])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(Plugin, "is_installed", lambda _: installed)
+    monkeypatch.setattr(providers, "has_nvidia_driver", lambda: driver)
+    assert preferred_devices() == order
+
+
+def test_auto_goes_on_with_the_cpu_and_says_so(
+    files: dict[str, Path], no_plugins: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "preferred_devices", lambda: ["openvino", "cpu"])
+    monkeypatch.setattr(Plugin, "is_installed", lambda _: False)
+    assert Predictor.from_pretrained(files["fixed"]).device == "cpu"
+    assert "not on openvino (device='openvino' needs a plug-in of ONNX Runtime" in caplog.text
+
+
+def test_an_input_that_is_too_small_for_a_provider_is_refused(files: dict[str, Path]) -> None:
+    runtime = OnnxRuntime(files["free"], device="cpu")
+    runtime._provider = PROVIDERS["openvino:cpu"]
+    with pytest.raises(OptionError, match=r"64x32 is too small for it, which needs 64x64: use device='cpu'"):
+        runtime.run(np.zeros((1, 3, 32, 64), np.float32), branch_uncertainty=False)
+
+
+def test_a_precision_that_a_processor_lacks_is_refused() -> None:
+    old = SimpleNamespace(ep_metadata={"OPTIMIZATION_CAPABILITIES": "WINOGRAD FP32 INT8 BIN EXPORT_IMPORT"})
+    provider = PROVIDERS["openvino:cpu"]
+    assert provider.choose_precision(None, old) == "float32"
+    with pytest.raises(OptionError, match="this processor has no instructions for it; use precision='float32'"):
+        provider.choose_precision("bfloat16", old)
+    assert PROVIDERS["openvino:npu"].choose_precision(None) == "float16"
