@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from condseg_sdk import OptionError
+from condseg_sdk import DeviceError, OptionError
 from condseg_sdk.benchmarking import machine, plot, table
 from condseg_sdk.benchmarking.flops import graph_flops
 from condseg_sdk.benchmarking.measure import Row, Setting, agreement, measure, percentiles
@@ -328,7 +328,13 @@ def test_onnx_runtime_predicts_on_a_gpu(
     if subject.missing:
         pytest.skip(subject.missing)
     assert subject.build is not None
-    output = 1 / (1 + np.exp(-subject.build()(inputs[:2])))
+    try:
+        run = subject.build()
+    except DeviceError as error:  # the wheel of ONNX Runtime has its provider and not TensorRT itself
+        if device == "tensorrt":
+            pytest.skip(str(error))
+        raise
+    output = 1 / (1 + np.exp(-run(inputs[:2])))
     expected = 1 / (1 + np.exp(-run_trained_form(checkpoint)(inputs[:2])))
     assert np.abs(output - expected).mean() < 1e-2  # TensorRT may use TF32
 

@@ -367,6 +367,7 @@ def main() -> int:
     parser.add_argument("--send", default="1-5", help="parts of the checkpoint that go back (default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="rehearse without a GPU, with few repetitions")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it, and so would the steps
     deadline = time.monotonic() + options.within
     kit = Kit(options.parts.absolute(), options.work.absolute(), options.out.absolute(), options)
     if problems := missing(kit.parts):
