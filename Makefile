@@ -1,4 +1,4 @@
-# make demo | make test | make test-all | make test-isa | make fuzz | make soak | make lint | make format
+# make demo | make test | make test-all | make test-isa | make fuzz | make soak | make lint | make format | make site
 #
 # Each target makes its own environment in .venv the first time (some minutes, about 2 GB) and is quick after that.
 
@@ -29,7 +29,7 @@ define WORKING_OPENCV
 	echo "opencv-python $$version lacks libraries of this system: opencv-python-headless $$version is installed instead"; }
 endef
 
-.PHONY: help demo test test-all test-isa fuzz soak lint format
+.PHONY: help demo test test-all test-isa fuzz soak lint format site site-serve
 
 help:
 	@sed -n '1,3s/^# *//p' Makefile
@@ -91,6 +91,16 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation, with the pages that are made from the package: build/site/index.html. A warning is an error.
+site site-serve: export NO_MKDOCS_2_WARNING = true
+site: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
+	$(BIN)/mkdocs build --quiet
+
+site-serve: $(VENV)/.installed-dev
+	$(WORKING_OPENCV)
+	$(BIN)/mkdocs serve
+
 # The stamps are written last, so that an installation that broke off is begun again.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -103,6 +113,6 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "Installing condseg_sdk with [train,dev] into $(VENV) ..."
-	@$(INSTALL) --editable '.[train,dev]'
+	@echo "Installing condseg_sdk with [train,dev,docs] into $(VENV) ..."
+	@$(INSTALL) --editable '.[train,dev,docs]'
 	@touch $(VENV)/.installed $@

@@ -41,3 +41,10 @@ def test_the_examples_of_a_page_run(page: Path, example_names: dict[str, Any], m
         if block[1] is None:
             lines_above = "\n" * text.count("\n", 0, block.start(2))  # so that a failure names the page's line
             exec(compile(lines_above + block[2], str(page), "exec"), names)
+
+
+def test_every_public_name_has_an_entry_in_the_reference() -> None:
+    reference = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    listed = set(re.findall(r"^::: condseg_sdk\.(\w+)$", reference, re.MULTILINE))
+    errors = {name for name in condseg_sdk.__all__ if name.endswith("Error")}  # they have the page of their module
+    assert set(condseg_sdk.__all__) - {"__version__"} - errors == listed - {"errors"}
