@@ -1,7 +1,7 @@
 """Seals output files and recognizes them, so that a command replaces only files that this package wrote.
 
-A seal holds the name and version of this package and the SHA-256 of the rest of the content. It stays in the file when
-the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
+A seal contains the name and version of this package and the SHA-256 of the rest of the content. It stays in the file
+when the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
 corrected by hand is never replaced. Each format has a place for the seal that its readers ignore:
 
 - PNG: a text chunk "Software".
@@ -9,6 +9,7 @@ corrected by hand is never replaced. Each format has a place for the seal that i
 - Markdown and HTML: a comment in the last line. It may also list the SHA-256 of CSV tables in the same folder, which
   have no such place.
 - ONNX: an entry in the metadata, the last bytes of the file.
+- DICOM: the padding that may follow the data set, the last bytes of the file.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from condseg_sdk._version import __version__
 from condseg_sdk.errors import CondsegError, OutputError
 from condseg_sdk.json_files import read_json
 
-__all__ = ["check_replaced", "is_ours", "seal_json", "seal_onnx", "seal_png", "seal_text"]
+__all__ = ["check_replaced", "is_ours", "seal_dicom", "seal_json", "seal_onnx", "seal_png", "seal_text"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
 _COMMENT = re.compile(rb"<!-- condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64}) -->\n\Z")
 _ONNX_KEY = b"condseg_sdk.seal"
+_PADDING = b"\xfc\xff\xfc\xffOB\0\0"  # tag and type of Data Set Trailing Padding, little endian with explicit types
 
 
 def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Check, before any work, that only files of this package would be replaced.
 
     Args:
-        paths: Paths of the files to write; those that do not exist are free.
+        paths: Paths of the files to write; missing ones are ignored.
         overwrite: Whether to replace other files, too. A folder is never replaced.
 
     Raises:
@@ -51,7 +53,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
             continue
         if path.is_dir():
             raise OutputError(
-                f"{path} is a folder where a file must be written; choose another place for the output", path=path
+                f"{path} is a folder, but a file must be written there; choose another output folder", path=path
             )
         if overwrite:
             continue
@@ -62,7 +64,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     if others:
         path, reason = others[0]
         more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
-        raise OutputError(f"{path} {reason}{more}; choose another place for the output, or add --overwrite", path=path)
+        raise OutputError(f"{path} {reason}{more}; choose another output folder, or add --overwrite", path=path)
 
 
 def is_ours(path: Path) -> bool:
@@ -115,6 +117,13 @@ def seal_onnx(data: bytes) -> bytes:
     value = _seal(hashlib.sha256(data))
     entry = _field(1, _ONNX_KEY) + _field(2, value)  # StringStringEntryProto
     return data + _field(14, entry)  # ModelProto.metadata_props
+
+
+def seal_dicom(data: bytes) -> bytes:
+    """Add a seal to the bytes of a DICOM file in explicit little endian, as the padding after the data set."""
+    text = _seal(hashlib.sha256(data))
+    text += b" " * (len(text) % 2)  # every value has an even length
+    return data + _PADDING + len(text).to_bytes(4, "little") + text
 
 
 def _seal(digest: Any) -> bytes:
@@ -208,7 +217,18 @@ def _is_our_onnx(path: Path) -> bool:
     return digest.hexdigest() == seal[1].decode()
 
 
+def _is_our_dicom(path: Path) -> bool:
+    data = path.read_bytes()
+    start = data.rfind(_PADDING)
+    length, text = data[start + len(_PADDING) :][:4], data[start + len(_PADDING) + 4 :]
+    if start < 0 or int.from_bytes(length, "little") != len(text):
+        return False
+    seal = _SEAL.fullmatch(text.rstrip(b" "))
+    return seal is not None and hashlib.sha256(data[:start]).hexdigest() == seal[1].decode()
+
+
 _CHECKS: dict[str, Callable[[Path], bool]] = {
+    ".dcm": _is_our_dicom,
     ".png": _is_our_png,
     ".json": _is_our_json,
     ".md": _is_our_text,

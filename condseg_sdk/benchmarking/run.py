@@ -58,7 +58,7 @@ class BenchmarkConfig:
                 raise OptionError(f"batch={batch!r} must be at least 1")
         for size in self.sizes:
             if size < 32 or size % 32:
-                raise OptionError(f"size={size!r} must be a multiple of 32, which no network here has to pad")
+                raise OptionError(f"size={size!r} must be a multiple of 32, so that no network has to pad it")
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"threads={self.threads!r} must be at least 1")
         if not self.seconds >= 0:
@@ -87,7 +87,7 @@ def benchmark(
         checkpoint: Folder of the checkpoint.
         config: Settings of the benchmark.
         work: An existing folder for the exported files.
-        baselines: Returns further subjects to put first, so that `speedup` refers to them.
+        baselines: Returns further subjects to put first, so `speedup` refers to them.
         finished: Function that gets all rows so far after each batch and size, to save them.
         progress: Function that gets lines about the progress.
     """

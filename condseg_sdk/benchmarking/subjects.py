@@ -50,7 +50,7 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """Name of the subject for a line of progress."""
+        """Name of the subject in progress messages."""
         return f"{self.runtime} {self.form} {self.precision} {self.device}"
 
 
@@ -123,7 +123,7 @@ def missing_device(device: str) -> str:
 
 
 def run_trained_form(checkpoint: Path) -> Run:
-    """Load the network as training has it, in PyTorch on the CPU."""
+    """Load the network in the form that is trained, in PyTorch on the CPU."""
     network = load_checkpoint(checkpoint)[0].eval()
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:

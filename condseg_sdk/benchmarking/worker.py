@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -32,19 +31,6 @@ KEPT = 64  # maps for the comparison
 
 class SubjectError(CondsegError):
     """A subject cannot be built, or failed."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The first report of a worker.
-
-    Attributes:
-        load_seconds: Seconds for loading.
-        first_seconds: Seconds for the first call, including compilation.
-    """
-
-    load_seconds: float
-    first_seconds: float
 
 
 @contextmanager
@@ -79,7 +65,7 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pipe.close()  # the worker's recv ends, and so does it
+        self._pipe.close()  # recv in the worker raises EOFError, and the worker ends
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()
@@ -104,13 +90,14 @@ class Worker:
         """
         self._ask("ready")
 
-    def load(self) -> Loaded:
-        """Build the subject and call it once.
+    def load(self) -> tuple[float, float]:
+        """Build the subject and call it once; return the seconds for loading and for the call, with compilation.
 
         Raises:
             SubjectError: It failed; the message is the reason.
         """
-        return Loaded(*self._ask("load"))
+        load_seconds, first_seconds = self._ask("load")
+        return load_seconds, first_seconds
 
     def run(self, repetitions: int, *, warm: bool) -> list[float]:
         """Measure the seconds of each repetition, after one that does not count if `warm`."""
@@ -192,6 +179,6 @@ def _serve(
                 pipe.send(("ok", [step() for _ in range(repetitions)]))
             else:
                 pipe.send(("ok", (None if before is None else peak - before, maps)))
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes this subject's row
+        except Exception as error:  # noqa: BLE001 - any exception of a runtime becomes a note in this subject's row
             reason = str(error).strip().splitlines() or traceback.format_exception_only(error)
             pipe.send(("error", f"{type(error).__name__}: {reason[0][:200]}"))

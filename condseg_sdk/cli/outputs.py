@@ -79,13 +79,10 @@ def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, o
         endings: Endings of the files of a source, such as "_mask.png".
         overwrite: Whether to replace files that condseg did not write.
 
-    Returns:
-        The planned paths.
-
     Raises:
-        OptionError: A source holds nothing but files of the output folder.
+        OptionError: A source contains nothing but files of the output folder.
         OutputError: Two sources would write the same file, or a file must not be replaced.
-        ImageError: A source holds no image.
+        ImageError: A source contains no image.
     """
     planned = _with_suffixes(sources, out, endings)
     _drop_suffixes(planned)
@@ -129,7 +126,7 @@ def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
     images = [path for path in found if not path.resolve().is_relative_to(folder)]
     if not images:
         raise OptionError(
-            f"{source} holds only files in {out}, the folder of the output; choose another --out", option="out"
+            f"{source} contains only files in {out}, the folder of the output; choose another --out", option="out"
         )
     return images
 
@@ -146,7 +143,7 @@ def _drop_suffixes(planned: Outputs) -> None:
 
 
 def _video_of(name: str) -> str | None:
-    """Return the video whose frames have names like this one; None if it is not such a name."""
+    """Return the video whose frames have names like this one; None for any other name."""
     match = re.fullmatch(r"(.*)_\d{6,}", name, re.DOTALL)
     return match[1] if match else None
 
@@ -162,7 +159,7 @@ def _check_distinct(planned: Outputs, out: Path) -> None:
             other = videos.get(_video_of(fold(target)) or "", source)
         if other is not source:
             raise OutputError(
-                f"{source} and {other} would write the same files, {target}...; give their common folder instead, or "
+                f"{source} and {other} would write the same files, {target}...; pass their common folder instead, or "
                 "rename one",
                 path=target,
             )
@@ -199,7 +196,7 @@ def _files(planned: Outputs, endings: Sequence[str]) -> Iterator[Path]:
 
 
 def _fold(path: Path) -> str:
-    """Return a name as a file system compares it that ignores case and ways to write an accent."""
+    """Return a name in the form that a file system compares if it ignores case and normalizes accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 

@@ -38,28 +38,23 @@ ENDINGS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.description = "Segment images and save masks, overlays or outlines, each file named after its image."
-    parser.add_argument("source", nargs="+", help="image, folder, glob pattern or video")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--save", default="mask,overlay", metavar="KINDS", help=f"some of {','.join(ENDINGS)} (default: %(default)s)"
-    )
-    parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
-    parser.add_argument("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
-    parser.add_argument(
-        "--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", nargs="+", help="image, folder, glob pattern or video")
+    add("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
+    add("--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)")
+    add("--save", default="mask,overlay", metavar="KINDS", help=f"some of {','.join(ENDINGS)} (default: %(default)s)")
+    add("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
+    add("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
+    add("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
+    add("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    add("--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)")
+    add(
         "--runtime",
         choices=get_args(RuntimeName),
         help="library that runs the network; onnx exports a checkpoint once (default: torch, onnx for an .onnx file)",
     )
     add_device(parser)
-    parser.add_argument(
+    add(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
@@ -75,7 +70,7 @@ class _Work:
     Attributes:
         predictor: Predictor that segments the images.
         outputs: Where their files are written.
-        kinds: Kinds of files that each image gets.
+        kinds: Kinds of files to write for each image.
         request: Arguments of `Predictor.stream`.
         skip: Whether to skip an image that fails.
         done: Output of each image whose files are written, and whether it has a region.

@@ -15,8 +15,8 @@ __all__ = ["PAIRS_IN_WORK", "pair_bytes"]
 PAIRS_IN_WORK = MemoryBudget(640_000_000)
 """Memory for pairs that are being read: small ones are read in parallel, a huge one alone."""
 
-BYTES_PER_PIXEL = 10  # of an image or a mask while it is decoded, resized and looked at
-ARRAY_COPIES = 4  # of an array while its values are looked at
+BYTES_PER_PIXEL = 10  # memory for an image or a mask while it is decoded, resized and checked
+ARRAY_COPIES = 4  # number of copies of an array while its values are checked
 
 
 def pair_bytes(pair: Pair) -> int:

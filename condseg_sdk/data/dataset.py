@@ -57,7 +57,7 @@ def open_dataset(
         val_list: Text file with the names to validate on, one per line.
         group_by: Column of a CSV file, or a regular expression whose first group finds the pair's group (such as the
             patient) in the image's name (`r"^(patient\d+)_"`). A group is never divided.
-        val_fraction: Share of the training pairs to hold out for validation, in (0, 1), where the data names no
+        val_fraction: Share of the training pairs to hold out for validation, in (0, 1), where the data defines no
             validation split; default: 0.2 of fewer than 200 pairs, otherwise 0.1.
         seed: Seed of the random choice of these pairs.
 
@@ -91,7 +91,7 @@ def open_dataset(
 
 
 def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | None = None) -> list[Pair]:
-    """Find the pairs of a split that the data itself names, without any random choice.
+    """Find the pairs of a split that the data itself defines, without any random choice.
 
     Images without masks and masks without images, in any split, are logged as a warning.
 
@@ -127,9 +127,6 @@ def find_pairs(
         data: A dataset, or data as in `open_dataset`.
         names: Names of the pairs to return, without extension, in this order; default: all pairs, sorted by name.
         masks: As in `open_dataset`.
-
-    Returns:
-        The pairs.
 
     Raises:
         DatasetError: An image has no mask, a mask has no image, or a listed name does not exist.
@@ -176,7 +173,7 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
     elif not is_path:
         if not isinstance(data, Sequence):
             raise OptionError(
-                f"data is {type(data).__name__}; give a folder, a CSV or annotation file, or a list of pairs",
+                f"data is {type(data).__name__}; pass a folder, a CSV or annotation file, or a list of pairs",
                 option="data",
             )
         found = read_pairs(data)
@@ -190,14 +187,14 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
         found = read_annotation_file(Path(data), folder=Path(data).parent)
     elif os.path.isfile(data):  # noqa: PTH113
         known = ", ".join((*TABLE_SUFFIXES, *ANNOTATION_SUFFIXES))
-        raise DatasetError(f"{data} is neither a folder nor a file named {known}; give one of these")
+        raise DatasetError(f"{data} is neither a folder nor a file named {known}; pass one of these")
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))
     return found if group_by is None else splits.with_groups(found, group_by)
 
 
 def _with_splits(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
-    """Divide pairs by the lists, otherwise as the data names its splits."""
+    """Divide pairs by the lists, otherwise as the data defines its splits."""
     found = splits.distinct_names(found)
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
         lists = lists or _lists_beside(Path(data), found)

@@ -46,11 +46,8 @@ def read_folder(folder: Path, masks: Path | None = None) -> DiscoveredPairs:
         folder: Folder of images and masks, or only of images.
         masks: Folder of masks or annotation files, or an annotation file, outside of `folder`.
 
-    Returns:
-        The pairs.
-
     Raises:
-        DatasetError: A folder is missing or holds no images or no masks, or no image has a mask.
+        DatasetError: A folder is missing or contains no images or no masks, or no image has a mask.
     """
     for path in (folder, masks):
         if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike pathlib, it answers for any string
@@ -81,7 +78,7 @@ def _two_places(folder: Path, masks: Path) -> DiscoveredPairs:
         if found is not None:
             return _with_left_out(found, walk)
         raise DatasetError(
-            f"{masks} holds no masks{_left_out_words(mask_walk)}; masks are files named "
+            f"{masks} contains no masks{_left_out_words(mask_walk)}; masks are files named "
             f"{', '.join(sorted(MASK_SUFFIXES))}"
         )
     folders = _folders(folder, walk, leave_out=masks)
@@ -124,7 +121,7 @@ def _left_out_words(walk: Walk) -> str:
 
 
 def _folders(root: Path, walk: Walk, *, leave_out: Path | None = None) -> list[Folder]:
-    """List the folders below `root`, itself included, that directly hold images or arrays."""
+    """List the folders below `root`, itself included, that directly contain images or arrays."""
     files: dict[Path, list[Path]] = defaultdict(list)
     for path in walk.files:
         if path.suffix.lower() in MASK_SUFFIXES and not path.stem.endswith(NOT_IMAGES):
@@ -140,14 +137,14 @@ def _folders(root: Path, walk: Walk, *, leave_out: Path | None = None) -> list[F
 def _apart(
     root: Path, folders: Sequence[Folder], masks: Sequence[Folder], layout: str | None = None
 ) -> DiscoveredPairs:
-    """Read images and masks in separate folders; folders of unknown role hold the images if no others do."""
+    """Read images and masks in separate folders; folders of unknown role contain the images if no others do."""
     candidates = [item for item in _images_only(folders) if item.role != "masks"]
     images = [item for item in candidates if item.role == "images"] or candidates
     # A test split as competitions publish it has only images.
     masked_splits = {item.split for item in masks}
     images = [item for item in images if item.split != "test" or masked_splits & {"test", None}]
     if not images:
-        raise DatasetError(f"{root} holds masks in {masks[0]} but no images; put them into a folder named images/")
+        raise DatasetError(f"{root} contains masks in {masks[0]} but no images; put them into a folder named images/")
     chosen = set(images)
     unused = [str(item) for item in candidates if item not in chosen]
     message = "not used, since the name does not match a folder of images with masks"
@@ -213,18 +210,18 @@ def _raise_nothing(folder: Path, folders: Sequence[Folder], walk: Walk) -> NoRet
     """Raise an error that says why a folder is not a dataset, with a remedy."""
     if not folders:
         raise DatasetError(
-            f"{folder} holds no images{_left_out_words(walk)}; images are files named "
+            f"{folder} contains no images{_left_out_words(walk)}; images are files named "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    remedy = "put them into a folder named masks/, name them like their image with _mask, or give masks= (--masks)"
+    remedy = "put them into a folder named masks/, name them like their image with _mask, or pass masks= (--masks)"
     tables = (path for path in _files(walk, ".csv", ".tsv") if names_pairs(path))
     table = next(tables, None)
     if table is not None:
-        remedy = f"{table} lists them: give that file instead of the folder"
+        remedy = f"{table} lists them: pass that file instead of the folder"
     elif others := _files(walk, ".json", ".xml"):
         unread = f"{others[0]} is in no format that is read ({FORMAT_NAMES})"
         remedy = f"{unread}; export the annotations as COCO, or {remedy}"
     raise DatasetError(
-        f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognized"
+        f"{folder} contains images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognized"
         f"{_left_out_words(walk)}: {remedy}"
     )

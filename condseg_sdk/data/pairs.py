@@ -80,7 +80,7 @@ class Pair:
 
     Attributes:
         name: Name, unique within a dataset: the image's file name without its extension, with folders in front if the
-            dataset has images of the same name in several folders.
+            dataset has images with the same name in several folders.
         image: Path of the image.
         mask: Path of a mask, several masks to merge, or regions of an annotation file.
         group: What must stay together when the dataset is divided, such as a patient; None for no group.
@@ -150,7 +150,7 @@ class DiscoveredPairs:
     """The pairs found in a folder or file, before they are divided.
 
     Attributes:
-        pairs: Pairs by the split that the data names, None where it names none.
+        pairs: Pairs by the split that the data defines, None where it defines none.
         layout: How the data was read, in words.
         problems: Problems found.
         unmatched: Images without masks and masks without images, which are no problem if a list names what to use.
@@ -170,8 +170,8 @@ class Dataset:
 
     Attributes:
         train: Pairs to learn from.
-        validation: Pairs that choose epoch and threshold.
-        test: Pairs that training never touches; often empty.
+        validation: Pairs for choosing the epoch and the threshold.
+        test: Pairs that training never uses; often empty.
         layout: How the data was read, in words.
         problems: What was noticed while finding the pairs; `check_dataset` adds what is in the files.
         left_out: Files and folders that the search left out, counted by kind, in words; "" for none.

@@ -20,17 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.data import (
-    DataSource,
-    Pair,
-    data_name,
-    find_pairs,
-    find_split,
-    load_mask,
-    read_names,
-    resize_mask,
-)
-from condseg_sdk.data.masks import size_agreement
+from condseg_sdk.data import DataSource, Pair, data_name, find_pairs, find_split, read_names, resize_mask
+from condseg_sdk.data.masks import load_mask_of
 from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
@@ -88,8 +79,8 @@ def evaluate(
         masks: Folder of masks, or annotation file, outside of a folder of images.
         names: Names of the images to evaluate, without extension, as a list or a text file with one per line; default:
             all images.
-        split: Evaluate only the "train", "validation" or "test" split that the data names. If it names none, the split
-            of the training run in whose folder the checkpoint is.
+        split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
+            split of the training run in whose folder the checkpoint is.
         threshold: Probability from which a pixel is foreground, in (0, 1); default: the checkpoint's.
         tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
@@ -108,7 +99,7 @@ def evaluate(
         The metrics of each image with their means and intervals; `save` writes them to a folder.
 
     Raises:
-        DatasetError: The data is incomplete or does not name the split, or a mask does not fit its image.
+        DatasetError: The data is incomplete or does not define the split, or a mask does not fit its image.
         ImageError: A file cannot be read.
         OptionError: The value of an argument is not allowed.
 
@@ -178,13 +169,13 @@ def choose_pairs(
         masks: As in `evaluate`.
         names: As in `evaluate`.
         split: As in `evaluate`.
-        recorded: Names in each split of a training run, for data that names no splits itself.
+        recorded: Names in each split of a training run, for data that defines no splits itself.
 
     Returns:
         The pairs, at least one.
 
     Raises:
-        DatasetError: There are no pairs, the data is incomplete or does not name the split, or a listed name does not
+        DatasetError: There are no pairs, the data is incomplete or does not define the split, or a listed name does not
             exist.
         OptionError: Both a list and a split are given, or the name of the split is unknown.
 
@@ -200,16 +191,16 @@ def choose_pairs(
     else:
         check_choice("split", split, Split)
         if names is not None:
-            raise OptionError(f"split={split!r} and names cannot be combined: give one of them", option="split")
+            raise OptionError(f"split={split!r} and names cannot be combined: pass one of them", option="split")
         pairs = find_split(data, split, masks=masks) or _of_names(data, masks, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]
             raise DatasetError(
-                f"{_describe(data, None, None)} names no {split} split: leave split out to evaluate all of it, give a "
-                f"list of names (names=, --list), or data whose folders or lists name one, such as {folder}/"
+                f"{_describe(data, None, None)} defines no {split} split: leave split out to evaluate all of it, pass "
+                f"a list of names (names=, --list), or data whose folders or lists define one, such as {folder}/"
             )
     if not pairs:
-        raise DatasetError(f"{_describe(data, None, None)} has no images: give data with masks to compare with")
+        raise DatasetError(f"{_describe(data, None, None)} has no images: pass data with masks to compare with")
     return pairs
 
 
@@ -246,7 +237,7 @@ def _describe(data: Dataset | DataSource, names: object, split: Split | None) ->
 
 
 def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
-    target, prediction = _load_target(pair, seg.size), seg.mask
+    target, prediction = load_mask_of(pair, seg.size), seg.mask
     small, small_target = seg.resized(PAPER_SIZE), resize_mask(target, PAPER_SIZE)
     small_prediction, probability = small.mask, small.probability
     wrong = small_prediction != small_target
@@ -265,17 +256,6 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         counts=threshold_counts(probability, small_target),
         bits=seg.bits,
     )
-
-
-def _load_target(pair: Pair, size: tuple[int, int]) -> NDArray[np.bool_]:
-    mask = load_mask(pair.mask)
-    given = (mask.shape[0], mask.shape[1])
-    if size_agreement(size, given) == "different":
-        raise DatasetError(
-            f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {given[1]}x{given[0]}: they must have "
-            "the same size"
-        )
-    return resize_mask(mask, size)
 
 
 def _which_is_empty(prediction: bool, target: bool) -> Literal["none", "prediction", "target", "both"]:

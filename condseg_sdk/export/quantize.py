@@ -20,13 +20,7 @@ FIRST_LEVEL = "dilated.0."  # prefix of the weights of the first block after the
 
 
 def to_float16(model: Any) -> Any:
-    """Convert weights and arithmetic to float16.
-
-    Args:
-        model: A float32 onnx.ModelProto; not changed.
-
-    Returns:
-        A new onnx.ModelProto.
+    """Convert weights and arithmetic of a float32 onnx.ModelProto to float16, in a copy.
 
     Raises:
         ExportError: A weight is not finite in float16.
@@ -63,9 +57,6 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
         model: A float32 onnx.ModelProto from `trace`; not changed.
         samples: Normalized images, each float32 (3, H, W), of the size of the model.
 
-    Returns:
-        A new onnx.ModelProto.
-
     Raises:
         ExportError: The quantizer failed.
     """
@@ -94,7 +85,8 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
                 result,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                # Activations, too: otherwise the range would be the one before them, most of which is never used.
+                # Including activations: otherwise the calibrated range is the one before them, most of which is never
+                # used.
                 op_types_to_quantize=["Conv", "Relu", "Clip"],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,

@@ -133,9 +133,9 @@ class Provider:
         precisions: Precisions of the arithmetic that it supports, the default first.
         capabilities: Metadata by which a plug-in lists the precisions of its device; "" if it does not.
         smallest_side: Smallest height and width of the network's input.
-        batches: Whether several images at once take less time than one after the other.
+        batches: Whether a batch takes less time than its images one after the other.
         memory: Where outputs are kept until they are copied: "cuda" or "cpu".
-        keeps_compiled: Whether `OnnxOptions.cache_compiled` has a meaning.
+        keeps_compiled: Whether `OnnxOptions.cache_compiled` has an effect.
         options: Returns the options of the provider.
     """
 

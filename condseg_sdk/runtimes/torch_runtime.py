@@ -37,7 +37,7 @@ def resolve_device(device: str) -> torch.device:
     """
     if device == "auto":
         if torch.cuda._is_in_bad_fork():
-            raise DeviceError(f"the GPU is in use by this process's parent, which it was forked from: {REMEDY}")
+            raise DeviceError(f"the GPU is in use by the parent process that this process was forked from: {REMEDY}")
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         if torch.backends.mps.is_available():
@@ -104,7 +104,7 @@ class TorchRuntime:
     """A `ConDSeg` in PyTorch, in its inference form. Safe to call from several threads.
 
     Args:
-        network: The network. It is kept as it is; a copy of it is rewritten (`inference_form`) with channels last,
+        network: The network. It is not modified; a copy is rewritten (`inference_form`) with channels last,
             which is faster on CPUs and GPUs.
         device: Name of the device; see `resolve_device`.
         options: Precision and execution; default: those of `TorchOptions()`.
@@ -116,13 +116,7 @@ class TorchRuntime:
 
     providers = ("torch",)
 
-    def __init__(
-        self,
-        network: ConDSeg,
-        *,
-        device: str = "auto",
-        options: TorchOptions | None = None,
-    ) -> None:
+    def __init__(self, network: ConDSeg, *, device: str = "auto", options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()
         self.network = network
         self._device = resolve_device(device)

@@ -49,5 +49,5 @@ def epoch_seed(key: tuple[int, ...]) -> int:
     return int(np.random.default_rng((*key, _GLOBAL)).integers(2**31))
 
 
-# Above all sample numbers, so that no two sequences are the same.
+# Larger than any sample number, so no two sequences are the same.
 _ORDER, _GLOBAL = 2**62, 2**62 + 1

@@ -36,7 +36,7 @@ def weights(name: str, *shape: int) -> onnx.TensorProto:
     return numpy_helper.from_array(np.ones(shape, np.float32), name)
 
 
-def test_flops_of_a_graph_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_flops_of_a_graph_equal_those_computed_by_hand(tmp_path: Path) -> None:
     nodes = [
         # 6x4 -> 3x2 positions, 8 outputs of 3 / 1 inputs and 3x3 taps: 2 * (8 * 3 * 2) * (3 * 9) = 2592
         helper.make_node("Conv", ["x", "dense"], ["a"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -76,7 +76,7 @@ def test_flops_agree_with_pytorchs_counter(checkpoint: Path, exported: Path) -> 
     assert graph_flops(exported, (1, 3, SIZE, SIZE)) == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
-def test_percentiles_and_agreement_by_hand() -> None:
+def test_percentiles_and_agreement_equal_values_computed_by_hand() -> None:
     assert percentiles([0.3, 0.1, 0.2]) == pytest.approx((0.2, 0.29, 0.298))
     assert percentiles([0.5]) == (0.5, 0.5, 0.5)
     reference = np.array([[[9.0, 9.0], [-9.0, 0.0]], [[-9.0, -9.0], [-9.0, -9.0]]], np.float32)
@@ -279,11 +279,11 @@ def test_the_command_measures_and_writes(checkpoint: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model.onnx"], "give the checkpoint"),
+        (["model.onnx"], "pass the checkpoint"),
         (["--plot"], "--plot needs --out"),
         (["--size", "250"], "multiple of 32"),
         (["--calibration", "0"], "at least 1"),
-        (["--images", "nowhere/*.png"], "holds no image"),
+        (["--images", "nowhere/*.png"], "contains no image"),
     ],
 )
 def test_the_command_refuses_in_one_line(

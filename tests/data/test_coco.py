@@ -128,7 +128,7 @@ def test_damaged_regions_name_file_and_image(region: Any, message: str) -> None:
 # Files
 
 
-def test_a_coco_file_with_polygons_run_lengths_and_an_image_without_a_region(tmp_path: Path) -> None:
+def test_a_coco_file_with_polygons_run_lengths_and_an_image_without_a_region_is_read(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png", "c.png")
     run_length = {"size": [5, 7], "counts": [0, 5, 30]}
     path = write(tmp_path / "set.json", coco(entries, [annotation(1, [SQUARE]), annotation(2, run_length, iscrowd=1)]))

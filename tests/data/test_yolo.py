@@ -120,7 +120,7 @@ def test_folders_that_do_not_exist_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["train: [", "a: &a [*a, *a]\nb: !!python/object:os.system x", "[" * 3000, "\0"])
-def test_a_damaged_data_yaml_is_one_line(tmp_path: Path, content: str) -> None:
+def test_a_damaged_data_yaml_ends_in_one_line(tmp_path: Path, content: str) -> None:
     folder = yolo(tmp_path, {"train/a": BOX}, content)
     with pytest.raises(DatasetError, match=r"data\.yaml"):
         open_dataset(folder / "data.yaml")

@@ -14,9 +14,9 @@ from condseg_sdk.json_files import read_json
 __all__ = ["DatasetFormat", "Described", "category_warning", "load_json"]
 
 Described: TypeAlias = dict[Split | None, list[RegionMask]]
-"""Images by their split, None where the file names none. An image without a path is searched by its name."""
+"""Images by their split, None where the file defines none. An image without a path is searched by its name."""
 
-MAX_BYTES = 2**30  # of a JSON file; COCO's own have 450 MB
+MAX_BYTES = 2**30  # size of a JSON file; the largest of COCO has 450 MB
 
 
 def load_json(file: Path) -> Any:

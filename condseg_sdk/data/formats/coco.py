@@ -24,10 +24,6 @@ def _recognizes(content: Any) -> bool:
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images of a COCO file; damaged entries are left out and reported.
 
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of the file.
-
     Returns:
         The images, and the problems of other entries.
 

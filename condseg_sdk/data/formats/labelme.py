@@ -27,11 +27,7 @@ def _recognizes(content: Any) -> bool:
 
 
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
-    """Read the one image of a LabelMe file.
-
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of the file, whose name is used if the image is not named.
+    """Read the one image of a LabelMe file, which is named after the file if the content does not name it.
 
     Returns:
         The image, and a problem for points and lines, which have no area and are left out.

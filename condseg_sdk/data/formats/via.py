@@ -14,11 +14,7 @@ from condseg_sdk.errors import DatasetError
 __all__ = ["FORMAT"]
 
 KIND = "VIA shapes"
-NUMBERS = {
-    "rect": ("x", "y", "width", "height"),
-    "circle": ("cx", "cy", "r"),
-    "ellipse": ("cx", "cy", "rx", "ry"),
-}
+NUMBERS = {"rect": ("x", "y", "width", "height"), "circle": ("cx", "cy", "r"), "ellipse": ("cx", "cy", "rx", "ry")}
 NO_AREA = ("point", "polyline", "line")
 
 
@@ -33,10 +29,6 @@ def _recognizes(content: Any) -> bool:
 
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images of a VIA file; damaged entries are left out and reported.
-
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of the file.
 
     Returns:
         The images, whose sizes VIA does not write, and the problems of other entries.

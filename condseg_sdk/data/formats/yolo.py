@@ -18,7 +18,7 @@ from condseg_sdk.walk import walk_folder
 __all__ = ["FORMAT"]
 
 KEYS: dict[str, Split] = {"train": "train", "val": "validation", "test": "test"}
-MAX_BYTES = 2**20  # of data.yaml
+MAX_BYTES = 2**20  # size of data.yaml
 REMEDY = "correct it, or export the set again"
 
 
@@ -40,10 +40,6 @@ def _recognizes(content: Any) -> bool:
 
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images that data.yaml lists, with their label files.
-
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of data.yaml.
 
     Returns:
         The images with a label file that can be used, and the problems of the others.
