@@ -19,6 +19,7 @@ from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.opencv import cv2
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.runtimes.providers import find_provider
 
 COMPARED = 8  # images
 DEVICES = ("cpu", "cuda", "tensorrt")
@@ -132,6 +133,8 @@ def export_all(
             continue
         progress(f"exporting {precision}")
         options: dict[str, Any] = {"precision": precision, "verify": False}
+        if config.sizes in ((), predictor.preprocessing.size[:1]) and not any(map(_gains_from_batches, spec.devices)):
+            options["dynamic"] = False  # as for runtime="onnx"; OpenVINO's int8 is less accurate with free sizes
         if spec.needs_calibration:
             if not config.images:
                 files[precision] = f"{precision} needs calibration images: pass --images"
@@ -142,6 +145,10 @@ def export_all(
         except CondsegError as error:
             files[precision] = str(error)
     return files
+
+
+def _gains_from_batches(device: str) -> bool:
+    return find_provider(device)[0].batches
 
 
 def network_inputs(preprocessing: Preprocessing, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

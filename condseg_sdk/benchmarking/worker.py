@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.benchmarking.subjects import Subject
 from condseg_sdk.errors import CondsegError
+from condseg_sdk.runtimes.base import uses_all_cores
 
 SETTLE = 0.05
 KEPT = 64  # maps for the comparison
@@ -125,7 +126,7 @@ def peak_memory() -> float | None:
 
 
 def _used_memory(device: str) -> float | None:
-    if device == "cpu":
+    if uses_all_cores(device):
         return peak_memory()
     import torch
 

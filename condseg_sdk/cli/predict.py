@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -15,8 +15,10 @@ from condseg_sdk.cli.device import add_device
 from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, is_video_name, plan_outputs
 from condseg_sdk.cores import available_cores
 from condseg_sdk.errors import CondsegError, OptionError
-from condseg_sdk.files import atomic_write_all, make_folder
 from condseg_sdk.images.video import Video
+from condseg_sdk.labels import FORMATS
+from condseg_sdk.labels.base import LabeledImage
+from condseg_sdk.labels.write import LabelWriter, write_files
 from condseg_sdk.prefetch import prefetch_map, worker_threads
 from condseg_sdk.runtimes.options import RuntimeName
 
@@ -42,7 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("source", nargs="+", help="image, folder, glob pattern or video")
     add("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
     add("--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)")
-    add("--save", default="mask,overlay", metavar="KINDS", help=f"some of {','.join(ENDINGS)} (default: %(default)s)")
+    kinds = f"some of {','.join(ENDINGS)} and, as labels, {','.join(FORMATS)} (default: %(default)s)"
+    add("--save", default="mask,overlay", metavar="KINDS", help=kinds)
+    add("--label", default="foreground", help="class of all regions in labels (default: %(default)s)")
+    spacing = "mm between pixels, or between rows and columns (0.2,0.25), for csv (default: the file's)"
+    add("--spacing", type=_numbers, metavar="MM", help=spacing)
     add("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
     add("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
     add("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
@@ -71,6 +77,7 @@ class _Work:
         predictor: Predictor that segments the images.
         outputs: Where their files are written.
         kinds: Kinds of files to write for each image.
+        labels: Writes the labels, None if none were requested.
         request: Arguments of `Predictor.stream`.
         skip: Whether to skip an image that fails.
         done: Output of each image whose files are written, and whether it has a region.
@@ -82,6 +89,7 @@ class _Work:
     predictor: Predictor
     outputs: Outputs
     kinds: list[SaveKind]
+    labels: LabelWriter | None
     request: dict[str, Any]
     skip: bool
     done: list[tuple[Path, bool]] = field(default_factory=list)
@@ -117,9 +125,14 @@ class _Work:
         """Write the files of an image: all of them, or none."""
         base, seg = item
         try:
-            make_folder(base.parent)
             files = {base.with_name(base.name + ENDINGS[kind]): seg.encode(kind) for kind in self.kinds}
-            atomic_write_all({path: partial(Path.write_bytes, data=data) for path, data in files.items()})
+            if self.labels is None:
+                write_files(files)
+            else:
+                name = self.outputs.image_name(base, Path(seg.name) if seg.frame is None else None)
+                labels = self.labels.encode(LabeledImage(seg, name))
+                write_files({**files, **labels.files})
+                self.labels.add(labels)
         except CondsegError as error:
             if not self.skip:
                 raise
@@ -149,17 +162,20 @@ def run(options: argparse.Namespace) -> int:
 
     from condseg_sdk.predictor import Predictor
 
-    kinds = _save_kinds(options.save)
+    kinds, formats = _save_kinds(options.save)
     check_output_folder(options.out)
-    outputs = plan_outputs(options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite)
+    labels = LabelWriter(options.out, formats, label=options.label, spacing=options.spacing) if formats else None
+    endings = [ENDINGS[kind] for kind in kinds]
+    outputs = plan_outputs(options.source, options.out, endings, labels=labels, overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
     predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=options.runtime)
-    work = _Work(predictor, outputs, kinds, request, skip=options.on_error == "skip")
+    work = _Work(predictor, outputs, kinds, labels, request, skip=options.on_error == "skip")
     total = None if outputs.videos else len(outputs.images)
     stopped = False
     try:
-        with interrupts.deferred() as stop, worker_threads(SAVERS) as savers:  # encoding must not delay the network
+        # The files about all images are written last, also after an error. Encoding must not delay the network.
+        with interrupts.deferred() as stop, labels or nullcontext(), worker_threads(SAVERS) as savers:
             saved = prefetch_map(work.save, work.segment(stop), pool=savers, ahead=2 * SAVERS)
             for _ in tqdm(saved, total=total, unit="image", disable=total == 1):
                 pass
@@ -173,9 +189,16 @@ def run(options: argparse.Namespace) -> int:
     return work.report(options.out, stopped=stopped)
 
 
-def _save_kinds(text: str) -> list[SaveKind]:
+def _save_kinds(text: str) -> tuple[list[SaveKind], list[str]]:
+    """Return the kinds of files that are named after their images, and the formats of labels."""
     kinds = [kind.strip() for kind in text.split(",")]
-    unknown = [kind for kind in kinds if kind not in ENDINGS]
+    known = [*ENDINGS, *FORMATS]
+    unknown = [kind for kind in kinds if kind not in known]
     if unknown:
-        raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(ENDINGS)}", option="save")
-    return cast("list[SaveKind]", kinds)
+        raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(known)}", option="save")
+    formats = [kind for kind in kinds if kind in FORMATS]
+    return cast("list[SaveKind]", [kind for kind in kinds if kind in ENDINGS]), formats
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]

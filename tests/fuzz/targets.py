@@ -255,6 +255,28 @@ def _make_tables(folder: Path) -> None:
         for n in range(1, 6)
     }
     (folder / "via.json").write_text(json.dumps(via))
+    (folder / "cvat.xml").write_text(_cvat(box))
+    ring = [*pairs, pairs[0]]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring, [[15, 9], [17, 9], [17, 11], [15, 9]]]},
+    }
+    feature["properties"] = {"classification": {"name": "polyp"}}
+    several = {
+        **feature,
+        "geometry": {"type": "MultiPolygon", "coordinates": [[ring], [[[1, 1], [5, 1], [5, 6], [1, 1]]]]},
+    }
+    collection = {
+        "type": "FeatureCollection",
+        "features": [feature, several],
+        "image": "1.png",
+        "height": 30,
+        "width": 40,
+    }
+    (folder / "shapes.geojson").write_text(json.dumps(collection))
+    labels = {"background": 0, "polyp": 255, "lesions": [1, 255]}
+    nnunet = {"channel_names": {"0": "R"}, "labels": labels, "numTraining": 5, "file_ending": ".png"}
+    (folder / "dataset.json").write_text(json.dumps(nnunet))
     yolo = ["names: [polyp, lesion]", "train: [images/1.png, images/2.png, images/3.png]"]
     (folder / "data.yaml").write_text("\n".join([*yolo, "val:", "  - images/4.png", "  - images/5.png"]) + "\n")
     (folder / "label.txt").write_text("0 0.3 0.2 0.6 0.2 0.6 0.5\n1 0.1 0.1 0.2 0.1 0.2 0.3 0.1 0.3\n")
@@ -266,8 +288,22 @@ def _make_tables(folder: Path) -> None:
     (folder / "train.txt").write_text("1\n2\nimages/3.png\n")
 
 
+def _cvat(box: list[int]) -> str:
+    points = ";".join(f"{x}.5,{y}.00" for x, y in zip(box[::2], box[1::2], strict=True))
+    shapes = [
+        f'<polygon label="polyp" source="manual" occluded="0" points="{points}" z_order="0"></polygon>',
+        '<mask label="lesion" occluded="0" rle="1, 2, 3, 3" left="30" top="20" width="3" height="3" z_order="0"></mask>',
+        '<ellipse label="polyp" cx="20" cy="12" rx="5" ry="4" rotation="30"></ellipse>',
+    ]
+    images = "\n".join(
+        f'<image id="{n}" name="{n}.png" width="40" height="30">\n{shapes[n % 3]}\n</image>' for n in range(1, 6)
+    )
+    head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta></meta>'
+    return f"{head}\n{images}\n</annotations>\n"
+
+
 TABLES = ("coco.json",) * 4 + (
-    *("labelme.json", "via.json", "data.yaml", "label.txt"),
+    *("labelme.json", "via.json", "data.yaml", "label.txt", "cvat.xml", "shapes.geojson", "dataset.json"),
     *("table.csv", "semicolon.csv", "table.tsv", "train.txt"),
 )
 
@@ -277,7 +313,7 @@ def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
     shutil.copytree(corpus / "tables" / "set", data, copy_function=_link)
     name = rng.choice(TABLES)
     content = (corpus / "tables" / name).read_bytes()
-    if name.endswith(".json"):
+    if name.endswith("json"):
         mutated = mutate_json(rng, json.loads(content)) if rng.random() < 0.9 else mutate_bytes(rng, content)
     else:
         mutated = mutate_lines(rng, content.decode()) if rng.random() < 0.7 else mutate_bytes(rng, content)
@@ -288,6 +324,14 @@ def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
             intact = content.replace(b"1.png", b"%d.png" % number)
             (data / "images" / f"{number}.json").write_bytes(intact)
         path = data / "images" / "1.json"
+    if name == "shapes.geojson":
+        shutil.rmtree(data / "masks")
+        for number in range(2, 6):
+            (data / "images" / f"{number}.geojson").write_bytes(content.replace(b"1.png", b"%d.png" % number))
+        path = data / "images" / "1.geojson"
+    if name == "dataset.json":
+        (data / "images").rename(data / "imagesTr")
+        (data / "masks").rename(data / "labelsTr")
     if name in ("data.yaml", "label.txt"):
         shutil.rmtree(data / "masks")
         (data / "labels").mkdir()
@@ -297,7 +341,9 @@ def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
         path = data / "data.yaml" if name == "data.yaml" else data / "labels" / "1.txt"
     path.unlink(missing_ok=True)  # it may be a link
     path.write_bytes(mutated)
-    return Case(data if name in ("train.txt", "labelme.json", "label.txt") else path, (path.name, "case-set"))
+    return Case(
+        data if name in ("train.txt", "labelme.json", "label.txt", "shapes.geojson") else path, (path.name, "case-set")
+    )
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------
