@@ -25,7 +25,11 @@ from condseg_sdk.labels.base import ImageName
 from condseg_sdk.labels.write import LabelWriter, written_labels
 from condseg_sdk.provenance import check_replaced, is_ours
 
-__all__ = ["Outputs", "add_overwrite", "check_output_folder", "is_video_name", "plan_outputs"]
+__all__ = ["RECORDING_ENDING", "Outputs", "add_overwrite", "check_output_folder", "is_video_name", "plan_outputs"]
+
+
+RECORDING_ENDING = "_seg.dcm"
+"""Ending of the DICOM segmentation: that of an image, or that of all frames of a recording."""
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -203,6 +207,8 @@ class _Files:
         for source, base in self.planned.images.items():
             yield from self.of(base, source)
         yield from self._frames()
+        if RECORDING_ENDING in self.endings:
+            yield from (base.with_name(base.name + RECORDING_ENDING) for base in self.planned.videos.values())
         if self.labels is not None:
             yield from self.labels.run_files()
 

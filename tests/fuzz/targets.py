@@ -17,9 +17,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pydicom
 import torch
 from PIL import Image, features
 from pycocotools import mask as coco_mask
+from pydicom.data import get_testdata_file
 from safetensors.torch import save_file
 
 from condseg_sdk import OnnxOptions, Predictor
@@ -30,6 +32,7 @@ from condseg_sdk.images.load import load_image
 from condseg_sdk.weights.convert import convert_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.manifest import list_models
+from tests.helpers.dicom import make_dataset, make_region, save_dataset
 
 from .formats import mutate_image, mutate_numpy, mutate_onnx, mutate_safetensors, mutate_torch
 from .mutations import FOREIGN, mutate_bytes, mutate_json, mutate_lines
@@ -133,6 +136,51 @@ def _predict_image(case: Case, corpus: Path) -> None:
     height, width = load_image(case.path).shape[:2]
     assert seg.mask.shape == (height, width)
     assert seg.mask.dtype == np.bool_
+
+
+# DICOM ----------------------------------------------------------------------------------------------------------------
+
+
+def _make_dicom(folder: Path) -> None:
+    rgb = photo(0)
+    gray, size = rgb[..., 0], (rgb.shape[0], rgb.shape[1])
+    encoded = io.BytesIO()
+    Image.fromarray(rgb).save(encoded, "JPEG")
+    jpeg = encoded.getvalue() + b"\0" * (len(encoded.getvalue()) % 2)
+    palette = make_dataset(gray // 64, "PALETTE COLOR")
+    for color in ("Red", "Green", "Blue"):
+        setattr(palette, f"{color}PaletteColorLookupTableDescriptor", [4, 0, 16])
+        palette[f"{color}PaletteColorLookupTableDescriptor"].VR = "US"
+        setattr(palette, f"{color}PaletteColorLookupTableData", bytes(range(8)))
+    window = {"BitsStored": 12, "WindowCenter": 1000, "WindowWidth": 900, "RescaleSlope": 2, "RescaleIntercept": -5}
+    region = make_region((2, 2, size[1] - 4, size[0] - 4), 0.2)
+    made = {
+        "rgb": make_dataset(rgb, "RGB", PixelSpacing=[0.1, 0.2]),
+        "ybr": make_dataset(rgb, "YBR_FULL"),
+        "inverse": make_dataset(gray, "MONOCHROME1", PixelPaddingValue=0),
+        "window": make_dataset(gray.astype(np.uint16) * 16, **window),
+        "palette": palette,
+        "jpeg": make_dataset([jpeg], "YBR_FULL_422", size=size, SequenceOfUltrasoundRegions=[region]),
+        "frames": make_dataset(np.stack([rgb, rgb[::-1]]), "RGB"),
+        "cine": make_dataset([jpeg] * 3, "YBR_FULL_422", size=size),
+    }
+    for kind in ("jp2klossless", "jpeg_ls_lossless", "RLE", "bigendian", "implicit"):
+        made[kind] = pydicom.dcmread(get_testdata_file(f"MR_small_{kind}.dcm", download=False))
+    for name, ds in made.items():
+        save_dataset(ds, folder / f"{name}.dcm")
+
+
+def _mutate_dicom(rng: Random, corpus: Path, folder: Path) -> Case:
+    _, data, others = _pick(rng, corpus / "dicom")
+    path = folder / "case-scan.dcm"
+    path.write_bytes(mutate_bytes(rng, data, others))
+    return Case(path, (path.name,))
+
+
+def _predict_dicom(case: Case, corpus: Path) -> None:
+    for seg in predictor(corpus / "checkpoint").stream(case.path):
+        assert seg.mask.shape == seg.size
+        assert seg.to_dict()["area_mm2"] is None or seg.spacing
 
 
 # Masks and images of a training set -----------------------------------------------------------------------------------
@@ -588,6 +636,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("images", _make_images, _mutate_image, _predict_image, weight=12),
+        Target("dicom", _make_dicom, _mutate_dicom, _predict_dicom, weight=4),
         Target("masks", _make_masks, _mutate_mask, _read_set, weight=9),
         Target("tables", _make_tables, _mutate_table, _read_set, weight=9),
         Target("manifest", _make_manifest, _mutate_manifest, _list_manifest, weight=6),
