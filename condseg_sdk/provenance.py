@@ -10,6 +10,9 @@ corrected by hand is never replaced. Each format has a place for the seal that i
   have no such place.
 - ONNX: an entry in the metadata, the last bytes of the file.
 - DICOM: the padding that may follow the data set, the last bytes of the file.
+
+Label files of other kinds (text, CSV, copies of images) are listed with their SHA-256 in checksums.json, in their
+folder or in one above it, which is sealed itself.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,21 @@ from condseg_sdk._version import __version__
 from condseg_sdk.errors import CondsegError, OutputError
 from condseg_sdk.json_files import read_json
 
-__all__ = ["check_replaced", "is_ours", "seal_dicom", "seal_json", "seal_onnx", "seal_png", "seal_text"]
+__all__ = [
+    "CHECKSUMS",
+    "add_checksums",
+    "check_replaced",
+    "is_ours",
+    "seal_dicom",
+    "seal_json",
+    "seal_onnx",
+    "seal_png",
+    "seal_text",
+    "write_sealed_json",
+]
+
+CHECKSUMS = "checksums.json"
+"""Name of the sealed list of files that have no place for a seal."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
@@ -70,10 +88,8 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
 def is_ours(path: Path) -> bool:
     """Whether this package wrote a file and nobody has changed it since."""
     check = _CHECKS.get(path.suffix.lower())
-    if check is None:
-        return False
     try:
-        return check(path)
+        return (check is not None and check(path)) or _is_listed(path)
     except (CondsegError, OSError, ValueError, struct.error):  # not readable in the format of its suffix
         return False
 
@@ -95,6 +111,46 @@ def seal_json(values: Mapping[str, Any]) -> dict[str, Any]:
         ['dice', 'software']
     """
     return {**values, "software": _seal(_json_digest(values)).decode()}
+
+
+def write_sealed_json(path: Path, values: Mapping[str, Iterator[Any] | list[Any] | dict[str, Any]]) -> None:
+    """Write a JSON object with a seal, taking the items of its lists one after the other.
+
+    Args:
+        path: File to write.
+        values: The object. The items of an iterator are written as a list.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+
+        def write(text: str) -> None:
+            file.write(text.encode())
+            digest.update(text.encode())
+
+        for number, (key, value) in enumerate(sorted(values.items())):
+            write(f"{', ' if number else '{'}{json.dumps(key)}: ")
+            if isinstance(value, Iterator):
+                write("[")
+                for place, item in enumerate(value):
+                    write(f"{', ' if place else ''}{json.dumps(item, sort_keys=True)}")
+                write("]")
+            else:
+                write(json.dumps(value, sort_keys=True))
+        digest.update(b"}")
+        file.write(f', "software": {json.dumps(_seal(digest).decode())}}}\n'.encode())
+
+
+def add_checksums(path: Path, before: Path, digests: Mapping[str, str]) -> None:
+    """Write a sealed list of files and their SHA-256, with the entries of an earlier list whose files still exist.
+
+    Args:
+        path: File to write.
+        before: Where the earlier list may be.
+        digests: SHA-256 of the files, by their paths below the list's folder.
+    """
+    known = _listed(before, _stamp(before)) if before.is_file() else {}
+    kept = {name: digest for name, digest in known.items() if (before.parent / name).is_file()}
+    path.write_text(json.dumps(seal_json({"files": {**kept, **digests}}), indent=1) + "\n", encoding="utf-8")
 
 
 def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
@@ -197,6 +253,29 @@ def _is_our_table(path: Path) -> bool:
     return any(line.search(file.read_text(encoding="utf-8", errors="replace")) and is_ours(file) for file in beside)
 
 
+def _is_listed(path: Path) -> bool:
+    """Whether a sealed list, in the file's folder or in one above it, has this file with this content."""
+    for folder in path.absolute().parents:
+        file = folder / CHECKSUMS
+        if file.is_file() and path.name != CHECKSUMS:
+            listed = _listed(file, _stamp(file))
+            return listed.get(path.absolute().relative_to(folder).as_posix()) == _file_digest(path)
+    return False
+
+
+@lru_cache(maxsize=1)
+def _listed(file: Path, _stamp: tuple[int, int]) -> dict[str, str]:
+    """Read a sealed list once, as long as it is not changed; it is empty if the seal is broken."""
+    if not is_ours(file):
+        return {}
+    return dict(read_json(file, error=CondsegError, remedy="write it again")["files"])
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 def _is_our_onnx(path: Path) -> bool:
     tail = len(seal_onnx(b""))
     with path.open("rb") as file:
@@ -231,6 +310,7 @@ _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".dcm": _is_our_dicom,
     ".png": _is_our_png,
     ".json": _is_our_json,
+    ".geojson": _is_our_json,
     ".md": _is_our_text,
     ".html": _is_our_text,
     ".csv": _is_our_table,

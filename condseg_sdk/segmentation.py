@@ -33,7 +33,15 @@ from condseg_sdk.origin import Origin, OriginDict
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
-__all__ = ["Region", "RegionDict", "SaveKind", "Segmentation", "SegmentationDict", "encode_dicom_seg"]
+__all__ = [
+    "Region",
+    "RegionDict",
+    "SaveKind",
+    "Segmentation",
+    "SegmentationDict",
+    "encode_dicom_seg",
+    "find_regions",
+]
 
 if TYPE_CHECKING:
     from pydicom import Dataset as PydicomDataset
@@ -273,6 +281,30 @@ class Segmentation:
         return 1 - np.abs(2 * self.probability - 1)
 
     @property
+    def uncertainty_score(self) -> float:
+        """How uncertain the prediction is as a whole: a number in [0, 1], by which images can be ordered.
+
+        It is 1 minus the IoU that the probabilities lead to expect: the sum of the probabilities in the mask, divided
+        by the mask's area plus the sum of those outside. For an empty mask it is the greatest probability: how much
+        speaks for a region after all. docs/labeling.md measures how well it finds wrong masks.
+
+        Example:
+            >>> import numpy as np
+            >>> sure, unsure = np.float32([[-9, 9]]), np.float32([[-0.1, 0.2]])
+            >>> [
+            ...     round(Segmentation(logits, (1, 2), threshold=0.5, source=b"", name="a").uncertainty_score, 2)
+            ...     for logits in (sure, unsure)
+            ... ]
+            [0.0, 0.63]
+        """
+        probability, mask = self.probability, self.mask
+        area = np.count_nonzero(mask)
+        if area == 0:
+            return float(probability.max())
+        inside = float(probability[mask].sum(dtype=np.float64))
+        return float(1 - inside / (area + probability.sum(dtype=np.float64) - inside))
+
+    @property
     def branch_uncertainty(self) -> NDArray[np.float32]:
         """Map of the network's uncertainty branch: float32 (H, W) in [0, 1], at the image's size.
 
@@ -358,7 +390,7 @@ class Segmentation:
             >>> [(region.area, region.box) for region in seg.regions()]
             [(2, (1, 0, 3, 1))]
         """
-        return [region for region in _find_regions(self.mask, self.spacing) if region.area >= min_area]
+        return [region for region in find_regions(self.mask, self.spacing) if region.area >= min_area]
 
     def boxes(self, *, min_area: int = 1) -> NDArray[np.int32]:
         """Compute the bounding boxes of the regions, largest region first.
@@ -453,7 +485,7 @@ class Segmentation:
             [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
-        regions = _find_regions(mask, self.spacing)
+        regions = find_regions(mask, self.spacing)
         return {
             "name": self.name,
             "size": list(self.size),
@@ -504,8 +536,13 @@ class Segmentation:
         masks = {frame.number: self.mask}
         return make_dicom_seg(frame.file, masks, **_seg_options(self, segment))
 
-    def _statement(self) -> dict[str, object]:
-        """Return what files without fields of their own state: the threshold, and the origin if there is one."""
+    def statement(self) -> dict[str, object]:
+        """Return what files without fields of their own state: the threshold, and the origin if there is one.
+
+        Example:
+            >>> Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a").statement()
+            {'threshold': 0.5}
+        """
         return {"threshold": self.threshold, **(self.origin.to_dict() if self.origin is not None else {})}
 
     def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
@@ -583,7 +620,7 @@ class Segmentation:
             values = self.probability if kind == "probability" else self.uncertainty
             image = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
         file = io.BytesIO()
-        stated = json.dumps(self._statement())
+        stated = json.dumps(self.statement())
         if suffix != ".png":
             image.save(file, format="JPEG", quality=95, comment=stated)
             return file.getvalue()
@@ -653,8 +690,20 @@ def _total_mm2(regions: list[Region]) -> float | None:
     return math.fsum(known) if len(known) == len(areas) else None
 
 
-def _find_regions(mask: NDArray[np.bool_], spacings: tuple[PixelSpacing, ...]) -> list[Region]:
-    """Find the regions of a mask, by descending area, then from top to bottom."""
+def find_regions(mask: NDArray[np.bool_], spacings: tuple[PixelSpacing, ...] = ()) -> list[Region]:
+    """Find the connected regions of a mask, by descending area, then from top to bottom.
+
+    Args:
+        mask: Mask, bool (H, W).
+        spacings: Spacings of the image, of which each region gets the one that is valid for it.
+
+    Returns:
+        The regions; an empty list where the mask is empty.
+
+    Example:
+        >>> [(region.area, region.box) for region in find_regions(np.eye(2, dtype=bool))]
+        [(2, (0, 0, 2, 2))]
+    """
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
         return []

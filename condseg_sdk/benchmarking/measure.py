@@ -142,6 +142,12 @@ def measure(
                 continue
             worker = Worker(entry.subject, images, batch=setting.batch, threads=setting.threads)
             entry.worker = stack.enter_context(worker)
+        started = [entry for entry in entries if entry.worker]
+        for entry in started:  # all import PyTorch at the same time, and none while another is measured
+            _attempt(entry, lambda _, worker: worker.wait())
+        for entry in started:
+            if entry.note:
+                continue
             progress(f"loading {entry.subject.label}")
             _attempt(entry, lambda entry, worker: setattr(entry, "loaded", worker.load()))
             if entry.loaded:

@@ -22,6 +22,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.providers import find_provider
 
 COMPARED = 8  # images
+DEVICES = ("cpu", "cuda", "tensorrt")
 Baselines = Callable[[int, int], Sequence[Subject]]
 """Returns the subjects to put first, for a batch and a size."""
 
@@ -38,9 +39,10 @@ class BenchmarkConfig:
         threads: Number of threads of PyTorch and ONNX Runtime; None for their defaults.
         seconds: Seconds for each batch and size, beyond the minimum number of repetitions.
         compiled: Where to measure `torch.compile`, which takes minutes: "all", "first" (batch and size) or "none".
+        devices: Devices to measure, of "cpu", "cuda" and "tensorrt".
 
     Raises:
-        OptionError: A number is out of range.
+        OptionError: A number is out of range, or a device is unknown.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -49,6 +51,7 @@ class BenchmarkConfig:
     threads: int | None = None
     seconds: float = 30.0
     compiled: str = "none"
+    devices: tuple[str, ...] = DEVICES
 
     def __post_init__(self) -> None:
         for batch in self.batches:
@@ -63,6 +66,9 @@ class BenchmarkConfig:
             raise OptionError(f"seconds={self.seconds!r} must be 0 or more")
         if self.compiled not in ("all", "first", "none"):
             raise OptionError(f"compiled={self.compiled!r} must be 'all', 'first' or 'none'")
+        for device in self.devices or ("",):
+            if device not in DEVICES:
+                raise OptionError(f"device={device!r} must be {', '.join(map(repr, DEVICES))}")
 
 
 def benchmark(
@@ -72,6 +78,7 @@ def benchmark(
     *,
     work: Path,
     baselines: Baselines | None = None,
+    finished: Callable[[list[Row]], object] | None = None,
     progress: Callable[[str], object],
 ) -> list[Row]:
     """Measure one checkpoint.
@@ -82,6 +89,7 @@ def benchmark(
         config: Settings of the benchmark.
         work: An existing folder for the exported files.
         baselines: Returns further subjects to put first, so `speedup` refers to them.
+        finished: Function that gets all rows so far after each batch and size, to save them.
         progress: Function that gets lines about the progress.
     """
     predictor = Predictor.from_pretrained(checkpoint, device="cpu")
@@ -100,15 +108,18 @@ def benchmark(
                 *torch_subjects(checkpoint, compiled=compiled),
                 *onnx_subjects(files, threads=config.threads),
             ]
+            subjects = [subject for subject in subjects if subject.device in config.devices]
             rows += measure(
                 subjects,
                 setting,
                 inputs,
                 reference,
                 budget=config.seconds,
-                ceiling=matmul_subject(config.threads),
+                ceiling=matmul_subject(config.threads) if "cpu" in config.devices else None,
                 progress=lambda line, batch=batch, size=size: progress(f"{name} {batch}x{size}: {line}"),  # type: ignore[misc]
             )
+            if finished:
+                finished(rows)
     return rows
 
 
@@ -118,6 +129,8 @@ def export_all(
     """Export each precision to a file; in place of a file the reason why there is none."""
     files: dict[OnnxPrecision, Path | str] = {}
     for precision, spec in PRECISIONS.items():
+        if not set(spec.devices) & set(config.devices):
+            continue
         progress(f"exporting {precision}")
         options: dict[str, Any] = {"precision": precision, "verify": False}
         if config.sizes in ((), predictor.preprocessing.size[:1]) and not any(map(_gains_from_batches, spec.devices)):

@@ -83,6 +83,14 @@ class Worker:
             raise SubjectError(reply)
         return reply
 
+    def wait(self) -> None:
+        """Wait until the process has imported what it needs.
+
+        Raises:
+            SubjectError: It ended.
+        """
+        self._ask("ready")
+
     def load(self) -> tuple[float, float]:
         """Build the subject and call it once; return the seconds for loading and for the call, with compilation.
 
@@ -159,7 +167,9 @@ def _serve(
         except EOFError:
             return
         try:
-            if command == "load":
+            if command == "ready":
+                pipe.send(("ok", None))
+            elif command == "load":
                 start = time.perf_counter()
                 run = build()
                 pipe.send(("ok", (time.perf_counter() - start, step())))

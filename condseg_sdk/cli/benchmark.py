@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from condseg_sdk.benchmarking.measure import Row
     from condseg_sdk.benchmarking.run import BenchmarkConfig
 
+DEVICES = ("cpu", "cuda", "tensorrt")
 CSV, TABLE, PLOT = "benchmark.csv", "benchmark.md", "benchmark.png"
 DEFAULT_MODEL = "condseg-lite-polyp"
 
@@ -47,6 +48,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     add("--images", help="folder or pattern of images like those to be segmented, for the comparison and int8")
     add("--calibration", type=int, default=32, help="number of calibration images for int8 (default: 32)")
     add("--threads", type=int, help="number of threads of PyTorch and ONNX Runtime (default: their own)")
+    add("--device", nargs="+", choices=DEVICES, default=list(DEVICES), help="devices to measure (default: all)")
     add("--seconds", type=float, default=30.0, help="seconds for each batch and size (default: %(default)s)")
     add(
         "--compile", choices=("none", "first", "all"), default="none",
@@ -117,6 +119,7 @@ def make_config(options: argparse.Namespace) -> BenchmarkConfig:
         threads=options.threads,
         seconds=options.seconds,
         compiled=options.compile or "none",
+        devices=tuple(options.device),
     )
 
 

@@ -42,8 +42,8 @@ def _run(arguments: list[str]) -> int:
     try:
         _check_working_folder()
         options = make_parser(arguments).parse_args(arguments)
-        # What pydicom finds odd in a header may quote the patient's data; what matters is in our own errors.
-        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        # What these find odd in a header may quote the patient's data; what matters is in our own errors.
+        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")
         logging.basicConfig(format="condseg: %(message)s", level=logging.WARNING)
         code: int = options.run(options)
         return code

@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("model", help="name, folder, org/name or .onnx file")
     add("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
     add("--masks", help="folder of masks, or annotation file, outside of the images' folder")
+    add("--classes", nargs="+", metavar="NAME", help="classes that are foreground (default: all)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to evaluate, one per line")
     which.add_argument(
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
             predictor,
             options.data,
             masks=options.masks,
+            classes=options.classes,
             names=options.list,
             split=options.split,
             threshold=options.threshold,
@@ -120,7 +122,12 @@ def _count(bar: Any, stop: interrupts.Stop) -> None:
 def _command(options: argparse.Namespace) -> str:
     """Return the command that produces the same result again, without options for output and device."""
     words = ["condseg", "evaluate", options.model, options.data]
-    given: dict[str, Any] = {"masks": options.masks, "list": options.list, "split": options.split}
+    given: dict[str, Any] = {
+        "masks": options.masks,
+        "classes": options.classes,
+        "list": options.list,
+        "split": options.split,
+    }
     given |= {"threshold": options.threshold, "tile": options.tile, "bits": options.bits, "spacing": options.spacing}
     given |= {"seed": options.seed or None}
     for name, value in given.items():

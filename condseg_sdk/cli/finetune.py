@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="Continue the run in OUT from its last saved epoch.")
     add("--no-progress", action="store_true", help="Print one line per epoch instead of progress bars.")
     add("--no-report", action="store_true", help="Write no report.html.")
+    add("--classes", nargs="+", metavar="NAME", help="Classes that are foreground (default: all).")
     for name, text in {**DATA, **CARD}.items():
         add(_flag(name), help=text)
     groups = {setting.section: parser.add_argument_group(setting.section.lower()) for setting in settings().values()}
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     dataset = open_dataset(
         options.data,
         **{name: getattr(options, name) for name in DATA},
+        classes=options.classes,
         val_fraction=config.val_fraction,
         seed=config.seed,
     )

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from condseg_sdk.data.annotations import read_annotation_file, read_annotations
 from condseg_sdk.data.arrays import ARRAY_SUFFIXES
+from condseg_sdk.data.class_files import class_folders, class_names
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES, FORMAT_NAMES
 from condseg_sdk.data.masks import MASK_SUFFIXES
 from condseg_sdk.data.matching import Folder, match_folders, unchanged
@@ -27,6 +28,7 @@ from condseg_sdk.data.names import (
     without_image_word,
     without_mask_word,
 )
+from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
 from condseg_sdk.data.pairs import DiscoveredPairs, RegionMask, problems_of
 from condseg_sdk.data.tables import names_pairs
 from condseg_sdk.errors import DatasetError
@@ -52,6 +54,8 @@ def read_folder(folder: Path, masks: Path | None = None) -> DiscoveredPairs:
     for path in (folder, masks):
         if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike pathlib, it answers for any string
             raise DatasetError(f"{path} does not exist; check the path{relative_to(path)}")
+    if masks is None and is_nnunet(folder):
+        return read_nnunet(folder)
     if masks is not None and masks.is_file():
         return read_annotation_file(masks, folder=masks.parent, images=folder)
     if masks is not None:
@@ -151,7 +155,18 @@ def _apart(
     problems = problems_of("warning", "folder", message, unused)
     arrays = [str(path) for item in folders if item.role != "masks" for path in item.files if _is_array(path)]
     problems += problems_of("warning", "array", "outside of the folders of masks, not used; save images as PNG", arrays)
-    return match_folders(images, masks, problems, layout or f"folders {_shown(images)} with masks in {_shown(masks)}")
+    by_class = class_folders(images, masks, problems)
+    if by_class is not None:
+        return by_class
+    try:
+        return match_folders(
+            images, masks, problems, layout or f"folders {_shown(images)} with masks in {_shown(masks)}"
+        )
+    except DatasetError:
+        by_class = class_names(images, masks, problems)
+        if by_class is None:
+            raise
+        return by_class
 
 
 def _is_array(path: Path) -> bool:

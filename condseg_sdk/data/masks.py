@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from condseg_sdk.data import regions
 from condseg_sdk.data.arrays import ARRAY_SUFFIXES, read_array
-from condseg_sdk.data.pairs import MaskSource, MergedMask, Pair, RegionMask
+from condseg_sdk.data.pairs import IndexedMask, MaskSource, MergedMask, Pair, RegionMask
 from condseg_sdk.data.sizes import Size, size_agreement
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.images.files import open_image, orientation_of
@@ -110,6 +110,8 @@ def read_mask(source: MaskSource) -> MaskReading:
         return MaskReading(drawn, source.kind, STRAYING if regions.strays(source) else None)
     if isinstance(source, MergedMask):
         return _merge(source)
+    if isinstance(source, IndexedMask):
+        return _read_indexed(source)
     if source.suffix.lower() in ARRAY_SUFFIXES:
         return _read_values(_from_numpy(source), source)
     with open_image(source) as image:
@@ -145,6 +147,8 @@ def _from_numpy(path: Path) -> NDArray[Any]:
 
 def _merge(source: MergedMask) -> MaskReading:
     """Merge several mask files to their union."""
+    if not source.files:
+        return MaskReading(np.zeros_like(read_mask(source.others[0]).mask), "a file for each class, of others")
     first = read_mask(source.files[0])
     merged, remark, turned = first.mask, first.remark, first.turned
     for path in source.files[1:]:
@@ -155,6 +159,15 @@ def _merge(source: MergedMask) -> MaskReading:
         merged = merged | reading.mask
         remark, turned = remark or reading.remark, turned or reading.turned
     return MaskReading(merged, "several files, merged", remark, turned)
+
+
+def _read_indexed(source: IndexedMask) -> MaskReading:
+    """Read a mask by the values of its classes: gray levels, or indices of a palette."""
+    with open_image(source.file) as image:
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise DatasetError(f"{source.file} is a color image: the label of a class is a gray level; save it as gray")
+        values = np.asarray(image)
+    return MaskReading(np.isin(values, [number for _, several in source.values for number in several]), "labels")
 
 
 def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:

@@ -11,6 +11,7 @@ __all__ = [
     "SPLITS",
     "Dataset",
     "DiscoveredPairs",
+    "IndexedMask",
     "MaskSource",
     "MergedMask",
     "Pair",
@@ -40,6 +41,7 @@ class RegionMask:
         image: Path of the image, whose size is compared with `size` before anything is drawn; None for no comparison.
         kind: Kind of the regions, in words.
         is_normalized: Whether the coordinates of polygons are fractions of the image's width and height, not pixels.
+        labels: Name of the class of each region, "" for none; empty if the format names none.
     """
 
     file: Path
@@ -49,6 +51,7 @@ class RegionMask:
     image: Path | None = None
     kind: str = "COCO regions"
     is_normalized: bool = False
+    labels: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.file} (regions of {self.name})"
@@ -56,22 +59,42 @@ class RegionMask:
 
 @dataclass(frozen=True)
 class MergedMask:
-    """Several mask files of one image, one for each region; their union is the mask.
+    """Several mask files of one image, one for each region or class; their union is the mask.
 
     Attributes:
-        files: Paths of two or more masks.
+        files: Paths of the masks.
+        labels: Name of the class of each file; empty if the files are not of classes.
+        others: Files of classes that do not count; if there are no `files`, the mask is empty and of their size.
     """
 
     files: tuple[Path, ...]
+    labels: tuple[str, ...] = ()
+    others: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
-        first, second = self.files[:2]
-        if len(self.files) == 2:
-            return f"{first} and {second}"
-        return f"{first}, {second} and {len(self.files) - 2} more"
+        shown = self.files or self.others
+        if len(shown) < 3:
+            return " and ".join(map(str, shown))
+        return f"{shown[0]}, {shown[1]} and {len(shown) - 2} more"
 
 
-MaskSource: TypeAlias = Path | RegionMask | MergedMask
+@dataclass(frozen=True)
+class IndexedMask:
+    """A mask file whose values are numbers of classes.
+
+    Attributes:
+        file: Path of the mask.
+        values: Names of the classes that are foreground, with the values of each.
+    """
+
+    file: Path
+    values: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+
+MaskSource: TypeAlias = Path | RegionMask | MergedMask | IndexedMask
 
 
 @dataclass(frozen=True)

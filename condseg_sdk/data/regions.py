@@ -166,7 +166,8 @@ def _check_polygon(polygon: Sequence[Any], mask: RegionMask, size: Size) -> None
     limits = ((1 + FAR_OUTSIDE) * size[1], (1 + FAR_OUTSIDE) * size[0])
     if any(not -limits[i % 2] <= value <= limits[i % 2] for i, value in enumerate(polygon)):
         raise DatasetError(f"{mask}: a polygon is far outside of the image; its points must be pixels of that image")
-    if not mask.is_normalized and min(size) > 2 and all(0 <= value <= 1 for value in polygon):
+    is_pixel = all(value == int(value) for value in polygon)  # the first pixel of the image
+    if not mask.is_normalized and min(size) > 2 and not is_pixel and all(0 <= value <= 1 for value in polygon):
         raise DatasetError(
             f"{mask}: a polygon has coordinates from 0 to 1; they must be pixels: multiply x by {size[1]}, y by "
             f"{size[0]}"

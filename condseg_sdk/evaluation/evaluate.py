@@ -51,6 +51,7 @@ def evaluate(
     data: Dataset | DataSource,
     *,
     masks: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
     threshold: float | None = None,
@@ -77,6 +78,7 @@ def evaluate(
         predictor: Predictor with any runtime; for `branch_uncertainty` one that has this map.
         data: A `Dataset`, images with masks in any layout that `open_dataset` reads, or a list of pairs.
         masks: Folder of masks, or annotation file, outside of a folder of images.
+        classes: Names of the classes that are foreground, as in `open_dataset`.
         names: Names of the images to evaluate, without extension, as a list or a text file with one per line; default:
             all images.
         split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
@@ -120,7 +122,7 @@ def evaluate(
     options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
     recorded = recorded_split(local_path(predictor.model_id))
     with errors_about(data):
-        pairs = choose_pairs(data, masks=masks, names=names, split=split, recorded=recorded)
+        pairs = choose_pairs(data, masks=masks, classes=classes, names=names, split=split, recorded=recorded)
     if split != "train":
         _warn_of_training_images(pairs, recorded)
     predictions = predictor.stream(
@@ -158,6 +160,7 @@ def choose_pairs(
     data: Dataset | DataSource,
     *,
     masks: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
     recorded: Mapping[Split, Sequence[str]] | None = None,
@@ -167,6 +170,7 @@ def choose_pairs(
     Args:
         data: As in `evaluate`.
         masks: As in `evaluate`.
+        classes: As in `evaluate`.
         names: As in `evaluate`.
         split: As in `evaluate`.
         recorded: Names in each split of a training run, for data that defines no splits itself.
@@ -187,12 +191,13 @@ def choose_pairs(
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
         if listed is not None and not (isinstance(listed, Sequence) and all(isinstance(name, str) for name in listed)):
             raise OptionError(f"names={reprlib.repr(names)} must be a list of strings, or a text file", option="names")
-        pairs = find_pairs(data, names=listed, masks=masks)
+        pairs = find_pairs(data, names=listed, masks=masks, classes=classes)
     else:
         check_choice("split", split, Split)
         if names is not None:
             raise OptionError(f"split={split!r} and names cannot be combined: pass one of them", option="split")
-        pairs = find_split(data, split, masks=masks) or _of_names(data, masks, (recorded or {}).get(split))
+        pairs = find_split(data, split, masks=masks, classes=classes)
+        pairs = pairs or _of_names(data, masks, classes, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]
             raise DatasetError(
@@ -205,11 +210,14 @@ def choose_pairs(
 
 
 def _of_names(
-    data: Dataset | DataSource, masks: str | os.PathLike[str] | None, names: Sequence[str] | None
+    data: Dataset | DataSource,
+    masks: str | os.PathLike[str] | None,
+    classes: Sequence[str] | str | None,
+    names: Sequence[str] | None,
 ) -> list[Pair]:
     """Return the pairs of these names, or none if one is missing, since this is not the data that was divided."""
     try:
-        return find_pairs(data, names=names, masks=masks) if names else []
+        return find_pairs(data, names=names, masks=masks, classes=classes) if names else []
     except DatasetError:
         return []
 

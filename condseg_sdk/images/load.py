@@ -228,7 +228,9 @@ _MAY_HAVE_16_BITS = (
 
 def _may_have_16_bits(file: IO[bytes]) -> bool:
     """Whether the header of an encoded image allows 16-bit values; nothing is decoded."""
-    head = file.read(26)
+    head = file.read(132)
+    if is_dicom(head):  # some begin like a TIFF file; their values are scaled by their own header
+        return False
     if head.startswith(b"\x89PNG"):
         return head[24:25] == b"\x10"
     if not head.startswith(_MAY_HAVE_16_BITS):

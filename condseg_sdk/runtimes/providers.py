@@ -249,7 +249,8 @@ def reason_of(error: Exception) -> str:
 
 
 def _cuda(settings: ProviderSettings) -> dict[str, Any]:
-    return {"device_id": settings.number}
+    # As in PyTorch (`torch_runtime.py`): with TF32, the default, float32 would differ in the third decimal.
+    return {"device_id": settings.number, "use_tf32": 0}
 
 
 def _tensorrt(settings: ProviderSettings) -> dict[str, Any]:
@@ -258,7 +259,7 @@ def _tensorrt(settings: ProviderSettings) -> dict[str, Any]:
     folder = base / "condseg_sdk" / "tensorrt"
     folder.mkdir(parents=True, exist_ok=True)
     return {
-        **_cuda(settings),
+        "device_id": settings.number,
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": True,

@@ -18,6 +18,7 @@ from condseg_sdk.cores import limited_cores
 from condseg_sdk.errors import CheckpointError, CondsegError, DeviceError, OptionError
 from condseg_sdk.files import is_utf8
 from condseg_sdk.runtimes.compiled_cache import compiled_once
+from condseg_sdk.runtimes.cuda_libraries import preload_cuda
 from condseg_sdk.runtimes.options import OnnxOptions
 from condseg_sdk.runtimes.providers import (
     CPU,
@@ -139,7 +140,7 @@ class _Opening:
         else:
             providers = [(self.provider.name, provider_options)]
             if self.provider.nvidia:
-                onnxruntime.preload_dlls()  # CUDA and cuDNN of the wheels that pip installed, if any
+                preload_cuda()
                 if self.provider is not CUDA:  # what TensorRT does not have
                     providers.append((CUDA.name, CUDA.options(settings)))
                 providers.append((CPU.name, {}))

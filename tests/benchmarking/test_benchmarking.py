@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from condseg_sdk import OptionError
+from condseg_sdk import DeviceError, OptionError
 from condseg_sdk.benchmarking import machine, plot, table
 from condseg_sdk.benchmarking.flops import graph_flops
 from condseg_sdk.benchmarking.measure import Row, Setting, agreement, measure, percentiles
@@ -303,7 +303,7 @@ def test_the_published_form_exports_and_agrees(checkpoint: Path, tmp_path: Path,
     file = published.export(checkpoint, tmp_path / "published.onnx", batch=2, size=SIZE)
     assert [p.name for p in tmp_path.iterdir()] == ["published.onnx"]  # weights inside
     assert "Col2Im" in {node.op_type for node in onnx.load(file).graph.node}  # the baseline is what it says it is
-    run = published.onnx_form(file, device="cpu", threads=1)
+    run = published.onnx_form(file, threads=1)
     np.testing.assert_allclose(run(inputs[:2]), run_trained_form(checkpoint)(inputs[:2]), atol=1e-3)
 
 
@@ -331,16 +331,19 @@ def test_onnx_runtime_predicts_on_a_gpu(
     if subject.missing:
         pytest.skip(subject.missing)
     assert subject.build is not None
-    output = 1 / (1 + np.exp(-subject.build()(inputs[:2])))
+    try:
+        run = subject.build()
+    except DeviceError as error:  # the wheel of ONNX Runtime has its provider and not TensorRT itself
+        if device == "tensorrt":
+            pytest.skip(str(error))
+        raise
+    output = 1 / (1 + np.exp(-run(inputs[:2])))
     expected = 1 / (1 + np.exp(-run_trained_form(checkpoint)(inputs[:2])))
     assert np.abs(output - expected).mean() < 1e-2  # TensorRT may use TF32
 
 
 @pytest.mark.gpu
-def test_the_published_form_runs_on_a_gpu(checkpoint: Path, tmp_path: Path, inputs: NDArray[np.float32]) -> None:
+def test_the_published_form_runs_on_a_gpu(checkpoint: Path, inputs: NDArray[np.float32]) -> None:
     expected = run_trained_form(checkpoint)(inputs[:1])
     output = published.torch_form(checkpoint, device="cuda")(inputs[:1])
-    np.testing.assert_allclose(output, expected, atol=5e-2)
-    file = published.export(checkpoint, tmp_path / "published.onnx", batch=1, size=SIZE)
-    output = published.onnx_form(file, device="cuda", threads=None)(inputs[:1])
     np.testing.assert_allclose(output, expected, atol=5e-2)

@@ -346,7 +346,8 @@ def test_unknown_xml_and_json_get_a_remedy_that_works(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "b.png")
     (tmp_path / "annotations.xml").write_text("<annotations/>")
     with pytest.raises(
-        DatasetError, match=r"annotations\.xml is in no format that is read \(COCO, LabelMe, VIA or YOLO\); export"
+        DatasetError,
+        match=r"annotations\.xml is in no format that is read \(COCO, LabelMe, VIA, YOLO, CVAT or GeoJSON\); export",
     ):
         open_dataset(tmp_path)
     coco(tmp_path / "set.json", ["a.png", "b.png"])  # exported as COCO

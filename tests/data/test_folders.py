@@ -211,21 +211,21 @@ def test_a_link_to_a_folder_above_adds_no_pair(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_counted_by_kind_in_one_line(tmp_path: Path) -> None:
     make_set(tmp_path, "abc")
-    for name in ("images/x.dcm", "images/y.dcm", "images/clip.mp4", "notes.docx", "images/.hidden.png", "train.txt"):
+    for name in ("images/x.nii", "images/y.nii", "images/clip.mp4", "notes.docx", "images/.hidden.png", "train.txt"):
         (tmp_path / name).write_text("a\nb\nc")
     save(tmp_path / "images" / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_XL.png", picture("thumb"))
     save(tmp_path / "masks" / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_XL.png", picture("thumb"))
     dataset = open_dataset(tmp_path)
-    expected = "2 .dcm files, 2 folders named @eaDir, 1 .docx file, 1 .mp4 file, 1 hidden file"
+    expected = "2 .nii files, 2 folders named @eaDir, 1 .docx file, 1 .mp4 file, 1 hidden file"
     assert dataset.left_out == expected
     assert f"left out {expected}" in str(check_dataset(dataset)).splitlines()
     assert sum(len(part) for part in dataset.splits.values()) == 3
 
 
 def test_files_of_unsupported_formats_are_counted_by_their_suffix(tmp_path: Path) -> None:
-    for name in ("a.dcm", "b.dcm", "c.mp4"):
+    for name in ("a.nii", "b.nii", "c.mp4"):
         (tmp_path / name).write_text("a")
-    with pytest.raises(DatasetError, match=r"contains no images \(left out: 2 \.dcm files, 1 \.mp4 file\); images are"):
+    with pytest.raises(DatasetError, match=r"contains no images \(left out: 2 \.nii files, 1 \.mp4 file\); images are"):
         open_dataset(tmp_path)
 
 
