@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def example_files(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """A folder with everything that examples name.
+    """A folder with everything that the examples use.
 
     A folder with a checkpoint in it comes before a known name or one of the Hub, so that no example needs a network.
     """

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("model", help="name or folder of a checkpoint")
     parser.add_argument("images", help="folder or pattern of images")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8")
+    parser.add_argument("--static", action="store_true", help="export with fixed sizes")
     parser.add_argument("--device", default="cpu", help="device of the exported file (default: %(default)s)")
     parser.add_argument("--arithmetic", choices=get_args(Precision), help="precision of the arithmetic of the device")
     parser.add_argument("--list", type=Path, help="text file with the names of the images to compare on, one per line")
@@ -51,7 +52,13 @@ def main() -> int:
         predictor = Predictor.from_pretrained(options.model, device="cpu")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "model.onnx")
-            predictor.export_onnx(file, precision=options.precision, verify=False, calibration=others or None)
+            predictor.export_onnx(
+                file,
+                precision=options.precision,
+                dynamic=not options.static,
+                verify=False,
+                calibration=others or None,
+            )
             runtime = OnnxOptions(precision=options.arithmetic)
             exported = Predictor.from_pretrained(file, device=options.device, runtime=runtime)
             predictions = list(zip(predictor.predict(compared), exported.predict(compared), strict=True))

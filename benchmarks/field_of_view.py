@@ -2,7 +2,7 @@ r"""The search for the field of view: how often images are cut, how much ground 
 
     python benchmarks/field_of_view.py polypgen --group "^(c\d)_" --sheet sheet.jpg
 
-An image counts as wrong if more than 0.5 % of the foreground of its ground truth is cut off. `--sheet` draws the
+An image counts as wrong if more than 0.5 % of the foreground of its ground truth is cropped. `--sheet` draws the
 rectangles on every n-th image, which also shows margins that were left.
 """
 

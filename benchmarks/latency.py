@@ -13,6 +13,7 @@ import argparse
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,8 +56,8 @@ def checkpoint_of(name: str, config: BenchmarkConfig, folder: Path) -> Path:
     return save_checkpoint(folder / name, network, CheckpointConfig(NETWORKS[name], IMAGENET, threshold, {}))
 
 
-def measure(options: argparse.Namespace, config: BenchmarkConfig) -> list[Row]:
-    """Measure all networks."""
+def measure(options: argparse.Namespace, config: BenchmarkConfig, save: Callable[[list[Row]], object]) -> list[Row]:
+    """Measure all networks, and save what there is after each batch and size."""
     rows: list[Row] = []
     for name in options.network:
         with tempfile.TemporaryDirectory() as folder:
@@ -64,13 +65,19 @@ def measure(options: argparse.Namespace, config: BenchmarkConfig) -> list[Row]:
             checkpoint = checkpoint_of(name, config, work)
 
             def baselines(batch: int, size: int, checkpoint: Path = checkpoint, work: Path = work) -> list[Subject]:
-                return published.subjects(checkpoint, work, batch, size, config.threads)
+                return published.subjects(checkpoint, work, batch, size, config.threads, config.devices)
 
             progress = partial(print, file=sys.stderr, flush=True)
             # By default only what compiles in reasonable time: condseg-r50 takes minutes for each batch and size.
             compiled = options.compile or ("first" if name == "condseg-lite" else "none")
             this = replace(config, compiled=compiled)
-            rows += benchmark(name, checkpoint, this, work=work, baselines=baselines, progress=progress)
+
+            def finished(new: list[Row], before: tuple[Row, ...] = tuple(rows)) -> None:
+                save([*before, *new])
+
+            rows += benchmark(
+                name, checkpoint, this, work=work, baselines=baselines, finished=finished, progress=progress
+            )
     return rows
 
 
@@ -93,11 +100,10 @@ def main() -> int:
         check_outputs(options)
         if options.docs is not None:
             include(options.docs, "being measured")  # checks now whether the file has the marks
-        rows = measure(options, make_config(options))
         header = machine_lines(options.threads)
+        rows = measure(options, make_config(options), lambda rows: save_outputs(options, rows, header, command))
         text = markdown(rows, header, command=command)
         print(text)
-        save_outputs(options, rows, header, command)
         if options.docs is not None:
             include(options.docs, text)
     except CondsegError as error:

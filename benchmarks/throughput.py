@@ -1,6 +1,7 @@
 """Throughput of a folder of images compared with that of the network alone, and the time of the other stages.
 
     python benchmarks/throughput.py condseg-lite-polyp kvasir_seg/images --count 200
+    python benchmarks/throughput.py condseg-lite-polyp kvasir_seg/images --device cuda --batch-size 32
 
 "Bare" is the same runtime on prepared batches of the same images, without reading and resizing. Both are measured in
 turn within each repetition, so that a drift of the machine affects both alike; the ratio is the median over
@@ -15,14 +16,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from condseg_sdk import Predictor
+from condseg_sdk import CondsegError, Predictor, TorchOptions
+from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.images.load import find_images, load_image
-from condseg_sdk.runtimes.base import Runtime
+from condseg_sdk.runtimes.options import Execution, Precision
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
@@ -47,8 +50,35 @@ def stages(predictor: Predictor, paths: list[Path]) -> dict[str, float]:
     return totals
 
 
-def measure(predictor: Predictor, runtime: Runtime, paths: list[Path], batch_size: int, repetitions: int) -> None:
+def variants(
+    options: argparse.Namespace, exported: Callable[[OnnxPrecision], Path]
+) -> dict[str, Callable[[], Predictor]]:
+    """Return what to measure on a device, by name; each is opened when its turn comes."""
+
+    def torch_predictor(precision: Precision, execution: Execution) -> Predictor:
+        runtime = TorchOptions(precision=precision, execution=execution)
+        return Predictor.from_pretrained(options.model, device=options.device, runtime=runtime)
+
+    def onnx_predictor(precision: OnnxPrecision) -> Predictor:
+        return Predictor.from_pretrained(exported(precision), device=options.device)
+
+    forms: list[tuple[Precision, Execution]] = [("float32", "eager")]
+    precisions: list[OnnxPrecision] = ["float32"]
+    if options.device != "cpu":
+        forms += [("float16", "eager"), ("float16", "cuda-graph"), ("bfloat16", "cuda-graph")]
+        precisions.append("float16")
+    return {
+        **{
+            f"PyTorch {precision} {execution}": partial(torch_predictor, precision, execution)
+            for precision, execution in forms
+        },
+        **{f"ONNX Runtime {precision}": partial(onnx_predictor, precision) for precision in precisions},
+    }
+
+
+def measure(name: str, predictor: Predictor, paths: list[Path], batch_size: int, repetitions: int) -> None:
     """Measure one runtime and print its line."""
+    runtime = predictor._runtime
     inputs = [predictor.preprocessing(load_image(path)) for path in paths]
     batches = [np.stack(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size)]
     del inputs
@@ -69,7 +99,7 @@ def measure(predictor: Predictor, runtime: Runtime, paths: list[Path], batch_siz
     rates = [len(paths) / wall for wall in walls]
     costs = [1e3 * value / len(paths) for value in processor]
     print(
-        f"{'/'.join(predictor.providers):22} {rates[0]:8.1f} {rates[1]:10.1f} {statistics.median(ratios):8.3f} "
+        f"{name:30} {rates[0]:8.1f} {rates[1]:10.1f} {statistics.median(ratios):8.3f} "
         f"({min(ratios):.3f} to {max(ratios):.3f}) {costs[0]:12.1f} {costs[1]:12.1f}",
         flush=True,
     )
@@ -82,6 +112,7 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=200, help="number of images, the first ones by name (default: %(default)s)"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
@@ -93,12 +124,17 @@ def main() -> None:
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in stages(predictor, paths).items())
     print(f"processor ms per image outside the network: {parts}")
-    print(f"{'runtime':22} {'bare/s':>8} {'folder/s':>10} {'ratio':>8} {'':16} {'bare CPU ms':>12} {'folder':>12}")
+    print(f"{'runtime':30} {'bare/s':>8} {'folder/s':>10} {'ratio':>8} {'':16} {'bare CPU ms':>12} {'folder':>12}")
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "model.onnx")
-        predictor.export_onnx(file, verify=False)
-        for runs in (predictor, Predictor.from_pretrained(file, device="cpu")):
-            measure(runs, runs._runtime, paths, options.batch_size, options.repetitions)
+
+        def exported(precision: OnnxPrecision) -> Path:
+            return predictor.export_onnx(Path(folder, f"{precision}.onnx"), precision=precision, verify=False).path
+
+        for name, opened in variants(options, exported).items():
+            try:
+                measure(name, opened(), paths, options.batch_size, options.repetitions)
+            except CondsegError as error:
+                print(f"{name:30} {error}", flush=True)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from condseg_sdk.evaluation.evaluate import evaluate
+    from condseg_sdk.labels.write import save_labels
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.predictor import Predictor
     from condseg_sdk.preprocessing import Preprocessing
@@ -73,6 +74,7 @@ __all__ = [
     "finetune",
     "list_models",
     "open_dataset",
+    "save_labels",
 ]
 
 disable_telemetry()  # before any of the libraries below is loaded
@@ -93,6 +95,7 @@ _MODULES = {
     "finetune": "condseg_sdk.training.finetune",
     "list_models": "condseg_sdk.weights.manifest",
     "open_dataset": "condseg_sdk.data",
+    "save_labels": "condseg_sdk.labels.write",
 }
 """Module of each public name; the others are errors."""
 

@@ -17,9 +17,6 @@ SHA256 = re.compile("[0-9a-f]{64}")
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256 of a file, 64 lower-case hexadecimal digits.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         CheckpointError: The file cannot be read.
 
@@ -35,12 +32,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def check_sha256(path: str | os.PathLike[str], expected: str, *, remedy: str) -> None:
-    """Refuse a file with another SHA-256 than the expected one.
+    """Raise an error if the SHA-256 of a file is not the expected one.
 
     Args:
         path: Path of the file.
         expected: The SHA-256 it should have.
-        remedy: What to do about another one, for the message.
+        remedy: Remedy for the error message.
 
     Raises:
         CheckpointError: The SHA-256 differs (the message names both), or the file cannot be read.

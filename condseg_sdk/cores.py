@@ -59,7 +59,10 @@ def _quota() -> float:
 
 
 def _folders(mount: Path, group: str) -> list[Path]:
-    """Return a group's folder and those above it, whose limits hold, too. In a container the mount is the group."""
+    """Return a group's folder and those above it, whose limits apply, too.
+
+    In a container the mount is the folder of the group.
+    """
     folder = mount / group.strip("/")
     return [folder, *(above for above in folder.parents if above.is_relative_to(mount))]
 

@@ -1,4 +1,4 @@
-"""Files from the Hugging Face Hub, checked before they are used; every failure is one line.
+"""Files from the Hugging Face Hub, checked before they are used; every failure is reported in one line.
 
 Only huggingface_hub uses the network: cache, resuming, tokens and offline mode work as in other programs with it.
 """
@@ -39,7 +39,7 @@ COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PLAIN_PATH = re.compile(r"[\w-][\w.+-]*(/[\w-][\w.+-]*)*")  # no part begins with a dot: no "..", nothing hidden
 
-PROXY_LOGIN, TOO_MANY_REQUESTS = 407, 429  # of HTTP
+PROXY_LOGIN, TOO_MANY_REQUESTS = 407, 429  # HTTP status codes
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 logger = logging.getLogger("condseg_sdk")
@@ -51,7 +51,7 @@ class HubOptions(TypedDict, total=False):
     Attributes:
         cache_dir: Folder for downloads. The default is Hugging Face's own cache.
         token: Token for private repositories. The default is the token of the current login.
-        local_files_only: Whether to use files of the cache alone, without the network.
+        local_files_only: Whether to use only cached files, without the network.
     """
 
     cache_dir: str | os.PathLike[str] | None
@@ -72,7 +72,7 @@ class HubSource:
         force_download: Whether to download files that are already in the cache.
 
     Raises:
-        ModelNotFoundError: The name or the revision is not a valid one.
+        ModelNotFoundError: The name or the revision is not valid.
     """
 
     repo_id: str
@@ -97,10 +97,7 @@ class HubSource:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
 
     def fetch(self, filename: str) -> tuple[Path, str]:
-        """Download a file without checking its content.
-
-        Args:
-            filename: Path of the file in the repository.
+        """Download a file, given by its path in the repository, without checking its content.
 
         Returns:
             The path in the cache, and the commit.
@@ -124,7 +121,9 @@ class HubSource:
         repository = snapshot.parents[1]
         # The cache, or a repository in it, may be on another disk; a single file has no reason to be.
         if not any(path.resolve().is_relative_to(home.resolve()) for home in (repository, repository.parent)):
-            raise CheckpointError(f"{path} leads out of the cache: delete {repository} and fetch it again", path=path)
+            raise CheckpointError(
+                f"{path} leads out of the cache: delete {repository} and download it again", path=path
+            )
         return path, snapshot.name
 
 
@@ -134,15 +133,15 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
     Args:
         source: The repository.
         filename: Path of the weights in the repository.
-        sha256: SHA-256 of the weights. The default is the one that the Hub names.
+        sha256: SHA-256 of the weights. The default is the one that the Hub reports.
 
     Returns:
         The path of the weights in the cache; config.json is in the same folder.
 
     Raises:
         ModelNotFoundError: The repository or revision does not exist, or is private.
-        HubError: The Hub refuses, or cannot be reached, and the file is not in the cache.
-        CheckpointError: A file is missing, or the weights do not have their SHA-256.
+        HubError: The Hub denies access or cannot be reached, and the file is not in the cache.
+        CheckpointError: A file is missing, or the SHA-256 of the weights is wrong.
     """
     config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
     with translate_hub_errors(source, config, filename):
@@ -163,9 +162,9 @@ def download_file(
     Args:
         source: The repository.
         filename: Path of the file in the repository.
-        sha256: SHA-256 of the file. The default is the one that the Hub names.
+        sha256: SHA-256 of the file. The default is the one that the Hub reports.
         asked: Repository that the user asked for, if `source` was derived from it.
-        also: Files that belong to this one, which error messages name, too.
+        also: Files that belong to this one and are also named in error messages.
 
     Returns:
         The path of the file in the cache.
@@ -176,7 +175,7 @@ def download_file(
     asked = asked or source
     if not is_plain_path(filename):
         raise ModelNotFoundError(
-            f"{source} cannot have a file {filename!r}: give a plain path inside the repository", repo_id=source.repo_id
+            f"{source} cannot have a file {filename!r}: pass a plain path inside the repository", repo_id=source.repo_id
         )
     with translate_hub_errors(asked, *also, filename):
         path, commit = source.fetch(filename)
@@ -193,7 +192,7 @@ def download_file(
                 return path
     if expected is not None:
         cache = path.parents[filename.count("/") + 2]
-        check_sha256(path, expected, remedy=f"delete {cache} and fetch it again")
+        check_sha256(path, expected, remedy=f"delete {cache} and download it again")
     elif asked.revision != commit:
         raise CheckpointError(
             f"the Hub has no SHA-256 of {filename} in {source.repo_id}: "
@@ -217,7 +216,7 @@ def _known_sha256(path: Path, filename: str) -> str | None:
     """Return the SHA-256 that a file in the cache should have, or None where this machine does not know it.
 
     The cache names a large file after its SHA-256 and links to it. A cache without links (copied with `cp -rL`, on a
-    USB stick, on Windows) may still hold that file, or a note with the SHA-256 beside its copy.
+    USB stick, on Windows) may still contain that file, or a note with the SHA-256 beside its copy.
     """
     if path.is_symlink():
         name = path.readlink().name
@@ -265,11 +264,7 @@ def _sha256_on_the_hub(path: Path, source: HubSource, filename: str) -> str | No
 
 @contextmanager
 def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
-    """Translate the errors of huggingface_hub.
-
-    Args:
-        source: Repository that the user asked for.
-        filenames: Files that are needed.
+    """Translate the errors of huggingface_hub to ours, which name the repository and the files that are needed.
 
     Raises:
         ModelNotFoundError, HubError, CheckpointError: See `download_checkpoint`.
@@ -278,7 +273,7 @@ def translate_hub_errors(source: HubSource, *filenames: str) -> Iterator[None]:
         yield
     except CondsegError:
         raise
-    except Exception as error:  # from the client, the network below it or a proxy: there is no complete list
+    except Exception as error:  # raised by the client, the network or a proxy: there is no complete list
         raise _explain(error, source, filenames) from error
 
 
@@ -288,51 +283,35 @@ def _explain(error: Exception, source: HubSource, filenames: tuple[str, ...]) ->
 
     at = f" --revision {source.revision}" if source.revision else ""
     fetch = f"hf download {source.repo_id} {' '.join(filenames)}{at}"
+    gated = f"{source} is gated: accept its terms on its page on the Hub, then `hf auth login`"
+    missing = f"{source} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token="
+    revision = f"{source.repo_id} has no revision {source.revision!r}: check the branch, tag or commit"
+    invalid = f"{source} is not a valid name on the Hub: it must be 'org/name'"
     table: list[tuple[type[Exception], type[CondsegError], str]] = [
-        (
-            errors.GatedRepoError,
-            HubError,
-            f"{source} is gated: accept its terms on its page on the Hub, then `hf auth login`",
-        ),
-        (
-            errors.RepositoryNotFoundError,
-            ModelNotFoundError,
-            f"{source} is not on the Hub, or private: check the spelling, or `hf auth login`, or pass token=",
-        ),
-        (
-            errors.DisabledRepoError,
-            HubError,
-            f"{source} has been disabled on the Hub: choose another model",
-        ),
-        (
-            errors.RevisionNotFoundError,
-            ModelNotFoundError,
-            f"{source.repo_id} has no revision {source.revision!r}: check the branch, tag or commit",
-        ),
-        (
-            errors.HFValidationError,
-            ModelNotFoundError,
-            f"{source} is not a valid name on the Hub: it must be 'org/name'",
-        ),
+        (errors.GatedRepoError, HubError, gated),
+        (errors.RepositoryNotFoundError, ModelNotFoundError, missing),
+        (errors.DisabledRepoError, HubError, f"{source} has been disabled on the Hub: choose another model"),
+        (errors.RevisionNotFoundError, ModelNotFoundError, revision),
+        (errors.HFValidationError, ModelNotFoundError, invalid),
     ]
     for kind, ours, message in table:
         if isinstance(error, kind):
             return ours(message, repo_id=source.repo_id)
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return CheckpointError(
-            f"{source} lacks {' or '.join(filenames)}, without which it cannot be loaded", repo_id=source.repo_id
+            f"{source} lacks {' or '.join(filenames)}, which is needed to load it", repo_id=source.repo_id
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause, known = error.__cause__, _remedy(error.__cause__)
         remedy = (
-            f"{known}, then run `{fetch}`" if known else f"check the path, or where there is a network, run `{fetch}`"
+            f"{known}, then run `{fetch}`" if known else f"check the path, or run `{fetch}` on a machine with a network"
         )
         return HubError(
             f"{source} is neither a local folder nor cached, and the Hub cannot be reached{_reason(cause)}; {remedy}",
             repo_id=source.repo_id,
         )
     remedy = f"{_remedy(error) or 'try again later'}, or run `{fetch}`"
-    return HubError(f"{source} could not be fetched{_reason(error)}; {remedy}", repo_id=source.repo_id)
+    return HubError(f"{source} could not be downloaded{_reason(error)}; {remedy}", repo_id=source.repo_id)
 
 
 def _remedy(error: BaseException | None) -> str | None:
@@ -356,13 +335,13 @@ def _remedy(error: BaseException | None) -> str | None:
     if status == TOO_MANY_REQUESTS:
         return "the Hub limits the number of requests: wait a few minutes, or log in with `hf auth login`"
     if "certificate" in text:
-        return "if your network has its own certificates, give their file in SSL_CERT_FILE"
+        return "if your network has its own certificates, set SSL_CERT_FILE to their file"
     if kinds & {"JSONDecodeError", "FileMetadataError", "TooManyRedirects", "RemoteProtocolError", "DecodingError"}:
         return "the response is not from the Hub: check HF_ENDPOINT, and whether this network needs a login first"
     if kinds & {"InvalidURL", "UnsupportedProtocol", "SSLError"}:
         return f"{proxy}, and HF_ENDPOINT, each of the form http://host:port"
     if "LocalProtocolError" in kinds or "UnicodeEncodeError" in kinds:
-        return "check the token (token=, HF_TOKEN, `hf auth login`): it must be plain letters and digits"
+        return "check the token (token=, HF_TOKEN, `hf auth login`): it must consist of plain letters and digits"
     has_proxy = any(name.upper() in PROXIES and value for name, value in os.environ.items())
     unreachable = has_proxy and error is not None and _is_unreachable(error)
     if "ProxyError" in kinds or "proxy url" in text or status == PROXY_LOGIN or unreachable:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 MAX_LENGTH = 2000
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would interpret them
 
 
 class CondsegError(Exception):
@@ -74,7 +74,7 @@ class CondsegError(Exception):
 
 @contextmanager
 def errors_about(path: object) -> Iterator[None]:
-    """Give errors that do not say what they are about the file or folder that is read in the block.
+    """Set the path of errors from the block that do not state what they are about.
 
     Args:
         path: The file or folder; anything but a path, such as an array, changes nothing.

@@ -4,8 +4,8 @@ Recorders put a second view, guide boxes, text and black margins beside the endo
 of it, but a network that was trained on tissue marks regions there. `find_field_of_view` finds the view in one image
 without any knowledge of the recorder; `FieldOfViewTracker` keeps it steady over the frames of a video.
 
-A rectangle that is too large is better than one that is too small: an image is cut only where the color of the margin
-is constant, which that of tissue never is. Where nothing certain is found, the whole image is used.
+A rectangle that is too large is better than one that is too small: an image is cropped only where the color of the
+margin is constant, which the color of tissue never is. Where nothing certain is found, the whole image is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from condseg_sdk.opencv import cv2
 __all__ = ["Box", "FieldOfView", "FieldOfViewTracker", "FloatBox", "crop", "find_field_of_view", "scale_box"]
 
 FieldOfView = Literal["none", "endoscopy"]
-"""What images are cut to: "none" uses the whole image, "endoscopy" the endoscopic view."""
+"""What images are cropped to: "none" uses the whole image, "endoscopy" the endoscopic view."""
 
 Box: TypeAlias = tuple[int, int, int, int]
 """A rectangle x0, y0, x1, y1 in pixels, x1 and y1 exclusive."""
@@ -32,17 +32,17 @@ FloatBox: TypeAlias = tuple[float, float, float, float]
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
-SIDE = 256  # longer side of the small copy of the image that everything is searched in
-MIN_SIDE = 32  # of the small copy; a smaller one shows too little of a margin
+SIDE = 256  # longer side of the small copy of the image, on which the search runs
+MIN_SIDE = 32  # side of the small copy; a smaller one shows too little of a margin
 RING = 3  # distance from the image's edge at which colors are read, since many recorders draw a thin line at the edge
 MAX_COLORS = 3  # number of colors of margins in one image
-MIN_SHARE = 0.06  # of the ring; a color that fills less is not worth cutting
+MIN_SHARE = 0.06  # share of the ring; a color that fills less is not worth cropping
 COLORED_MIN_SHARE = 0.25  # the same for a margin that is not black, since overexposed tissue is constant, too
 BLACK = 40  # largest value of a channel that counts as black
 GRAY = 8  # largest difference between the channels of a color that counts as black
 TOLERANCE = 4  # distance of the margin's pixels from its color, in addition to three times the noise
-MAX_NOISE = 5.0  # of a margin
-SECOND_VIEW = 0.5  # side of a second view, as a share of the main one's radius, up to which it is told apart
+MAX_NOISE = 5.0  # noise of a margin
+SECOND_VIEW = 0.5  # side of a second view, as a share of the main one's radius, up to which it counts as separate
 NECK = 0.2  # parts joined by a neck wider than this share of the main one's diameter belong together
 SIMILAR = 0.4  # parts of at least this share of the main one's area are views, too
 DIM = 80  # mean of the brightest channel up to which a part may be the same view behind a shadow
@@ -50,8 +50,8 @@ THICK = 4  # radius of such a part in pixels of the small copy: thicker than tex
 MAX_ASPECT = 1.35  # width to height of an endoscopic view with the parts that are joined to it
 MIN_STEP, COLORED_MIN_STEP = 12, 25  # difference from the margin's color at the edge of the view
 MIN_STEPS, COLORED_MIN_STEPS = 0.6, 0.7  # share of the border with this step; an endoscope's light fades slower
-MIN_CUT = 0.01  # of a side; less is not cut
-MIN_AREA, MAX_AREA = 0.2, 0.98  # of the image; outside of this range the whole image is used
+MIN_CUT = 0.01  # share of a side; smaller margins are not cropped
+MIN_AREA, MAX_AREA = 0.2, 0.98  # share of the image; outside this range the whole image is used
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
     small = _shrink(image)
     rows, columns = small.shape[:2]
     left, top, right, bottom = 0, 0, columns, rows
-    for _ in range(2):  # a second time for a margin within a margin, such as a window's
+    for _ in range(2):  # twice, for a margin within a margin, such as that of a window
         part = _find(small[top:bottom, left:right])
         if part is None:
             break
@@ -100,12 +100,12 @@ def find_field_of_view(image: NDArray[np.uint8]) -> Box | None:
     area = (right - left) * (bottom - top) / (rows * columns)
     if not MIN_AREA <= area <= MAX_AREA:
         return None
-    # In whole numbers: a rounded quotient may lie beyond the image.
+    # Integer arithmetic: a rounded quotient might lie beyond the image.
     return left * width // columns, top * height // rows, -(-right * width // columns), -(-bottom * height // rows)
 
 
 def crop(pixels: NDArray[Pixel], box: Box | None) -> NDArray[Pixel]:
-    """Return the part of an image or a mask (H, W, ...) in the rectangle, contiguous; all of it for None."""
+    """Return the part of an image or a mask (H, W, ...) in the rectangle, contiguous; the whole image for None."""
     if box is None:
         return pixels
     left, top, right, bottom = box
@@ -124,8 +124,8 @@ def scale_box(box: Box | FloatBox | None, size: tuple[int, int], other: tuple[in
 class FieldOfViewTracker:
     """Field of view over the frames of a video, which stays the same until another one is certain.
 
-    A frame whose view cannot be found (too dark, overexposed) keeps the previous rectangle. A rectangle that differs by
-    less than 2 % of the image's sides is the same one. Another one is used once it has been found in `patience`
+    A frame whose view cannot be found (too dark, overexposed) keeps the previous rectangle. Rectangles that differ by
+    less than 2 % of the image's sides count as the same. Another one is used once it has been found in `patience`
     consecutive frames. Most frames of a video therefore get exactly the rectangle that they would get as single images.
 
     Args:
@@ -147,7 +147,7 @@ class FieldOfViewTracker:
         self._seen = 0
 
     def __call__(self, image: NDArray[np.uint8]) -> Box | None:
-        """Return the rectangle of the next frame, uint8 RGB (H, W, 3), or None for all of it."""
+        """Return the rectangle of the next frame, uint8 RGB (H, W, 3), or None for the whole frame."""
         size = (image.shape[0], image.shape[1])
         found = find_field_of_view(image)
         if size != self._size:  # another video, or the first frame
@@ -184,7 +184,7 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _find(image: NDArray[np.uint8]) -> Box | None:
-    """Find the rectangle in a small image, with whole sides where little would be cut; None where nothing would be."""
+    """Find the rectangle in a small image; sides with little to crop are kept, and None means nothing is cropped."""
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
         return None
@@ -264,7 +264,7 @@ def _content(image: NDArray[np.uint8], margins: list[_Margin]) -> NDArray[np.boo
 def _ends_sharply(image: NDArray[np.uint8], content: NDArray[np.bool_], margins: list[_Margin]) -> bool:
     """Return whether colors change at the margin's border within a few pixels, as at the edge of a view.
 
-    Where the "margin" is only tissue in the dark, or in too much light, colors change slowly.
+    If the "margin" is only dark or overexposed tissue, colors change slowly.
     """
     depth = cv2.distanceTransform(content.astype(np.uint8), cv2.DIST_L2, 5)  # from the margin, not the image's edge
     inside = image[(depth > 2.5) & (depth <= 4.5)].astype(np.int16)

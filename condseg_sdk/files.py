@@ -49,12 +49,9 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         write: Writes the file to the temporary path that it is called with, in the same folder and with the same
             suffix.
 
-    Returns:
-        The final path.
-
     Raises:
         OutputError: The file cannot be written (missing folder, no permission, full disk). Other errors of `write`
-            are not changed. In both cases the folder is left as it was.
+            are raised unchanged. In both cases the folder is left as it was.
 
     Example:
         >>> import tempfile
@@ -73,8 +70,8 @@ def atomic_write_all(writes: Mapping[Path, Callable[[Path], object]]) -> None:
         writes: For each final path, a function as in `atomic_write`.
 
     Raises:
-        OutputError: A file cannot be written. Other errors of a function are not changed. In both cases no file
-            has changed.
+        OutputError: A file cannot be written. Other exceptions of a function are raised unchanged. In both cases no
+            file has changed.
 
     Example:
         >>> import tempfile
@@ -161,14 +158,11 @@ def atomic_folder(
     Args:
         path: Final path of the folder. Parent folders are created.
         write: Writes the files into the empty folder that it is called with.
-        replaces: Names of files that an existing folder may have and lose. A folder with other files is not replaced.
-
-    Returns:
-        The final path.
+        replaces: Names of files in an existing folder that may be deleted. A folder with other files is not replaced.
 
     Raises:
-        OutputError: The folder has other files, or it cannot be written. Other errors of `write` are not changed. An
-            existing folder is still there.
+        OutputError: The folder has other files, or it cannot be written. Other exceptions of `write` are raised
+            unchanged. An existing folder is still there.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""Computing in a forked process, in which PyTorch would wait forever.
+"""Computation in a forked process, where PyTorch would hang.
 
 A fork copies one thread and none of the OpenMP threads that this thread has started for PyTorch's work on the CPU. In
 the forked child that thread still waits for them. A new thread starts OpenMP threads of its own. The package therefore
@@ -30,7 +30,7 @@ REMEDY = "load the predictor in each process and not before the fork, or start p
 def fork_safe(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function that computes with PyTorch usable in a forked child.
 
-    Everywhere else, also in the other threads of a child, the function is called directly.
+    Everywhere else, including the other threads of a child, the function is called directly.
 
     Example:
         >>> @fork_safe

@@ -1,4 +1,4 @@
-"""Reads and writes all JSON of this project: a file gives plain data or a one-line error.
+"""Reads and writes all JSON of this project; reading returns plain data or raises an error of one line.
 
 Callers check what the data means. Size, depth and the numbers of a file are limited, so that no value of a damaged file
 overflows or exhausts the stack elsewhere.
@@ -50,7 +50,7 @@ def read_json(
         Dictionaries, lists, strings, booleans, None, and finite numbers; integers are smaller than 2**64.
 
     Raises:
-        CondsegError: The file cannot be read, is too large, or is not such JSON; an instance of `error`.
+        CondsegError: The file cannot be read, is too large, or is not valid JSON of this kind; an instance of `error`.
 
     Example:
         >>> import tempfile
@@ -71,7 +71,7 @@ def read_json(
         reason = getattr(cause, "strerror", None) or cause
         raise error(f"{path} cannot be read ({reason}); check its name and permissions") from cause
     if is_special:
-        raise error(f"{path} is not a regular file; give the JSON file itself")
+        raise error(f"{path} is not a regular file; pass the JSON file itself")
     if len(content) > max_bytes:
         raise error(f"{path} has more than {max_bytes // 2**20} MiB, too much for a JSON file of its kind; {remedy}")
     return parse_json(content, name=path, error=error, remedy=remedy, max_depth=max_depth)
@@ -80,13 +80,7 @@ def read_json(
 def read_json_object(
     path: str | os.PathLike[str], *, error: type[CondsegError], remedy: str, max_bytes: int = MAX_BYTES
 ) -> dict[str, Any]:
-    """Read a JSON file with an object.
-
-    Args:
-        path: As in `read_json`.
-        error: As in `read_json`.
-        remedy: As in `read_json`.
-        max_bytes: As in `read_json`.
+    """Read a JSON file that contains an object; the arguments are those of `read_json`.
 
     Raises:
         CondsegError: As in `read_json`, or the file is not an object.
@@ -100,20 +94,12 @@ def read_json_object(
 def parse_json(
     content: str | bytes, *, name: object, error: type[CondsegError], remedy: str, max_depth: int = MAX_DEPTH
 ) -> Any:
-    """Parse JSON that is in memory.
+    """Parse JSON in memory: text, or bytes in UTF-8, UTF-16 or UTF-32. Messages call its source `name`.
 
-    Args:
-        content: JSON text, or its bytes in UTF-8, UTF-16 or UTF-32.
-        name: Name of the source for messages.
-        error: As in `read_json`.
-        remedy: As in `read_json`.
-        max_depth: As in `read_json`.
-
-    Returns:
-        As in `read_json`.
+    The other arguments, and what is returned, are those of `read_json`.
 
     Raises:
-        CondsegError: The content is not such JSON; an instance of `error`.
+        CondsegError: The content is not valid JSON of this kind; an instance of `error`.
 
     Example:
         >>> from condseg_sdk.errors import DatasetError
@@ -126,7 +112,7 @@ def parse_json(
         values = json.loads(text, parse_constant=_finite, **hooks)
         _check_depth(values, max_depth)
         if SURROGATE.search(text):
-            # Half a character could not be written or printed, unless it stands for a byte of a file name.
+            # A lone surrogate cannot be written or printed, unless it stands for a byte of a file name.
             json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except RecursionError as cause:
         raise error(f"{name} is JSON that is nested too deeply; {remedy}") from cause
@@ -143,9 +129,6 @@ def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 1) ->
         values: Dictionaries, lists, strings, booleans, None, and finite numbers.
         indent: Number of spaces for each level.
 
-    Returns:
-        The path.
-
     Raises:
         OptionError: The file cannot be written.
         ValueError: A number is not finite, which JSON cannot hold and `read_json` refuses.
@@ -161,7 +144,7 @@ def write_json(path: str | os.PathLike[str], values: Any, *, indent: int = 1) ->
 def _read_bytes(path: Path, limit: int) -> bytes:
     content = bytearray()
     with path.open("rb") as file:
-        # In blocks: to read up to a number of bytes at once reserves that many.
+        # In blocks: a single read of up to n bytes would allocate n bytes.
         while len(content) < limit and (block := file.read(min(limit - len(content), 2**20))):
             content += block
     return bytes(content)

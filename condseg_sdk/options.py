@@ -28,18 +28,13 @@ __all__ = [
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 100
-_shown = _short.repr  # a damaged file may hold values of a megabyte
+_shown = _short.repr  # a damaged file may contain values of a megabyte
 
 MAX_SEED = 2**32 - 1  # the largest that NumPy, PyTorch and Lightning all accept
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse a string argument that is not one of its `Literal` choices.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: The value given.
-        choices: The `Literal` type of the argument.
+    """Check that a string argument is one of its `Literal` choices.
 
     Raises:
         OptionError: `value` is not one of `choices`.
@@ -54,7 +49,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 
 
 def check_seed(seed: object) -> None:
-    """Refuse a seed that not all random number generators accept.
+    """Check that all random number generators accept a seed.
 
     Raises:
         OptionError: `seed` is not a whole number from 0 to 2**32 - 1.
@@ -67,13 +62,10 @@ def check_seed(seed: object) -> None:
 
 
 def check_integer(name: str, value: object, *, least: int, most: int | None = None) -> int:
-    """Refuse anything but a whole number in a range. NumPy's integers are accepted, too.
-
-    Returns:
-        The value as a Python int.
+    """Check that a value is a whole number in a range. NumPy's integers are accepted, too.
 
     Raises:
-        OptionError: `value` is of another type, or out of range.
+        OptionError: `value` has another type or is out of range.
 
     Example:
         >>> check_integer("batch_size", 8, least=1)
@@ -87,13 +79,10 @@ def check_integer(name: str, value: object, *, least: int, most: int | None = No
 
 
 def check_number(name: str, value: object, *, above: float, below: float) -> float:
-    """Refuse anything but a number strictly between two limits; NaN is refused, too.
-
-    Returns:
-        The value as a Python float.
+    """Check that a value is a number strictly between two limits, and not NaN.
 
     Raises:
-        OptionError: `value` is of another type, or out of range.
+        OptionError: `value` has another type or is out of range.
 
     Example:
         >>> check_number("threshold", 0.5, above=0, below=1)
@@ -112,10 +101,7 @@ def check_number(name: str, value: object, *, above: float, below: float) -> flo
 
 
 def check_threshold(value: object) -> float:
-    """Refuse a threshold of a probability that is not strictly between 0 and 1.
-
-    Returns:
-        The threshold as a Python float.
+    """Check that the threshold of a probability is strictly between 0 and 1.
 
     Raises:
         OptionError: `value` is not a number, or out of range.
@@ -128,7 +114,7 @@ def check_threshold(value: object) -> float:
 
 
 def check_spacing(spacing: Any) -> tuple[float, float]:
-    """Refuse distances between pixels that are not one or two numbers above 0.
+    """Check that distances between pixels are one or two numbers above 0.
 
     Args:
         spacing: One number for both directions, or the distance between rows and that between columns.
@@ -147,13 +133,13 @@ def check_spacing(spacing: Any) -> tuple[float, float]:
     try:
         row, column = [check_number("spacing", value, above=0, below=math.inf) for value in values * (3 - len(values))]
     except (TypeError, ValueError) as error:  # OptionError is a ValueError
-        message = f"spacing={_shown(spacing)} must be one or two numbers of millimeters, above 0"
+        message = f"spacing={_shown(spacing)} must be one or two numbers above 0, in millimeters"
         raise OptionError(message, option="spacing") from error
     return row, column
 
 
 def check_flags(**flags: object) -> None:
-    """Refuse flags that are neither True nor False.
+    """Check that flags are True or False.
 
     Raises:
         OptionError: The first such flag is named.
@@ -167,7 +153,7 @@ def check_flags(**flags: object) -> None:
 
 
 def check_text(name: str, value: object) -> str:
-    """Refuse anything but a string that is not empty.
+    """Check that a value is a string that is not empty.
 
     Raises:
         OptionError: `value` is not a string, or is empty.
@@ -182,7 +168,7 @@ def check_text(name: str, value: object) -> str:
 
 
 def check_path(name: str, value: object) -> Path:
-    """Refuse anything but a path that is not empty, has no null character and is not too long for the system.
+    """Check that a value is a path that is not empty, has no null character and is not too long for the system.
 
     Raises:
         OptionError: `value` is not such a path.

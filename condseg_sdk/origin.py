@@ -1,6 +1,6 @@
 """What made a prediction: the model with its SHA-256, the version of this package, runtime, device and time.
 
-Every output file states it. `provenance.py` has the seals of the files.
+Every output file states it. `provenance.py` seals the files.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from condseg_sdk.tiling import merge, plan_tiles
 logger = logging.getLogger("condseg_sdk")
 
 BATCHES_AHEAD = 2  # one in the network and one ready for it
-MAX_BATCH = 65536  # more images at once are a mistake, and more than any memory holds
+MAX_BATCH = 65536  # a larger batch is a mistake and exceeds any memory
 MIN_TILE = 32  # a smaller tile shows less than one cell of the network's coarsest map
 
 ErrorHandler = Callable[[Any, CondsegError], None]
@@ -105,7 +105,7 @@ class _Decoded:
     size: tuple[int, int]
     bits: int | None
     spacing: tuple[PixelSpacing, ...]
-    field_of_view: Box | None  # None for all of it
+    field_of_view: Box | None  # None for the whole image
     pixels: NDArray[Any]  # network input (3, h, w), or with tiles the field of view (H, W, 3)
 
 
@@ -168,7 +168,7 @@ class Pipeline:
     def predict_all(self, sources: Iterable[Source]) -> Iterator[Segmentation]:
         """Yield a prediction for each image that can be read, in order.
 
-        An error is raised or given to `on_error` after the predictions before it. An error of the iterator `sources`
+        An error is raised or passed to `on_error` after the predictions before it. An error of the iterator `sources`
         itself is always raised.
         """
         with worker_threads(DECODERS) as decoders, worker_threads(1) as network:
@@ -204,7 +204,7 @@ class Pipeline:
             return _Decoded(source, start, (height, width), bits, image.spacing, box, pixels)
 
     def _network_input(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Prepare a field of view or a tile, which is not cut any further."""
+        """Prepare a field of view or a tile, which is not cropped any further."""
         return self.preprocessing.normalize(self.preprocessing.resize(pixels))
 
     def _warn_of_bits(self, source: Source, depth: BitDepth) -> None:
@@ -233,7 +233,7 @@ class Pipeline:
                 if len(batch) == size:
                     yield batch
                     batch = []
-        except Exception:  # of the iterator `sources`: first comes what it gave before
+        except Exception:  # raised by the iterator `sources`; the images before it come first
             if batch:
                 yield batch
             raise
@@ -248,7 +248,7 @@ class Pipeline:
             maps = [self._run_tiled(item, mapper) for item in decoded]
             return BatchResult(items, [m for m, _ in maps], [u for _, u in maps])
         masks, branches = self._run(np.stack([item.pixels for item in decoded]))
-        # Copies, so that one prediction that is kept does not keep its whole batch.
+        # Copies, so that keeping one prediction does not keep its whole batch in memory.
         return BatchResult(
             items,
             [mask.copy() for mask in masks],

@@ -93,15 +93,16 @@ class Predictor:
                 "mps", and with ONNX Runtime also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
                 "openvino:npu" (docs/onnx.md), are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
-                Default: ONNX Runtime for an .onnx file and for devices that only it has, otherwise PyTorch. "onnx" with
+                Default: ONNX Runtime for an .onnx file and for devices that only it supports, otherwise PyTorch. "onnx"
+                    with
                 a folder or repository opens its model.onnx; without one, the checkpoint is exported once, and the file
                 kept in Hugging Face's cache.
-            preprocessing: Preprocessing that replaces the checkpoint's own. A repository that holds nothing but the
+            preprocessing: Preprocessing that replaces the checkpoint's own. A repository that contains nothing but the
                 arguments of a network needs it; its threshold is then 0.5.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Folder for downloads. Default: Hugging Face's own cache.
             token: Access token for private repositories. Default: the one of `hf auth login`.
-            local_files_only: Whether to use files of the cache alone, without the network.
+            local_files_only: Whether to use only cached files, without the network.
             manifest: Your own weights manifest, whose names can then be used, too. The environment variable
                 CONDSEG_MANIFEST does the same.
 
@@ -109,8 +110,8 @@ class Predictor:
             The predictor.
 
         Raises:
-            ModelNotFoundError: There is no such model; the message lists similar names.
-            HubError: The Hub refuses, or cannot be reached.
+            ModelNotFoundError: The model does not exist; the message lists similar names.
+            HubError: The Hub denies access or cannot be reached.
             CheckpointError: The checkpoint is incomplete or damaged, or does not match its SHA-256.
             ExportError: The export that runtime="onnx" needs failed.
             DeviceError: The device cannot be used.
@@ -136,7 +137,7 @@ class Predictor:
         }
         with errors_about(path):
             opened = open_runtime(model, token=token, **options)
-        # No token here: a pickle is no place for one. The copy uses the login of the machine it is opened on.
+        # No token here: a pickle must not contain one. The copy uses the login of the machine it is opened on.
         return cls(opened, reopen={"model": model, **options})
 
     def __reduce__(self) -> tuple[Callable[..., Predictor], tuple[type[Predictor], Mapping[str, object]]]:
@@ -332,7 +333,7 @@ class Predictor:
             sources: What `predict` takes, the path of a video, a `condseg_sdk.images.video.Video`, or any iterable of
                 images, even an endless one. In a video the `source` of each prediction is its frame (RGB) and `frame`
                 its number; if the video is damaged, a warning in the log says what is missing. The field of view of a
-                video, where the checkpoint cuts images to it, stays steady from frame to frame. About `batch_size`
+                video, where the checkpoint crops images to it, stays steady from frame to frame. About `batch_size`
                 images are read ahead; if the next frame of a camera depends on the prediction for this one, call the
                 predictor itself.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
@@ -387,16 +388,17 @@ class Predictor:
         Args:
             path: File to write, which ends in .onnx. An existing file is replaced once the new one is complete and
                 verified.
-            precision: Precision of weights and arithmetic: "float32"; "float16" for GPUs; "int8" for CPUs. Inputs and
-                outputs are always float32.
-            dynamic: Whether batch, height and width are free; otherwise the graph takes one image at the checkpoint's
-                size.
+            precision: Precision of weights and arithmetic: "float32"; "float16", half the size, for GPUs; "int8", a
+                quarter of the size, for CPUs. Inputs and outputs are always float32.
+            dynamic: Whether batch, height and width are dynamic. Otherwise, and with `preprocessing=True`, the network
+                takes one image at the checkpoint's size, which is a little faster and which some compilers need.
             branch_uncertainty: Whether the graph has a second output, the map of the uncertainty branch.
             preprocessing: Whether to write a graph for programs without this package: uint8 RGB image of any size in,
                 probabilities of that size out (docs/onnx.md). `from_pretrained` does not take it.
-            opset: Version of the ONNX operators.
+            opset: Version of the ONNX operators, 18 to 23.
             verify: Whether to compare the graph with PyTorch before the file takes its place.
-            images: Images like those to be segmented, to verify with: a folder, glob pattern or list.
+            images: Images like those to be segmented, to verify with: a folder, glob pattern or list. Default: the
+                calibration images, or noise and gradients.
             calibration: Images for "int8", which needs a few dozen of them to learn the range of every activation.
 
         Returns:
@@ -572,7 +574,7 @@ def _is_video(source: Any) -> bool:
 def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Source]:
     """Yield the images that `sources` means, and the frames of its videos, each with the bits in use.
 
-    With `steady` the frames of a video get their field of view, which stays where it is as long as possible.
+    With `steady` the frames of a video get their field of view, which stays the same for as long as possible.
     """
     if isinstance(sources, Video):
         yield from _frames(sources, steady)

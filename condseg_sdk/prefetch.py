@@ -50,11 +50,7 @@ class PauseGate:
 
 @contextmanager
 def worker_threads(count: int) -> Iterator[Executor]:
-    """Provide a pool of threads. At the end of the block queued work is dropped and running work is finished.
-
-    Args:
-        count: Number of threads.
-    """
+    """Provide a pool of threads. At the end of the block queued work is dropped and running work is finished."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool
@@ -88,14 +84,16 @@ def prefetch_map(function: Callable[[T], R], items: Iterable[T], *, pool: Execut
     waiting: deque[Future[R]] = deque()
     more = True
     while True:
-        if os.getpid() != owner:  # a fork does not copy the pool's threads, so that it would wait forever
-            raise CondsegError("results started in one process cannot be continued in its fork; start again there")
+        if os.getpid() != owner:  # a fork does not copy the pool's threads, so it would wait forever
+            raise CondsegError(
+                "an iteration that was started in one process cannot continue in its fork; start it again there"
+            )
         while more and len(waiting) < ahead:
             try:
                 waiting.append(pool.submit(function, next(iterator)))
             except StopIteration:
                 more = False
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised when its turn comes
+            except Exception as error:  # noqa: BLE001 - any error is raised when its turn comes
                 failed: Future[R] = Future()
                 failed.set_exception(error)
                 waiting.append(failed)

@@ -1,6 +1,6 @@
 """The input that a checkpoint expects, and the way back from the network's size to the image's.
 
-An image is cut to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, at any
+An image is cropped to its field of view where the checkpoint requires it, and squashed to the checkpoint's size, at any
 aspect ratio, as the paper does in training and evaluation; `resize_logits` undoes both. Images are read in
 `images/`, the field of view is found in `field_of_view.py`.
 """
@@ -29,7 +29,7 @@ __all__ = ["MAX_SIDE", "OUTSIDE", "Interpolation", "Preprocessing", "resize_logi
 Interpolation = Literal["antialias", "linear", "area"]
 
 MAX_SIDE = 2048  # the network's feature maps of a larger image take gigabytes
-MIN_NUMBER, MAX_NUMBER = 1e-9, 1e9  # of scale, mean and std, so that float32 stays far from its limits
+MIN_NUMBER, MAX_NUMBER = 1e-9, 1e9  # limits of scale, mean and std that keep float32 far from its own limits
 
 OUTSIDE = -math.inf
 """Logit outside of the field of view: a probability of 0."""
@@ -51,13 +51,13 @@ class Preprocessing:
         interpolation: "antialias", bilinear with a wider support where images are made smaller (Pillow's, and
             `torch.nn.functional.interpolate(..., mode="bilinear", antialias=True)`); "linear", OpenCV's
             INTER_LINEAR, which the authors' code uses; or "area", OpenCV's INTER_AREA.
-        field_of_view: "endoscopy" first cuts the margins, text and small images beside the endoscopic view
-            (`find_field_of_view`); what is cut has a probability of 0. "none" uses the whole image.
+        field_of_view: "endoscopy" first crops the margins, text and small images beside the endoscopic view
+            (`find_field_of_view`); cropped parts have a probability of 0. "none" uses the whole image.
         bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if there were
             none. Images with 16-bit values are read with it.
 
     Raises:
-        OptionError: A value is of the wrong kind or out of range.
+        OptionError: A value has the wrong type or is out of range.
 
     Example:
         >>> import numpy as np
@@ -144,7 +144,7 @@ class Preprocessing:
             float32, (3, h, w) or (B, 3, h, w), contiguous, channels in `color_order`.
         """
         channels = np.moveaxis(image[..., ::-1] if self.color_order == "bgr" else image, -1, -3)
-        # Planes of bytes, then in place: six times faster than on interleaved floats, with the same bits.
+        # Planes of bytes, then in place: six times faster than on interleaved floats, with identical results.
         pixels = np.ascontiguousarray(channels).astype(np.float32)
         pixels *= np.float32(self.scale)
         pixels -= np.array(self.mean, np.float32)[:, None, None]
@@ -187,9 +187,7 @@ class Preprocessing:
 
 
 def resize_logits(
-    logits: NDArray[np.float32],
-    size: tuple[int, int],
-    field_of_view: FloatBox | None = None,
+    logits: NDArray[np.float32], size: tuple[int, int], field_of_view: FloatBox | None = None
 ) -> NDArray[np.float32]:
     """Resize a map of logits to an image's size.
 
@@ -199,11 +197,11 @@ def resize_logits(
         logits: Logits, float32 (h, w), finite.
         size: The image's (height, width) in pixels.
         field_of_view: Rectangle x0, y0, x1, y1 of the image that the map covers, in pixels or fractions of them.
-            Default: all of it.
+            Default: the whole image.
 
     Returns:
         float32 (height, width), in the range of `logits`, and `OUTSIDE` for pixels whose centers are outside of the
-        field of view. It is `logits` itself where nothing has to be done.
+        field of view. If nothing has to be done, it is `logits` itself.
 
     Example:
         >>> import numpy as np
@@ -254,7 +252,7 @@ def _resize(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     if logits.shape == size:
         return logits
     if height >= logits.shape[0] and width >= logits.shape[1]:
-        # Nothing to antialias: OpenCV gives the same as Pillow, 20 times faster.
+        # Nothing to antialias: OpenCV gives the same result as Pillow, 20 times faster.
         return np.asarray(cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return np.array(Image.fromarray(logits).resize((width, height), Image.Resampling.BILINEAR))
 

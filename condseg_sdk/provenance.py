@@ -1,7 +1,7 @@
 """Seals output files and recognizes them, so that a command replaces only files that this package wrote.
 
-A seal holds the name and version of this package and the SHA-256 of the rest of the content. It stays in the file when
-the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
+A seal contains the name and version of this package and the SHA-256 of the rest of the content. It stays in the file
+when the file or its folder is copied, moved or renamed, and it breaks when somebody edits the file: a mask that was
 corrected by hand is never replaced. Each format has a place for the seal that its readers ignore:
 
 - PNG: a text chunk "Software".
@@ -9,6 +9,10 @@ corrected by hand is never replaced. Each format has a place for the seal that i
 - Markdown and HTML: a comment in the last line. It may also list the SHA-256 of CSV tables in the same folder, which
   have no such place.
 - ONNX: an entry in the metadata, the last bytes of the file.
+- DICOM: the padding that may follow the data set, the last bytes of the file.
+
+Label files of other kinds (text, CSV, copies of images) are listed with their SHA-256 in checksums.json, in their
+folder or in one above it, which is sealed itself.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +32,34 @@ from condseg_sdk._version import __version__
 from condseg_sdk.errors import CondsegError, OutputError
 from condseg_sdk.json_files import read_json
 
-__all__ = ["check_replaced", "is_ours", "seal_json", "seal_onnx", "seal_png", "seal_text"]
+__all__ = [
+    "CHECKSUMS",
+    "add_checksums",
+    "check_replaced",
+    "is_ours",
+    "seal_dicom",
+    "seal_json",
+    "seal_onnx",
+    "seal_png",
+    "seal_text",
+    "write_sealed_json",
+]
+
+CHECKSUMS = "checksums.json"
+"""Name of the sealed list of files that have no place for a seal."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
 _COMMENT = re.compile(rb"<!-- condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64}) -->\n\Z")
 _ONNX_KEY = b"condseg_sdk.seal"
+_PADDING = b"\xfc\xff\xfc\xffOB\0\0"  # tag and type of Data Set Trailing Padding, little endian with explicit types
 
 
 def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Check, before any work, that only files of this package would be replaced.
 
     Args:
-        paths: Paths of the files to write; those that do not exist are free.
+        paths: Paths of the files to write; missing ones are ignored.
         overwrite: Whether to replace other files, too. A folder is never replaced.
 
     Raises:
@@ -51,7 +71,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
             continue
         if path.is_dir():
             raise OutputError(
-                f"{path} is a folder where a file must be written; choose another place for the output", path=path
+                f"{path} is a folder, but a file must be written there; choose another output folder", path=path
             )
         if overwrite:
             continue
@@ -62,16 +82,14 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
     if others:
         path, reason = others[0]
         more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
-        raise OutputError(f"{path} {reason}{more}; choose another place for the output, or add --overwrite", path=path)
+        raise OutputError(f"{path} {reason}{more}; choose another output folder, or add --overwrite", path=path)
 
 
 def is_ours(path: Path) -> bool:
     """Whether this package wrote a file and nobody has changed it since."""
     check = _CHECKS.get(path.suffix.lower())
-    if check is None:
-        return False
     try:
-        return check(path)
+        return (check is not None and check(path)) or _is_listed(path)
     except (CondsegError, OSError, ValueError, struct.error):  # not readable in the format of its suffix
         return False
 
@@ -95,6 +113,46 @@ def seal_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "software": _seal(_json_digest(values)).decode()}
 
 
+def write_sealed_json(path: Path, values: Mapping[str, Iterator[Any] | list[Any] | dict[str, Any]]) -> None:
+    """Write a JSON object with a seal, taking the items of its lists one after the other.
+
+    Args:
+        path: File to write.
+        values: The object. The items of an iterator are written as a list.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+
+        def write(text: str) -> None:
+            file.write(text.encode())
+            digest.update(text.encode())
+
+        for number, (key, value) in enumerate(sorted(values.items())):
+            write(f"{', ' if number else '{'}{json.dumps(key)}: ")
+            if isinstance(value, Iterator):
+                write("[")
+                for place, item in enumerate(value):
+                    write(f"{', ' if place else ''}{json.dumps(item, sort_keys=True)}")
+                write("]")
+            else:
+                write(json.dumps(value, sort_keys=True))
+        digest.update(b"}")
+        file.write(f', "software": {json.dumps(_seal(digest).decode())}}}\n'.encode())
+
+
+def add_checksums(path: Path, before: Path, digests: Mapping[str, str]) -> None:
+    """Write a sealed list of files and their SHA-256, with the entries of an earlier list whose files still exist.
+
+    Args:
+        path: File to write.
+        before: Where the earlier list may be.
+        digests: SHA-256 of the files, by their paths below the list's folder.
+    """
+    known = _listed(before, _stamp(before)) if before.is_file() else {}
+    kept = {name: digest for name, digest in known.items() if (before.parent / name).is_file()}
+    path.write_text(json.dumps(seal_json({"files": {**kept, **digests}}), indent=1) + "\n", encoding="utf-8")
+
+
 def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
     """Encode a Markdown or HTML text as UTF-8 with a seal in a comment at its end.
 
@@ -115,6 +173,13 @@ def seal_onnx(data: bytes) -> bytes:
     value = _seal(hashlib.sha256(data))
     entry = _field(1, _ONNX_KEY) + _field(2, value)  # StringStringEntryProto
     return data + _field(14, entry)  # ModelProto.metadata_props
+
+
+def seal_dicom(data: bytes) -> bytes:
+    """Add a seal to the bytes of a DICOM file in explicit little endian, as the padding after the data set."""
+    text = _seal(hashlib.sha256(data))
+    text += b" " * (len(text) % 2)  # every value has an even length
+    return data + _PADDING + len(text).to_bytes(4, "little") + text
 
 
 def _seal(digest: Any) -> bytes:
@@ -188,6 +253,29 @@ def _is_our_table(path: Path) -> bool:
     return any(line.search(file.read_text(encoding="utf-8", errors="replace")) and is_ours(file) for file in beside)
 
 
+def _is_listed(path: Path) -> bool:
+    """Whether a sealed list, in the file's folder or in one above it, has this file with this content."""
+    for folder in path.absolute().parents:
+        file = folder / CHECKSUMS
+        if file.is_file() and path.name != CHECKSUMS:
+            listed = _listed(file, _stamp(file))
+            return listed.get(path.absolute().relative_to(folder).as_posix()) == _file_digest(path)
+    return False
+
+
+@lru_cache(maxsize=1)
+def _listed(file: Path, _stamp: tuple[int, int]) -> dict[str, str]:
+    """Read a sealed list once, as long as it is not changed; it is empty if the seal is broken."""
+    if not is_ours(file):
+        return {}
+    return dict(read_json(file, error=CondsegError, remedy="write it again")["files"])
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 def _is_our_onnx(path: Path) -> bool:
     tail = len(seal_onnx(b""))
     with path.open("rb") as file:
@@ -208,9 +296,21 @@ def _is_our_onnx(path: Path) -> bool:
     return digest.hexdigest() == seal[1].decode()
 
 
+def _is_our_dicom(path: Path) -> bool:
+    data = path.read_bytes()
+    start = data.rfind(_PADDING)
+    length, text = data[start + len(_PADDING) :][:4], data[start + len(_PADDING) + 4 :]
+    if start < 0 or int.from_bytes(length, "little") != len(text):
+        return False
+    seal = _SEAL.fullmatch(text.rstrip(b" "))
+    return seal is not None and hashlib.sha256(data[:start]).hexdigest() == seal[1].decode()
+
+
 _CHECKS: dict[str, Callable[[Path], bool]] = {
+    ".dcm": _is_our_dicom,
     ".png": _is_our_png,
     ".json": _is_our_json,
+    ".geojson": _is_our_json,
     ".md": _is_our_text,
     ".html": _is_our_text,
     ".csv": _is_our_table,

@@ -61,19 +61,9 @@ def push_checkpoint(
 ) -> PushResult:
     """Publish a checkpoint with config.json, model.safetensors (float32), README.md and, if asked for, model.onnx.
 
-    Args:
-        network: The network.
-        config: Config of its checkpoint.
-        repo_id: Repository, "org/name". It is created if it does not exist.
-        folder: Checkpoint folder (or the .safetensors file in it) that the network was loaded from. If somebody has
-            edited the README.md there, it is published; otherwise a new model card is written with the name on the Hub,
-            and what training has measured is kept.
-        onnx: Whether to export the network, verify it against PyTorch and publish it, too.
-        private: Whether a new repository is private. Default: the setting of the organization.
-        token: Access token with write access. Default: the one of `hf auth login`.
-        branch: Branch to commit to, created if it does not exist. Default: the main branch.
-        create_pr: Whether to open a pull request instead of committing to the branch.
-        commit_message: First line of the commit message.
+    The arguments are those of `Predictor.push_to_hub`, and `folder`, the checkpoint folder (or the .safetensors file in
+    it) that the network was loaded from. If somebody has edited the README.md there, it is published; otherwise a new
+    model card is written with the name on the Hub, and the metrics measured in training are kept.
 
     Raises:
         OptionError: The value of an argument is not allowed.
@@ -112,11 +102,7 @@ def push_checkpoint(
             if branch is not None:
                 api.create_branch(repo_id, branch=branch, exist_ok=True)
             commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=part,
-                revision=branch,
-                create_pr=create_pr,
-                commit_message=commit_message,
+                repo_id=repo_id, folder_path=part, revision=branch, create_pr=create_pr, commit_message=commit_message
             )
         entry = _entry(repo_id, commit.oid, part / WEIGHTS_FILE, network, config)
     return PushResult(str(commit.commit_url), commit.oid, commit.pr_url, entry)

@@ -12,16 +12,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from condseg_sdk.dicom_seg import SegmentKind, default_segment, make_dicom_seg
+from condseg_sdk.dicom_seg import encode_dicom_seg as _encode_dicom_seg
 from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
+from condseg_sdk.images.dicom import DicomFile, DicomFrame, is_dicom_source
 from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
 from condseg_sdk.images.spacing import PixelSpacing, SpacingKind, resize_spacing, spacing_in
 from condseg_sdk.opencv import cv2
@@ -30,9 +33,20 @@ from condseg_sdk.origin import Origin, OriginDict
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
 
-__all__ = ["Region", "RegionDict", "SaveKind", "Segmentation", "SegmentationDict"]
+__all__ = [
+    "Region",
+    "RegionDict",
+    "SaveKind",
+    "Segmentation",
+    "SegmentationDict",
+    "encode_dicom_seg",
+    "find_regions",
+]
 
-SaveKind = Literal["mask", "overlay", "json", "probability", "uncertainty"]
+if TYPE_CHECKING:
+    from pydicom import Dataset as PydicomDataset
+
+SaveKind = Literal["mask", "overlay", "json", "probability", "uncertainty", "dicom-seg"]
 
 _SUFFIXES = {
     "mask": (".png",),  # JPEG would blur a mask's edges into gray
@@ -40,6 +54,7 @@ _SUFFIXES = {
     "json": (".json",),
     "probability": (".png",),
     "uncertainty": (".png",),
+    "dicom-seg": (".dcm",),
 }
 _TURQUOISE = (64, 224, 208)  # contrasts with red tissue and purple stains
 
@@ -48,7 +63,7 @@ _TURQUOISE = (64, 224, 208)  # contrasts with red tissue and purple stains
 class Region:
     """One connected region of a mask; pixels that touch at a corner are connected.
 
-    The outline runs along the pixels' edges, so that it encloses exactly the region's pixels: the pixel in
+    The outline runs along the pixels' edges, so it encloses exactly the region's pixels: the pixel in
     column x and row y is the square from (x, y) to (x + 1, y + 1).
 
     Args:
@@ -106,6 +121,12 @@ class SpacingDict(TypedDict):
     box: list[float] | None
 
 
+class _SegOptions(TypedDict):
+    origin: Origin
+    threshold: float
+    segment: SegmentKind
+
+
 class SegmentationDict(TypedDict):
     """A prediction as plain JSON types; see `Segmentation.to_dict`."""
 
@@ -125,7 +146,7 @@ class SegmentationDict(TypedDict):
 class Segmentation:
     """The prediction for one image.
 
-    It keeps only the logits, so that a list of thousands stays small. Every access computes its result again: keep what
+    It keeps only the logits, so a list of thousands stays small. Every access computes its result again: keep what
     you use twice in a variable. It can be pickled.
 
     Args:
@@ -137,7 +158,7 @@ class Segmentation:
         color_order: Channel order of `source` where that is a NumPy array.
         branch_logits: Logits of the uncertainty branch, like `logits`, where `branch_uncertainty` was requested.
         field_of_view: Rectangle x0, y0, x1, y1 of the image that the network saw and the logits cover, in pixels, x1
-            and y1 exclusive; None for all of it. Outside of it every probability is 0.
+            and y1 exclusive; None for the whole image. Outside of it every probability is 0.
         bits: Number of bits with which the source was read, where it has 16-bit values.
         frame: Number of the frame, from 0, where the source is a frame of a video or of a DICOM file with several;
             missing frames of a video keep their numbers.
@@ -260,6 +281,30 @@ class Segmentation:
         return 1 - np.abs(2 * self.probability - 1)
 
     @property
+    def uncertainty_score(self) -> float:
+        """How uncertain the prediction is as a whole: a number in [0, 1], by which images can be ordered.
+
+        It is 1 minus the IoU that the probabilities lead to expect: the sum of the probabilities in the mask, divided
+        by the mask's area plus the sum of those outside. For an empty mask it is the greatest probability: how much
+        speaks for a region after all. docs/labeling.md measures how well it finds wrong masks.
+
+        Example:
+            >>> import numpy as np
+            >>> sure, unsure = np.float32([[-9, 9]]), np.float32([[-0.1, 0.2]])
+            >>> [
+            ...     round(Segmentation(logits, (1, 2), threshold=0.5, source=b"", name="a").uncertainty_score, 2)
+            ...     for logits in (sure, unsure)
+            ... ]
+            [0.0, 0.63]
+        """
+        probability, mask = self.probability, self.mask
+        area = np.count_nonzero(mask)
+        if area == 0:
+            return float(probability.max())
+        inside = float(probability[mask].sum(dtype=np.float64))
+        return float(1 - inside / (area + probability.sum(dtype=np.float64) - inside))
+
+    @property
     def branch_uncertainty(self) -> NDArray[np.float32]:
         """Map of the network's uncertainty branch: float32 (H, W) in [0, 1], at the image's size.
 
@@ -345,7 +390,7 @@ class Segmentation:
             >>> [(region.area, region.box) for region in seg.regions()]
             [(2, (1, 0, 3, 1))]
         """
-        return [region for region in _find_regions(self.mask, self.spacing) if region.area >= min_area]
+        return [region for region in find_regions(self.mask, self.spacing) if region.area >= min_area]
 
     def boxes(self, *, min_area: int = 1) -> NDArray[np.int32]:
         """Compute the bounding boxes of the regions, largest region first.
@@ -382,11 +427,7 @@ class Segmentation:
         return [region.outline for region in self.regions(min_area=min_area)]
 
     def overlay(
-        self,
-        image: ImageLike | None = None,
-        *,
-        color: tuple[int, int, int] = _TURQUOISE,
-        alpha: float = 0.15,
+        self, image: ImageLike | None = None, *, color: tuple[int, int, int] = _TURQUOISE, alpha: float = 0.15
     ) -> Image.Image:
         """Draw the mask over the image, as a thin contour and a light tint.
 
@@ -396,7 +437,7 @@ class Segmentation:
             alpha: Strength of the tint, from 0 (contour only) to 1 (opaque).
 
         Returns:
-            PIL image, RGB, of the image's size. Where the mask is empty it is the image itself.
+            PIL image, RGB, of the image's size. If the mask is empty, the image is unchanged.
 
         Raises:
             ImageError: The image can no longer be read, or has another size.
@@ -417,7 +458,7 @@ class Segmentation:
         pixels = load_image(source, color_order=order, bits=bits)
         if pixels.shape[:2] != self.size:
             sizes = f"{pixels.shape[:2]} (height, width) and the mask {self.size}"
-            raise ImageError(f"{self.name}: the image is {sizes}; give the image that was segmented")
+            raise ImageError(f"{self.name}: the image is {sizes}; pass the image that was segmented")
         return Image.fromarray(_draw(pixels, self.mask, color, alpha))
 
     def to_pil(self) -> Image.Image:
@@ -444,7 +485,7 @@ class Segmentation:
             [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
-        regions = _find_regions(mask, self.spacing)
+        regions = find_regions(mask, self.spacing)
         return {
             "name": self.name,
             "size": list(self.size),
@@ -468,8 +509,40 @@ class Segmentation:
             ],
         }
 
-    def _statement(self) -> dict[str, object]:
-        """Return what files without fields of their own state: the threshold, and the origin if there is one."""
+    def to_dicom_seg(self, segment: SegmentKind | None = None) -> PydicomDataset:
+        """Make a DICOM segmentation (SEG) that refers to the DICOM file, and the frame, that was segmented.
+
+        It is part of the patient's study: it repeats the attributes of patient and study of that file. docs/dicom.md
+        describes its content; `encode_dicom_seg` makes one file of all frames of a recording.
+
+        Args:
+            segment: What the segment shows. Default: a polyp of the colon or a skin lesion for the bundled models,
+                otherwise a lesion.
+
+        Returns:
+            The segmentation, a pydicom data set; `save` with kind="dicom-seg" writes it.
+
+        Raises:
+            ImageError: The source is not a DICOM file, can no longer be read, or lacks what a segmentation refers to.
+            OptionError: No `Predictor` made the prediction, so that no model can be named.
+            OutputError: highdicom is not installed.
+
+        Example:
+            >>> seg = predictor("scan.dcm")
+            >>> seg.to_dicom_seg().SegmentSequence[0].SegmentLabel
+            'Polyp'
+        """
+        frame = _dicom_frame(self)
+        masks = {frame.number: self.mask}
+        return make_dicom_seg(frame.file, masks, **_seg_options(self, segment))
+
+    def statement(self) -> dict[str, object]:
+        """Return what files without fields of their own state: the threshold, and the origin if there is one.
+
+        Example:
+            >>> Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a").statement()
+            {'threshold': 0.5}
+        """
         return {"threshold": self.threshold, **(self.origin.to_dict() if self.origin is not None else {})}
 
     def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
@@ -478,13 +551,14 @@ class Segmentation:
         Args:
             path: File to write; its folder must exist.
             kind: What to write: "mask", a PNG of 0 and 255; "overlay", a PNG or JPEG; "json", the content of `to_dict`;
-                "probability" or "uncertainty", a 16-bit PNG, 0 to 65535 for 0 to 1.
+                "probability" or "uncertainty", a 16-bit PNG, 0 to 65535 for 0 to 1; "dicom-seg", the DICOM file of
+                `to_dicom_seg`.
 
         Returns:
             The path.
 
         Raises:
-            OptionError: The kind is unknown, or the suffix does not fit it.
+            OptionError: The kind is unknown, or the suffix does not match it.
             OutputError: The file cannot be written.
             ImageError: The image of an overlay can no longer be read.
 
@@ -505,11 +579,12 @@ class Segmentation:
         return write_bytes(path, self.encode(kind, suffix=suffix))
 
     def encode(self, kind: SaveKind = "mask", *, suffix: str | None = None) -> bytes:
-        """Make the content of a file as `save` writes it, for a response or an archive.
+        """Return the content of the file that `save` would write, for a response or an archive.
 
         Args:
             kind: As in `save`.
-            suffix: Format of the file, such as ".jpg" for an overlay. Default: ".json" for "json", otherwise ".png".
+            suffix: Format of the file, such as ".jpg" for an overlay. Default: ".json" for "json", ".dcm" for
+                "dicom-seg", otherwise ".png".
 
         Returns:
             The bytes of the file. It states `origin` and the threshold: a field of JSON, a text "condseg_sdk" of PNG, a
@@ -517,7 +592,7 @@ class Segmentation:
             knows that it may replace them.
 
         Raises:
-            OptionError: The kind is unknown, or the suffix does not fit it.
+            OptionError: The kind is unknown, or the suffix does not match it.
             ImageError: The image of an overlay can no longer be read.
 
         Example:
@@ -533,6 +608,8 @@ class Segmentation:
             raise OptionError(
                 f"suffix={suffix!r}: kind={kind!r} is written as {' or '.join(_SUFFIXES[kind])}", option="suffix"
             )
+        if kind == "dicom-seg":
+            return encode_dicom_seg([self])
         if kind == "json":
             return (json.dumps(seal_json(self.to_dict())) + "\n").encode()
         if kind == "overlay":
@@ -543,7 +620,7 @@ class Segmentation:
             values = self.probability if kind == "probability" else self.uncertainty
             image = Image.fromarray(np.rint(values * 65535).astype(np.uint16))
         file = io.BytesIO()
-        stated = json.dumps(self._statement())
+        stated = json.dumps(self.statement())
         if suffix != ".png":
             image.save(file, format="JPEG", quality=95, comment=stated)
             return file.getvalue()
@@ -551,6 +628,54 @@ class Segmentation:
         text.add_text("condseg_sdk", stated)
         image.save(file, format="PNG", pnginfo=text)
         return seal_png(file.getvalue())
+
+
+def encode_dicom_seg(predictions: Sequence[Segmentation], segment: SegmentKind | None = None) -> bytes:
+    """Make the content of one DICOM segmentation (SEG) file of all predictions for the frames of a DICOM file.
+
+    Args:
+        predictions: Predictions for frames of one DICOM file, by one model with one threshold.
+        segment: As in `Segmentation.to_dicom_seg`.
+
+    Returns:
+        The bytes of the file. They contain a seal, from which `condseg predict` knows that it may replace the file.
+
+    Raises:
+        ImageError: As in `Segmentation.to_dicom_seg`.
+        OptionError: As in `Segmentation.to_dicom_seg`, or the predictions are not of one file.
+        OutputError: As in `Segmentation.to_dicom_seg`, or the masks need too much memory.
+
+    Example:
+        >>> data = encode_dicom_seg(predictor.predict("cine.dcm"))
+        >>> data[128:132]
+        b'DICM'
+    """
+    if not predictions:
+        raise OptionError("a DICOM segmentation needs at least one prediction", option="predictions")
+    frames = [_dicom_frame(seg) for seg in predictions]
+    if len({frame.file.name for frame in frames}) > 1:
+        names = f"{frames[0].file.name} and others"
+        raise OptionError(f"the predictions are for several files, {names}; give those of one", option="predictions")
+    masks = {frame.number: seg.mask for frame, seg in zip(frames, predictions, strict=True)}
+    return _encode_dicom_seg(frames[0].file, masks, **_seg_options(predictions[0], segment))
+
+
+def _dicom_frame(seg: Segmentation) -> DicomFrame:
+    """Return the frame of a DICOM file that was segmented."""
+    if isinstance(seg.source, DicomFrame):
+        return seg.source
+    source = seg.source
+    if not isinstance(source, (str, os.PathLike, bytes)) or not is_dicom_source(source):
+        raise ImageError(f"{seg.name} is not a DICOM file, which a DICOM segmentation refers to; save 'mask' instead")
+    return DicomFile(source).only_frame()
+
+
+def _seg_options(seg: Segmentation, segment: SegmentKind | None) -> _SegOptions:
+    if seg.origin is None:
+        remedy = "use a prediction of a Predictor"
+        raise OptionError(f"{seg.name}: its origin is unknown, but a DICOM segmentation states the model; {remedy}")
+    segment = default_segment(seg.origin.model) if segment is None else segment
+    return {"origin": seg.origin, "threshold": seg.threshold, "segment": segment}
 
 
 def _spacing_dict(spacing: PixelSpacing) -> SpacingDict:
@@ -565,8 +690,20 @@ def _total_mm2(regions: list[Region]) -> float | None:
     return math.fsum(known) if len(known) == len(areas) else None
 
 
-def _find_regions(mask: NDArray[np.bool_], spacings: tuple[PixelSpacing, ...]) -> list[Region]:
-    """Find the regions of a mask, by descending area, then from top to bottom."""
+def find_regions(mask: NDArray[np.bool_], spacings: tuple[PixelSpacing, ...] = ()) -> list[Region]:
+    """Find the connected regions of a mask, by descending area, then from top to bottom.
+
+    Args:
+        mask: Mask, bool (H, W).
+        spacings: Spacings of the image, of which each region gets the one that is valid for it.
+
+    Returns:
+        The regions; an empty list where the mask is empty.
+
+    Example:
+        >>> [(region.area, region.box) for region in find_regions(np.eye(2, dtype=bool))]
+        [(2, (0, 0, 2, 2))]
+    """
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
         return []
@@ -614,7 +751,7 @@ def _draw(
     paint = np.array(color, np.float32)
     tint, contour = alpha * np.clip(0.5 - distance, 0, 1), band(line)
     pixels = image[window] * (1 - tint) + paint * tint
-    pixels *= 1 - 0.45 * band(2 * line)  # a shadow that lifts the contour off a bright image
+    pixels *= 1 - 0.45 * band(2 * line)  # a shadow that separates the contour from a bright image
     drawn[window] = np.rint(pixels * (1 - contour) + paint * contour)
     return drawn
 

@@ -86,7 +86,8 @@ def merge(
 
     Args:
         tiles: Tiles that cover the image, from `plan_tiles`.
-        logits: Logits of each tile, float32 (h, w), of the network's size or the tile's. They are taken one at a time.
+        logits: Logits of each tile, float32 (h, w), of the network's size or the tile's. They are consumed one at a
+            time.
         size: The image's (height, width) in pixels.
 
     Returns:
@@ -113,6 +114,6 @@ def _starts(length: int, tile: int, step: int) -> list[int]:
 
 
 def _gaussian(length: int) -> NDArray[np.float32]:
-    """Compute the weights along a side; they fall to 0.0003 at its ends, so that a product of two stays above 0."""
+    """Compute the weights along a side; they fall to 0.0003 at its ends, so a product of two stays above 0."""
     position = (np.arange(length, dtype=np.float32) + 0.5) / length - 0.5
     return np.exp(-0.5 * (position / 0.125) ** 2)

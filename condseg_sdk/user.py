@@ -1,6 +1,6 @@
 """A user name for a process whose user has none, as in a container started with `--user 4242`.
 
-MONAI asks for the name when it is imported, PyTorch for its folder of temporary files. Both fail without one.
+MONAI asks for the name when it is imported, PyTorch for its folder of temporary files. Both fail without a user name.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SYSTEM_FILES = frozenset(
 )
 """Names of files that file browsers and DICOM media leave behind, lower case; they are not counted as left out."""
 
-MAX_KINDS = 6  # in one line; the rest is summed
+MAX_KINDS = 6  # number of kinds in one line; the rest is summed
 LONGEST_SUFFIX = 12
 PLURALS = {"entry": "entries", "file": "files", "folder": "folders", "link": "links"}
 
@@ -72,7 +72,7 @@ def walk_folder(
 
     Args:
         folder: Folder to search, even if its own name is hidden or that of a system folder.
-        suffixes: Suffixes of the wanted files, lower case with their dot; default: files of any suffix.
+        suffixes: Suffixes of the wanted files, lower case with their dot; default: any suffix.
         hidden: Whether to include files and folders whose names begin with a dot.
         also: Tells whether a file with another suffix is wanted, too.
 
@@ -155,7 +155,7 @@ def _kind(
     """Return "file" or "folder" for a wanted entry, otherwise the kind under which it is reported as left out."""
     try:
         is_folder, is_file = entry.is_dir(), entry.is_file()
-    except OSError:  # a link in a circle, no permission
+    except OSError:  # a circular link, or no permission
         return "unreadable entry"
     if is_hidden(entry.name) and not hidden:
         return "hidden folder" if is_folder else "hidden file"

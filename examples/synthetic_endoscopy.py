@@ -58,19 +58,19 @@ class Folds:
 class Polyp:
     """A sessile bump: an ellipsoid whose base sinks into the wall. Lengths in tube radii."""
 
-    centre: FloatArray
+    center: FloatArray
     axes: FloatArray  # (3, 3), rows: along the wall's normal, and two along the wall
     radii: FloatArray
     waves: FloatArray  # (3, K): directions and frequencies of the lobes on its surface
     phases: FloatArray  # (K,)
-    colour: FloatArray
+    color: FloatArray
 
 
 @dataclass(frozen=True)
 class Anatomy:
     """Everything that a seed decides about the colon before it is looked at."""
 
-    bend: FloatArray  # (2, 3): amplitude, frequency, phase of the centre line in x and in y
+    bend: FloatArray  # (2, 3): amplitude, frequency, phase of the center line in x and in y
     folds: Folds
     polyp: Polyp
     noise: FloatArray  # (32, 32, 32) lattice of a periodic value noise
@@ -92,7 +92,7 @@ def render(seed: int, *, size: tuple[int, int] = (480, 600)) -> Scene:
     """
     random = np.random.default_rng(seed)
     anatomy = _draw_anatomy(random)
-    rays = _camera_rays(size, _facing(anatomy.polyp.centre, random))
+    rays = _camera_rays(size, _facing(anatomy.polyp.center, random))
     points = _march(anatomy, rays)
     share = _share_of_polyp(anatomy, points)
     radiance = _shade(anatomy, points, rays, share[:, None]).reshape(*size, 3)
@@ -137,16 +137,16 @@ def _draw_polyp(random: np.random.Generator, bend: FloatArray) -> Polyp:
     inward = -_floats([np.cos(azimuth), np.sin(azimuth), 0.25])
     inward /= np.linalg.norm(inward)
     along = np.cross(inward, _floats([-np.sin(azimuth), np.cos(azimuth), 0.0]))
-    centre = _floats([np.cos(azimuth), np.sin(azimuth), 0.0]) * (0.97 - 0.5 * radius)
-    centre[:2] += _centre_line(bend, _floats([depth]))[:, 0]
-    centre[2] = depth
+    center = _floats([np.cos(azimuth), np.sin(azimuth), 0.0]) * (0.97 - 0.5 * radius)
+    center[:2] += _centre_line(bend, _floats([depth]))[:, 0]
+    center[2] = depth
     return Polyp(
-        centre=centre,
+        center=center,
         axes=np.stack([inward, along, np.cross(inward, along)]).astype(np.float32),
         radii=_floats(radius * random.uniform([0.85, 0.9, 0.75], [1.15, 1.3, 1.05])),
         waves=random.normal(0, 3.0, (3, 6)).astype(np.float32),
         phases=random.uniform(0, 2 * np.pi, 6).astype(np.float32),
-        colour=_floats([0.88, 0.21, 0.13]) * random.uniform(0.92, 1.08, 3).astype(np.float32),
+        color=_floats([0.88, 0.21, 0.13]) * random.uniform(0.92, 1.08, 3).astype(np.float32),
     )
 
 
@@ -209,7 +209,7 @@ def _wall_distance(anatomy: Anatomy, points: FloatArray) -> FloatArray:
 
 
 def _polyp_distance(polyp: Polyp, points: FloatArray) -> FloatArray:
-    local = (points - polyp.centre) @ polyp.axes.T / polyp.radii
+    local = (points - polyp.center) @ polyp.axes.T / polyp.radii
     lobes = (0.032 * np.sin(local @ polyp.waves + polyp.phases)).sum(axis=1)
     return (np.sqrt((local**2).sum(axis=1)) - 1 - lobes) * polyp.radii.min()
 
@@ -316,7 +316,7 @@ def _roughened(anatomy: Anatomy, points: FloatArray, normals: FloatArray, share:
 
 
 def _albedo(anatomy: Anatomy, points: FloatArray, share: FloatArray) -> FloatArray:
-    """(N, 3): colour of the surface itself."""
+    """(N, 3): color of the surface itself."""
     patches = _noise(anatomy.noise, points * 2.3)[:, None]
     grain = _noise(anatomy.noise, points * 38)[:, None]
     wall = anatomy.mucosa * (0.86 + 0.28 * patches) * (0.95 + 0.1 * grain)
@@ -325,7 +325,7 @@ def _albedo(anatomy: Anatomy, points: FloatArray, share: FloatArray) -> FloatArr
     wall = wall * (1 - vessels * _floats([0.22, 0.55, 0.5]) * (0.35 + 0.65 * patches))
     pits = np.clip((_noise(anatomy.noise, points * 70)[:, None] - 0.4) * 2, 0, 1)
     blotches = _noise(anatomy.noise, points * 6 + 11)[:, None]
-    polyp = anatomy.polyp.colour * (1 - pits * _floats([0.06, 0.24, 0.22]))
+    polyp = anatomy.polyp.color * (1 - pits * _floats([0.06, 0.24, 0.22]))
     polyp = polyp * (1 - blotches * _floats([0.1, 0.5, 0.5]) + 0.22)
     return wall + (polyp - wall) * share
 
@@ -361,7 +361,7 @@ def _shade(anatomy: Anatomy, points: FloatArray, rays: FloatArray, share: FloatA
 
 
 def _without_jagged_outlines(radiance: FloatArray, depth: FloatArray) -> FloatArray:
-    """(H, W, 3): single dark pixels where a ray only grazed a bump give way to their neighbours."""
+    """(H, W, 3): single dark pixels where a ray only grazed a bump give way to their neighbors."""
     around = np.ones((3, 3), np.uint8)
     jumps = cv2.dilate(depth, around) - cv2.erode(depth, around) > 0.06
     near_jump = cv2.dilate(jumps.astype(np.uint8), around).astype(bool)

@@ -1,8 +1,9 @@
-"""The synthetic scenes of the demo: what they promise, at a small size."""
+"""The examples: the synthetic scenes of the demo, and the labeling loop on a tiny set."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.datasets import make_set
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
 def synthetic() -> ModuleType:
-    name = "synthetic_endoscopy"
+    return load("synthetic_endoscopy")
+
+
+def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -60,3 +66,22 @@ def test_the_committed_scene_is_what_the_renderer_makes(synthetic: ModuleType) -
     # JPEG costs a level or two; libraries of other versions may round a few pixels otherwise.
     difference = np.abs(committed - synthetic.render(0).image)
     assert difference.mean() < 3
+
+
+def test_the_labeling_loop_corrects_the_most_uncertain_images_and_trains_on_them(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    loop = load("labeling_loop")
+    make_set(tmp_path / "set", [f"p{number}" for number in range(8)])
+    images, work = tmp_path / "set/images", tmp_path / "work"
+    loop.prelabel(images, work, str(checkpoint), "polyp")
+    assert len(list((work / "labelme").iterdir())) == 8
+    first = loop.most_uncertain(work, 6)
+    for name in first:  # what a person would draw
+        file = (work / "labelme" / name).with_suffix(".json")
+        corrected = json.loads(file.read_text())
+        box = [[5.0, 5.0], [15.0, 5.0], [15.0, 15.0], [5.0, 15.0]]
+        corrected["shapes"] = [{"label": "polyp", "points": box, "shape_type": "polygon"}]
+        file.write_text(json.dumps(corrected))
+    found = loop.train(images, work, str(checkpoint), 6, epochs=1, image_size=64, report=False, progress=False)
+    assert (found / "model.safetensors").is_file()

@@ -114,7 +114,7 @@ def assert_near(found: Box | None, wanted: Box, size: tuple[int, int] = (HEIGHT,
 
 @pytest.mark.parametrize("kind", ["rectangle", "circle", "octagon", "circle cut above and below"])
 @pytest.mark.parametrize("margin", [(0, 0, 0), (16, 16, 16), (128, 128, 128), (20, 30, 120), (255, 255, 255)], ids=str)
-def test_outlines_and_colors_of_the_margin(kind: str, margin: tuple[int, int, int]) -> None:
+def test_outlines_and_colors_of_the_margin_are_recognized(kind: str, margin: tuple[int, int, int]) -> None:
     assert_near(find_field_of_view(recorded(kind=kind, margin=margin)), PICTURE)
 
 
@@ -126,13 +126,13 @@ def test_text_boxes_and_views_beside_the_view_are_cut(kind: str, change: Callabl
     assert_near(find_field_of_view(change(recorded(kind=kind))), PICTURE, share=0.03)
 
 
-def test_everything_beside_the_view_at_once() -> None:
+def test_everything_beside_the_view_is_cropped_at_once() -> None:
     frame = with_jpeg(with_second_picture(with_guide(with_text(recorded(margin=(16, 16, 16))))))
     assert_near(find_field_of_view(frame), PICTURE)
 
 
 @pytest.mark.parametrize("margin", [(0, 0, 0), (70, 70, 70), (230, 230, 230)], ids=str)
-def test_noise_and_jpeg_in_the_margin(margin: tuple[int, int, int]) -> None:
+def test_noise_and_jpeg_in_the_margin_do_not_hide_it(margin: tuple[int, int, int]) -> None:
     frame = with_jpeg(with_noise(recorded(margin=margin)), quality=50)
     assert_near(find_field_of_view(frame), PICTURE)
 
@@ -142,20 +142,20 @@ def test_a_guide_box_in_front_of_the_view_stays() -> None:
     assert_near(find_field_of_view(frame), PICTURE)
 
 
-def test_a_line_along_the_edge_of_the_image() -> None:
+def test_a_line_along_the_edge_of_the_image_belongs_to_the_margin() -> None:
     frame = recorded()
     frame[0], frame[:, -1] = 60, 110
     assert_near(find_field_of_view(frame), PICTURE)
 
 
-def test_a_margin_within_a_margin() -> None:
+def test_a_margin_within_a_margin_is_cropped() -> None:
     window = np.full((HEIGHT + 120, WIDTH + 160, 3), 240, np.uint8)
     window[60:-60, 80:-80] = recorded(kind="circle")
     assert_near(find_field_of_view(window), (300, 80, 680, 400), window.shape[:2])
 
 
 @pytest.mark.parametrize("light", [0.25, 1.7])
-def test_little_and_much_light_in_a_margin(light: float) -> None:
+def test_margins_with_little_and_much_light_are_found(light: float) -> None:
     frame = recorded(kind="octagon", light=light)
     assert_near(find_field_of_view(frame), PICTURE, share=0.03)
 
@@ -255,7 +255,7 @@ def test_the_rectangle_does_not_depend_on_the_resolution() -> None:
         assert_near(tuple(round(edge / factor) for edge in found), PICTURE)  # type: ignore[arg-type]
 
 
-def test_mirrored_images() -> None:
+def test_the_view_in_a_mirrored_image_is_found() -> None:
     found = find_field_of_view(np.ascontiguousarray(with_guide(recorded())[:, ::-1]))
     assert_near(found, (WIDTH - PICTURE[2], PICTURE[1], WIDTH - PICTURE[0], PICTURE[3]))
 
@@ -270,13 +270,13 @@ def test_a_dim_part_behind_a_shadow_belongs_to_the_view() -> None:
 
 
 class TestCrop:
-    def test_image_and_mask(self) -> None:
+    def test_images_and_masks_are_cropped(self) -> None:
         image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
         np.testing.assert_array_equal(crop(image, (1, 2, 4, 4)), image[2:4, 1:4])
         assert crop(image[..., 0] > 3, (1, 2, 4, 4)).shape == (2, 3)
         assert crop(image, None) is image
 
-    def test_scale_box_by_hand(self) -> None:
+    def test_scaled_boxes_equal_those_computed_by_hand(self) -> None:
         assert scale_box((10, 20, 30, 40), (40, 60), (20, 120)) == (20, 10, 60, 20)
         assert scale_box(None, (40, 60), (20, 120)) is None
 

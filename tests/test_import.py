@@ -35,7 +35,7 @@ def test_the_predictor_and_the_command_line_load_no_training_stack() -> None:
     assert not loaded_by("from condseg_sdk import Predictor; import condseg_sdk.cli") & {*TRAINING}
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in condseg_sdk.__all__:
         assert getattr(condseg_sdk, name) is not None
     assert {*condseg_sdk.__all__} <= {*dir(condseg_sdk)}

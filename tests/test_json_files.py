@@ -1,4 +1,4 @@
-"""JSON files: plain data or one line, whatever the file holds."""
+"""JSON files: any content becomes plain data or an error of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OpenCV that cannot be loaded: one line with commands that mend it, and whatever needs no OpenCV still works."""
+"""If OpenCV cannot be loaded, one line lists the commands that repair it, and everything else still works."""
 
 from __future__ import annotations
 

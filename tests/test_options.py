@@ -1,4 +1,4 @@
-"""Options are checked where they come in, whatever path follows, and a bool is no number."""
+"""Options are checked by the public functions, and a bool is not a number."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_missing_compiler_is_an_error_at_loading(checkpoint: Path, monkeypatch
     assert Predictor.from_pretrained(checkpoint, device="cpu", runtime=TorchOptions(execution="eager")).device == "cpu"
 
 
-def test_an_error_of_the_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_compiler_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("CppCompileError: C++ compile error\nand forty lines more")
 

@@ -104,7 +104,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
 
 
-def test_the_wheel_holds_package_manifest_and_bundled_weights_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_package_manifest_and_bundled_weights_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         manifest = archive.read("condseg_sdk/weights_manifest.json")

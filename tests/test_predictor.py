@@ -407,7 +407,7 @@ class TestFieldOfView:
         assert all(box is not None and np.abs(np.subtract(box, self.BOX)).max() <= 4 for box in as_images)
         assert looking(segs[2].source).field_of_view is None
 
-    def test_images_of_a_stream_get_a_field_of_view_each(self, looking: Predictor) -> None:
+    def test_each_image_of_a_stream_gets_its_own_field_of_view(self, looking: Predictor) -> None:
         full = np.full((160, 240, 3), 120, np.uint8)
         boxes = [seg.field_of_view for seg in looking.stream([self.frame(), full, self.frame()])]
         assert boxes == [self.BOX, None, self.BOX]

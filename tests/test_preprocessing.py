@@ -47,7 +47,7 @@ def pytorch_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class TestNormalize:
-    def test_by_hand(self) -> None:
+    def test_network_input_equals_that_computed_by_hand(self) -> None:
         preprocessing = Preprocessing(size=(1, 2), scale=0.5, mean=(10, 20, 30), std=(1, 2, 4))
         image = np.array([[[20, 40, 60], [0, 80, 100]]], np.uint8)
         # Red (20/2 - 10)/1 = 0 and -10/1 = -10; green (40/2 - 20)/2 = 0 and 20/2 = 10; blue 0 and 20/4 = 5.
@@ -57,7 +57,7 @@ class TestNormalize:
         preprocessing = Preprocessing(size=(1, 1), color_order="bgr", scale=1, mean=(30, 20, 10))
         assert preprocessing(np.array([[[10, 20, 33]]], np.uint8)).tolist() == [[[3]], [[0]], [[0]]]
 
-    def test_the_lite_networks_input(self) -> None:
+    def test_the_lite_network_has_its_own_preprocessing(self) -> None:
         preprocessing = Preprocessing(size=(1, 3), scale=1, mean=(127, 127, 127), std=(128, 128, 128))
         image = np.repeat(np.array([[[0], [127], [255]]], np.uint8), 3, 2)
         assert preprocessing(image)[0].tolist() == [[-127 / 128, 0, 1]]
@@ -73,7 +73,9 @@ class TestNormalize:
 class TestResize:
     @given(size=SIZES, target=SIZES)
     @settings(deadline=None, max_examples=80)
-    def test_antialias_is_pytorchs(self, size: tuple[int, int], target: tuple[int, int]) -> None:
+    def test_antialias_equals_the_interpolation_of_pytorch(
+        self, size: tuple[int, int], target: tuple[int, int]
+    ) -> None:
         image = pixels(size)
         wanted = np.stack([pytorch_resize(image[..., channel], target) for channel in range(3)], -1)
         result = Preprocessing(size=target).resize(image)
@@ -81,7 +83,7 @@ class TestResize:
         # Pillow rounds to whole numbers after each of the two directions.
         assert np.abs(result - wanted).max() <= 1.01
 
-    def test_area_by_hand(self) -> None:
+    def test_the_area_equals_one_computed_by_hand(self) -> None:
         image = np.repeat(np.array([[[10], [20], [50], [70]]], np.uint8), 3, 2)
         result = Preprocessing(size=(1, 2), interpolation="area").resize(image)
         assert result[0, :, 0].tolist() == [15, 60]
@@ -89,7 +91,7 @@ class TestResize:
     def test_linear_does_not_antialias(self) -> None:
         image = np.repeat(np.array([[[0], [0], [0], [80], [100], [0], [0], [0]]], np.uint8), 3, 2)
         result = Preprocessing(size=(1, 2), interpolation="linear").resize(image)
-        # Centres at 1.5 and 5.5 of the old pixels: the mean of pixels 1 and 2, and of pixels 5 and 6.
+        # Centers at 1.5 and 5.5 of the old pixels: the mean of pixels 1 and 2, and of pixels 5 and 6.
         assert result[0, :, 0].tolist() == [0, 0]
         assert Preprocessing(size=(1, 2)).resize(image).min() > 0
 
@@ -124,7 +126,7 @@ class TestFieldOfView:
 
 class TestConfig:
     @pytest.mark.parametrize("preprocessing", [Preprocessing(size=(256, 256)), UNUSUAL])
-    def test_round_trip_through_json(self, preprocessing: Preprocessing) -> None:
+    def test_values_survive_a_round_trip_through_json(self, preprocessing: Preprocessing) -> None:
         assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
 
     @pytest.mark.parametrize("key", sorted(set(UNUSUAL.to_dict()) - {"field_of_view", "bits"}))
@@ -141,7 +143,7 @@ class TestConfig:
         assert UNUSUAL.to_dict()["field_of_view"] == "endoscopy"
 
     @pytest.mark.parametrize("values", [{**UNUSUAL.to_dict(), "letterbox": True}, None, "rgb", {}])
-    def test_no_key_may_be_unknown(self, values: object) -> None:
+    def test_unknown_keys_are_refused(self, values: object) -> None:
         with pytest.raises(CheckpointError, match="must have exactly the keys"):
             Preprocessing.from_dict(values)  # type: ignore[arg-type]
 
@@ -178,8 +180,8 @@ class TestConfig:
 
 
 class TestRestore:
-    def test_by_hand(self) -> None:
-        # New centres at -0.25, 0.25, 0.75, 1.25 of the old pixels; it is flat beyond the outermost centres.
+    def test_resized_logits_equal_those_computed_by_hand(self) -> None:
+        # New centers at -0.25, 0.25, 0.75, 1.25 of the old pixels; it is flat beyond the outermost centers.
         assert resize_logits(np.array([[0, 4]], np.float32), (1, 4)).tolist() == [[0, 1, 3, 4]]
         assert resize_logits(np.array([[-3]], np.float32), (2, 3)).tolist() == [[-3] * 3] * 2
 
@@ -191,7 +193,7 @@ class TestRestore:
         assert (result.shape, result.dtype) == (target, np.float32)
         np.testing.assert_allclose(result, pytorch_resize(logits, target), atol=2e-4)
 
-    def test_very_long_images(self) -> None:
+    def test_logits_of_very_long_images_are_resized(self) -> None:
         result = resize_logits(np.ones((64, 64), np.float32), (3, 40_000))
         assert result.shape == (3, 40_000)
         assert result.min() == result.max() == 1
@@ -215,7 +217,7 @@ class TestRestore:
         assert (result.shape, result.dtype) == (target, np.float32)
         np.testing.assert_allclose(result, np.where(inside, 3, OUTSIDE), atol=1e-4)
 
-    def test_edges_between_pixels_by_hand(self) -> None:
+    def test_edges_between_pixels_equal_those_computed_by_hand(self) -> None:
         # Steps of one from pixel to pixel; the field of view begins a quarter of a pixel further right.
         ramp = np.arange(8, dtype=np.float32)[None]
         assert resize_logits(ramp, (1, 12), (2, 0, 10, 1))[0, 2:10].tolist() == list(range(8))

@@ -69,7 +69,7 @@ def same_weights(a: Path, b: Path) -> bool:
     return states[0].keys() == states[1].keys() and all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
-def test_what_is_pushed_comes_back_bit_by_bit_and_predicts_the_same(
+def test_what_is_pushed_comes_back_bit_identical_and_predicts_the_same(
     server: HubServer, described: Path, options: dict[str, Any], image: np.ndarray
 ) -> None:
     predictor = Predictor.from_pretrained(described, device="cpu")
@@ -220,7 +220,7 @@ def test_pushing_again_replaces_and_pushing_the_same_changes_nothing(server: Hub
         (SECRET, "../../x", OptionError, "must be 'org/name'"),
     ],
 )
-def test_a_token_without_the_right_to_write_is_one_line(
+def test_a_token_without_the_right_to_write_ends_in_one_line(
     token: Any, repo_id: str, error: type[CondsegError], message: str, server: HubServer, described: Path
 ) -> None:
     with pytest.raises(error, match=message) as caught:
@@ -343,4 +343,4 @@ def test_the_command_tells_errors_in_one_line(
     assert main(["push", str(described), REPO, "--token", "hf_reader"]) == 2
     assert capsys.readouterr().err.startswith("condseg: error: org/circles cannot be written to (403)")
     assert main(["push", str(described.parent), REPO]) == 2
-    assert f"give its checkpoint, {described}" in capsys.readouterr().err
+    assert f"pass its checkpoint, {described}" in capsys.readouterr().err

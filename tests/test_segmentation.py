@@ -26,13 +26,13 @@ def from_mask(mask: np.ndarray, **options: object) -> Segmentation:
     return Segmentation(logits, mask.shape, **{"threshold": 0.5, "source": source, "name": "test"} | options)  # type: ignore[arg-type]
 
 
-def disc(size: tuple[int, int], centre: tuple[int, int], radius: int) -> np.ndarray:
+def disc(size: tuple[int, int], center: tuple[int, int], radius: int) -> np.ndarray:
     rows, columns = np.ogrid[: size[0], : size[1]]
-    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+    return (rows - center[0]) ** 2 + (columns - center[1]) ** 2 <= radius**2
 
 
 def rasterise(region: Region, size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centres an outline encloses an odd number of times, less those of its holes."""
+    """The pixels whose centers an outline encloses an odd number of times, less those of its holes."""
 
     def inside(outline: np.ndarray) -> np.ndarray:
         rows, columns = np.arange(size[0])[:, None] + 0.5, np.arange(size[1]) + 0.5
@@ -49,7 +49,7 @@ def rasterise(region: Region, size: tuple[int, int]) -> np.ndarray:
 
 
 class TestMaps:
-    def test_by_hand(self) -> None:
+    def test_probability_and_mask_equal_those_computed_by_hand(self) -> None:
         seg = Segmentation(np.array([[0, np.log(3)]], np.float32), (1, 4), threshold=0.7, source=b"", name="test")
         # Logits 0, log(3)/4, 3 log(3)/4, log(3); odds of 3 to 1 are 0.75.
         np.testing.assert_allclose(seg.probability, [[0.5, 0.5682, 0.6951, 0.75]], atol=1e-4)
@@ -77,7 +77,7 @@ class TestMaps:
         with np.errstate(all="raise", under="ignore"):
             assert seg.probability.tolist() == [[pytest.approx(0, abs=1e-30), 1]]
 
-    def test_branch_uncertainty_only_on_request(self) -> None:
+    def test_branch_uncertainty_is_computed_only_on_request(self) -> None:
         mask = np.ones((2, 2), bool)
         with pytest.raises(OptionError, match="branch_uncertainty=True"):
             _ = from_mask(mask).branch_uncertainty
@@ -103,7 +103,7 @@ class TestMaps:
 
 
 class TestArea:
-    def test_area_in_pixels_and_square_millimeters(self) -> None:
+    def test_the_area_is_given_in_pixels_and_square_millimeters(self) -> None:
         seg = from_mask(disc((9, 9), (4, 4), 0) | disc((9, 9), (0, 0), 1))
         assert seg.area == 4
         assert seg.area_mm2(0.5) == 1
@@ -114,7 +114,7 @@ class TestArea:
         with pytest.raises(OptionError, match="spacing="):
             from_mask(np.ones((2, 2), bool)).area_mm2(spacing)  # type: ignore[arg-type]
 
-    def test_empty(self) -> None:
+    def test_an_empty_mask_has_no_regions(self) -> None:
         seg = from_mask(np.zeros((3, 4), bool))
         assert seg.is_empty
         assert seg.area == 0
@@ -125,7 +125,7 @@ class TestArea:
 
 
 class TestRegions:
-    def test_by_hand(self) -> None:
+    def test_regions_equal_those_computed_by_hand(self) -> None:
         mask = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 0, 0], [1, 1, 1, 0, 1], [0, 0, 0, 0, 0]], bool)
         ring, dot = from_mask(mask).regions()
         assert (ring.area, ring.box) == (8, (0, 0, 3, 3))
@@ -149,7 +149,7 @@ class TestRegions:
 
     @given(mask=MASKS)
     @settings(deadline=None, max_examples=300)
-    def test_the_outlines_enclose_exactly_the_mask(self, mask: np.ndarray) -> None:
+    def test_the_outlines_enclose_the_mask_exactly(self, mask: np.ndarray) -> None:
         regions = from_mask(mask).regions()
         covered = np.zeros(mask.shape, int)
         for region in regions:
@@ -176,8 +176,8 @@ class TestRegions:
         canvas = Image.new("L", (120 * 4, 90 * 4))
         corners = [(x * 4, y * 4) for x, y in from_mask(mask).polygons()[0].tolist()]
         ImageDraw.Draw(canvas).polygon(corners, fill=1)
-        centres = np.asarray(canvas)[2::4, 2::4].astype(bool)
-        np.testing.assert_array_equal(centres, mask)
+        centers = np.asarray(canvas)[2::4, 2::4].astype(bool)
+        np.testing.assert_array_equal(centers, mask)
 
 
 class TestOverlay:
@@ -217,7 +217,7 @@ class TestOverlay:
         overlay = from_mask(np.zeros((2, 2), bool), source=source, color_order="bgr").overlay()
         assert overlay.getpixel((0, 0)) == (0, 0, 200)
 
-    def test_another_image_of_the_same_size(self) -> None:
+    def test_another_image_of_the_same_size_is_accepted(self) -> None:
         seg = from_mask(np.zeros((2, 3), bool), color_order="bgr")
         assert seg.overlay(Image.new("RGB", (3, 2), (1, 2, 3))).getpixel((0, 0)) == (1, 2, 3)
         with pytest.raises(ImageError, match=r"\(3, 2\)"):
@@ -258,10 +258,10 @@ class TestSaving:
         np.testing.assert_allclose(saved / 65535, seg.probability, atol=1e-5)
 
     @pytest.mark.parametrize("name", ["overlay.png", "overlay.JPG", "overlay.jpeg"])
-    def test_an_overlay(self, seg: Segmentation, tmp_path: Path, name: str) -> None:
+    def test_an_overlay_has_the_size_of_the_image(self, seg: Segmentation, tmp_path: Path, name: str) -> None:
         assert Image.open(seg.save(tmp_path / name, kind="overlay")).size == (40, 30)
 
-    def test_json(self, seg: Segmentation, tmp_path: Path) -> None:
+    def test_json_contains_the_dictionary(self, seg: Segmentation, tmp_path: Path) -> None:
         saved = json.loads(seg.save(tmp_path / "a.json", kind="json").read_text())
         assert saved.pop("software").startswith("condseg_sdk ")
         assert saved == seg.to_dict()
@@ -299,7 +299,7 @@ class TestSaving:
         assert not any(tmp_path.iterdir())
 
 
-def test_pickled_with_any_source(tmp_path: Path) -> None:
+def test_a_prediction_with_any_source_can_be_pickled(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 3), (9, 9, 9))
     image.save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()

@@ -13,7 +13,7 @@ from condseg_sdk.tiling import Tile, merge, plan_tiles
 SIZES = st.tuples(st.integers(1, 300), st.integers(1, 300))
 
 
-def test_by_hand() -> None:
+def test_tiles_equal_those_planned_by_hand() -> None:
     tiles = plan_tiles((100, 250), tile=100, overlap=0.25)
     assert tiles == [Tile(0, left, 100, 100) for left in (0, 75, 150)]
     assert plan_tiles((100, 260), tile=100, overlap=0.25)[-1] == Tile(0, 160, 100, 100)  # shifted inwards
@@ -38,7 +38,7 @@ def test_every_pixel_is_covered_and_no_tile_sticks_out(size: tuple[int, int], ti
 
 @given(size=SIZES, tile=st.integers(8, 120), overlap=st.sampled_from([0, 0.25, 0.5]))
 @settings(deadline=None, max_examples=40)
-def test_cutting_and_merging_gives_the_map_back(size: tuple[int, int], tile: int, overlap: float) -> None:
+def test_cutting_and_merging_restores_the_map(size: tuple[int, int], tile: int, overlap: float) -> None:
     tile = max(tile, max(size) // 8)
     whole = np.random.default_rng(0).normal(0, 8, size).astype(np.float32)
     tiles = plan_tiles(size, tile=tile, overlap=overlap)
@@ -48,7 +48,7 @@ def test_cutting_and_merging_gives_the_map_back(size: tuple[int, int], tile: int
 
 
 def test_row_weights_equal_those_computed_by_hand() -> None:
-    # Two tiles of 4 pixels that share 2. Pixels' centres lie at -3/8, -1/8, 1/8, 3/8 of a tile's side, which
+    # Two tiles of 4 pixels that share 2. Pixels' centers lie at -3/8, -1/8, 1/8, 3/8 of a tile's side, which
     # is 3, 1, 1 and 3 standard deviations off. In the overlap exp(-1/2) meets exp(-9/2): exp(-4) of it.
     tiles = plan_tiles((4, 6), tile=4, overlap=0.5)
     assert [part.left for part in tiles] == [0, 2]

@@ -156,5 +156,5 @@ def test_finding_images_logs_what_it_leaves_out_in_one_line(tmp_path: Path, capl
             find_images(source)
         assert [record.message for record in caplog.records] == [
             f"{source}: left out 2 .mp4 files, 1 folder named @eaDir; "
-            f"give videos by name or pattern, such as {str(tmp_path / '*.mp4')!r}"
+            f"pass videos by name or pattern, such as {str(tmp_path / '*.mp4')!r}"
         ]

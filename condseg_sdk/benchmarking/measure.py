@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.benchmarking.flops import SIDE, graph_flops
 from condseg_sdk.benchmarking.subjects import Subject
-from condseg_sdk.benchmarking.worker import Loaded, SubjectError, Worker
+from condseg_sdk.benchmarking.worker import SubjectError, Worker
 from condseg_sdk.metrics import score
 from condseg_sdk.preprocessing import sigmoid
 
@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """Measurements of one subject; None is what could not be measured, and `note` says why.
+    """Measurements of one subject; Values that could not be measured are None, and `note` says why.
 
     Attributes:
         network: Name of the network.
@@ -104,7 +104,7 @@ class _Entry:
 
     subject: Subject
     worker: Worker | None = None
-    loaded: Loaded | None = None
+    loaded: tuple[float, float] | None = None  # seconds for loading, and for the first call
     seconds: list[float] = field(default_factory=list)
     last: float = 0.0
     rounds: int = 0
@@ -128,7 +128,7 @@ def measure(
         setting: Batch, size and so on.
         images: Normalized images, float32 (N, 3, h, w), which are used batch by batch.
         reference: Logits of float32 PyTorch for them, (N, h, w).
-        budget: Seconds for the rounds beyond the minimum number.
+        budget: Seconds to spend on rounds beyond the minimum number.
         ceiling: Subject for the rate of matrix products, see `flops.matmul_subject`.
         progress: Function that gets lines about the progress.
 
@@ -142,10 +142,16 @@ def measure(
                 continue
             worker = Worker(entry.subject, images, batch=setting.batch, threads=setting.threads)
             entry.worker = stack.enter_context(worker)
+        started = [entry for entry in entries if entry.worker]
+        for entry in started:  # all import PyTorch at the same time, and none while another is measured
+            _attempt(entry, lambda _, worker: worker.wait())
+        for entry in started:
+            if entry.note:
+                continue
             progress(f"loading {entry.subject.label}")
             _attempt(entry, lambda entry, worker: setattr(entry, "loaded", worker.load()))
             if entry.loaded:
-                entry.last = entry.loaded.first_seconds
+                entry.last = entry.loaded[1]
         _rounds(entries, budget, progress)
         rate = None
         if ceiling is not None and entries[-1].seconds:
@@ -189,16 +195,8 @@ def _least(entry: _Entry) -> int:
 
 def _row(entry: _Entry, setting: Setting, reference: NDArray[np.float32], rate: float | None) -> Row:
     subject = entry.subject
-    row = Row(
-        setting.network,
-        setting.batch,
-        setting.size,
-        subject.runtime,
-        subject.form,
-        subject.precision,
-        subject.device,
-        note=entry.note,
-    )
+    about = (subject.runtime, subject.form, subject.precision, subject.device)
+    row = Row(setting.network, setting.batch, setting.size, *about, note=entry.note)
     if entry.worker is None or entry.loaded is None or not entry.seconds:
         return row
     try:
@@ -220,8 +218,8 @@ def _row(entry: _Entry, setting: Setting, reference: NDArray[np.float32], rate: 
         p99_ms=1e3 * p99,
         images_per_second=setting.batch / p50,
         memory_mb=None if peak is None else peak / 1e6,
-        load_s=entry.loaded.load_seconds,
-        first_s=entry.loaded.first_seconds,
+        load_s=entry.loaded[0],
+        first_s=entry.loaded[1],
         file_mb=None if subject.file is None else subject.file.stat().st_size / 1e6,
         max_difference=difference,
         dice=dice,
@@ -247,7 +245,7 @@ def agreement(
     """Compute the largest difference of a probability and the mean Dice of the masks.
 
     Args:
-        logits: Logits (h, w) by number of the image.
+        logits: Logits (h, w) by image number.
         reference: Logits of float32 PyTorch, (N, h, w).
         threshold: Probability from which a pixel belongs to the mask.
     """

@@ -19,8 +19,10 @@ from condseg_sdk.export.precisions import PRECISIONS
 from condseg_sdk.opencv import cv2
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.runtimes.providers import find_provider
 
 COMPARED = 8  # images
+DEVICES = ("cpu", "cuda", "tensorrt")
 Baselines = Callable[[int, int], Sequence[Subject]]
 """Returns the subjects to put first, for a batch and a size."""
 
@@ -37,9 +39,10 @@ class BenchmarkConfig:
         threads: Number of threads of PyTorch and ONNX Runtime; None for their defaults.
         seconds: Seconds for each batch and size, beyond the minimum number of repetitions.
         compiled: Where to measure `torch.compile`, which takes minutes: "all", "first" (batch and size) or "none".
+        devices: Devices to measure, of "cpu", "cuda" and "tensorrt".
 
     Raises:
-        OptionError: A number is out of range.
+        OptionError: A number is out of range, or a device is unknown.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -48,6 +51,7 @@ class BenchmarkConfig:
     threads: int | None = None
     seconds: float = 30.0
     compiled: str = "none"
+    devices: tuple[str, ...] = DEVICES
 
     def __post_init__(self) -> None:
         for batch in self.batches:
@@ -55,13 +59,16 @@ class BenchmarkConfig:
                 raise OptionError(f"batch={batch!r} must be at least 1")
         for size in self.sizes:
             if size < 32 or size % 32:
-                raise OptionError(f"size={size!r} must be a multiple of 32, which no network here has to pad")
+                raise OptionError(f"size={size!r} must be a multiple of 32, so that no network has to pad it")
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"threads={self.threads!r} must be at least 1")
         if not self.seconds >= 0:
             raise OptionError(f"seconds={self.seconds!r} must be 0 or more")
         if self.compiled not in ("all", "first", "none"):
             raise OptionError(f"compiled={self.compiled!r} must be 'all', 'first' or 'none'")
+        for device in self.devices or ("",):
+            if device not in DEVICES:
+                raise OptionError(f"device={device!r} must be {', '.join(map(repr, DEVICES))}")
 
 
 def benchmark(
@@ -71,6 +78,7 @@ def benchmark(
     *,
     work: Path,
     baselines: Baselines | None = None,
+    finished: Callable[[list[Row]], object] | None = None,
     progress: Callable[[str], object],
 ) -> list[Row]:
     """Measure one checkpoint.
@@ -80,7 +88,8 @@ def benchmark(
         checkpoint: Folder of the checkpoint.
         config: Settings of the benchmark.
         work: An existing folder for the exported files.
-        baselines: Returns further subjects to put first, so that `speedup` refers to them.
+        baselines: Returns further subjects to put first, so `speedup` refers to them.
+        finished: Function that gets all rows so far after each batch and size, to save them.
         progress: Function that gets lines about the progress.
     """
     predictor = Predictor.from_pretrained(checkpoint, device="cpu")
@@ -99,15 +108,18 @@ def benchmark(
                 *torch_subjects(checkpoint, compiled=compiled),
                 *onnx_subjects(files, threads=config.threads),
             ]
+            subjects = [subject for subject in subjects if subject.device in config.devices]
             rows += measure(
                 subjects,
                 setting,
                 inputs,
                 reference,
                 budget=config.seconds,
-                ceiling=matmul_subject(config.threads),
+                ceiling=matmul_subject(config.threads) if "cpu" in config.devices else None,
                 progress=lambda line, batch=batch, size=size: progress(f"{name} {batch}x{size}: {line}"),  # type: ignore[misc]
             )
+            if finished:
+                finished(rows)
     return rows
 
 
@@ -117,8 +129,12 @@ def export_all(
     """Export each precision to a file; in place of a file the reason why there is none."""
     files: dict[OnnxPrecision, Path | str] = {}
     for precision, spec in PRECISIONS.items():
+        if not set(spec.devices) & set(config.devices):
+            continue
         progress(f"exporting {precision}")
         options: dict[str, Any] = {"precision": precision, "verify": False}
+        if config.sizes in ((), predictor.preprocessing.size[:1]) and not any(map(_gains_from_batches, spec.devices)):
+            options["dynamic"] = False  # as for runtime="onnx"; OpenVINO's int8 is less accurate with free sizes
         if spec.needs_calibration:
             if not config.images:
                 files[precision] = f"{precision} needs calibration images: pass --images"
@@ -129,6 +145,10 @@ def export_all(
         except CondsegError as error:
             files[precision] = str(error)
     return files
+
+
+def _gains_from_batches(device: str) -> bool:
+    return find_provider(device)[0].batches
 
 
 def network_inputs(preprocessing: Preprocessing, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

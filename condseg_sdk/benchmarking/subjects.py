@@ -13,15 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
+from condseg_sdk.errors import DeviceError
 from condseg_sdk.export.precisions import PRECISIONS
-from condseg_sdk.runtimes.base import Runtime
+from condseg_sdk.runtimes.base import Runtime, uses_all_cores
 from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 from condseg_sdk.runtimes.options import Execution, OnnxOptions, Precision, TorchOptions
+from condseg_sdk.runtimes.providers import find_provider
 from condseg_sdk.runtimes.torch_runtime import TorchRuntime
 from condseg_sdk.weights.checkpoint import load_checkpoint
 
 __all__ = ["Run", "Subject", "missing_device", "onnx_subjects", "run_trained_form", "torch_subjects"]
 
+OPENVINO = "openvino:cpu"
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Computes the logits of the mask, float32 (B, h, w), from normalized images, float32 (B, 3, h, w)."""
 
@@ -34,7 +37,7 @@ class Subject:
         runtime: "PyTorch" or "ONNX Runtime".
         form: Form of the network, such as "inference form".
         precision: Precision of the arithmetic, such as "float16".
-        device: "cpu", "cuda" or "tensorrt".
+        device: "cpu", "openvino:cpu", "cuda" or "tensorrt".
         build: Makes the function to measure, in the process that measures it. It must be importable by name.
         file: File that it is loaded from.
         missing: Reason why it cannot be measured here, or "".
@@ -50,7 +53,7 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """Name of the subject for a line of progress."""
+        """Name of the subject in progress messages."""
         return f"{self.runtime} {self.form} {self.precision} {self.device}"
 
 
@@ -101,18 +104,28 @@ def onnx_subjects(files: Mapping[OnnxPrecision, Path | str], *, threads: int | N
     """
     rows = []
     for precision, file in files.items():
-        for device in PRECISIONS[precision].devices:
+        for device in (find_provider(name)[0].device for name in PRECISIONS[precision].devices):
             if isinstance(file, str):
                 rows.append(Subject("ONNX Runtime", "ours", precision, device, None, missing=file))
                 continue
-            build = partial(_run_onnx, file, device=device, threads=threads if device == "cpu" else None)
+            build = partial(_run_onnx, file, device=device, threads=threads if uses_all_cores(device) else None)
             rows.append(Subject("ONNX Runtime", "ours", precision, device, build, file, missing_device(device)))
+    exact = files.get("float32")
+    if isinstance(exact, Path):  # a processor without the instructions refuses it with the reason
+        build = partial(_run_onnx, exact, device=OPENVINO, threads=threads, precision="bfloat16")
+        rows.append(Subject("ONNX Runtime", "ours", "bfloat16", OPENVINO, build, exact, missing_device(OPENVINO)))
     return rows
 
 
 def missing_device(device: str) -> str:
     """Return the reason why a device cannot be measured here, or "" as far as can be told without trying."""
-    if device != "cpu" and not torch.cuda.is_available():
+    if uses_all_cores(device):
+        try:
+            find_provider(device)[0].check(device)
+        except DeviceError as error:
+            return str(error)
+        return ""
+    if not torch.cuda.is_available():
         return "no CUDA device"
     if device == "tensorrt":
         import onnxruntime
@@ -123,7 +136,7 @@ def missing_device(device: str) -> str:
 
 
 def run_trained_form(checkpoint: Path) -> Run:
-    """Load the network as training has it, in PyTorch on the CPU."""
+    """Load the network in the form that is trained, in PyTorch on the CPU."""
     network = load_checkpoint(checkpoint)[0].eval()
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -141,9 +154,9 @@ def _run_inference_form(checkpoint: Path, *, device: str, precision: Precision, 
     return _run_mask(TorchRuntime(network, device=device, options=options))
 
 
-def _run_onnx(file: Path, *, device: str, threads: int | None) -> Run:
+def _run_onnx(file: Path, *, device: str, threads: int | None, precision: Precision | None = None) -> Run:
     """Load what `Predictor.from_pretrained("model.onnx")` runs."""
-    return _run_mask(OnnxRuntime(file, device=device, options=OnnxOptions(threads=threads)))
+    return _run_mask(OnnxRuntime(file, device=device, options=OnnxOptions(threads=threads, precision=precision)))
 
 
 def _run_mask(runtime: Runtime) -> Run:

@@ -24,13 +24,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> Path:
 
 
 def markdown(rows: Sequence[Row], header: Sequence[str], *, command: str) -> str:
-    """Write the header and a table of measured rows for each network, batch and size.
-
-    Args:
-        rows: Rows of one or more settings.
-        header: Facts about the machine, one per line.
-        command: Command that measures the same again.
-    """
+    """Write facts about the machine, the command, and a table of measured rows for each network, batch and size."""
     lines = [*header, *_not_measured([row for row in rows if row.p50_ms is None])]
     parts = ["\n".join(f"- {line}" for line in lines), f"```bash\n{command}\n```"]
     measured = [row for row in rows if row.p50_ms is not None]
@@ -82,7 +76,7 @@ def include(path: Path, text: str) -> Path:
     try:
         before = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise OptionError(f"{path} cannot be read ({error.strerror}); give a Markdown file with both marks") from error
+        raise OptionError(f"{path} cannot be read ({error.strerror}); pass a Markdown file with both marks") from error
     if BEGIN not in before or END not in before.partition(BEGIN)[2]:
         raise OptionError(f"{path} must have the lines {BEGIN} and {END}, in this order")
     head, _, rest = before.partition(BEGIN)

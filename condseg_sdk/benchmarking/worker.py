@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.benchmarking.subjects import Subject
 from condseg_sdk.errors import CondsegError
+from condseg_sdk.runtimes.base import uses_all_cores
 
 SETTLE = 0.05
 KEPT = 64  # maps for the comparison
@@ -32,19 +32,6 @@ KEPT = 64  # maps for the comparison
 
 class SubjectError(CondsegError):
     """A subject cannot be built, or failed."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The first report of a worker.
-
-    Attributes:
-        load_seconds: Seconds for loading.
-        first_seconds: Seconds for the first call, including compilation.
-    """
-
-    load_seconds: float
-    first_seconds: float
 
 
 @contextmanager
@@ -79,7 +66,7 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pipe.close()  # the worker's recv ends, and so does it
+        self._pipe.close()  # recv in the worker raises EOFError, and the worker ends
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()
@@ -96,13 +83,22 @@ class Worker:
             raise SubjectError(reply)
         return reply
 
-    def load(self) -> Loaded:
-        """Build the subject and call it once.
+    def wait(self) -> None:
+        """Wait until the process has imported what it needs.
+
+        Raises:
+            SubjectError: It ended.
+        """
+        self._ask("ready")
+
+    def load(self) -> tuple[float, float]:
+        """Build the subject and call it once; return the seconds for loading and for the call, with compilation.
 
         Raises:
             SubjectError: It failed; the message is the reason.
         """
-        return Loaded(*self._ask("load"))
+        load_seconds, first_seconds = self._ask("load")
+        return load_seconds, first_seconds
 
     def run(self, repetitions: int, *, warm: bool) -> list[float]:
         """Measure the seconds of each repetition, after one that does not count if `warm`."""
@@ -130,7 +126,7 @@ def peak_memory() -> float | None:
 
 
 def _used_memory(device: str) -> float | None:
-    if device == "cpu":
+    if uses_all_cores(device):
         return peak_memory()
     import torch
 
@@ -171,7 +167,9 @@ def _serve(
         except EOFError:
             return
         try:
-            if command == "load":
+            if command == "ready":
+                pipe.send(("ok", None))
+            elif command == "load":
                 start = time.perf_counter()
                 run = build()
                 pipe.send(("ok", (time.perf_counter() - start, step())))
@@ -182,6 +180,6 @@ def _serve(
                 pipe.send(("ok", [step() for _ in range(repetitions)]))
             else:
                 pipe.send(("ok", (None if before is None else peak - before, maps)))
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes this subject's row
+        except Exception as error:  # noqa: BLE001 - any exception of a runtime becomes a note in this subject's row
             reason = str(error).strip().splitlines() or traceback.format_exception_only(error)
             pipe.send(("error", f"{type(error).__name__}: {reason[0][:200]}"))

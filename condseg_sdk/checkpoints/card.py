@@ -33,7 +33,7 @@ def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: 
     Args:
         config: Config of the checkpoint; None for a network that has only its arguments.
         name: Title of the card and argument of `from_pretrained` in its example.
-        onnx: Whether the repository `name` on the Hub also holds model.onnx.
+        onnx: Whether the repository `name` on the Hub also contains model.onnx.
 
     Returns:
         Markdown with the Hub's metadata as YAML at the top.
@@ -111,7 +111,7 @@ def _facts(config: CheckpointConfig) -> str:
         "Network": f"ConDSeg, encoder {config.network.get('encoder', 'resnet50')}; one kind of region, binary",
         "Data seen in training": provenance.get("data", "not recorded"),
         "Input": f"{width}x{height} pixels, {preprocessing.color_order.upper()}; images of any shape are resized to it",
-        "Field of view": "the endoscope's image: margins, text and small images beside it are cut off first"
+        "Field of view": "the endoscope's image: margins, text and small images beside it are cropped first"
         if preprocessing.field_of_view == "endoscopy"
         else None,
         "Threshold": f"{config.threshold:g}",

@@ -15,7 +15,9 @@ from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
-FORMAT_VERSION = 2  # version 1 has none of VERSION_2_KEYS, and is written where there are none, for older releases
+FORMAT_VERSION = (
+    2  # version 1 lacks VERSION_2_KEYS; configs without them are still written as version 1, for older releases
+)
 VERSION_2_KEYS = ("field_of_view", "bits")
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
 
@@ -55,7 +57,7 @@ class CheckpointConfig:
                 raise OptionError(f"{name}={reprlib.repr(value)} must be a dictionary")
             object.__setattr__(
                 self, name, as_json(name, dict(value))
-            )  # also a copy, which later changes of the argument do not reach
+            )  # a copy, so that later changes of the argument have no effect
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of config.json; `from_dict` reads it back."""
@@ -87,7 +89,7 @@ class CheckpointConfig:
         newer = [key for key in VERSION_2_KEYS if isinstance(preprocessing, Mapping) and key in preprocessing]
         if version == 1 and newer:
             raise CheckpointError(
-                f"format_version 1 does not go with preprocessing that has {newer[0]}: save the checkpoint again"
+                f"format_version 1 does not support preprocessing with {newer[0]}: save the checkpoint again"
             )
         try:
             return cls(
@@ -108,11 +110,7 @@ def _writer(values: Mapping[str, Any]) -> str:
 
 
 def as_json(name: str, value: Any) -> Any:
-    """Return a deep copy of a value as JSON would give it back: lists for tuples, strings for keys.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: The value.
+    """Return a deep copy of an argument's value as JSON would give it back: lists for tuples, strings for keys.
 
     Raises:
         OptionError: The value cannot be written as JSON.
@@ -124,5 +122,5 @@ def as_json(name: str, value: Any) -> Any:
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"{name} must hold plain JSON values: {error}") from error
-    return parse_json(text, name=name, error=OptionError, remedy="give plain values")
+        raise OptionError(f"{name} must contain plain JSON values: {error}") from error
+    return parse_json(text, name=name, error=OptionError, remedy="pass plain values")

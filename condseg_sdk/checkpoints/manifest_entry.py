@@ -82,7 +82,7 @@ class ManifestEntry:
             SHA-256 that the Hub's large-file store names.
         bytes: Size of that file; None where `sha256` is None.
         date: Date of the training, ISO 8601.
-        file: Folder of a checkpoint, below condseg_sdk/weights/bundled or beside a manifest of your own.
+        file: Folder of a checkpoint, below condseg_sdk/weights/bundled or beside your own manifest.
         hub: File on the Hub.
         package: File of a Python package, for an encoder.
         threshold: Probability from which a pixel belongs to the mask; None for an encoder.
@@ -119,11 +119,13 @@ class ManifestEntry:
                 raise OptionError(f"{name}={getattr(self, name)!r} must be text")
         if any(isinstance(text, str) and len(text) > MAX_NAME for text in (self.name, self.file)):
             raise OptionError(f"name and file must have at most {MAX_NAME} characters")
+        if not self.name.strip() or self.name[0] in "/.~" or "\\" in self.name or "://" in self.name:
+            raise OptionError("its name must be a name such as our-polyps, not a path or an address")
         if self.date is not None and not isinstance(self.date, str):
             raise OptionError(f"date={self.date!r} must be text")
         values = self.metrics.values() if isinstance(self.metrics, Mapping) else [None]
         if any(type(value) not in (str, int, float) for value in values):
-            raise OptionError(f"metrics={self.metrics!r} must map names to texts and numbers")
+            raise OptionError(f"metrics={self.metrics!r} must map names to strings and numbers")
         for name in SHOWN_METRICS:
             if type(self.metrics.get(name, 0)) not in (int, float):
                 raise OptionError(f"metrics: {name}={self.metrics[name]!r} must be a number")
@@ -147,10 +149,10 @@ class ManifestEntry:
         if self.package if checkpoint else self.file:
             raise OptionError("file is for checkpoints, package for encoders")
         if self.hub and self.package:
-            raise OptionError("hub and package name two files with different SHA-256: make two entries")
+            raise OptionError("hub and package refer to two files with different SHA-256: make two entries")
         if (self.sha256 is None or self.bytes is None) and (self.file or self.package):
             raise OptionError(
-                "sha256 and bytes are needed for all files but those on the Hub, which names a SHA-256 itself"
+                "sha256 and bytes are needed for all files except those on the Hub, which reports a SHA-256 itself"
             )
         if checkpoint and self.hub and self.hub.revision is None:
             raise OptionError("a checkpoint on the Hub needs a commit as revision, which also fixes its config.json")
@@ -182,11 +184,6 @@ class ManifestEntry:
         cls, values: Mapping[str, Any], *, root: Path = Path(), manifest: Path | None = None
     ) -> ManifestEntry:
         """Read what `to_dict` returned.
-
-        Args:
-            values: One entry of a manifest.
-            root: Folder that its `file` is below.
-            manifest: Manifest that the entry is in.
 
         Raises:
             CheckpointError: A key is missing or unknown, or a value is not allowed.

@@ -24,7 +24,7 @@ from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.files import atomic_folder
 from condseg_sdk.json_files import read_json_object, write_json
 
-__all__ = ["PretrainedNetwork", "write_checkpoint"]
+__all__ = ["PretrainedNetwork", "save_checkpoint"]
 
 CARD_FILE = "README.md"
 CHECKPOINT_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
@@ -35,7 +35,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
 
     Attributes:
         checkpoint_config: Config of the checkpoint that the network was loaded from, which `save_pretrained` and
-            `push_to_hub` write again. None for a new network, and for a repository that holds only its arguments.
+            `push_to_hub` write again. None for a new network, and for a repository that contains only its arguments.
     """
 
     checkpoint_config: CheckpointConfig | None = None
@@ -66,7 +66,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             force_download: Whether to download files that are already in the cache.
             token: Token for private repositories. The default is the token of the current login.
             cache_dir: Folder for downloads. The default is Hugging Face's own cache.
-            local_files_only: Whether to use files of the cache alone, without the network.
+            local_files_only: Whether to use only cached files, without the network.
             revision: Branch, tag or commit on the Hub.
             map_location: Device of the network.
             model_kwargs: Arguments of the network that replace those in config.json.
@@ -122,8 +122,8 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
 
         Args:
             save_directory: A new or empty folder, or one with an older checkpoint, which is replaced.
-            config: Config of the checkpoint. The default is `checkpoint_config`. Without either, config.json holds only
-                the network's arguments, which `ConDSeg.from_pretrained` can load and `Predictor` cannot.
+            config: Config of the checkpoint. The default is `checkpoint_config`. Without either, config.json contains
+                only the network's arguments, which `ConDSeg.from_pretrained` can load and `Predictor` cannot.
             repo_id: Name on the Hub with `push_to_hub=True`. The default is the name of the folder.
             push_to_hub: Whether to push the network after saving it.
             model_card_kwargs: Keyword arguments of `model_card`, such as `name`.
@@ -134,7 +134,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             OptionError: `config` belongs to another network.
-            OutputError: The folder holds other files or cannot be written.
+            OutputError: The folder contains other files or cannot be written.
             CheckpointError: `config` is a dictionary with wrong keys, or the weights are not finite.
         """
         if isinstance(config, dict):
@@ -142,7 +142,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         config = config or self.checkpoint_config
         folder = Path(save_directory).resolve()
         card = model_card(config, **{"name": folder.name, **(model_card_kwargs or {})})
-        write_checkpoint(folder, self, config, card=card)
+        save_checkpoint(folder, self, config, card=card)
         if not push_to_hub:
             return None
         return self.push_to_hub(
@@ -161,39 +161,40 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
             The URL of the commit.
 
         Raises:
-            huggingface_hub.errors.HfHubHTTPError: The Hub refuses; `Predictor.push_to_hub` explains it in one line.
+            huggingface_hub.errors.HfHubHTTPError: The Hub denies access; `Predictor.push_to_hub` explains it in one
+            line.
         """
         card = {"name": repo_id, **(kwargs.pop("model_card_kwargs", None) or {})}
         return str(super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """Return the card that `save_pretrained` writes; the arguments are those of `model_card` after its first."""
+        """Return the card that `save_pretrained` writes; it takes the arguments of `model_card` except the first."""
         return ModelCard(model_card(self.checkpoint_config, *args, **kwargs))
 
 
-def write_checkpoint(
+def save_checkpoint(
     folder: str | Path,
     network: PretrainedNetwork,
     config: CheckpointConfig | None,
     *,
-    card: str,
+    card: str | None = None,
     dtype: WeightsDtype = "float32",
 ) -> Path:
-    """Write a checkpoint's three files: the whole folder or nothing.
+    """Write a checkpoint, config.json, model.safetensors and README.md: the whole folder or nothing.
 
     Args:
         folder: A new or empty folder, or one with an older checkpoint, which is replaced.
-        network: Network whose weights and arguments are written. All arguments are, since defaults may change.
-        config: Config of the checkpoint. Without one, config.json holds only the network's arguments.
-        card: Content of README.md.
-        dtype: Type of the floating-point weights in the file.
+        network: Network on any device. All of its arguments are written, since defaults may change.
+        config: Config of the checkpoint. Without one, config.json contains only the network's arguments.
+        card: Content of README.md. The default is `model_card(config)`.
+        dtype: Type of the floating-point weights in the file; "float16" is for bundled weights.
 
     Returns:
         The full path of the folder.
 
     Raises:
         OptionError: `config` belongs to another network.
-        OutputError: The folder holds other files or cannot be written.
+        OutputError: The folder contains other files or cannot be written.
         CheckpointError: Weights are not finite at this precision.
     """
     values = network.arguments
@@ -201,17 +202,18 @@ def write_checkpoint(
         _check_same_network(network, config)
         values = _with_version(replace(config, network=network.arguments)).to_dict()
     weights = tensors_to_bytes(network, dtype)
+    text = card or model_card(config, name=Path(folder).resolve().name)
 
     def write(part: Path) -> None:
         write_json(part / CONFIG_FILE, values, indent=2)
         (part / WEIGHTS_FILE).write_bytes(weights)
-        (part / CARD_FILE).write_text(card, encoding="utf-8")
+        (part / CARD_FILE).write_text(text, encoding="utf-8")
 
     return atomic_folder(folder, write, replaces=CHECKPOINT_FILES)
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], CheckpointConfig | None]:
-    """Read a network's arguments, and its config unless the repository holds only the arguments."""
+    """Read a network's arguments, and its config unless the repository contains only the arguments."""
     path = _existing(folder, CONFIG_FILE)
     values = read_json_object(path, error=CheckpointError, remedy="download or save the checkpoint again")
     if "network" not in values and "format_version" not in values:
@@ -227,7 +229,7 @@ def _existing(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
         needed = f"{CONFIG_FILE} and {WEIGHTS_FILE}"
-        raise CheckpointError(f"{folder} has no {name}: give a folder with {needed}, as save_pretrained writes it")
+        raise CheckpointError(f"{folder} has no {name}: pass a folder with {needed}, as save_pretrained writes it")
     return path
 
 
@@ -242,5 +244,5 @@ def _check_same_network(network: PretrainedNetwork, config: CheckpointConfig) ->
 
 
 def _with_version(config: CheckpointConfig) -> CheckpointConfig:
-    """With the release that writes it, which a release that cannot read the format will name."""
+    """Add the version of this release, which a release that cannot read the format names in its error."""
     return replace(config, provenance={**config.provenance, "package_version": __version__})

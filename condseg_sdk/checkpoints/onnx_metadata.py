@@ -28,10 +28,10 @@ class ExportInfo:
 
     Args:
         precision: Precision of weights and arithmetic; inputs and outputs are always float32.
-        dynamic: Whether batch, height and width are free. Otherwise they are one image at the checkpoint's size.
+        dynamic: Whether batch, height and width are dynamic. Otherwise they are one image at the checkpoint's size.
         branch_uncertainty: Whether there is a second output, of the uncertainty branch.
         preprocessing: Whether the graph takes images of any size, for programs without this package.
-        opset: Version of ONNX's operators.
+        opset: Version of the ONNX operators.
         package_version: Version of condseg_sdk that exported the file.
         format_version: Version of this metadata.
     """
@@ -84,11 +84,7 @@ def write_metadata(config: CheckpointConfig, info: ExportInfo) -> dict[str, str]
 
 
 def read_metadata(metadata: Mapping[str, str], *, source: object) -> tuple[CheckpointConfig, ExportInfo]:
-    """Read the config and the export of a file.
-
-    Args:
-        metadata: Metadata of the model.
-        source: Name of the file, for messages.
+    """Read the config and the export from the metadata of a model; messages name the file `source`.
 
     Raises:
         CheckpointError: The file was not exported by condseg_sdk, or by a release with a newer format.

@@ -19,7 +19,7 @@ from condseg_sdk.files import is_utf8
 __all__ = ["WeightsDtype", "list_names", "load_weights", "read_tensors", "tensors_to_bytes"]
 
 NAMES_SHOWN = 5
-MAX_HEADER = 4 * 2**20  # of a safetensors file; the networks here have a hundred kilobytes
+MAX_HEADER = 4 * 2**20  # size of a safetensors header; the networks here need a hundred kilobytes
 MAX_FILE = 2**30  # four times the largest published network
 GREATEST_WEIGHT = 1e12  # a flipped bit of an exponent exceeds it; a trained network stays below 1e6
 
@@ -61,7 +61,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Raises:
         CheckpointError: The file is missing or damaged, or has tensors that are missing, unknown, of the wrong shape or
-            kind, or hold values that no training produces; the message names them.
+            kind, or contain values that training never produces; the message names them.
     """
     expected = network.state_dict()
     with _open(path) as file:
@@ -120,7 +120,7 @@ def _check_layout(found: Mapping[str, str], expected: Mapping[str, str], source:
     )
     if misfits:
         remedy = "load it with the network it was made for"
-        raise CheckpointError(f"{source} does not hold this network's weights: {misfits}; {remedy}")
+        raise CheckpointError(f"{source} does not contain this network's weights: {misfits}; {remedy}")
 
 
 def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
@@ -128,10 +128,6 @@ def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
 
     With "float16", vectors (biases and the values of BatchNorm) stay float32: they take half a percent of the bytes,
     and a running variance may exceed 65504, the largest number of float16.
-
-    Args:
-        network: The network, on any device.
-        dtype: Type of the floating-point weights.
 
     Raises:
         CheckpointError: Weights are not finite at this precision.
@@ -149,7 +145,7 @@ def tensors_to_bytes(network: nn.Module, dtype: WeightsDtype) -> bytes:
 def _check_values(
     state: Mapping[str, Tensor], source: object, *, remedy: str = "download or save the checkpoint again"
 ) -> None:
-    """Refuse values that no training produces, such as NaN."""
+    """Refuse values that training never produces, such as NaN."""
     floats = {name: value for name, value in state.items() if value.is_floating_point()}
     extremes = {name: value.aminmax() for name, value in floats.items()}
     problems = list_names(
@@ -165,4 +161,4 @@ def _check_values(
         ]
     )
     if problems:
-        raise CheckpointError(f"{source} is damaged, it has weights that no training produces: {problems}; {remedy}")
+        raise CheckpointError(f"{source} is damaged, it has weights that training never produces: {problems}; {remedy}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from condseg_sdk.benchmarking.measure import Row
     from condseg_sdk.benchmarking.run import BenchmarkConfig
 
+DEVICES = ("cpu", "cuda", "tensorrt")
 CSV, TABLE, PLOT = "benchmark.csv", "benchmark.md", "benchmark.png"
 DEFAULT_MODEL = "condseg-lite-polyp"
 
@@ -42,27 +43,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `benchmarks/latency.py` has, too."""
-    parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 8], help="numbers of images in one call (default: 1 8)"
-    )
-    parser.add_argument(
-        "--images", help="folder or pattern of images like those to be segmented, for the comparison and int8"
-    )
-    parser.add_argument(
-        "--calibration", type=int, default=32, help="number of calibration images for int8 (default: 32)"
-    )
-    parser.add_argument(
-        "--threads", type=int, help="number of threads of PyTorch and ONNX Runtime (default: their own)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=30.0, help="seconds for each batch and size (default: %(default)s)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--batch", type=int, nargs="+", default=[1, 8], help="numbers of images in one call (default: 1 8)")
+    add("--images", help="folder or pattern of images like those to be segmented, for the comparison and int8")
+    add("--calibration", type=int, default=32, help="number of calibration images for int8 (default: 32)")
+    add("--threads", type=int, help="number of threads of PyTorch and ONNX Runtime (default: their own)")
+    add("--device", nargs="+", choices=DEVICES, default=list(DEVICES), help="devices to measure (default: all)")
+    add("--seconds", type=float, default=30.0, help="seconds for each batch and size (default: %(default)s)")
+    add(
         "--compile", choices=("none", "first", "all"), default="none",
-        help="batches and sizes at which to measure torch.compile, which takes minutes each (default: none)",
+        help="batches and sizes at which to measure torch.compile, which takes minutes each (default: none)"
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder for benchmark.csv and benchmark.md")
-    parser.add_argument("--plot", action="store_true", help="also write benchmark.png to OUT; needs matplotlib")
+    add("--out", type=Path, help="folder for benchmark.csv and benchmark.md")
+    add("--plot", action="store_true", help="also write benchmark.png to OUT; needs matplotlib")
     add_overwrite(parser)
 
 
@@ -77,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     config = make_config(options)
     for model in options.model:
         if Path(model).suffix.lower() == ".onnx":
-            raise OptionError(f"{model}: give the checkpoint it was exported from; the exports are measured with it")
+            raise OptionError(f"{model}: pass the checkpoint it was exported from; the exports are measured with it")
     rows: list[Row] = []
     folders = [resolve(model) for model in options.model]
     for model, folder in zip(options.model, folders, strict=True):
@@ -98,7 +91,7 @@ def check_outputs(options: argparse.Namespace) -> None:
     Raises:
         OptionError: A plot was requested without a folder.
         InstallationError: A plot was requested without matplotlib.
-        OutputError: The folder cannot be created, or holds files that must not be replaced.
+        OutputError: The folder cannot be created, or contains files that must not be replaced.
     """
     from condseg_sdk.benchmarking.plot import require_matplotlib
 
@@ -126,6 +119,7 @@ def make_config(options: argparse.Namespace) -> BenchmarkConfig:
         threads=options.threads,
         seconds=options.seconds,
         compiled=options.compile or "none",
+        devices=tuple(options.device),
     )
 
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "models": "list the checkpoints and encoders that can be loaded by name",
     "export": "write a checkpoint as ONNX",
     "benchmark": "measure speed, memory and agreement on this machine",
-    "finetune": "train on images and masks of your own",
+    "finetune": "train on your own images and masks",
     "evaluate": "measure a checkpoint on images with masks",
     "convert": "convert a .pth file of the authors' code",
     "push": "publish a checkpoint on the Hugging Face Hub",
@@ -43,8 +43,8 @@ def _run(arguments: list[str]) -> int:
     try:
         _check_working_folder()
         options = make_parser(arguments).parse_args(arguments)
-        # What pydicom finds odd in a header may quote the patient's data; what matters is in our own errors.
-        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        # What these find odd in a header may quote the patient's data; what matters is in our own errors.
+        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")
         logging.basicConfig(format="condseg: %(message)s", level=logging.WARNING)
         code: int = options.run(options)
         return code
@@ -78,7 +78,7 @@ def _check_working_folder() -> None:
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Make the parser, with the arguments of only the command that is named, since the modules take time to load."""
+    """Make the parser. Only the named command gets its arguments, since the modules take time to load."""
     parser = argparse.ArgumentParser(
         prog="condseg", description="Segment medical images with ConDSeg. Not a medical device: for research only."
     )

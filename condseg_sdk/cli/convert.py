@@ -19,26 +19,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Convert a .pth file of the authors' code to a checkpoint folder. Nothing in the file is executed, and every "
         "tensor must fit."
     )
-    parser.add_argument("source", metavar="SRC.pth", help="file that torch.save wrote")
-    parser.add_argument("out", metavar="OUT", help="folder to write")
-    parser.add_argument("--network", required=True, choices=("r50", "pvt"), help="ResNet-50 or PVTv2-b2")
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", metavar="SRC.pth", help="file that torch.save wrote")
+    add("out", metavar="OUT", help="folder to write")
+    add("--network", required=True, choices=("r50", "pvt"), help="ResNet-50 or PVTv2-b2")
+    add(
         "--color-order",
         required=True,
         choices=get_args(ColorOrder),
         help="order of the channels in training: bgr before November 2025, rgb since; the file does not say which",
     )
-    parser.add_argument(
+    add(
         "--size", type=int, default=256, help="height and width of the training images in pixels (default: %(default)s)"
     )
-    parser.add_argument(
+    add(
         "--threshold",
         type=float,
         default=0.5,
         help="probability from which a pixel belongs to the mask (default: %(default)s)",
     )
-    parser.add_argument("--data", help="data that the weights were trained on, for the model card")
-    parser.add_argument("--license", help="SPDX identifier in lower case, for the model card")
+    add("--data", help="data that the weights were trained on, for the model card")
+    add("--license", help="SPDX identifier in lower case, for the model card")
     add_overwrite(parser)
 
 
@@ -67,7 +68,7 @@ def _check_own(folder: Path, source: str) -> None:
     """Refuse to replace a checkpoint that did not come from this file, or whose card was edited since.
 
     Raises:
-        OutputError: There is such a checkpoint.
+        OutputError: The checkpoint already exists.
     """
     from condseg_sdk.checkpoints.card import model_card
     from condseg_sdk.checkpoints.config import CheckpointConfig
@@ -87,7 +88,7 @@ def _check_own(folder: Path, source: str) -> None:
     onnx = folder / "model.onnx"
     if not own or (onnx.exists() and not is_ours(onnx)):
         raise OutputError(
-            f"{folder} holds something other than what `condseg convert` made of {source}; choose a new folder, or add "
-            "--overwrite to replace a checkpoint",
+            f"{folder} contains something other than what `condseg convert` made of {source}; choose a new folder, or "
+            "add --overwrite to replace a checkpoint",
             path=folder,
         )

@@ -22,34 +22,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Measure a checkpoint on images with masks: overlap, contours, calibration; means with confidence intervals, "
         "at 256x256 as in the paper and at the images' own size (docs/evaluation.md)."
     )
-    parser.add_argument("model", help="name, folder, org/name or .onnx file")
-    parser.add_argument("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
-    parser.add_argument("--masks", help="folder of masks, or annotation file, outside of the images' folder")
+    add = parser.add_argument
+    add("model", help="name, folder, org/name or .onnx file")
+    add("data", help="images and masks: a folder, a CSV or annotation file (docs/data.md)")
+    add("--masks", help="folder of masks, or annotation file, outside of the images' folder")
+    add("--classes", nargs="+", metavar="NAME", help="classes that are foreground (default: all)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", metavar="FILE", help="text file with the names to evaluate, one per line")
-    which.add_argument("--split", choices=SPLITS, help="only this split, as named by the data or the checkpoint's run")
-    parser.add_argument("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
-    parser.add_argument("--report", action="store_true", help="also write report.html and its images to OUT")
-    parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
-    parser.add_argument("--tta", action="store_true", help="average over four flips of the image")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
-    parser.add_argument("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
-    parser.add_argument(
-        "--branch-uncertainty", action="store_true", help="also measure the map of the uncertainty branch"
+    which.add_argument(
+        "--split", choices=SPLITS, help="only this split, as defined by the data or the checkpoint's run"
     )
-    parser.add_argument(
+    add("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
+    add("--report", action="store_true", help="also write report.html and its images to OUT")
+    add("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
+    add("--tta", action="store_true", help="average over four flips of the image")
+    add("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    add("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
+    add("--branch-uncertainty", action="store_true", help="also measure the map of the uncertainty branch")
+    add(
         "--spacing",
         type=float,
         nargs="+",
         metavar="MM",
         help="distance between pixels, one or two numbers: adds distances in mm",
     )
-    parser.add_argument(
-        "--batch-size", type=int, default=8, help="number of images processed together (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the confidence intervals, 0 to 4294967295 (default: %(default)s)"
-    )
+    add("--batch-size", type=int, default=8, help="number of images processed together (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the confidence intervals, 0 to 4294967295 (default: %(default)s)")
     add_device(parser)
     add_overwrite(parser)
 
@@ -78,14 +76,12 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         check_report_folder(options.out, overwrite=options.overwrite)
     predictor = Predictor.from_pretrained(options.model, device=options.device)
-    with (
-        interrupts.deferred() as stop,
-        tqdm(unit="image", delay=0.1) as bar,
-    ):
+    with interrupts.deferred() as stop, tqdm(unit="image", delay=0.1) as bar:
         evaluation = evaluate(
             predictor,
             options.data,
             masks=options.masks,
+            classes=options.classes,
             names=options.list,
             split=options.split,
             threshold=options.threshold,
@@ -126,7 +122,12 @@ def _count(bar: Any, stop: interrupts.Stop) -> None:
 def _command(options: argparse.Namespace) -> str:
     """Return the command that produces the same result again, without options for output and device."""
     words = ["condseg", "evaluate", options.model, options.data]
-    given: dict[str, Any] = {"masks": options.masks, "list": options.list, "split": options.split}
+    given: dict[str, Any] = {
+        "masks": options.masks,
+        "classes": options.classes,
+        "list": options.list,
+        "split": options.split,
+    }
     given |= {"threshold": options.threshold, "tile": options.tile, "bits": options.bits, "spacing": options.spacing}
     given |= {"seed": options.seed or None}
     for name, value in given.items():

@@ -18,26 +18,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Export a checkpoint to one ONNX file, verified against PyTorch, for `condseg predict --model`."
     )
-    parser.add_argument("model", help="checkpoint: a name, a folder or org/name")
-    parser.add_argument("out", help="file to write; its name ends in .onnx")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", help="checkpoint: a name, a folder or org/name")
+    add("out", help="file to write; its name ends in .onnx")
+    add(
         "--precision",
         choices=get_args(OnnxPrecision),
         default="float32",
         help="precision of weights and arithmetic (default: %(default)s)",
     )
-    parser.add_argument("--static", action="store_true", help="fix the input to one image at the checkpoint's size")
-    parser.add_argument("--branch-uncertainty", action="store_true", help="include the map of the uncertainty branch")
-    parser.add_argument(
+    add("--static", action="store_true", help="fix the input to one image at the checkpoint's size")
+    add("--branch-uncertainty", action="store_true", help="include the map of the uncertainty branch")
+    add(
         "--preprocessing",
         action="store_true",
         help="write a graph for programs without this package: it takes a uint8 RGB image of any size and returns "
         "probabilities",
     )
-    parser.add_argument("--calibration", help="folder or pattern of calibration images, for int8")
-    parser.add_argument("--opset", type=int, default=18, help="version of ONNX's operators (default: %(default)s)")
-    parser.add_argument("--images", help="folder or pattern of images for the verification")
-    parser.add_argument("--no-verify", action="store_true", help="skip the comparison with PyTorch")
+    add("--calibration", help="folder or pattern of calibration images, for int8")
+    add("--opset", type=int, default=18, help="version of the ONNX operators (default: %(default)s)")
+    add("--images", help="folder or pattern of images for the verification")
+    add("--no-verify", action="store_true", help="skip the comparison with PyTorch")
     add_overwrite(parser)
 
 
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from condseg_sdk.weights.hub import is_onnx
 
     if is_onnx(options.model):
-        raise OptionError(f"{options.model} is an ONNX file already; give the checkpoint that it was exported from")
+        raise OptionError(f"{options.model} is an ONNX file already; pass the checkpoint that it was exported from")
     check_replaced([Path(options.out)], overwrite=options.overwrite)
     predictor = Predictor.from_pretrained(options.model, device="cpu")
     with interrupts.raising(f"{options.out} was not written"):

@@ -14,7 +14,7 @@ from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.config import FinetuneConfig, Setting, settings
 
 DATA = {
-    "masks": "Folder of masks, or annotation file, apart from the images.",
+    "masks": "Folder of masks, or annotation file, separate from the images.",
     "train_list": "Text file with the names of the training split, one per line.",
     "val_list": "Text file with the names of the validation split, one per line.",
     "group_by": "CSV column, or regular expression whose first group finds the pair's group (patient) in its name.",
@@ -31,15 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Check a set of images and masks, then train on it: stage 2 of the paper, after stage 1 with --stage1-epochs. "
         "Settings without a value are chosen from data and machine, and printed with the reason."
     )
-    parser.add_argument("data", help="Images and masks: a folder, a CSV or annotation file (docs/data.md).")
+    add = parser.add_argument
+    add("data", help="Images and masks: a folder, a CSV or annotation file (docs/data.md).")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", help="Folder of the run; the checkpoint is written to OUT/checkpoint.")
     target.add_argument("--check", action="store_true", help="Stop after the check of the data; exit code 2 on errors.")
-    parser.add_argument("--resume", action="store_true", help="Continue the run in OUT from its last saved epoch.")
-    parser.add_argument("--no-progress", action="store_true", help="Print one line per epoch instead of progress bars.")
-    parser.add_argument("--no-report", action="store_true", help="Write no report.html.")
+    add("--resume", action="store_true", help="Continue the run in OUT from its last saved epoch.")
+    add("--no-progress", action="store_true", help="Print one line per epoch instead of progress bars.")
+    add("--no-report", action="store_true", help="Write no report.html.")
+    add("--classes", nargs="+", metavar="NAME", help="Classes that are foreground (default: all).")
     for name, text in {**DATA, **CARD}.items():
-        parser.add_argument(_flag(name), help=text)
+        add(_flag(name), help=text)
     groups = {setting.section: parser.add_argument_group(setting.section.lower()) for setting in settings().values()}
     for setting in settings().values():
         groups[setting.section].add_argument(_flag(setting.name), **_argument(setting))
@@ -75,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     dataset = open_dataset(
         options.data,
         **{name: getattr(options, name) for name in DATA},
+        classes=options.classes,
         val_fraction=config.val_fraction,
         seed=config.seed,
     )
@@ -104,4 +107,4 @@ def _network(value: str | None) -> Any:
     """Return the name of a network, or the arguments of `ConDSeg` in a JSON file."""
     if value is None or not value.endswith(".json"):
         return value
-    return read_json_object(value, error=OptionError, remedy="give a JSON file with arguments of ConDSeg")
+    return read_json_object(value, error=OptionError, remedy="pass a JSON file with arguments of ConDSeg")

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoders", action="store_true", help="list ImageNet weights of encoders instead of checkpoints"
     )
-    parser.add_argument("--manifest", help="path of a manifest of your own, in addition to those in CONDSEG_MANIFEST")
+    parser.add_argument("--manifest", help="path of your own manifest, in addition to those in CONDSEG_MANIFEST")
     parser.add_argument("--json", action="store_true", help="print the whole entries as JSON")
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +21,15 @@ from condseg_sdk.errors import OptionError, OutputError
 from condseg_sdk.files import check_folder
 from condseg_sdk.images.dicom import multi_frame
 from condseg_sdk.images.load import VIDEO_SUFFIXES, find_images, is_single
+from condseg_sdk.labels.base import ImageName
+from condseg_sdk.labels.write import LabelWriter, written_labels
 from condseg_sdk.provenance import check_replaced, is_ours
 
-__all__ = ["Outputs", "add_overwrite", "check_output_folder", "is_video_name", "plan_outputs"]
+__all__ = ["RECORDING_ENDING", "Outputs", "add_overwrite", "check_output_folder", "is_video_name", "plan_outputs"]
+
+
+RECORDING_ENDING = "_seg.dcm"
+"""Ending of the DICOM segmentation: that of an image, or that of all frames of a recording."""
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -56,18 +62,33 @@ class Outputs:
     Attributes:
         images: The beginning of the paths of each image's files.
         videos: The same for each video and each DICOM file with several frames; `frame` adds the number of a frame.
+        out: Folder to write to.
     """
 
     images: dict[Path, Path]
     videos: dict[Path, Path]
+    out: Path
 
     @staticmethod
     def frame(video: Path, number: int) -> Path:
         """Return the beginning of the paths of a frame's files."""
         return video.with_name(f"{video.name}_{number:06d}")
 
+    def image_name(self, base: Path, source: Path | None) -> ImageName:
+        """Return how labels name an image, from the beginning of its paths; a frame of a video has no `source`."""
+        stem = base.relative_to(self.out)
+        file = stem.with_name(f"{stem.name}.png" if source is None else source.name)
+        return ImageName(file.as_posix(), stem.as_posix())
 
-def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, overwrite: bool) -> Outputs:
+
+def plan_outputs(
+    sources: Sequence[str],
+    out: Path,
+    endings: Sequence[str],
+    *,
+    labels: LabelWriter | None = None,
+    overwrite: bool,
+) -> Outputs:
     """Plan the files of all sources.
 
     An image in a folder keeps its place in it. The suffix stays in the name where two names would otherwise differ only
@@ -77,27 +98,26 @@ def plan_outputs(sources: Sequence[str], out: Path, endings: Sequence[str], *, o
         sources: Images, folders, glob patterns and videos.
         out: Folder to write to.
         endings: Endings of the files of a source, such as "_mask.png".
+        labels: Writes labels into the same folder; None for no labels.
         overwrite: Whether to replace files that condseg did not write.
 
-    Returns:
-        The planned paths.
-
     Raises:
-        OptionError: A source holds nothing but files of the output folder.
+        OptionError: A source contains nothing but files of the output folder.
         OutputError: Two sources would write the same file, or a file must not be replaced.
-        ImageError: A source holds no image.
+        ImageError: A source contains no image.
     """
     planned = _with_suffixes(sources, out, endings)
     _drop_suffixes(planned)
     _check_distinct(planned, out)
-    _check_sources(planned, endings)
-    check_replaced(_files(planned, endings), overwrite=overwrite)
+    files = _Files(planned, endings, labels)
+    _check_sources(planned, files)
+    check_replaced(files.all(), overwrite=overwrite)
     return planned
 
 
 def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) -> Outputs:
     """Plan the paths with the suffixes of the sources."""
-    planned = Outputs({}, {})
+    planned = Outputs({}, {}, out)
     taken: dict[tuple[Path, Path], Path] = {}
     for source in sources:
         is_video = is_video_name(Path(source)) and is_single(source)
@@ -125,11 +145,11 @@ def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
     if Path(source).resolve().is_relative_to(folder):
         written = {path.with_name(path.with_suffix("").name + ending) for path in found for ending in endings}
         written |= {path.with_name(path.name + ending) for path in found for ending in endings}
-        return [path for path in found if not (path in written and is_ours(path))]
+        return [path for path in found if not ((path in written or written_labels(path, out)) and is_ours(path))]
     images = [path for path in found if not path.resolve().is_relative_to(folder)]
     if not images:
         raise OptionError(
-            f"{source} holds only files in {out}, the folder of the output; choose another --out", option="out"
+            f"{source} contains only files in {out}, the folder of the output; choose another --out", option="out"
         )
     return images
 
@@ -146,7 +166,7 @@ def _drop_suffixes(planned: Outputs) -> None:
 
 
 def _video_of(name: str) -> str | None:
-    """Return the video whose frames have names like this one; None if it is not such a name."""
+    """Return the video whose frames have names like this one; None for any other name."""
     match = re.fullmatch(r"(.*)_\d{6,}", name, re.DOTALL)
     return match[1] if match else None
 
@@ -162,44 +182,76 @@ def _check_distinct(planned: Outputs, out: Path) -> None:
             other = videos.get(_video_of(fold(target)) or "", source)
         if other is not source:
             raise OutputError(
-                f"{source} and {other} would write the same files, {target}...; give their common folder instead, or "
+                f"{source} and {other} would write the same files, {target}...; pass their common folder instead, or "
                 "rename one",
                 path=target,
             )
 
 
-def _check_sources(planned: Outputs, endings: Sequence[str]) -> None:
-    """Refuse files that would replace a source."""
+@dataclass(frozen=True)
+class _Files:
+    """The files that a plan leads to."""
+
+    planned: Outputs
+    endings: Sequence[str]
+    labels: LabelWriter | None
+
+    def of(self, base: Path, source: Path | None) -> Iterator[Path]:
+        """Yield the files of one image."""
+        yield from (base.with_name(base.name + ending) for ending in self.endings)
+        if self.labels is not None:
+            yield from self.labels.image_files(self.planned.image_name(base, source))
+
+    def all(self) -> Iterator[Path]:
+        """Yield all files that there will be, and those that an earlier call has written for the videos."""
+        for source, base in self.planned.images.items():
+            yield from self.of(base, source)
+        yield from self._frames()
+        if RECORDING_ENDING in self.endings:
+            yield from (base.with_name(base.name + RECORDING_ENDING) for base in self.planned.videos.values())
+        if self.labels is not None:
+            yield from self.labels.run_files()
+
+    def _frames(self) -> Iterator[Path]:
+        """Yield the files of an earlier call for frames of the videos."""
+        videos: dict[Path, set[tuple[str, str]]] = defaultdict(set)
+        for base in self.planned.videos.values():
+            first = self.planned.frame(base, 0)
+            for path in self.of(first, None):
+                videos[path.parent].add((base.name, path.name.removeprefix(first.name)))
+        for folder, kinds in videos.items():
+            endings = {ending for _, ending in kinds}
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                found = ((path.name.removesuffix(ending), ending) for ending in endings if path.name.endswith(ending))
+                if any((_video_of(stem), ending) in kinds for stem, ending in found):
+                    yield path
+
+
+def _check_sources(planned: Outputs, files: _Files) -> None:
+    """Refuse files that would replace a source, or one another."""
     sources = {}
     for source in (*planned.images, *planned.videos):
         with suppress(OSError, ValueError):  # it is reported when its turn comes
             status = source.stat()
             sources[status.st_dev, status.st_ino] = source
-    owners = {
-        base.with_name(base.name + ending): source for source, base in planned.images.items() for ending in endings
-    }
-    for path in _files(planned, endings):
+    owners: dict[Path, Path] = {}
+    for source, base in planned.images.items():
+        for path in files.of(base, source):
+            if owners.setdefault(path, source) is not source:
+                raise OutputError(f"{path} would be written for {owners[path]} and {source}; rename one", path=path)
+    for path in files.all():
         with suppress(OSError):
             status = path.stat()
             if (status.st_dev, status.st_ino) in sources:
                 owner = f", and the output for {owners[path]} would replace it" if path in owners else ""
                 raise OutputError(f"{path} is one of the images{owner}; choose another --out", path=path)
-
-
-def _files(planned: Outputs, endings: Sequence[str]) -> Iterator[Path]:
-    """Yield all files that the images will have, and those that an earlier call has written for the videos."""
-    for base in planned.images.values():
-        yield from (base.with_name(base.name + ending) for ending in endings)
-    videos = {*planned.videos.values()}
-    for folder in {base.parent for base in videos}:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            stems = (path.name.removesuffix(ending) for ending in endings if path.name.endswith(ending))
-            if any(folder / (_video_of(stem) or "") in videos for stem in stems):
-                yield path
+    for path in () if files.labels is None else files.labels.run_files():
+        if path in owners:
+            raise OutputError(f"{path} would be written for {owners[path]} and for all; rename the image", path=path)
 
 
 def _fold(path: Path) -> str:
-    """Return a name as a file system compares it that ignores case and ways to write an accent."""
+    """Return a name in the form that a file system compares if it ignores case and normalizes accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 

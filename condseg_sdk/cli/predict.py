@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.device import add_device
-from condseg_sdk.cli.outputs import Outputs, add_overwrite, check_output_folder, is_video_name, plan_outputs
+from condseg_sdk.cli.outputs import (
+    RECORDING_ENDING,
+    Outputs,
+    add_overwrite,
+    check_output_folder,
+    is_video_name,
+    plan_outputs,
+)
+from condseg_sdk.cli.run_log import RunLog
 from condseg_sdk.cores import available_cores
+from condseg_sdk.dicom_seg import Code, SegmentKind
 from condseg_sdk.errors import CondsegError, OptionError
-from condseg_sdk.files import atomic_write_all, make_folder
+from condseg_sdk.images.dicom import DicomFrame
 from condseg_sdk.images.video import Video
+from condseg_sdk.labels import FORMATS
+from condseg_sdk.labels.base import LabeledImage
+from condseg_sdk.labels.write import LabelWriter, write_files
 from condseg_sdk.prefetch import prefetch_map, worker_threads
 from condseg_sdk.runtimes.options import RuntimeName
 
@@ -32,40 +45,69 @@ ENDINGS = {
     "probability": "_probability.png",
     "uncertainty": "_uncertainty.png",
     "json": ".json",
+    "dicom-seg": RECORDING_ENDING,
 }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.description = "Segment images and save masks, overlays or outlines, each file named after its image."
-    parser.add_argument("source", nargs="+", help="image, folder, glob pattern or video")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--save", default="mask,overlay", metavar="KINDS", help=f"some of {','.join(ENDINGS)} (default: %(default)s)"
-    )
-    parser.add_argument("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
-    parser.add_argument("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
-    parser.add_argument(
-        "--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", nargs="+", help="image, folder, glob pattern or video")
+    add("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
+    add("--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)")
+    kinds = f"some of {','.join(ENDINGS)} and, as labels, {','.join(FORMATS)} (default: %(default)s)"
+    add("--save", default="mask,overlay", metavar="KINDS", help=kinds)
+    add("--label", default="foreground", help="class of all regions in labels (default: %(default)s)")
+    spacing = "mm between pixels, or between rows and columns (0.2,0.25), for csv (default: the file's)"
+    add("--spacing", type=_numbers, metavar="MM", help=spacing)
+    add("--log", type=Path, metavar="FILE", help="append one line of JSON for each image (docs/outputs.md)")
+    add("--segment-label", metavar="TEXT", help="name of the segment in dicom-seg")
+    add("--segment-type", metavar="CODE,SCHEME,MEANING", help="coded type of the segment in dicom-seg (docs/dicom.md)")
+    add("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
+    add("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
+    add("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
+    add("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
+    add("--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)")
+    add(
         "--runtime",
         choices=get_args(RuntimeName),
         help="library that runs the network; onnx exports a checkpoint once (default: torch, onnx for an .onnx file)",
     )
     add_device(parser)
-    parser.add_argument(
+    add(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
         help="what to do with an image that cannot be read, or whose files cannot be written (default: %(default)s)",
     )
     add_overwrite(parser)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image, or a frame, whose files are to be written.
+
+    Attributes:
+        source: File of the image, the video or the recording.
+        base: Beginning of the paths of its files.
+        seg: Its prediction.
+        kinds: Kinds of its files.
+    """
+
+    source: Path
+    base: Path
+    seg: Segmentation
+    kinds: list[SaveKind]
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A DICOM file with several frames that gets one DICOM segmentation of all of them."""
+
+    source: Path
+    base: Path
+    segs: list[Segmentation]
 
 
 @dataclass
@@ -75,39 +117,54 @@ class _Work:
     Attributes:
         predictor: Predictor that segments the images.
         outputs: Where their files are written.
-        kinds: Kinds of files that each image gets.
+        kinds: Kinds of files to write for each image.
+        labels: Writes the labels, None if none were requested.
         request: Arguments of `Predictor.stream`.
         skip: Whether to skip an image that fails.
+        segment_kind: What the segment of a DICOM segmentation shows; None for the model's default.
+        log: Log of the run, or None.
         done: Output of each image whose files are written, and whether it has a region.
         skipped: Source or output of each failure, and its error.
         damaged: Videos with missing frames, which were logged.
         finished: Videos that were read to their end.
+        logged: Errors that are in the log.
     """
 
     predictor: Predictor
     outputs: Outputs
     kinds: list[SaveKind]
+    labels: LabelWriter | None
     request: dict[str, Any]
     skip: bool
+    segment_kind: SegmentKind | None = None
+    log: RunLog | None = None
     done: list[tuple[Path, bool]] = field(default_factory=list)
     skipped: list[tuple[Any, CondsegError]] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
     finished: list[Path] = field(default_factory=list)
+    logged: list[CondsegError] = field(default_factory=list)
 
-    def segment(self, stop: interrupts.Stop) -> Iterator[tuple[Path, Segmentation]]:
+    def segment(self, stop: interrupts.Stop) -> Iterator[_Image | _Recording]:
         """Yield the predictions and where to write them, until `stop` is requested."""
         images = self.outputs.images
         if images:
             for seg in self._stream(list(images)):
                 if stop.requested:
                     return
-                yield images[Path(seg.name)], seg
+                yield _Image(Path(seg.name), images[Path(seg.name)], seg, self.kinds)
         for path, base in self.outputs.videos.items():
-            video = Video(path) if is_video_name(path) else path
+            is_video = is_video_name(path)
+            video = Video(path) if is_video else path
+            kinds = [kind for kind in self.kinds if is_video or kind != "dicom-seg"]
+            segs: list[Segmentation] = []
             for number, seg in enumerate(self._stream(video)):
                 if stop.requested:
                     return
-                yield self.outputs.frame(base, number if seg.frame is None else seg.frame), seg
+                yield _Image(path, self.outputs.frame(base, number if seg.frame is None else seg.frame), seg, kinds)
+                if len(kinds) < len(self.kinds):
+                    segs.append(seg)
+            if segs:
+                yield _Recording(path, base, segs)
             self.finished.append(path)
             if isinstance(video, Video) and video.damage is not None:
                 self.damaged.append(path)
@@ -115,22 +172,59 @@ class _Work:
     def _stream(self, source: Any) -> Iterator[Segmentation]:
         def skip(failed: Any, error: CondsegError) -> None:
             self.skipped.append((failed, error))
+            self.log_failure(failed, error)
 
         return self.predictor.stream(source, **self.request, on_error=skip if self.skip else "raise")
 
-    def save(self, item: tuple[Path, Segmentation]) -> None:
+    def save(self, item: _Image | _Recording) -> None:
         """Write the files of an image: all of them, or none."""
-        base, seg = item
+        start = time.perf_counter()
+        segs = [item.seg] if isinstance(item, _Image) else item.segs
         try:
-            make_folder(base.parent)
-            files = {base.with_name(base.name + ENDINGS[kind]): seg.encode(kind) for kind in self.kinds}
-            atomic_write_all({path: partial(Path.write_bytes, data=data) for path, data in files.items()})
+            files = self._encode(item)
+            if self.labels is None or isinstance(item, _Recording):
+                write_files(files)
+            else:
+                name = self.outputs.image_name(item.base, item.source if item.seg.frame is None else None)
+                labels = self.labels.encode(LabeledImage(item.seg, name))
+                files = {**files, **labels.files}
+                write_files(files)
+                self.labels.add(labels)
         except CondsegError as error:
+            self.log_failure(item.source, error, frame=segs[0].frame if isinstance(item, _Image) else None)
             if not self.skip:
                 raise
-            self.skipped.append((base, error))
-        else:
-            self.done.append((base, not seg.is_empty))
+            self.skipped.append((item.base, error))
+            return
+        if isinstance(item, _Image):
+            self.done.append((item.base, not item.seg.is_empty))
+        if self.log is not None:
+            seconds = time.perf_counter() - start
+            if isinstance(item, _Image):
+                self.log.done(item.source, item.seg, [*files], seconds=seconds + (item.seg.seconds or 0))
+            else:
+                self.log.done(item.source, replace(segs[0], frame=None), [*files], seconds=seconds)
+
+    def _encode(self, item: _Image | _Recording) -> dict[Path, bytes]:
+        """Return the contents of the files of an image, by their paths."""
+        from condseg_sdk.segmentation import encode_dicom_seg
+
+        def encode(seg: Segmentation, kind: SaveKind) -> bytes:
+            return encode_dicom_seg([seg], self.segment_kind) if kind == "dicom-seg" else seg.encode(kind)
+
+        base = item.base
+        if isinstance(item, _Image):
+            return {base.with_name(base.name + ENDINGS[kind]): encode(item.seg, kind) for kind in item.kinds}
+        return {base.with_name(base.name + RECORDING_ENDING): encode_dicom_seg(item.segs, self.segment_kind)}
+
+    def log_failure(self, failed: Any, error: CondsegError, *, frame: int | None = None) -> None:
+        """Append the line of an image that failed: a path, a frame, or what is known from the error."""
+        if self.log is None or any(error is known for known in self.logged) or error.path == self.log.path:
+            return
+        self.logged.append(error)
+        if isinstance(failed, DicomFrame):
+            failed, frame = failed.file.source, failed.number
+        self.log.failed(failed if isinstance(failed, Path) else error.path, error, frame=frame)
 
     def report(self, out: Path, *, stopped: bool) -> int:
         """Print what was done and what was not, and return the exit code."""
@@ -150,37 +244,72 @@ class _Work:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from tqdm import tqdm
-
     from condseg_sdk.predictor import Predictor
 
-    kinds = _save_kinds(options.save)
+    kinds, formats = _save_kinds(options.save)
+    segment_kind = _segment_kind(options, kinds)
     check_output_folder(options.out)
-    outputs = plan_outputs(options.source, options.out, [ENDINGS[kind] for kind in kinds], overwrite=options.overwrite)
+    log = None if options.log is None else RunLog(options.log)
+    labels = LabelWriter(options.out, formats, label=options.label, spacing=options.spacing) if formats else None
+    endings = [ENDINGS[kind] for kind in kinds]
+    outputs = plan_outputs(options.source, options.out, endings, labels=labels, overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
     predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=options.runtime)
-    work = _Work(predictor, outputs, kinds, request, skip=options.on_error == "skip")
+    work = _Work(predictor, outputs, kinds, labels, request, options.on_error == "skip", segment_kind, log)
+    with log or nullcontext():
+        return _finish(work, options)
+
+
+def _finish(work: _Work, options: argparse.Namespace) -> int:
+    """Segment all sources, and return the exit code."""
+    from tqdm import tqdm
+
+    outputs, labels = work.outputs, work.labels
     total = None if outputs.videos else len(outputs.images)
     stopped = False
     try:
-        with interrupts.deferred() as stop, worker_threads(SAVERS) as savers:  # encoding must not delay the network
+        # The files about all images are written last, also after an error. Encoding must not delay the network.
+        with interrupts.deferred() as stop, labels or nullcontext(), worker_threads(SAVERS) as savers:
             saved = prefetch_map(work.save, work.segment(stop), pool=savers, ahead=2 * SAVERS)
             for _ in tqdm(saved, total=total, unit="image", disable=total == 1):
                 pass
         stopped = stop.requested
     except KeyboardInterrupt:  # where condseg does not handle the signals of the process
         stopped = True
-    except CondsegError:
+    except CondsegError as error:
+        work.log_failure(None, error)
         if work.done:
             work.report(options.out, stopped=False)
         raise
     return work.report(options.out, stopped=stopped)
 
 
-def _save_kinds(text: str) -> list[SaveKind]:
+def _save_kinds(text: str) -> tuple[list[SaveKind], list[str]]:
+    """Return the kinds of files that are named after their images, and the formats of labels."""
     kinds = [kind.strip() for kind in text.split(",")]
-    unknown = [kind for kind in kinds if kind not in ENDINGS]
+    known = [*ENDINGS, *FORMATS]
+    unknown = [kind for kind in kinds if kind not in known]
     if unknown:
-        raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(ENDINGS)}", option="save")
-    return cast("list[SaveKind]", kinds)
+        raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(known)}", option="save")
+    formats = [kind for kind in kinds if kind in FORMATS]
+    return cast("list[SaveKind]", [kind for kind in kinds if kind in ENDINGS]), formats
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+def _segment_kind(options: argparse.Namespace, kinds: list[SaveKind]) -> SegmentKind | None:
+    """Return what the segment shows, as the options say; None for the model's default."""
+    label, text = options.segment_label, options.segment_type
+    if label is None and text is None:
+        return None
+    option = "segment_label" if text is None else "segment_type"
+    flag = f"--{option.replace('_', '-')}"
+    if "dicom-seg" not in kinds:
+        raise OptionError(f"{flag} is for DICOM segmentations; add --save dicom-seg", option=option)
+    code = ("52988006", "SCT", "Lesion") if text is None else tuple(part.strip() for part in text.split(",", 2))
+    if len(code) != 3 or not all(code):
+        raise OptionError(f"{flag} {text}: give a code, its scheme and its meaning, such as 52988006,SCT,Lesion")
+    return SegmentKind(label or code[2], cast("Code", code))

@@ -15,16 +15,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Publish a checkpoint with its model card in one commit. The URL of the commit is printed to stderr, the entry "
         "for a weights manifest, with commit and SHA-256, to stdout."
     )
-    parser.add_argument("model", metavar="OUT", help="checkpoint folder, such as finetune's OUT/checkpoint, or a name")
-    parser.add_argument("repo_id", metavar="ORG/NAME", help="repository, created if it does not exist")
-    parser.add_argument("--onnx", action="store_true", help="also export, verify and publish model.onnx")
-    parser.add_argument("--private", action="store_true", default=None, help="create a new repository as private")
-    parser.add_argument("--token", help="access token with write access (default: that of `hf auth login`)")
-    parser.add_argument("--branch", help="branch to commit to, created if it does not exist (default: main)")
-    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
-    parser.add_argument(
-        "--message", default="Upload checkpoint with condseg_sdk", help="commit message (default: %(default)s)"
-    )
+    add = parser.add_argument
+    add("model", metavar="OUT", help="checkpoint folder, such as finetune's OUT/checkpoint, or a name")
+    add("repo_id", metavar="ORG/NAME", help="repository, created if it does not exist")
+    add("--onnx", action="store_true", help="also export, verify and publish model.onnx")
+    add("--private", action="store_true", default=None, help="create a new repository as private")
+    add("--token", help="access token with write access (default: that of `hf auth login`)")
+    add("--branch", help="branch to commit to, created if it does not exist (default: main)")
+    add("--create-pr", action="store_true", help="open a pull request instead of committing")
+    add("--message", default="Upload checkpoint with condseg_sdk", help="commit message (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     folder = resolve(options.model)
     network, config = load_checkpoint(folder)
-    with interrupts.raising("look at the repository on the Hub: the commit may have been made"):
+    with interrupts.raising("check the repository on the Hub: the commit may have been made"):
         result = push_checkpoint(
             network,
             config,

@@ -6,7 +6,7 @@ from condseg_sdk.data.check_report import DatasetReport
 from condseg_sdk.data.dataset import DataSource, data_name, find_pairs, find_split, open_dataset
 from condseg_sdk.data.masks import load_mask, resize_mask
 from condseg_sdk.data.names import read_names
-from condseg_sdk.data.pairs import Dataset, MaskSource, Pair, Problem, RegionMask
+from condseg_sdk.data.pairs import Dataset, IndexedMask, MaskSource, MergedMask, Pair, Problem, RegionMask
 from condseg_sdk.data.splits import hold_out
 
 __all__ = [
@@ -14,7 +14,9 @@ __all__ = [
     "DataSource",
     "Dataset",
     "DatasetReport",
+    "IndexedMask",
     "MaskSource",
+    "MergedMask",
     "Pair",
     "Problem",
     "RegionMask",

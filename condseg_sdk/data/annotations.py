@@ -23,11 +23,8 @@ def read_annotation_file(file: Path, *, folder: Path, images: Path | None = None
 
     Args:
         file: Path of the annotation file.
-        folder: Folder that holds it.
+        folder: Folder that contains it.
         images: Folder of the images; None to search around the file.
-
-    Returns:
-        The pairs.
 
     Raises:
         DatasetError: The file is in no known format, or its images are not found.
@@ -39,7 +36,7 @@ def read_annotation_file(file: Path, *, folder: Path, images: Path | None = None
             "export the annotations as COCO"
         )
     if found.layout.startswith(tuple(f"{form.name}:" for form in FORMATS if form.one_image)):
-        return replace(found, layout=f"{found.layout}, which describes one image (give its folder for all of them)")
+        return replace(found, layout=f"{found.layout}, which describes one image (pass its folder for all of them)")
     return found
 
 
@@ -50,9 +47,9 @@ def read_annotations(
 
     Args:
         files: Paths of files. If there are several, each is the split that its path below `folder` names (train, ...).
-        folder: Folder that the user gave, or that holds the given file.
+        folder: Folder that the user gave, or that contains the given file.
         images: Folder of the images; None to search beside each file, and in `folder`.
-        alone: Whether a file was given and not its folder, so that other images in the folder do not matter.
+        alone: Whether a file was given and not its folder, so other images in the folder do not matter.
 
     Returns:
         The pairs; None if no file is in a known format.

@@ -1,4 +1,4 @@
-"""Reads NumPy files that hold one array (.npy, .npz), after a check of the header.
+"""Reads NumPy files that contain one array (.npy, .npz), after a check of the header.
 
 A small damaged or hostile file can announce an array of any size, or a pickle that runs code. Both are refused before
 memory is allocated.
@@ -32,7 +32,7 @@ def read_array(path: Path) -> NDArray[Any]:
         Booleans, integers or floats of any shape.
 
     Raises:
-        DatasetError: The file is damaged, holds several arrays or something other than numbers, or needs more than
+        DatasetError: The file is damaged, contains several arrays or something other than numbers, or needs more than
             `MAX_BYTES`.
     """
     with _translated_errors(path):
@@ -79,7 +79,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             if len(names) != 1 and "mask" not in names:
-                raise DatasetError(f"{path} holds the arrays {str(names)[:200]}: name the one that is the mask 'mask'")
+                raise DatasetError(
+                    f"{path} contains the arrays {str(names)[:200]}: name the one that is the mask 'mask'"
+                )
             index = names.index("mask") if "mask" in names else 0
             with archive.open(archive.infolist()[index]) as entry:
                 yield entry

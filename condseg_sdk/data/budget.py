@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 
 from condseg_sdk.data.arrays import ARRAY_SUFFIXES, array_bytes
-from condseg_sdk.data.pairs import MaskSource, MergedMask, Pair, RegionMask
+from condseg_sdk.data.pairs import IndexedMask, MaskSource, MergedMask, Pair, RegionMask
 from condseg_sdk.data.sizes import image_size
 from condseg_sdk.images.memory_budget import MemoryBudget
 
@@ -15,8 +15,8 @@ __all__ = ["PAIRS_IN_WORK", "pair_bytes"]
 PAIRS_IN_WORK = MemoryBudget(640_000_000)
 """Memory for pairs that are being read: small ones are read in parallel, a huge one alone."""
 
-BYTES_PER_PIXEL = 10  # of an image or a mask while it is decoded, resized and looked at
-ARRAY_COPIES = 4  # of an array while its values are looked at
+BYTES_PER_PIXEL = 10  # memory for an image or a mask while it is decoded, resized and checked
+ARRAY_COPIES = 4  # number of copies of an array while its values are checked
 
 
 def pair_bytes(pair: Pair) -> int:
@@ -31,7 +31,9 @@ def pair_bytes(pair: Pair) -> int:
 
 def _mask_bytes(mask: MaskSource, image: Path) -> int:
     if isinstance(mask, MergedMask):
-        return sum(_mask_bytes(file, image) for file in mask.files)
+        return sum(_mask_bytes(file, image) for file in mask.files or mask.others[:1])
+    if isinstance(mask, IndexedMask):
+        return _mask_bytes(mask.file, image)
     if isinstance(mask, RegionMask):
         return BYTES_PER_PIXEL * prod(mask.size or image_size(image))
     if mask.suffix.lower() in ARRAY_SUFFIXES:

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from condseg_sdk.data.budget import PAIRS_IN_WORK, pair_bytes
-from condseg_sdk.data.masks import load_mask, resize_mask, size_agreement
+from condseg_sdk.data.masks import load_mask_of, resize_mask
 from condseg_sdk.data.pairs import Pair
-from condseg_sdk.errors import DatasetError, OutputError
+from condseg_sdk.errors import OutputError
 from condseg_sdk.field_of_view import crop
 from condseg_sdk.images.load import load_image
 from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
@@ -56,14 +56,8 @@ def load_pair(pair: Pair, *, bits: int | None = None) -> tuple[NDArray[np.uint8]
         >>> image.shape, mask.dtype
         ((20, 30, 3), dtype('bool'))
     """
-    image, mask = load_image(pair.image, bits=bits), load_mask(pair.mask)
-    size = (image.shape[0], image.shape[1])
-    if size_agreement(size, (mask.shape[0], mask.shape[1])) == "different":
-        raise DatasetError(
-            f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {mask.shape[1]}x{mask.shape[0]}: they must "
-            "have the same size"
-        )
-    return image, resize_mask(mask, size)
+    image = load_image(pair.image, bits=bits)
+    return image, load_mask_of(pair, (image.shape[0], image.shape[1]))
 
 
 class CachedPairs(Dataset[tuple[Tensor, Tensor]]):

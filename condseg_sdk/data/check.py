@@ -28,7 +28,7 @@ FEW_TRAINING_PAIRS = 20
 FEW_VALIDATION_PAIRS = 5
 INVERTED_BORDER, INVERTED_SHARE = 0.9, 0.5  # share of foreground along the edge of the image, and in all of it
 DIM = 4  # bits: an image that leaves so many bits of the dataset unused is almost black
-RARE = 0.1  # masks of another kind than the rest are a mistake if they are so few
+RARE = 0.1  # masks that differ in kind from the rest are probably a mistake if they are this few
 
 
 def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool = False) -> DatasetReport:
@@ -113,7 +113,7 @@ def _shown(size: Size) -> str:
 
 
 def _orientations(stats: Sequence[PairStats]) -> list[Problem]:
-    """Find rotated images whose masks would fit either way, so that sizes cannot tell."""
+    """Find rotated images whose masks would fit either way, so the sizes do not show it."""
     doubtful = [
         str(item.pair.image)
         for item in stats
@@ -195,7 +195,7 @@ def _readings(stats: Sequence[PairStats]) -> list[Problem]:
 
 def _same_file(stats: Sequence[PairStats]) -> list[Problem]:
     files = [str(item.pair.image) for item in stats if item.pair.image == item.pair.mask]
-    return problems_of("error", "image", "given as its own mask; give the mask's file", files)
+    return problems_of("error", "image", "given as its own mask; pass the mask's file", files)
 
 
 def _blank_images(stats: Sequence[PairStats]) -> list[Problem]:
@@ -204,7 +204,7 @@ def _blank_images(stats: Sequence[PairStats]) -> list[Problem]:
 
 
 def _copies(stats: Sequence[PairStats]) -> list[Problem]:
-    """Find copies of a file: across splits they make metrics too optimistic, within one they do less harm."""
+    """Find copies of a file: across splits they make metrics too optimistic; within a split they do less harm."""
     within: list[str] = []
     across: list[str] = []
     first: dict[bytes, PairStats] = {}
@@ -213,7 +213,7 @@ def _copies(stats: Sequence[PairStats]) -> list[Problem]:
         if other is not item:
             line = f"{item.pair.image} ({item.split}) and {other.pair.image} ({other.split})"
             (within if other.split == item.split else across).append(line)
-    remedy = "which makes metrics too optimistic; keep one, or give group_by"
+    remedy = "which makes metrics too optimistic; keep one, or pass group_by"
     return [
         *problems_of("error", "image", f"copied into another split, {remedy}", across),
         *problems_of("warning", "image", "copied within one split; keep one", within),
@@ -244,9 +244,7 @@ def _counts(stats: Sequence[PairStats]) -> list[Problem]:
         problems.append(Problem("warning", message))
     if count["validation"] < FEW_VALIDATION_PAIRS:
         few = pluralize(count["validation"], "pair")
-        message = (
-            f"only {few} to validate on, so that epoch and threshold are chosen by chance; hold out more, or add pairs"
-        )
+        message = f"only {few} to validate on, so epoch and threshold are chosen by chance; hold out more, or add pairs"
         problems.append(Problem("warning", message))
     return problems
 

@@ -14,9 +14,11 @@ from typing import Any, TypeAlias
 
 from condseg_sdk.data import splits
 from condseg_sdk.data.annotations import read_annotation_file
+from condseg_sdk.data.classes import check_classes, select_classes
 from condseg_sdk.data.folders import read_folder
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
 from condseg_sdk.data.names import split_of_word
+from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
 from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError, errors_about
@@ -35,6 +37,7 @@ def open_dataset(
     data: DataSource,
     *,
     masks: PathLike | None = None,
+    classes: Sequence[str] | str | None = None,
     train_list: PathLike | None = None,
     val_list: PathLike | None = None,
     group_by: str | None = None,
@@ -50,14 +53,18 @@ def open_dataset(
               below them, or with lists train.txt, val.txt, test.txt beside them; masks beside their images with
               a word in their names (`1_mask.png`, `train_1_anno.bmp`); annotation files with their images;
             - a CSV file with the columns image, mask and optionally group and split;
-            - an annotation file: COCO (polygons or run lengths), LabelMe, VIA, or data.yaml of YOLO segmentation;
+            - an annotation file: COCO (polygons or run lengths), LabelMe, VIA, CVAT XML, GeoJSON, or data.yaml of YOLO
+              segmentation;
+            - a dataset of nnU-Net: its folder, with dataset.json, imagesTr/ and labelsTr/;
             - in Python, a list of (image, mask) paths or of `Pair` objects.
         masks: A folder of masks or annotation files, or an annotation file, outside of a folder of images.
+        classes: Names of the classes that are foreground, where annotations, dataset.json or files name classes;
+            everything else is background. Default: all of them.
         train_list: Text file with the names to train on, one per line.
         val_list: Text file with the names to validate on, one per line.
         group_by: Column of a CSV file, or a regular expression whose first group finds the pair's group (such as the
             patient) in the image's name (`r"^(patient\d+)_"`). A group is never divided.
-        val_fraction: Share of the training pairs to hold out for validation, in (0, 1), where the data names no
+        val_fraction: Share of the training pairs to hold out for validation, in (0, 1), where the data defines no
             validation split; default: 0.2 of fewer than 200 pairs, otherwise 0.1.
         seed: Seed of the random choice of these pairs.
 
@@ -84,14 +91,20 @@ def open_dataset(
     given: dict[Split, PathLike | None] = {"train": train_list, "validation": val_list}
     lists = {split: Path(path) for split, path in given.items() if path is not None}
     with errors_about(data):
-        found = _with_splits(data, _read(data, masks, group_by), lists)
+        found = _with_splits(data, _read(data, masks, group_by, classes), lists)
         divided = splits.divide(found, val_fraction=val_fraction, seed=seed)
     source = Path(data) if isinstance(data, (str, os.PathLike)) else None
     return replace(divided, source=source)
 
 
-def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | None = None) -> list[Pair]:
-    """Find the pairs of a split that the data itself names, without any random choice.
+def find_split(
+    data: Dataset | DataSource,
+    split: Split,
+    *,
+    masks: PathLike | None = None,
+    classes: Sequence[str] | str | None = None,
+) -> list[Pair]:
+    """Find the pairs of a split that the data itself defines, without any random choice.
 
     Images without masks and masks without images, in any split, are logged as a warning.
 
@@ -99,6 +112,7 @@ def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | No
         data: A dataset, or data as in `open_dataset`.
         split: Name of the split.
         masks: As in `open_dataset`.
+        classes: As in `open_dataset`.
 
     Returns:
         The pairs; none if the data does not name this split.
@@ -110,7 +124,7 @@ def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | No
         >>> [pair.name for pair in find_split("my_test_set", "test")]
         ['test0', 'test1']
     """
-    found = _with_splits(data, _read(data, masks, None), {})
+    found = _with_splits(data, _read(data, masks, None, classes), {})
     pairs = found.pairs.get(split, [])
     if pairs:
         for problem in found.unmatched:
@@ -119,7 +133,11 @@ def find_split(data: Dataset | DataSource, split: Split, *, masks: PathLike | No
 
 
 def find_pairs(
-    data: Dataset | DataSource, *, names: Sequence[str] | None = None, masks: PathLike | None = None
+    data: Dataset | DataSource,
+    *,
+    names: Sequence[str] | None = None,
+    masks: PathLike | None = None,
+    classes: Sequence[str] | str | None = None,
 ) -> list[Pair]:
     """Find all pairs of a dataset, in any split.
 
@@ -127,9 +145,7 @@ def find_pairs(
         data: A dataset, or data as in `open_dataset`.
         names: Names of the pairs to return, without extension, in this order; default: all pairs, sorted by name.
         masks: As in `open_dataset`.
-
-    Returns:
-        The pairs.
+        classes: As in `open_dataset`.
 
     Raises:
         DatasetError: An image has no mask, a mask has no image, or a listed name does not exist.
@@ -138,7 +154,7 @@ def find_pairs(
         >>> len(find_pairs("my_dataset"))
         12
     """
-    found = splits.distinct_names(_read(data, masks, None))
+    found = splits.distinct_names(_read(data, masks, None, classes))
     pairs = sorted((pair for items in found.pairs.values() for pair in items), key=lambda pair: pair.name)
     problems = list(found.problems)
     if names is None:
@@ -159,7 +175,16 @@ def data_name(data: Dataset | DataSource) -> str:
     return pluralize(sum(map(len, data.splits.values())) if isinstance(data, Dataset) else len(data), "pair")
 
 
-def _read(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
+def _read(
+    data: Any, masks: PathLike | None, group_by: str | None, classes: Sequence[str] | str | None
+) -> DiscoveredPairs:
+    """Read the pairs in any layout, with their groups and only the chosen classes."""
+    chosen = check_classes(classes)
+    found = _read_all(data, masks, group_by)
+    return found if isinstance(data, Dataset) and chosen is None else select_classes(found, chosen)
+
+
+def _read_all(data: Any, masks: PathLike | None, group_by: str | None) -> DiscoveredPairs:
     """Read the pairs in any layout, with their groups."""
     is_path = isinstance(data, (str, os.PathLike))
     if is_path:
@@ -176,7 +201,7 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
     elif not is_path:
         if not isinstance(data, Sequence):
             raise OptionError(
-                f"data is {type(data).__name__}; give a folder, a CSV or annotation file, or a list of pairs",
+                f"data is {type(data).__name__}; pass a folder, a CSV or annotation file, or a list of pairs",
                 option="data",
             )
         found = read_pairs(data)
@@ -186,18 +211,20 @@ def _read(data: Any, masks: PathLike | None, group_by: str | None) -> Discovered
         if group_by in read_csv_columns(Path(data)):
             return read_csv(Path(data), group_column=group_by)
         found = read_csv(Path(data))
+    elif Path(data).name == "dataset.json" and is_nnunet(Path(data).parent):
+        found = read_nnunet(Path(data).parent)
     elif Path(data).suffix.lower() in ANNOTATION_SUFFIXES:
         found = read_annotation_file(Path(data), folder=Path(data).parent)
     elif os.path.isfile(data):  # noqa: PTH113
         known = ", ".join((*TABLE_SUFFIXES, *ANNOTATION_SUFFIXES))
-        raise DatasetError(f"{data} is neither a folder nor a file named {known}; give one of these")
+        raise DatasetError(f"{data} is neither a folder nor a file named {known}; pass one of these")
     else:
         found = read_folder(Path(data), None if masks is None else Path(masks))
     return found if group_by is None else splits.with_groups(found, group_by)
 
 
 def _with_splits(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
-    """Divide pairs by the lists, otherwise as the data names its splits."""
+    """Divide pairs by the lists, otherwise as the data defines its splits."""
     found = splits.distinct_names(found)
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
         lists = lists or _lists_beside(Path(data), found)

@@ -18,9 +18,9 @@ from condseg_sdk.opencv import cv2
 
 __all__ = ["Fingerprint", "fingerprint", "near_duplicates"]
 
-MAX_DISTANCE = 40  # of 256 bits; images that have nothing in common differ in about 128
+MAX_DISTANCE = 40  # number of differing bits out of 256; unrelated images differ in about 128
 MIN_CORRELATION = 0.96
-BLOCK = 1024  # rows compared at once, which bounds the memory
+BLOCK = 1024  # rows compared at once, to limit memory
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def _look_at(path: Path, bits: int | None) -> tuple[NDArray[np.uint8], Size, int
             with read_image(path, bits=bits) as loaded:
                 return loaded.pixels.max(axis=2), size, orientation, loaded.depth
         image.draft("L", (256, 256))  # a JPEG is read to its end, but at down to an eighth of its size
-        # Which copies in any case.
+        # `exif_transpose` copies in any case.
         upright = ImageOps.exif_transpose(image) if orientation != 1 else image
-        # Straight to gray, Pillow would warn of palettes with transparency.
+        # Converted directly to gray, palettes with transparency would make Pillow log a warning.
         plain = upright.convert("RGBA") if upright.has_transparency_data else upright
         return np.asarray(plain.convert("L")), size, orientation, None

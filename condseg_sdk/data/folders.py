@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from condseg_sdk.data.annotations import read_annotation_file, read_annotations
 from condseg_sdk.data.arrays import ARRAY_SUFFIXES
+from condseg_sdk.data.class_files import class_folders, class_names
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES, FORMAT_NAMES
 from condseg_sdk.data.masks import MASK_SUFFIXES
 from condseg_sdk.data.matching import Folder, match_folders, unchanged
@@ -27,6 +28,7 @@ from condseg_sdk.data.names import (
     without_image_word,
     without_mask_word,
 )
+from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
 from condseg_sdk.data.pairs import DiscoveredPairs, RegionMask, problems_of
 from condseg_sdk.data.tables import names_pairs
 from condseg_sdk.errors import DatasetError
@@ -46,15 +48,14 @@ def read_folder(folder: Path, masks: Path | None = None) -> DiscoveredPairs:
         folder: Folder of images and masks, or only of images.
         masks: Folder of masks or annotation files, or an annotation file, outside of `folder`.
 
-    Returns:
-        The pairs.
-
     Raises:
-        DatasetError: A folder is missing or holds no images or no masks, or no image has a mask.
+        DatasetError: A folder is missing or contains no images or no masks, or no image has a mask.
     """
     for path in (folder, masks):
         if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike pathlib, it answers for any string
             raise DatasetError(f"{path} does not exist; check the path{relative_to(path)}")
+    if masks is None and is_nnunet(folder):
+        return read_nnunet(folder)
     if masks is not None and masks.is_file():
         return read_annotation_file(masks, folder=masks.parent, images=folder)
     if masks is not None:
@@ -81,7 +82,7 @@ def _two_places(folder: Path, masks: Path) -> DiscoveredPairs:
         if found is not None:
             return _with_left_out(found, walk)
         raise DatasetError(
-            f"{masks} holds no masks{_left_out_words(mask_walk)}; masks are files named "
+            f"{masks} contains no masks{_left_out_words(mask_walk)}; masks are files named "
             f"{', '.join(sorted(MASK_SUFFIXES))}"
         )
     folders = _folders(folder, walk, leave_out=masks)
@@ -124,7 +125,7 @@ def _left_out_words(walk: Walk) -> str:
 
 
 def _folders(root: Path, walk: Walk, *, leave_out: Path | None = None) -> list[Folder]:
-    """List the folders below `root`, itself included, that directly hold images or arrays."""
+    """List the folders below `root`, itself included, that directly contain images or arrays."""
     files: dict[Path, list[Path]] = defaultdict(list)
     for path in walk.files:
         if path.suffix.lower() in MASK_SUFFIXES and not path.stem.endswith(NOT_IMAGES):
@@ -140,21 +141,32 @@ def _folders(root: Path, walk: Walk, *, leave_out: Path | None = None) -> list[F
 def _apart(
     root: Path, folders: Sequence[Folder], masks: Sequence[Folder], layout: str | None = None
 ) -> DiscoveredPairs:
-    """Read images and masks in separate folders; folders of unknown role hold the images if no others do."""
+    """Read images and masks in separate folders; folders of unknown role contain the images if no others do."""
     candidates = [item for item in _images_only(folders) if item.role != "masks"]
     images = [item for item in candidates if item.role == "images"] or candidates
     # A test split as competitions publish it has only images.
     masked_splits = {item.split for item in masks}
     images = [item for item in images if item.split != "test" or masked_splits & {"test", None}]
     if not images:
-        raise DatasetError(f"{root} holds masks in {masks[0]} but no images; put them into a folder named images/")
+        raise DatasetError(f"{root} contains masks in {masks[0]} but no images; put them into a folder named images/")
     chosen = set(images)
     unused = [str(item) for item in candidates if item not in chosen]
     message = "not used, since the name does not match a folder of images with masks"
     problems = problems_of("warning", "folder", message, unused)
     arrays = [str(path) for item in folders if item.role != "masks" for path in item.files if _is_array(path)]
     problems += problems_of("warning", "array", "outside of the folders of masks, not used; save images as PNG", arrays)
-    return match_folders(images, masks, problems, layout or f"folders {_shown(images)} with masks in {_shown(masks)}")
+    by_class = class_folders(images, masks, problems)
+    if by_class is not None:
+        return by_class
+    try:
+        return match_folders(
+            images, masks, problems, layout or f"folders {_shown(images)} with masks in {_shown(masks)}"
+        )
+    except DatasetError:
+        by_class = class_names(images, masks, problems)
+        if by_class is None:
+            raise
+        return by_class
 
 
 def _is_array(path: Path) -> bool:
@@ -213,18 +225,18 @@ def _raise_nothing(folder: Path, folders: Sequence[Folder], walk: Walk) -> NoRet
     """Raise an error that says why a folder is not a dataset, with a remedy."""
     if not folders:
         raise DatasetError(
-            f"{folder} holds no images{_left_out_words(walk)}; images are files named "
+            f"{folder} contains no images{_left_out_words(walk)}; images are files named "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    remedy = "put them into a folder named masks/, name them like their image with _mask, or give masks= (--masks)"
+    remedy = "put them into a folder named masks/, name them like their image with _mask, or pass masks= (--masks)"
     tables = (path for path in _files(walk, ".csv", ".tsv") if names_pairs(path))
     table = next(tables, None)
     if table is not None:
-        remedy = f"{table} lists them: give that file instead of the folder"
+        remedy = f"{table} lists them: pass that file instead of the folder"
     elif others := _files(walk, ".json", ".xml"):
         unread = f"{others[0]} is in no format that is read ({FORMAT_NAMES})"
         remedy = f"{unread}; export the annotations as COCO, or {remedy}"
     raise DatasetError(
-        f"{folder} holds images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognized"
+        f"{folder} contains images, such as {folders[0].files[0].relative_to(folder)}, but no masks were recognized"
         f"{_left_out_words(walk)}: {remedy}"
     )

@@ -53,7 +53,7 @@ class ImageFinder:
         self._index = index
 
     def prefer(self, names: Sequence[str]) -> None:
-        """Put the root first that has most of these names."""
+        """Move the folder that contains most of these names to the front."""
         if len(self.roots) < 2:
             return
         most = -1
@@ -67,7 +67,7 @@ class ImageFinder:
                 return
 
     def find(self, name: str) -> FoundImage | None:
-        """Find one image; None if there is none of its name."""
+        """Find one image; None if no file has its name."""
         if (path := _in_root(self.roots[0], name)) is not None:
             return FoundImage(path)
         for parts in _spellings(name):
@@ -94,7 +94,7 @@ def _in_root(root: Path, name: str) -> Path | None:
 
 
 def _nearest(files: Sequence[Path], parts: Parts) -> FoundImage:
-    """Choose among files of one name the one whose folders agree most with those in the name."""
+    """Choose among files with the same name the one whose folders agree most with those in the name."""
     shared = [_shared_end(file.parts, parts) for file in files]
     most = max(shared)
     best = [file for file, count in zip(files, shared, strict=True) if count == most]

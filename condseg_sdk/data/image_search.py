@@ -20,7 +20,7 @@ class ImageSearch:
     """Searches for the images of annotation files, and records the problems of the search.
 
     Args:
-        folder: Folder that the user gave, or that holds the annotation file.
+        folder: Folder that the user gave, or that contains the annotation file.
         images: Folder of the images; None to search beside the annotation files.
     """
 
@@ -79,7 +79,7 @@ class ImageSearch:
         return self._indices[key]
 
     def _places(self, file: Path) -> list[Path]:
-        """Return the folders to search at any depth: the given one, otherwise those that usually hold images."""
+        """Return the folders to search at any depth: the given one, otherwise those that usually contain images."""
         if self.images is not None:
             return [self.images]
         if file.parent.resolve() != self.folder.resolve():
@@ -94,14 +94,14 @@ class ImageSearch:
     def describe_failure(self) -> str:
         """Describe a search that found no image, with a remedy."""
         looked = ", ".join(str(folder) for folder in self.looked)
-        remedy = "give the folder of images as data and this file as masks"
+        remedy = "pass the folder of images as data and this file as masks"
         if self.images is not None:
-            remedy = "give the folder that holds them"
+            remedy = "pass the folder that contains them"
         return f"{self.example} was found (looked in {looked}); {remedy}"
 
     def problems(self) -> list[Problem]:
         """Return the problems of the search."""
-        several = "with a name that several files have; give its folders, too"
+        several = "with a name that several files have; write its folders, too"
         guessed = "found by file name in another folder; check that it is the same image"
         files = self.incomplete[0].name if len(self.incomplete) == 1 else "the annotation files"
         missing = f"of the annotations that does not exist; add it or remove it from {files}"
@@ -113,7 +113,7 @@ class ImageSearch:
 
 
 def _same_stem(file: Path) -> Path | None:
-    """Find the image of the same name beside an annotation file: images are often renamed without editing the file."""
+    """Find the image named like an annotation file, beside it: images are often renamed without editing the file."""
     beside = (file.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES))
     return next((path for path in beside if path.is_file()), None)
 

@@ -17,14 +17,14 @@ from PIL import Image, ImageChops, ImageOps
 
 from condseg_sdk.data import regions
 from condseg_sdk.data.arrays import ARRAY_SUFFIXES, read_array
-from condseg_sdk.data.pairs import MaskSource, MergedMask, RegionMask
-from condseg_sdk.data.sizes import size_agreement
+from condseg_sdk.data.pairs import IndexedMask, MaskSource, MergedMask, Pair, RegionMask
+from condseg_sdk.data.sizes import Size, size_agreement
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.images.files import open_image, orientation_of
 from condseg_sdk.images.load import IMAGE_SUFFIXES
 from condseg_sdk.opencv import cv2
 
-__all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "read_mask", "resize_mask", "size_agreement"]
+__all__ = ["MASK_SUFFIXES", "MaskReading", "load_mask", "load_mask_of", "read_mask", "resize_mask"]
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
 MASK_THRESHOLD = 127
@@ -34,8 +34,8 @@ STRAYING = "with outlines that extend beyond the image; check that their coordin
 
 COUNTED_AT_ONCE = 2**20  # pixels
 FEW_VALUES = 8  # labels come in a handful of values, noise and smooth edges in dozens
-CLEAR = 1 / 8  # share of the greatest value that still counts as black, or as white when taken from the top
-UNCLEAR_SHARE = 0.25  # of what is not black: more gray than this is not the edge of a region
+CLEAR = 1 / 8  # share of the largest value that still counts as black, or as white if counted from the top
+UNCLEAR_SHARE = 0.25  # share of gray among pixels that are not black; smooth edges have less
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MaskReading:
     Attributes:
         mask: Mask, bool (H, W), upright, True for foreground.
         kind: How its values were read.
-        remark: Why a person should look at the file, or None. Files of one kind have the same text.
+        remark: Why a person should look at the file, or None. Files of the same kind have the same text.
         turned: Whether the file has an EXIF orientation of its own.
     """
 
@@ -76,6 +76,21 @@ def load_mask(source: MaskSource) -> NDArray[np.bool_]:
     return read_mask(source).mask
 
 
+def load_mask_of(pair: Pair, size: Size) -> NDArray[np.bool_]:
+    """Load the mask of a pair at its image's size (height, width); a mask of the same proportions is resized.
+
+    Raises:
+        DatasetError: The proportions differ, or as in `load_mask`.
+        ImageError: The file cannot be read.
+    """
+    mask = load_mask(pair.mask)
+    given = (mask.shape[0], mask.shape[1])
+    if size_agreement(size, given) == "different":
+        sizes = f"{size[1]}x{size[0]} but its mask {pair.mask} {given[1]}x{given[0]}"
+        raise DatasetError(f"{pair.image} is {sizes}: they must have the same size")
+    return resize_mask(mask, size)
+
+
 def read_mask(source: MaskSource) -> MaskReading:
     """Load a mask as `load_mask` does, and return how the file was read.
 
@@ -95,12 +110,16 @@ def read_mask(source: MaskSource) -> MaskReading:
         return MaskReading(drawn, source.kind, STRAYING if regions.strays(source) else None)
     if isinstance(source, MergedMask):
         return _merge(source)
+    if isinstance(source, IndexedMask):
+        return _read_indexed(source)
     if source.suffix.lower() in ARRAY_SUFFIXES:
         return _read_values(_from_numpy(source), source)
     with open_image(source) as image:
         image.load()  # some formats have their orientation after the pixels
         turned = orientation_of(image) != 1
-        values, remark = _from_image(ImageOps.exif_transpose(image) if turned else image)  # which copies in any case
+        values, remark = _from_image(
+            ImageOps.exif_transpose(image) if turned else image
+        )  # exif_transpose copies in any case
         is_jpeg = image.format in ("JPEG", "MPO")
     reading = _threshold_jpeg(values) if is_jpeg else _read_values(values, source)
     return MaskReading(reading.mask, reading.kind, remark or reading.remark, turned)
@@ -128,6 +147,8 @@ def _from_numpy(path: Path) -> NDArray[Any]:
 
 def _merge(source: MergedMask) -> MaskReading:
     """Merge several mask files to their union."""
+    if not source.files:
+        return MaskReading(np.zeros_like(read_mask(source.others[0]).mask), "a file for each class, of others")
     first = read_mask(source.files[0])
     merged, remark, turned = first.mask, first.remark, first.turned
     for path in source.files[1:]:
@@ -138,6 +159,15 @@ def _merge(source: MergedMask) -> MaskReading:
         merged = merged | reading.mask
         remark, turned = remark or reading.remark, turned or reading.turned
     return MaskReading(merged, "several files, merged", remark, turned)
+
+
+def _read_indexed(source: IndexedMask) -> MaskReading:
+    """Read a mask by the values of its classes: gray levels, or indices of a palette."""
+    with open_image(source.file) as image:
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise DatasetError(f"{source.file} is a color image: the label of a class is a gray level; save it as gray")
+        values = np.asarray(image)
+    return MaskReading(np.isin(values, [number for _, several in source.values for number in several]), "labels")
 
 
 def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
@@ -152,7 +182,7 @@ def _from_image(image: Image.Image) -> tuple[NDArray[Any], str | None]:
 
 
 def _from_palette(image: Image.Image) -> tuple[NDArray[Any], str | None]:
-    """Return the brightness of the colors, or the indices if no color is black, so that colors hide the background."""
+    """Return the brightness of each pixel's color, or its palette index if no color is black, and a remark."""
     indices, colors = np.asarray(image), np.asarray(image.convert("RGB"))
     used, first = np.unique(indices, return_index=True)
     shown = colors.reshape(-1, 3)[first]
@@ -192,16 +222,16 @@ def _threshold_jpeg(values: NDArray[Any]) -> MaskReading:
             f"as JPEG with gray but nothing above {MASK_THRESHOLD}, read as empty; save masks as PNG with 0 and 255"
         )
     elif _unclear_share(values, 255) > UNCLEAR_SHARE:
-        remark = f"as JPEG with much gray, cut at {MASK_THRESHOLD}; save masks as PNG with 0 and 255"
+        remark = f"as JPEG with much gray, thresholded at {MASK_THRESHOLD}; save masks as PNG with 0 and 255"
     return MaskReading(values > MASK_THRESHOLD, "gray levels", remark)
 
 
 def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
     """Read a mask whose file keeps exact values."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DatasetError(f"{path} holds NaN or infinite values: a mask is finite, 0 for background")
+        raise DatasetError(f"{path} contains NaN or infinite values: a mask is finite, 0 for background")
     if values.min() < 0:
-        raise DatasetError(f"{path} holds values below 0, such as {values.min()}: a mask has 0 for background")
+        raise DatasetError(f"{path} contains values below 0, such as {values.min()}: a mask has 0 for background")
     different = _distinct(values)
     top = float(different[-1])  # a Python number, which does not overflow as uint16 does
     if len(different) == 1 or (len(different) == 2 and different[0] == 0):
@@ -219,7 +249,7 @@ def _read_values(values: NDArray[Any], path: Path) -> MaskReading:
             remark = "of several gray levels in flat areas: all above 0 was read as foreground"
         return MaskReading(values > 0, "labels", remark)
     if different[0] > CLEAR * top or _unclear_share(values, top) > UNCLEAR_SHARE:
-        remark = "with much gray, cut at half the greatest value; save masks with two values"
+        remark = "with much gray, thresholded at half the largest value; save masks with two values"
     return MaskReading(values > top / 2, "gray levels", remark)
 
 

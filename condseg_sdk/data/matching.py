@@ -1,6 +1,6 @@
 """Matches images and masks by their names.
 
-A file's name is its path without the folders that give role, split or file format.
+A file's name is its path without the folders that tell the role, the split or the file format.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Change: TypeAlias = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that directly holds images or masks.
+    """A folder that directly contains images or masks.
 
     Attributes:
         folders: Names of the folders from the dataset's folder down to it.
@@ -49,7 +49,7 @@ class Folder:
 
     @property
     def role(self) -> str | None:
-        """What the folder holds by its name, "images" or "masks"."""
+        """What the folder contains by its name, "images" or "masks"."""
         return next((role for name in reversed(self.folders) if (role := folder_role(name))), None)
 
     @property
@@ -59,7 +59,7 @@ class Folder:
 
     @property
     def prefix(self) -> str:
-        """Prefix of the names of its files: all folders except for those that give role, split or file format."""
+        """Prefix of the names of its files: all folders except those that tell the role, split or file format."""
         says_role = next((name for name in reversed(self.folders) if folder_role(name)), None)
         says_split = next((name for name in reversed(self.folders) if split_of_folders([name])), None)
         kept = [name for name in self.folders if name not in (says_role, says_split) and name.lower() not in FORMATS]
@@ -74,16 +74,10 @@ def match_folders(
 ) -> DiscoveredPairs:
     """Match images and masks by name, split by split; masks in a folder without a split belong to all of them.
 
-    Args:
-        images: Folders of images.
-        masks: Folders of masks.
-        problems: Problems that were already found.
-        layout: How the data was read, in words.
-
     Raises:
-        DatasetError: No image has a mask of the same name.
+        DatasetError: No image has a mask with the same name.
     """
-    for with_places in (True, False):  # without, for archives unpacked into a folder of the archive's name
+    for with_places in (True, False):  # False for archives unpacked into a folder named like the archive
         found: dict[Split | None, list[Pair]] = {}
         noticed = list(problems)
         merged: list[str] = []
@@ -112,27 +106,27 @@ def match_folders(
     else:
         example = masks[0].files[0].name
         raise DatasetError(
-            f"no image has a mask of the same name: images are named like {images[0].files[0].name}, masks like "
+            f"no image has a mask with the same name: images are named like {images[0].files[0].name}, masks like "
             f"{example}; name each mask like its image"
         )
-    # A second mask of one name is reported as such, not as a mask without an image.
+    # A second mask with the same name is reported as such, not as a mask without an image.
     candidates = [path for item in masks for path in item.files if path in seen or item.split not in {*found, None}]
     left = [str(path) for path in candidates if path not in used]
     unmatched += problems_of(
-        "error", "mask", "without an image of the same name; add the image or remove the mask", left
+        "error", "mask", "without an image with the same name; add the image or remove the mask", left
     )
     return DiscoveredPairs(found, layout, tuple(dict.fromkeys(noticed)), tuple(unmatched))
 
 
 def _by_name(folders: Iterable[Folder], with_places: bool) -> tuple[Files, list[Problem]]:
-    """Index files by name; for several files of one name, return the first and a problem."""
+    """Index files by name; if several files have the same name, return the first and a problem."""
     named: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for item in folders:
         for path in item.files:
             name = (item.prefix if with_places else "") + path.stem
             named[normalize_name(name)].append((name, path))
     again = [" and ".join(str(path) for _, path in files) for files in named.values() if len(files) > 1]
-    message = "of several files (extension and case do not count); keep one of them, or give one of their folders"
+    message = "of several files (extension and case do not count); keep one of them, or pass one of their folders"
     return dict(files[0] for files in named.values()), problems_of("error", "name", message, again)
 
 
@@ -231,4 +225,4 @@ def _key(name: str, change: Change) -> str:
 def _without_mask(images: Files, matched: Collection[str]) -> list[Problem]:
     files = [str(path) for name, path in images.items() if name not in matched]
     remedy = "add an all-black mask where there is nothing to find, or remove the image"
-    return problems_of("error", "image", f"without a mask of the same name; {remedy}", files)
+    return problems_of("error", "image", f"without a mask with the same name; {remedy}", files)

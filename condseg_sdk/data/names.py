@@ -81,7 +81,7 @@ def _words(name: str) -> list[str]:
 
 
 def folder_role(name: str) -> Literal["images", "masks"] | None:
-    """Return what a folder holds by its name; a word for masks counts more than one for images ("image_masks").
+    """Return what a folder contains by its name; a word for masks counts more than one for images ("image_masks").
 
     Example:
         >>> folder_role("Ground Truth"), folder_role("JPEGImages"), folder_role("patient7")

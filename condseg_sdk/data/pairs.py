@@ -11,6 +11,7 @@ __all__ = [
     "SPLITS",
     "Dataset",
     "DiscoveredPairs",
+    "IndexedMask",
     "MaskSource",
     "MergedMask",
     "Pair",
@@ -40,6 +41,7 @@ class RegionMask:
         image: Path of the image, whose size is compared with `size` before anything is drawn; None for no comparison.
         kind: Kind of the regions, in words.
         is_normalized: Whether the coordinates of polygons are fractions of the image's width and height, not pixels.
+        labels: Name of the class of each region, "" for none; empty if the format names none.
     """
 
     file: Path
@@ -49,6 +51,7 @@ class RegionMask:
     image: Path | None = None
     kind: str = "COCO regions"
     is_normalized: bool = False
+    labels: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.file} (regions of {self.name})"
@@ -56,22 +59,42 @@ class RegionMask:
 
 @dataclass(frozen=True)
 class MergedMask:
-    """Several mask files of one image, one for each region; their union is the mask.
+    """Several mask files of one image, one for each region or class; their union is the mask.
 
     Attributes:
-        files: Paths of two or more masks.
+        files: Paths of the masks.
+        labels: Name of the class of each file; empty if the files are not of classes.
+        others: Files of classes that do not count; if there are no `files`, the mask is empty and of their size.
     """
 
     files: tuple[Path, ...]
+    labels: tuple[str, ...] = ()
+    others: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
-        first, second = self.files[:2]
-        if len(self.files) == 2:
-            return f"{first} and {second}"
-        return f"{first}, {second} and {len(self.files) - 2} more"
+        shown = self.files or self.others
+        if len(shown) < 3:
+            return " and ".join(map(str, shown))
+        return f"{shown[0]}, {shown[1]} and {len(shown) - 2} more"
 
 
-MaskSource: TypeAlias = Path | RegionMask | MergedMask
+@dataclass(frozen=True)
+class IndexedMask:
+    """A mask file whose values are numbers of classes.
+
+    Attributes:
+        file: Path of the mask.
+        values: Names of the classes that are foreground, with the values of each.
+    """
+
+    file: Path
+    values: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+
+MaskSource: TypeAlias = Path | RegionMask | MergedMask | IndexedMask
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,7 @@ class Pair:
 
     Attributes:
         name: Name, unique within a dataset: the image's file name without its extension, with folders in front if the
-            dataset has images of the same name in several folders.
+            dataset has images with the same name in several folders.
         image: Path of the image.
         mask: Path of a mask, several masks to merge, or regions of an annotation file.
         group: What must stay together when the dataset is divided, such as a patient; None for no group.
@@ -150,7 +173,7 @@ class DiscoveredPairs:
     """The pairs found in a folder or file, before they are divided.
 
     Attributes:
-        pairs: Pairs by the split that the data names, None where it names none.
+        pairs: Pairs by the split that the data defines, None where it defines none.
         layout: How the data was read, in words.
         problems: Problems found.
         unmatched: Images without masks and masks without images, which are no problem if a list names what to use.
@@ -170,8 +193,8 @@ class Dataset:
 
     Attributes:
         train: Pairs to learn from.
-        validation: Pairs that choose epoch and threshold.
-        test: Pairs that training never touches; often empty.
+        validation: Pairs for choosing the epoch and the threshold.
+        test: Pairs that training never uses; often empty.
         layout: How the data was read, in words.
         problems: What was noticed while finding the pairs; `check_dataset` adds what is in the files.
         left_out: Files and folders that the search left out, counted by kind, in words; "" for none.

@@ -18,7 +18,7 @@ __all__ = ["MaskShape", "describe_shape", "implausible"]
 
 TINY, TINY_SHARE = 9, 0.01  # pixels, and share of the image, below which a whole mask is not a region
 SMALLEST_BOX = 8  # pixels; smaller regions may be rectangles by chance
-CORNER, FEWEST_IN_CORNER = 0.5, 5  # of width and height; so many masks are not there by chance
+CORNER, FEWEST_IN_CORNER = 0.5, 5  # share of width and height; number of masks that is no coincidence
 MOST = 0.5  # share of the masks that must be boxes
 
 
@@ -79,7 +79,7 @@ def implausible(masks: Sequence[tuple[str, MaskShape]]) -> list[Problem]:
     )
     boxes = [name for name, shape in filled if shape.is_boxes]
     if len(boxes) >= MOST * len(filled):
-        message = "that are only rectangles, so that the network learns boxes; draw outlines if these are boxes"
+        message = "that are only rectangles, so the network learns boxes; draw outlines if these are boxes"
         problems += problems_of("warning", "mask", message, boxes)
     in_corner = [name for name, shape in filled if max(shape.reach) < CORNER]
     if len(in_corner) == len(filled) >= FEWEST_IN_CORNER and len(tiny) < len(filled):

@@ -20,8 +20,8 @@ from condseg_sdk.images.load import MAX_PIXELS
 
 __all__ = ["SizeMismatchError", "draw", "mask_size", "strays"]
 
-FAR_OUTSIDE = 1.0  # image sizes a polygon may reach over the edge: drawn ones do, by a few pixels
-STRAY = 0.05  # image sizes over the edge, from which on somebody should look
+FAR_OUTSIDE = 1.0  # how far a polygon may extend beyond the image, in image sizes; hand-drawn ones do by a few pixels
+STRAY = 0.05  # how far beyond the image, in image sizes, an outline causes a warning
 MAX_OUTLINE = 5_000_000  # pixels along a polygon; drawing takes about 100 bytes for each
 
 
@@ -160,11 +160,14 @@ def _decode_counts(text: str, mask: RegionMask) -> list[int]:
 def _check_polygon(polygon: Sequence[Any], mask: RegionMask, size: Size) -> None:
     numbers = all(type(value) in (int, float) and abs(value) < math.inf for value in polygon)
     if not numbers or len(polygon) < 6 or len(polygon) % 2:
-        raise DatasetError(f"{mask}: a polygon needs three or more points [x1, y1, x2, y2, ...] in finite numbers")
+        raise DatasetError(
+            f"{mask}: a polygon needs at least three points [x1, y1, x2, y2, ...], all of them finite numbers"
+        )
     limits = ((1 + FAR_OUTSIDE) * size[1], (1 + FAR_OUTSIDE) * size[0])
     if any(not -limits[i % 2] <= value <= limits[i % 2] for i, value in enumerate(polygon)):
         raise DatasetError(f"{mask}: a polygon is far outside of the image; its points must be pixels of that image")
-    if not mask.is_normalized and min(size) > 2 and all(0 <= value <= 1 for value in polygon):
+    is_pixel = all(value == int(value) for value in polygon)  # the first pixel of the image
+    if not mask.is_normalized and min(size) > 2 and not is_pixel and all(0 <= value <= 1 for value in polygon):
         raise DatasetError(
             f"{mask}: a polygon has coordinates from 0 to 1; they must be pixels: multiply x by {size[1]}, y by "
             f"{size[0]}"

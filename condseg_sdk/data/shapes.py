@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["box", "ellipse", "is_number", "is_point", "run_lengths"]
 
-CORNERS = 72  # of a polygon that approximates a circle, to 0.1 % of its radius
-GREATEST = 1e9  # pixels; greater values are not coordinates
+CORNERS = 72  # number of corners of a polygon that approximates a circle to 0.1 % of its radius
+GREATEST = 1e9  # pixels; larger values are not coordinates
 
 
 def is_number(value: object) -> bool:
@@ -29,7 +29,7 @@ def box(left: float, upper: float, right: float, lower: float) -> list[float]:
 
 
 def ellipse(x: float, y: float, across: float, along: float, turned: float = 0.0) -> list[float]:
-    """Make a polygon of an ellipse.
+    """Approximate an ellipse by a polygon.
 
     Args:
         x: Center in x.

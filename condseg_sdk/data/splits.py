@@ -1,4 +1,4 @@
-"""Divides pairs into train, validation and test: as the data names them, by lists, by groups, otherwise at random."""
+"""Divides pairs into train, validation and test: as the data defines them, by lists, by groups, otherwise at random."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from condseg_sdk.errors import DatasetError, OptionError
 __all__ = ["by_lists", "by_names", "distinct_names", "divide", "hold_out", "select", "with_groups"]
 
 SMALL_SET = 200
-SMALL_SET_FRACTION, FRACTION = 0.2, 0.1  # a tenth of a small set would choose epoch and threshold by chance
+SMALL_SET_FRACTION, FRACTION = 0.2, 0.1  # a tenth of a small set is too small to choose epoch and threshold
 
 
 def hold_out(pairs: Sequence[Pair], fraction: float, *, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -81,9 +81,6 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
         found: Pairs of a dataset.
         pattern: Regular expression. Its first capturing group is the pair's group, or the whole match if it has none.
 
-    Returns:
-        The pairs with their groups.
-
     Raises:
         OptionError: The pattern is not a regular expression.
         DatasetError: The pattern does not match every name.
@@ -131,9 +128,6 @@ def by_lists(found: DiscoveredPairs, lists: Mapping[Split, Path]) -> DiscoveredP
     Args:
         found: Pairs of a dataset.
         lists: File of names for each split. Without one for training, all pairs that no list names are trained on.
-
-    Returns:
-        The divided pairs.
 
     Raises:
         DatasetError: A list cannot be read, or none of its names has a pair.
@@ -208,10 +202,10 @@ def _in_two_splits(chosen: Mapping[Split | None, Sequence[Pair]]) -> list[Proble
 
 
 def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> Dataset:
-    """Make a dataset of the pairs that were found, with a validation split held out if the data names none.
+    """Make a dataset of the pairs that were found, with a validation split held out if the data defines none.
 
     Args:
-        found: Pairs of a dataset, by the split that the data names.
+        found: Pairs of a dataset, by the split that the data defines.
         val_fraction: Share of the training pairs to hold out; default: `SMALL_SET_FRACTION` of fewer than `SMALL_SET`
             pairs, otherwise `FRACTION`.
         seed: Seed of the random choice.
@@ -251,7 +245,7 @@ def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> 
 
 
 def distinct_names(found: DiscoveredPairs) -> DiscoveredPairs:
-    """Prefix names with their split if two splits have an image of the same name."""
+    """Prefix names with their split if two splits have an image with the same name."""
     if not duplicate_names(pair.name for items in found.pairs.values() for pair in items):
         return found
     pairs = {

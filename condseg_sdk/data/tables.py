@@ -34,9 +34,6 @@ def read_csv(path: Path, *, group_column: str | None = None) -> DiscoveredPairs:
             Paths in it are relative to its folder.
         group_column: Name of the column to use as group instead of "group".
 
-    Returns:
-        The pairs.
-
     Raises:
         DatasetError: Columns or values are missing, an image is in two rows, or no file exists.
     """
@@ -94,7 +91,7 @@ def read_pairs(items: Sequence[object]) -> DiscoveredPairs:
         DatasetError: An item is neither, an image is given twice, or no file exists.
     """
     if not items:
-        raise DatasetError("an empty list holds no pairs; give (image, mask), two paths, for each")
+        raise DatasetError("an empty list contains no pairs; pass (image, mask), two paths, for each")
     pairs = [item if isinstance(item, Pair) else _pair(item) for item in items]
     if not all(isinstance(item, Pair) for item in items):
         pairs = _named(pairs)
@@ -107,7 +104,7 @@ def read_pairs(items: Sequence[object]) -> DiscoveredPairs:
 def _pair(item: object) -> Pair:
     paths = item if isinstance(item, (tuple, list)) else ()
     if len(paths) != 2 or not all(isinstance(path, (str, os.PathLike)) for path in paths):
-        raise DatasetError(f"{str(item)[:80]!r} is not a pair; give (image, mask), two paths")
+        raise DatasetError(f"{str(item)[:80]!r} is not a pair; pass (image, mask), two paths")
     return Pair("", Path(paths[0]), Path(paths[1]))
 
 

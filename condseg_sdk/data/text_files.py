@@ -9,7 +9,7 @@ from condseg_sdk.errors import DatasetError
 
 __all__ = ["MAX_BYTES", "read_text"]
 
-MAX_BYTES = 256 * 2**20  # some million rows
+MAX_BYTES = 256 * 2**20  # a few million rows
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -34,7 +34,7 @@ def read_text(path: Path, *, remedy: str) -> str:
     """
     try:
         if path.exists() and not path.is_file():  # a pipe or a device: reading it might never end
-            raise DatasetError(f"{path} is not a regular file; give a text file")
+            raise DatasetError(f"{path} is not a regular file; pass a text file")
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise DatasetError(f"{path} has more than {MAX_BYTES // 2**20} MiB, too much for a list; {remedy}")
         content = path.read_bytes()
@@ -44,5 +44,5 @@ def read_text(path: Path, *, remedy: str) -> str:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path} cannot be read ({reason}); {remedy}") from error
     if "\0" in text:
-        raise DatasetError(f"{path} is not text: it holds null characters; {remedy}, saved as UTF-8")
+        raise DatasetError(f"{path} is not text: it contains null characters; {remedy}, saved as UTF-8")
     return text

@@ -42,11 +42,6 @@ def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
 def extend_card(path: Path, evaluation: Evaluation, *, note: str | None = None) -> None:
     """Add the section to a model card, before "Citation" if there is one; an older section is replaced.
 
-    Args:
-        path: Path of the model card.
-        evaluation: Evaluation of the checkpoint.
-        note: As in `evaluation_card`.
-
     Raises:
         OutputError: The file cannot be written.
     """

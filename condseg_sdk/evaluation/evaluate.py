@@ -20,17 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.data import (
-    DataSource,
-    Pair,
-    data_name,
-    find_pairs,
-    find_split,
-    load_mask,
-    read_names,
-    resize_mask,
-)
-from condseg_sdk.data.masks import size_agreement
+from condseg_sdk.data import DataSource, Pair, data_name, find_pairs, find_split, read_names, resize_mask
+from condseg_sdk.data.masks import load_mask_of
 from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
@@ -60,6 +51,7 @@ def evaluate(
     data: Dataset | DataSource,
     *,
     masks: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
     threshold: float | None = None,
@@ -86,10 +78,11 @@ def evaluate(
         predictor: Predictor with any runtime; for `branch_uncertainty` one that has this map.
         data: A `Dataset`, images with masks in any layout that `open_dataset` reads, or a list of pairs.
         masks: Folder of masks, or annotation file, outside of a folder of images.
+        classes: Names of the classes that are foreground, as in `open_dataset`.
         names: Names of the images to evaluate, without extension, as a list or a text file with one per line; default:
             all images.
-        split: Evaluate only the "train", "validation" or "test" split that the data names. If it names none, the split
-            of the training run in whose folder the checkpoint is.
+        split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
+            split of the training run in whose folder the checkpoint is.
         threshold: Probability from which a pixel is foreground, in (0, 1); default: the checkpoint's.
         tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
@@ -108,7 +101,7 @@ def evaluate(
         The metrics of each image with their means and intervals; `save` writes them to a folder.
 
     Raises:
-        DatasetError: The data is incomplete or does not name the split, or a mask does not fit its image.
+        DatasetError: The data is incomplete or does not define the split, or a mask does not fit its image.
         ImageError: A file cannot be read.
         OptionError: The value of an argument is not allowed.
 
@@ -129,7 +122,7 @@ def evaluate(
     options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
     recorded = recorded_split(local_path(predictor.model_id))
     with errors_about(data):
-        pairs = choose_pairs(data, masks=masks, names=names, split=split, recorded=recorded)
+        pairs = choose_pairs(data, masks=masks, classes=classes, names=names, split=split, recorded=recorded)
     if split != "train":
         _warn_of_training_images(pairs, recorded)
     predictions = predictor.stream(
@@ -167,6 +160,7 @@ def choose_pairs(
     data: Dataset | DataSource,
     *,
     masks: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
     recorded: Mapping[Split, Sequence[str]] | None = None,
@@ -176,15 +170,16 @@ def choose_pairs(
     Args:
         data: As in `evaluate`.
         masks: As in `evaluate`.
+        classes: As in `evaluate`.
         names: As in `evaluate`.
         split: As in `evaluate`.
-        recorded: Names in each split of a training run, for data that names no splits itself.
+        recorded: Names in each split of a training run, for data that defines no splits itself.
 
     Returns:
         The pairs, at least one.
 
     Raises:
-        DatasetError: There are no pairs, the data is incomplete or does not name the split, or a listed name does not
+        DatasetError: There are no pairs, the data is incomplete or does not define the split, or a listed name does not
             exist.
         OptionError: Both a list and a split are given, or the name of the split is unknown.
 
@@ -196,29 +191,33 @@ def choose_pairs(
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
         if listed is not None and not (isinstance(listed, Sequence) and all(isinstance(name, str) for name in listed)):
             raise OptionError(f"names={reprlib.repr(names)} must be a list of strings, or a text file", option="names")
-        pairs = find_pairs(data, names=listed, masks=masks)
+        pairs = find_pairs(data, names=listed, masks=masks, classes=classes)
     else:
         check_choice("split", split, Split)
         if names is not None:
-            raise OptionError(f"split={split!r} and names cannot be combined: give one of them", option="split")
-        pairs = find_split(data, split, masks=masks) or _of_names(data, masks, (recorded or {}).get(split))
+            raise OptionError(f"split={split!r} and names cannot be combined: pass one of them", option="split")
+        pairs = find_split(data, split, masks=masks, classes=classes)
+        pairs = pairs or _of_names(data, masks, classes, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]
             raise DatasetError(
-                f"{_describe(data, None, None)} names no {split} split: leave split out to evaluate all of it, give a "
-                f"list of names (names=, --list), or data whose folders or lists name one, such as {folder}/"
+                f"{_describe(data, None, None)} defines no {split} split: leave split out to evaluate all of it, pass "
+                f"a list of names (names=, --list), or data whose folders or lists define one, such as {folder}/"
             )
     if not pairs:
-        raise DatasetError(f"{_describe(data, None, None)} has no images: give data with masks to compare with")
+        raise DatasetError(f"{_describe(data, None, None)} has no images: pass data with masks to compare with")
     return pairs
 
 
 def _of_names(
-    data: Dataset | DataSource, masks: str | os.PathLike[str] | None, names: Sequence[str] | None
+    data: Dataset | DataSource,
+    masks: str | os.PathLike[str] | None,
+    classes: Sequence[str] | str | None,
+    names: Sequence[str] | None,
 ) -> list[Pair]:
     """Return the pairs of these names, or none if one is missing, since this is not the data that was divided."""
     try:
-        return find_pairs(data, names=names, masks=masks) if names else []
+        return find_pairs(data, names=names, masks=masks, classes=classes) if names else []
     except DatasetError:
         return []
 
@@ -246,7 +245,7 @@ def _describe(data: Dataset | DataSource, names: object, split: Split | None) ->
 
 
 def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
-    target, prediction = _load_target(pair, seg.size), seg.mask
+    target, prediction = load_mask_of(pair, seg.size), seg.mask
     small, small_target = seg.resized(PAPER_SIZE), resize_mask(target, PAPER_SIZE)
     small_prediction, probability = small.mask, small.probability
     wrong = small_prediction != small_target
@@ -265,17 +264,6 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         counts=threshold_counts(probability, small_target),
         bits=seg.bits,
     )
-
-
-def _load_target(pair: Pair, size: tuple[int, int]) -> NDArray[np.bool_]:
-    mask = load_mask(pair.mask)
-    given = (mask.shape[0], mask.shape[1])
-    if size_agreement(size, given) == "different":
-        raise DatasetError(
-            f"{pair.image} is {size[1]}x{size[0]} but its mask {pair.mask} {given[1]}x{given[0]}: they must have "
-            "the same size"
-        )
-    return resize_mask(mask, size)
 
 
 def _which_is_empty(prediction: bool, target: bool) -> Literal["none", "prediction", "target", "both"]:

@@ -17,6 +17,7 @@ from condseg_sdk.checksums import sha256_of
 from condseg_sdk.data import Pair
 from condseg_sdk.files import make_folder, write_csv
 from condseg_sdk.json_files import write_json
+from condseg_sdk.metrics import ImageScores
 from condseg_sdk.metrics.calibration import expected_calibration_error
 from condseg_sdk.metrics.error_detection import ErrorDetection
 from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
@@ -50,16 +51,10 @@ FILES = {"images": "per_image.csv", "summary": "summary.json"}
 
 
 @dataclass(frozen=True)
-class ImageMetrics:
-    """Metrics of one image at one size; docs/evaluation.md explains each of them.
+class ImageMetrics(ImageScores):
+    """Metrics of one image at one size: those of `ImageScores` and more; docs/evaluation.md explains each of them.
 
     Attributes:
-        iou: Intersection over union, in [0, 1].
-        dice: Dice coefficient, in [0, 1].
-        precision: Share of the predicted foreground that is correct, in [0, 1].
-        recall: Share of the true foreground that was found, in [0, 1].
-        f2: F-measure in which recall counts twice as much as precision, in [0, 1].
-        accuracy: Share of all pixels that are correct, in [0, 1].
         mae: Mean absolute difference of probability and ground truth, in [0, 1].
         boundary_iou: Intersection over union of the boundaries, in [0, 1].
         hd95: 95th percentile of the distances between the contours, in pixels.
@@ -68,12 +63,6 @@ class ImageMetrics:
         assd_mm: `assd` in millimeters at the image's own size, if the spacing is known; otherwise NaN.
     """
 
-    iou: float
-    dice: float
-    precision: float
-    recall: float
-    f2: float
-    accuracy: float
     mae: float
     boundary_iou: float
     hd95: float
@@ -303,7 +292,7 @@ class Evaluation:
         return folder
 
     def table(self) -> list[tuple[str, str, str]]:
-        """Return rows for people: name, value at 256x256, value at the images' own sizes."""
+        """Return rows for display: name, value at 256x256, value at the images' own sizes."""
         own = self.means("own")
         rows = [(name, str(mean), str(own[name])) for name, mean in self.means().items()]
         rows += [(name, "", str(own[name])) for name in own if name not in self.means()]

@@ -6,9 +6,9 @@ matrix upsamples the rows, shifts them by the kernel's row and adds them up,
 
     conv(upsample(x))[r] = sum over t, s of U[r + t, s] * (kernel row t of columns(x))[s],
 
-where U[q, s] is the weight of row s in the upsampled row q, and 0 beyond the map (the padding of the convolution). At a
-scale of n the convolution has 1/n of its operations left. The product costs 3 * rows / n operations per channel and
-pixel, where rows is the number of rows in one product.
+where U[q, s] is the weight of row s in the upsampled row q, and 0 beyond the map (the padding of the convolution). With
+an upsampling factor of n, the convolution needs 1/n of its operations. The product costs 3 * rows / n operations per
+channel and pixel, where rows is the number of rows in one product.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ def source_rows(rows: int, index: int, parts: int) -> slice:
 
 
 def write_cut(tape: Tape, node: Any) -> Any:
-    """Write ONNX's operators for `cut_rows`, see `symbolic.expand`."""
+    """Write ONNX operators for `cut_rows`, see `symbolic.expand`."""
     (x,) = node.inputs
     start, stop = _source(tape, tape("Shape", x, start=2, end=3), node)
     return tape("Slice", x, start, stop, tape.ints(2))
 
 
 def write_mix(tape: Tape, node: Any) -> Any:
-    """Write ONNX's operators for `mix_rows`: `row_weights` step by step, and the product."""
+    """Write ONNX operators for `mix_rows`: `row_weights` step by step, and the product."""
     convolved, coarse = node.inputs
     scale, index, parts = (node.attributes[name].as_int() for name in ("scale", "index", "parts"))
     rows = tape("Shape", coarse, start=2, end=3)

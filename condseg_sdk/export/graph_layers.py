@@ -1,4 +1,4 @@
-"""Layers in the form that graph runtimes run fastest, made from equal ones in `models/layers.py`.
+"""Layers in the form that graph runtimes run fastest, made from the equivalent ones in `models/layers.py`.
 
 ONNX Runtime stores the maps of convolutions in blocks of channels, and every change of this layout takes time. It
 reduces one axis of a single image in one thread. Both are avoided here.
@@ -24,11 +24,11 @@ __all__ = ["GROUPED", "use_graph_layers", "write_grouped"]
 
 GROUPED = "GroupChannels"
 GROUP = 8  # channels reduced at once; threads share the groups
-PARTS = 4  # of the maps at full resolution, whose number of rows is a multiple of it
+PARTS = 4  # number of parts of a full-resolution map; the number of rows is a multiple of it
 
 
 def use_graph_layers(module: nn.Module) -> None:
-    """Replace layers below `module` by equal ones for graphs, in place, after BatchNorms were folded."""
+    """Replace layers of `module` with equivalent ones for graphs, in place, after BatchNorm layers were folded."""
     for name, child in module.named_children():
         if isinstance(child, ContrastDrivenFeatureAggregation):
             setattr(module, name, PlaneAggregation(child))
@@ -64,7 +64,7 @@ class JoinedChannelAttention(ChannelAttention):
     """Several channel attentions side by side: one with as many groups."""
 
     def __init__(self, parts: list[ChannelAttention]) -> None:
-        nn.Module.__init__(self)  # the parts bring the weights
+        nn.Module.__init__(self)  # the weights are those of the parts
         self.squeeze = _joined([part.squeeze for part in parts])
         self.excite = _joined([part.excite for part in parts])
 
@@ -102,7 +102,7 @@ def _grouped(x: Tensor, count: int) -> Tensor:
 
 
 def write_grouped(tape: Tape, node: Any) -> Any:
-    """Write ONNX's operators for `_grouped`, see `symbolic.expand`."""
+    """Write ONNX operators for `_grouped`, see `symbolic.expand`."""
     (x,) = node.inputs
     return Planes(tape, x).view(x, node.attributes["count"].as_int(), GROUP)
 

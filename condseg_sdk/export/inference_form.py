@@ -1,4 +1,4 @@
-"""The inference form: a trained `ConDSeg` rewritten into an equal, faster module.
+"""The inference form: a trained `ConDSeg` rewritten into an equivalent, faster module.
 
 Each change keeps the result up to rounding (docs/benchmarks.md lists the largest differences of probabilities):
 
@@ -34,7 +34,7 @@ __all__ = ["InferenceForm", "inference_form"]
 def inference_form(
     network: ConDSeg, *, uncertainty: bool = False, size: tuple[int, int] | None = None, graph: bool = False
 ) -> InferenceForm:
-    """Build an equal, faster module in eval mode, without gradients, on the network's device.
+    """Build an equivalent, faster module in eval mode, without gradients, on the network's device.
 
     Args:
         network: A trained network; not changed.
@@ -143,7 +143,8 @@ def _joined(level: Tensor, *coarser: Tensor) -> Tensor:
 class EarlySizeDecoder(SizeDecoder):
     """`SizeDecoder` whose first convolution, a 1x1 one, works on the coarse map before it is upsampled.
 
-    Bilinear upsampling commutes with the convolution, since its weights sum to one; ReLU does not and comes after it.
+    Bilinear upsampling commutes with the convolution, since its weights sum to one; ReLU does not commute with it and
+    is applied afterwards.
     """
 
     def __init__(self, decoder: SizeDecoder) -> None:
@@ -159,7 +160,7 @@ class EarlySizeDecoder(SizeDecoder):
         self.spatial_attention = decoder.spatial_attention
 
     def merged(self, low: Tensor, high: Tensor) -> Tensor:
-        """Merge both maps into one of the size of the fine map."""
+        """Merge both maps into one with the size of the fine map."""
         return F.relu(self.high(high) + upsample(self.low(low), 2))
 
 

@@ -71,30 +71,11 @@ def export_onnx(
 
     The graph takes "images", float32 (N, 3, H, W), normalized as the config's preprocessing says, and returns logits
     "mask" and, if requested, "branch_uncertainty", float32 (N, 1, H, W). With `preprocessing=True` it takes "image",
-    uint8 RGB (height, width, 3), and returns "probability", float32 (height, width). If the checkpoint cuts images to
+    uint8 RGB (height, width, 3), and returns "probability", float32 (height, width). If the checkpoint crops images to
     their field of view, it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config
     is in the metadata.
 
-    Args:
-        network: A trained network, float32; not changed.
-        config: Config of its checkpoint.
-        path: Path of the file, which ends in .onnx. An existing file is replaced when the new one is complete and
-            verified.
-        precision: "float32"; "float16", half the size, for GPUs; or "int8", a quarter of the size, for CPUs.
-        dynamic: Whether the number of images, height and width are free. Otherwise the graph takes one image at the
-            checkpoint's size, which is a little faster and which some compilers need. With `preprocessing=True` the
-            size of the image is free and that of the network is fixed, in any case.
-        branch_uncertainty: Whether the graph has a second output, the map of the uncertainty branch.
-        preprocessing: Whether resizing, color order, normalization and the way back are part of the graph.
-        opset: Version of ONNX's operators, in `OPSETS`.
-        verify: Whether to compare the model with PyTorch before the file takes its place.
-        images: Images uint8 (H, W, 3), RGB, for verification. The default is the calibration images, or noise and
-            gradients.
-        calibration: Images uint8 (H, W, 3), RGB, that decide the range of each activation in int8. A few dozen are
-            enough.
-
-    Returns:
-        The written file, and its difference from PyTorch.
+    The options are those of `Predictor.export_onnx`; images are uint8 RGB (H, W, 3), and the network is not changed.
 
     Raises:
         OptionError: The value of an argument is not allowed.
@@ -129,12 +110,6 @@ def export_onnx(
 
 def check_export_options(path: object, precision: object, opset: object, **flags: object) -> None:
     """Refuse what can be refused before minutes of work.
-
-    Args:
-        path: File to write.
-        precision: One of `OnnxPrecision`.
-        opset: One of `OPSETS`.
-        flags: Options that are True or False.
 
     Raises:
         OptionError: The value of an argument is not allowed.

@@ -1,12 +1,12 @@
 """Contrast-driven aggregation on whole planes: the form for graphs.
 
-`models/cdfa.py` explains the 5x5 kernel that is equal to overlapping 3x3 windows. Here its 81 terms are collected one
-axis at a time, from planes that the convolution for the attention already writes in the right order,
+`models/cdfa.py` explains the 5x5 kernel that is equivalent to overlapping 3x3 windows. Here its 81 terms are collected
+one axis at a time, from planes that the convolution for the attention already writes in the right order,
 
     C[iy, jy, dx][p] = sum over jx - ix = dx of A[iy, ix, jy, jx] at column p - delta_ix,
     K[dy, dx][q] = sum over jy - iy = dy of C[iy, jy, dx] at row q - delta_jy,
 
-and applied one row of taps at a time, so that values are shifted 4 + 4 times instead of 24:
+and applied one row of taps at a time, so values are shifted 4 + 4 times instead of 24:
 
     y[p] = sum over dy of Z_dy[p + dy],   Z_dy[q] = sum over dx of K[dy, dx][q] V[q + dx].
 
@@ -65,13 +65,13 @@ def aggregate_planes(logits: Sequence[Tensor], values: Tensor, heads: int) -> Te
 
 
 def write_aggregation(tape: Tape, node: Any) -> Any:
-    """Write ONNX's operators for one node, see `symbolic.expand`."""
+    """Write ONNX operators for one node, see `symbolic.expand`."""
     *logits, values = node.inputs
     return _aggregate(Planes(tape, values), logits, values, node.attributes["heads"].as_int())
 
 
 class Planes:
-    """Makes ONNX nodes for planes (B, ..., H, W) whose height and width may be free."""
+    """Makes ONNX nodes for planes (B, ..., H, W) whose height and width may be dynamic."""
 
     def __init__(self, tape: Tape, values: Any) -> None:
         self.op, self.ints = tape, tape.ints
@@ -84,7 +84,7 @@ class Planes:
         return self.op("Reshape", x, self.op("Concat", self.ints(0, *leading), self.size, axis=0))
 
     def pad(self, x: Any, rank: int, amounts: dict[int, tuple[int, int]]) -> Any:
-        """Add zeros before and after along axes; negative amounts cut."""
+        """Add zeros before and after along axes; negative amounts crop."""
         before, after = zip(*(amounts.get(axis, (0, 0)) for axis in range(rank)), strict=True)
         return self.op("Pad", x, self.ints(*before, *after))
 

@@ -38,7 +38,7 @@ class PrecisionSpec:
 
 
 PRECISIONS: dict[OnnxPrecision, PrecisionSpec] = {
-    "float32": PrecisionSpec(1e-4, 0.99, ("cpu", "cuda", "tensorrt")),
+    "float32": PrecisionSpec(1e-4, 0.99, ("cpu", "openvino", "cuda", "tensorrt")),
     "float16": PrecisionSpec(0.05, 0.99, ("cpu", "cuda", "tensorrt"), lambda model, _: to_float16(model)),
-    "int8": PrecisionSpec(1.0, 0.9, ("cpu",), to_int8, needs_calibration=True),
+    "int8": PrecisionSpec(1.0, 0.9, ("cpu", "openvino"), to_int8, needs_calibration=True),
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 from condseg_sdk.errors import ExportError
 from condseg_sdk.export.trace import IMAGES
 
-__all__ = ["to_float16", "to_int8"]
+__all__ = ["CalibrationMethod", "sensitive_convolutions", "to_float16", "to_int8"]
+
+CalibrationMethod = Literal["MinMax", "Entropy", "Percentile"]
+"""How ONNX Runtime finds the range of an activation; docs/experiments/quantization.md compares them."""
 
 FIRST_LEVEL = "dilated.0."  # prefix of the weights of the first block after the encoder
 
 
 def to_float16(model: Any) -> Any:
-    """Convert weights and arithmetic to float16.
-
-    Args:
-        model: A float32 onnx.ModelProto; not changed.
-
-    Returns:
-        A new onnx.ModelProto.
+    """Convert weights and arithmetic of a float32 onnx.ModelProto to float16, in a copy.
 
     Raises:
         ExportError: A weight is not finite in float16.
@@ -53,24 +50,30 @@ def to_float16(model: Any) -> Any:
     return onnx_ir.to_proto(sorted_model)
 
 
-def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
+def to_int8(
+    model: Any,
+    samples: Sequence[NDArray[np.float32]],
+    *,
+    method: CalibrationMethod = "MinMax",
+    keep_float: Collection[str] | None = None,
+) -> Any:
     """Convert convolutions to int8 by static quantization.
 
     Weights are int8 per output channel, activations uint8 in the range that they have on the samples (QDQ format). All
-    other operators stay float32, and so do the convolutions that `_sensitive_convolutions` names.
+    other operators stay float32.
 
     Args:
         model: A float32 onnx.ModelProto from `trace`; not changed.
         samples: Normalized images, each float32 (3, H, W), of the size of the model.
-
-    Returns:
-        A new onnx.ModelProto.
+        method: How the range of an activation is found.
+        keep_float: Names of the convolutions that stay float32. Default: those of `sensitive_convolutions`.
 
     Raises:
         ExportError: The quantizer failed.
     """
     import onnx
     import onnx_ir.passes.common
+    from onnxruntime import quantization
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -89,17 +92,21 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
         logging.disable(logging.WARNING)
         try:
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            if keep_float is None:
+                keep_float = sensitive_convolutions(onnx.load(prepared))
             quantize_static(
                 prepared,
                 result,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                # Activations, too: otherwise the range would be the one before them, most of which is never used.
+                # Including activations: otherwise the calibrated range is the one before them, most of which is never
+                # used.
                 op_types_to_quantize=["Conv", "Relu", "Clip"],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=_sensitive_convolutions(onnx.load(prepared)),
+                nodes_to_exclude=[*keep_float],
+                calibrate_method=quantization.CalibrationMethod[method],
             )
         except OSError:
             raise
@@ -114,8 +121,10 @@ def to_int8(model: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
         return onnx_ir.to_proto(quantized)
 
 
-def _sensitive_convolutions(model: Any) -> list[str]:
+def sensitive_convolutions(model: Any) -> list[str]:
     """Return the names of the convolutions that stay float32: they take little time, and int8 costs accuracy there.
+
+    docs/experiments/quantization.md has the measurements.
 
     These are the convolutions with one output channel (logits, and the maps of spatial attention) and the encoder up to
     its first feature map, which has few channels.

@@ -1,6 +1,7 @@
 """Parts of a graph that the exporter sees as one node each, and whose ONNX operators are written here.
 
-The exporter then has little to trace, and height and width stay free. `expand` replaces the nodes by ONNX's operators.
+The exporter then has little to trace, and height and width stay dynamic. `expand` replaces the nodes with ONNX
+operators.
 """
 
 from __future__ import annotations
@@ -61,12 +62,7 @@ Writer = Callable[[Tape, Any], Any]
 
 
 def expand(model: Any, writers: Mapping[str, Writer]) -> None:
-    """Replace every placeholder of an onnx-ir model by ONNX's operators, in place.
-
-    Args:
-        model: An onnx_ir.Model.
-        writers: Writer for each name of a placeholder.
-    """
+    """Replace all placeholders of an onnx_ir.Model with ONNX operators, in place; `writers` has a function per name."""
     import onnx_ir
 
     for node in [node for node in model.graph if node.domain == DOMAIN]:

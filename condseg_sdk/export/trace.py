@@ -38,9 +38,9 @@ def trace(network: ConDSeg, *, size: tuple[int, int], dynamic: bool, uncertainty
     Args:
         network: A trained network; not changed.
         size: (H, W) of its images, of all of them unless `dynamic`.
-        dynamic: Whether the number of images, height and width are free. Otherwise the graph takes one image.
+        dynamic: Whether the number of images, height and width are dynamic. Otherwise the graph takes one image.
         uncertainty: Whether the graph has the map of the uncertainty branch as a second output.
-        opset: Version of ONNX's operators.
+        opset: Version of the ONNX operators.
 
     Raises:
         ExportError: The exporter failed.
@@ -119,7 +119,7 @@ def _pad_and_crop(model: Any, stride: int) -> None:
 def _of_given_sizes(network: ConDSeg, size: tuple[int, int], dynamic: bool, uncertainty: bool, opset: int) -> Any:
     """Trace a network at its size, or with sizes unknown to the exporter if `dynamic`."""
     form = inference_form(network, uncertainty=uncertainty, size=None if dynamic else size, graph=True).cpu()
-    # The exporter takes sizes of 1 for constants.
+    # The exporter treats sizes of 1 as constants.
     example = torch.zeros(2 if dynamic else 1, 3, *size)
     free = (dict.fromkeys(AXES, torch.export.Dim.DYNAMIC),) if dynamic else None
     model = _exported(form, example, free, uncertainty, opset)
@@ -148,7 +148,7 @@ def _exported(form: InferenceForm, example: torch.Tensor, free: Any, uncertainty
 
 
 def _pool_globally(model: Any) -> None:
-    """Replace mean and maximum over height and width by pooling, for which ONNX Runtime keeps its own layout."""
+    """Replace mean and maximum over height and width with pooling, for which ONNX Runtime keeps its own layout."""
     for node in model.graph:
         if node.op_type not in POOLING or len(node.inputs) < 2 or node.inputs[1].const_value is None:
             continue

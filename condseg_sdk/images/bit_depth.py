@@ -31,7 +31,7 @@ COMMON_BITS = (8, 10, 12, 14, 16)
 """Numbers of bits that cameras and scanners have; only these are chosen by default."""
 
 FEW = 0.01
-"""Share of an image's pixels that may be brighter than the bits in use, such as a text or a mark drawn at 65535."""
+"""Share of an image's pixels that may be brighter than the bits in use, such as text or a mark drawn at 65535."""
 
 DARK = 0.1
 """Share of pixels above 12 bits up to which an image of 16 bits may be one of 12 bits with a large mark: a warning."""
@@ -43,7 +43,7 @@ class BitDepth:
 
     Attributes:
         bits: Number of bits: `2**bits - 1` is white.
-        greatest: Greatest value of the image or the set.
+        greatest: Largest value in the image or the set.
         is_guess: Whether the bits were inferred from the values alone, and all or most of them leave bits unused.
         clipped: Share of pixels that are brighter than white, in the image of the set with the most of them.
         needed: Number of bits that all pixels except for a few need.
@@ -60,18 +60,18 @@ class BitDepth:
         white = 2**self.bits - 1
         above = f"{self.clipped:.2%} of the pixels are above {white}, up to {self.greatest}, and were read as white"
         if not self.is_guess:
-            return f"{above}; give a larger bits= (--bits) if they are not text or a mark in the image"
+            return f"{above}; pass a larger bits= (--bits) if they are not text or a mark in the image"
         read = f"16-bit values up to {self.greatest} were read as {self.bits} bits (white is {white})"
         if self.bits == 16:
             dark = "most pixels are below 4096"
-            remedy = "give bits= (--bits), such as bits=12, and paint out marks of more than 1 % of the pixels"
+            remedy = "pass bits= (--bits), such as bits=12, and paint out marks of more than 1 % of the pixels"
             return f"{read}, and {dark}; if that is almost black, {remedy}"
-        remedy = "give bits= (--bits) if that is wrong, such as bits=16 for the full range"
+        remedy = "pass bits= (--bits) if that is wrong, such as bits=16 for the full range"
         return f"{read}; {above}; {remedy}" if self.clipped else f"{read}; {remedy}"
 
 
 def check_bits(bits: int | None) -> None:
-    """Refuse a number of bits that 16-bit images cannot have.
+    """Check that 16-bit images can have a number of bits.
 
     Raises:
         OptionError: `bits` is neither None nor an integer from 8 to 16.
@@ -84,7 +84,7 @@ def check_bits(bits: int | None) -> None:
 
 
 def bits_needed(greatest: int) -> int:
-    """Return the smallest of `COMMON_BITS` that holds a value.
+    """Return the smallest of `COMMON_BITS` that can represent a value.
 
     Example:
         >>> bits_needed(1023), bits_needed(1024)
@@ -105,9 +105,9 @@ def share_above(values: NDArray[np.uint16], bits: int) -> float:
 
 
 def bits_in_use(values: NDArray[np.uint16]) -> int:
-    """Return the smallest of `COMMON_BITS` that holds an image's values except for a few pixels, such as a small text.
+    """Return the smallest of `COMMON_BITS` that holds an image's values except for a few pixels, such as small text.
 
-    A few are one in a thousand, or 16 in a small image, and never more than `FEW`.
+    A few means one in a thousand, or 16 in a small image, and never more than `FEW`.
 
     Example:
         >>> scan = np.full((64, 64), 4000, np.uint16)
@@ -138,7 +138,7 @@ def common_depth(depths: Iterable[BitDepth]) -> BitDepth | None:
 
 
 def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[np.uint8]:
-    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, and so do greater values of a few pixels.
+    """Scale 16-bit values to 8 bits: `2**bits - 1` becomes 255, as do larger values in a few pixels.
 
     Args:
         values: Image, uint16 (H, W) or (H, W, C), in any byte order. If it has two or four channels, the last one,
@@ -150,7 +150,7 @@ def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[
         Image, uint8, of the same shape.
 
     Raises:
-        ImageError: More of the pixels than `FEW` need more bits.
+        ImageError: More than `FEW` of the pixels need more bits.
 
     Example:
         >>> import numpy as np
@@ -166,7 +166,7 @@ def scale_to_uint8(values: NDArray[np.uint16], bits: int, name: str) -> NDArray[
     if greatest >= 2**bits and (share := share_above(values, bits)) > FEW:
         needed = bits_in_use(values)
         held = f"values up to {greatest} in {share:.1%} of its pixels, more than bits={bits} can hold"
-        remedy = f"give bits={needed}, or an array with these pixels set to {2**bits - 1}"
+        remedy = f"pass bits={needed}, or an array with these pixels set to {2**bits - 1}"
         raise ImageError(f"{name} has {held}; {remedy}")
     return _table(bits)[values]
 

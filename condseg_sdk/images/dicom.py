@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.pixels.decoders.base import Decoder
 
-__all__ = ["DicomFile", "DicomFrame", "is_dicom", "may_be_dicom", "multi_frame"]
+__all__ = ["DicomFile", "DicomFrame", "is_dicom", "is_dicom_source", "may_be_dicom", "multi_frame"]
 
 _PREAMBLE = 128  # bytes before the signature of a DICOM file
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -66,6 +66,22 @@ def is_dicom(head: bytes) -> bool:
     return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
 
+def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
+    """Whether a path or bytes are a DICOM file by their content.
+
+    Example:
+        >>> is_dicom_source("scan.dcm"), is_dicom_source("frame.jpg")
+        (True, False)
+    """
+    if isinstance(source, bytes):
+        return is_dicom(source)
+    try:
+        with Path(source).open("rb") as file:
+            return is_dicom(file.read(_PREAMBLE + 4))
+    except (OSError, ValueError):
+        return False
+
+
 def may_be_dicom(path: Path) -> bool:
     """Whether a path is a DICOM file by its suffix, or by its content if it has no suffix or ends in a number.
 
@@ -76,11 +92,7 @@ def may_be_dicom(path: Path) -> bool:
         return True
     if (suffix and not suffix[1:].isdigit()) or path.name.upper() == "DICOMDIR":
         return False
-    try:
-        with path.open("rb") as file:
-            return is_dicom(file.read(_PREAMBLE + 4))
-    except (OSError, ValueError):
-        return False
+    return is_dicom_source(path)
 
 
 def multi_frame(source: object) -> DicomFile | None:
@@ -232,12 +244,12 @@ class DicomFile:
         """Return the frame of a file with one frame.
 
         Raises:
-            ImageError: It has several; or as for the file.
+            ImageError: The file has several frames, or cannot be read as an image.
         """
         with errors_about(self.source):
             if self.num_frames > 1:
-                given = repr(str(self.source)) if isinstance(self.source, Path) else "it"
-                remedy = f"use predictor.stream({given}), or give one of condseg_sdk.images.dicom.DicomFile(...).frames"
+                shown = repr(str(self.source)) if isinstance(self.source, Path) else "it"
+                remedy = f"use predictor.stream({shown}), or pass one of condseg_sdk.images.dicom.DicomFile(...).frames"
                 raise ImageError(f"{self.name} has {self.num_frames} frames; {remedy}")
             return DicomFrame(self, 0)
 
@@ -297,9 +309,9 @@ def _read_header(file: BinaryIO, name: str) -> _Header:
     if "Rows" not in attributes or "BitsAllocated" not in attributes:
         kind = attributes.get("SOPClassUID")
         kind = f" ({kind.name})" if kind else ""
-        raise ImageError(f"{name} is a DICOM file without an image{kind}; give the files with the images")
+        raise ImageError(f"{name} is a DICOM file without an image{kind}; pass the files with the images")
     if attributes.get("SOPClassUID") in _SEGMENTATIONS:
-        raise ImageError(f"{name} is a DICOM segmentation, not an image; give the image that it was made from")
+        raise ImageError(f"{name} is a DICOM segmentation, not an image; pass the image that it was made from")
     syntax = UID(attributes.file_meta.TransferSyntaxUID)
     try:
         decoder = get_decoder(syntax)
@@ -363,14 +375,14 @@ def _check_header(header: _Header, file: BinaryIO, name: str) -> None:
         parse_basic_offsets(file)
         found = parse_fragments(file)[0]
         if found < frames:
-            raise ImageError(f"{name} states {frames} frames, but holds {found}; copy or export it again")
+            raise ImageError(f"{name} states {frames} frames, but contains {found}; copy or export it again")
         return
     available = len(header.inflated) if header.inflated is not None else file.seek(0, os.SEEK_END) - header.offset
     samples = 2 if options["photometric_interpretation"] == "YBR_FULL_422" else options["samples_per_pixel"]
     length = rows * columns * samples * options["bits_allocated"] / 8
     if available < length * frames:
         found = int(available // length)
-        raise ImageError(f"{name} is incomplete: of its {frames} frames it holds {found}; copy or export it again")
+        raise ImageError(f"{name} is incomplete: it contains {found} of its {frames} frames; copy or export it again")
 
 
 def _cost(header: _Header) -> int:

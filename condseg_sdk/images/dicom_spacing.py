@@ -25,7 +25,7 @@ def read_spacing(attributes: Dataset, size: tuple[int, int]) -> tuple[PixelSpaci
 
     Returns:
         The calibrated regions of an ultrasound image, otherwise one spacing for the whole image: PixelSpacing,
-        ImagerPixelSpacing or NominalScannedPixelSpacing, whichever is there first. Empty where none is valid.
+        ImagerPixelSpacing or NominalScannedPixelSpacing, whichever is present first. Empty where none is valid.
     """
     regions = attributes.get("SequenceOfUltrasoundRegions") or []
     calibrated = tuple(filter(None, (_read_region(region, size) for region in regions)))

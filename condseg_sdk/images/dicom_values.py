@@ -121,7 +121,7 @@ def _stored_range(values: NDArray[Any], rescaled: NDArray[Any], attributes: Data
     """Return the black and the white of an image without a window.
 
     Up to 8 bits are shown as they are stored, as the standard asks for. Images of more bits mostly use a small part of
-    them: they are shown from their least to their greatest value, as viewers do.
+    them: they are shown from their smallest to their largest value, as viewers do.
     """
     bits = int(attributes.get("BitsStored") or 16)
     if values.dtype.kind == "u" and bits <= 8 and not attributes.get("ModalityLUTSequence"):
@@ -132,7 +132,7 @@ def _stored_range(values: NDArray[Any], rescaled: NDArray[Any], attributes: Data
     shown = rescaled if padding is None or padding.all() else rescaled[~padding]
     low, high = float(shown.min()), float(shown.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError(f"{name} holds NaN or infinite values; export it again")
+        raise ImageError(f"{name} contains NaN or infinite values; export it again")
     return low, high
 
 

@@ -60,7 +60,7 @@ _SEPARATE_PLANES = 2
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """Open a file that may hold an encoded image.
+    """Open a file that may contain an encoded image.
 
     Raises:
         ImageError: The file is missing, empty, a folder or a video, or cannot be read.
@@ -79,7 +79,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file for its stored values, orientation or size instead of its colors.
 
     The header is read, and the same files are refused as in `load_image`. Pixels are decoded on demand inside the
-    `with` block, where Pillow's errors become ImageErrors as well. Of a DICOM file the RGB image is given.
+    `with` block, where Pillow's errors become ImageErrors as well. For a DICOM file the image is RGB.
 
     Raises:
         ImageError: The file is missing, damaged, too large, not an image, or of a kind that is not supported.
@@ -104,7 +104,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
     Args:
         file: Encoded image, at its beginning, seekable.
         name: Name of the image for messages.
-        reservations: Returns the memory for decoding when it is closed.
+        reservations: Releases the memory reserved for decoding when it is closed.
     """
     with image_errors(name):
         head = file.read(_HEAD)
@@ -135,7 +135,7 @@ def open_encoded(file: IO[bytes], name: str, reservations: ExitStack) -> Iterato
         # Phones store a photo with a preview or a gain map as MPO, whose first image is the photo.
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if pages > 1:
-            remedy = "open it with PIL.Image.open, seek() to one and give that"
+            remedy = "open it with PIL.Image.open, seek() to one and pass that"
             raise ImageError(f"{name} has {pages} pages or frames; {remedy}")
         reservations.enter_context(DECODE_BUDGET.reserve(cost * image.width * image.height))
         yield image
@@ -145,7 +145,7 @@ def _video_remedy(file: IO[bytes], suffix: str) -> str:
     """Say what to do with a video that is named like an image, or has no name."""
     path = getattr(file, "name", None)
     if not isinstance(path, str):
-        return f"write it to a {suffix} file and give its path to predictor.stream"
+        return f"write it to a {suffix} file and pass its path to predictor.stream"
     renamed = Path(path).with_suffix(suffix)
     while renamed.exists():
         renamed = renamed.with_stem(f"{renamed.stem}-video")
@@ -167,7 +167,7 @@ def _opened_as_viewers_do(file: IO[bytes], format: str, name: str) -> ImageFile.
 
 
 def _opened(file: IO[bytes], format: str) -> ImageFile.ImageFile:
-    # Not by Image.open, which warns of every image of more than 89 million pixels.
+    # Not by Image.open, which warns about every image of more than 89 million pixels.
     file.seek(0)
     image: ImageFile.ImageFile = Image.OPEN[format][0](file, "")
     return image
@@ -205,7 +205,7 @@ def _missing_rows(image: Image.Image) -> int:
     """Count the rows that were not decoded, and keep those that were."""
     if not isinstance(image, ImageFile.ImageFile) or image.format not in _SEQUENTIAL or image.info.get("interlace"):
         return image.height
-    image.tile = []  # nothing more to decode: what was decoded can be used
+    image.tile = []  # stops decoding, so that the decoded part can be used
     box = image.getbbox()
     return image.height if box is None else image.height - (box[3] - box[1])
 
@@ -213,11 +213,11 @@ def _missing_rows(image: Image.Image) -> int:
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, from 1 (as stored) to 8; damaged EXIF data is ignored.
 
-    Some formats store it after the pixels, so that the image must be decoded first.
+    Some formats store it after the pixels, so the image must be decoded first.
     """
     try:
         value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - whatever Pillow raises for damaged EXIF data
+    except Exception:  # noqa: BLE001 - Pillow may raise any exception for damaged EXIF data
         return 1
     return value if 1 <= value <= 8 else 1
 
@@ -278,7 +278,7 @@ class StoredBits:
 
     Attributes:
         bits: Number of bits in use.
-        may_be_shifted: Whether these may be the upper bits, so that white is 65535 even so.
+        may_be_shifted: Whether these may be the upper bits, in which case white is 65535 nevertheless.
     """
 
     bits: int
@@ -331,7 +331,7 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
         raise ImageError(f"{name} stores its 16-bit channels in separate planes, which is not supported; {remedy}")
     if tags.get(_COMPRESSION, 1) in _PLAIN_TIFF and image.fp is not None:
         image.fp.seek(0)
-        data = image.fp.read() + b"\n"  # which OpenCV needs after the last number of a text PNM file
+        data = image.fp.read() + b"\n"  # OpenCV needs a line break after the last number of a text PNM file
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if values is not None and values.dtype == np.uint16 and values.shape[:2] == image.size[::-1]:
             return _as_rgb(values.astype(np.uint16, copy=False))
@@ -345,7 +345,7 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
 
 
 def _as_rgb(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Convert gray, BGR or BGRA of OpenCV to RGB or RGBA."""
+    """Convert gray, BGR or BGRA values from OpenCV to RGB or RGBA."""
     if values.ndim == 2:
         return np.repeat(values[..., None], 3, axis=2)
     return values[..., [2, 1, 0, 3][: values.shape[2]]]

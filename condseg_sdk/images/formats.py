@@ -22,8 +22,8 @@ __all__ = [
     "webp_size",
 ]
 
-# Not all that Pillow has: some of its readers start other programs (EPS starts Ghostscript), some recognize nearly
-# anything (TGA has no signature), some are written in Python and take minutes for a few bytes (QOI, DDS).
+# Not all formats that Pillow knows: some of its readers start other programs (EPS starts Ghostscript), some recognize
+# nearly anything (TGA has no signature), some are written in Python and take minutes for a few bytes (QOI, DDS).
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "AVIF": (".avif",),
     "BMP": (".bmp",),
@@ -107,7 +107,7 @@ def identify_video(head: bytes) -> str | None:
         return ".wmv"
     if head[:4] == b"\0\0\1\xba":
         return ".mpg"
-    if head[4:8] == b"ftyp":  # as sound files and raw images of cameras have it, too
+    if head[4:8] == b"ftyp":  # sound files and raw images of cameras have it, too
         if brand == b"qt  ":
             return ".mov"
         return ".mp4" if brand in _MP4_BRANDS or brand[:3] in (b"iso", b"3gp", b"3g2") else None

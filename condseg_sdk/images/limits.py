@@ -29,7 +29,7 @@ def source_path(source: str | os.PathLike[str]) -> Path:
         ImageError: The path is empty, which `Path` would take for the current folder.
     """
     if not os.fspath(source):
-        raise ImageError("the path is an empty string; give the path of an image, a folder or a video")
+        raise ImageError("the path is an empty string; pass the path of an image, a folder or a video")
     return Path(source)
 
 
@@ -44,14 +44,14 @@ def require_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         address = re.match(r"(https?|ftp|file):/", str(path))  # of which a path keeps one slash
         if address:
-            raise ImageError(f"{path} is a URL, not a path; download the file and give its path") from error
+            raise ImageError(f"{path} is a URL, not a path; download the file and pass its path") from error
         raise ImageError(f"{path} does not exist; check the path{relative_to(path)}") from error
     except (OSError, ValueError) as error:  # no permission, name too long, a null byte in it
         raise ImageError(f"{path} cannot be opened ({error}); check its name and permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a folder, not a file; give one of the files in it")
+        raise ImageError(f"{path} is a folder, not a file; pass one of the files in it")
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path} is a pipe or a device, not a file; read it and give the bytes")
+        raise ImageError(f"{path} is a pipe or a device, not a file; read it and pass the bytes")
     if status.st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
 
@@ -82,9 +82,9 @@ def check_size(size: tuple[int, int], cost: int, name: str) -> None:
     """
     pixels = size[0] * size[1]
     if pixels > MAX_PIXELS:
-        remedy = "make it smaller, or decode it yourself and give the array"
+        remedy = "make it smaller, or decode it yourself and pass the array"
         raise ImageError(f"{name} has {pixels:,} pixels, more than {MAX_PIXELS:,} pixels; {remedy}")
     if pixels * cost > MAX_DECODE_BYTES:
         needed = f"{pixels:,} pixels, which take {pixels * cost / 1e9:.1f} GB to decode"
-        remedy = "make it smaller, save it as PNG, or decode it yourself and give the array"
+        remedy = "make it smaller, save it as PNG, or decode it yourself and pass the array"
         raise ImageError(f"{name} has {needed}, more than {MAX_DECODE_BYTES / 1e9:.1f} GB; {remedy}")

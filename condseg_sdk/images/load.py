@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeGuard, cast
@@ -120,9 +120,9 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
         color_order: Channel order of a NumPy array: "bgr" for arrays that OpenCV read. Other sources have a known
             order.
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
-            state it exactly (TIFF of packed bits; PNM and JPEG 2000 of fewer bits than 16). Default: as the
+            state it exactly (TIFF of packed bits; PNM and JPEG 2000 with fewer than 16 bits). Default: as the
             file states (TIFF's MaxSampleValue, PNG's sBIT), otherwise the smallest of 8, 10, 12, 14 and 16 bits that
-            holds the image's values except for a few pixels, such as a small text, with a warning in the log if these
+            holds the image's values except for a few pixels, such as small text, with a warning in the log if these
             are not 16.
 
     Returns:
@@ -208,7 +208,7 @@ def _depth_of(source: Any) -> BitDepth | None:
         with ExitStack() as reservations:
             if not isinstance(source, Image.Image):
                 if hasattr(source, "read") and not isinstance(source, os.PathLike):
-                    if not source.seekable():  # what is read now would be missing later
+                    if not source.seekable():  # what is read here would be missing later
                         return None
                     source = read_file_object(source)
                 with _encoded(source, source_name(source)) as file:
@@ -228,7 +228,9 @@ _MAY_HAVE_16_BITS = (
 
 def _may_have_16_bits(file: IO[bytes]) -> bool:
     """Whether the header of an encoded image allows 16-bit values; nothing is decoded."""
-    head = file.read(26)
+    head = file.read(132)
+    if is_dicom(head):  # some begin like a TIFF file; their values are scaled by their own header
+        return False
     if head.startswith(b"\x89PNG"):
         return head[24:25] == b"\x10"
     if not head.startswith(_MAY_HAVE_16_BITS):
@@ -289,7 +291,7 @@ def _undecoded(image: Image.Image) -> bytes | None:
 
 @contextmanager
 def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
-    """Open what holds an encoded image: a path, bytes, or a file object, whose position is kept."""
+    """Open what contains an encoded image: a path, bytes, or a file object, whose position is kept."""
     if isinstance(source, (str, os.PathLike)):
         with open_file(source_path(source)) as file:
             yield file
@@ -298,7 +300,7 @@ def _encoded(source: Any, name: str) -> Iterator[IO[bytes]]:
     elif hasattr(source, "read"):
         yield io.BytesIO(read_file_object(source))
     else:
-        remedy = "give a path, bytes, a file object, a PIL image, a NumPy array or a torch tensor"
+        remedy = "pass a path, bytes, a file object, a PIL image, a NumPy array or a torch tensor"
         raise ImageError(f"{name} is not an image; {remedy}")
 
 
@@ -318,7 +320,7 @@ def read_file_object(file: IO[bytes]) -> bytes:
         remedy = "open it in binary mode ('rb') and use it before it is closed"
         raise ImageError(f"{name} cannot be read ({error}); {remedy}") from error
     if not isinstance(data, (bytes, bytearray)):
-        raise ImageError(f"{name} gives {type(data).__name__} instead of bytes; open it in binary mode ('rb')")
+        raise ImageError(f"{name} returns {type(data).__name__} instead of bytes; open it in binary mode ('rb')")
     if not data:
         raise ImageError(f"{name} is empty or was already read to its end; call seek(0) first")
     return bytes(data)
@@ -348,7 +350,7 @@ def source_name(source: object) -> str:
 
 def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
     if 0 in image.size:
-        raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
+        raise ImageError(f"{name} has no pixels; pass an image of at least 1x1")
     file = getattr(image, "fp", None)
     if getattr(image, "tile", None) and (file is None or file.closed):
         raise ImageError(f"{name} was closed before it was decoded; use it inside its with block, or load() it there")
@@ -374,7 +376,7 @@ def _from_pil(image: Image.Image, name: str, bits: int | None) -> LoadedImage:
 
 
 def _packed_bits(image: Image.Image) -> int | None:
-    """Return the bits of a TIFF file that packs values of fewer than 16 bits, which Pillow unpacks as they are."""
+    """Return the bits of a TIFF file with packed values of fewer than 16 bits, which Pillow does not scale."""
     tags = getattr(image, "tag_v2", {})
     bits = max(tags.get(258, (16,))) if image.mode.startswith("I;16") else 16
     return bits if 8 <= bits < 16 else None
@@ -384,7 +386,7 @@ def _colors(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
     """Convert to RGB, upright, strip by strip."""
     width, height = image.size
     upright = np.empty((height, width, 3) if orientation < 5 else (width, height, 3), np.uint8)
-    as_stored = _stored(upright, orientation)
+    as_stored = _AS_STORED.get(orientation, np.asarray)(upright)
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
@@ -392,37 +394,30 @@ def _colors(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
     return upright
 
 
-def _stored(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """View an upright image in the order in which a file of this EXIF orientation stores its rows and columns."""
-    if orientation == 2:
-        return upright[:, ::-1]
-    if orientation == 3:
-        return upright[::-1, ::-1]
-    if orientation == 4:
-        return upright[::-1]
-    if orientation == 5:
-        return upright.swapaxes(0, 1)
-    if orientation == 6:
-        return np.rot90(upright, 1)
-    if orientation == 7:
-        return upright[::-1, ::-1].swapaxes(0, 1)
-    return np.rot90(upright, -1) if orientation == 8 else upright
+_AS_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda upright: upright[::-1, ::-1],
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""Views of an upright image in the order in which a file of an EXIF orientation stores its rows and columns."""
 
 
 def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Rotate or mirror an image from the order in its file to the upright one."""
-    if orientation not in range(2, 9):
-        return stored
-    back = {6: 8, 8: 6}.get(orientation, orientation)  # all others undo themselves
-    return np.ascontiguousarray(_stored(stored, back))
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # all others are their own inverse
+    return np.ascontiguousarray(_AS_STORED[back](stored)) if back in _AS_STORED else stored
 
 
 def _narrow(gray: NDArray[Any], name: str) -> NDArray[Any]:
-    """Convert Pillow's mode "I", int32 that holds 16-bit gray, to uint16; other arrays stay."""
+    """Convert Pillow's mode "I", int32 that contains 16-bit gray, to uint16; other arrays stay."""
     if gray.dtype.kind != "i":
         return gray
     if gray.min() < 0 or gray.max() > 65535:
-        remedy = "bring them to [0, 1] and give a float array"
+        remedy = "bring them to [0, 1] and pass a float array"
         raise ImageError(f"{name} has values from {gray.min()} to {gray.max()}; {remedy}")
     return gray.astype(np.uint16)
 
@@ -445,11 +440,11 @@ def _from_array(
 ) -> LoadedImage:
     """Convert an array; `stored` are the bits in use that its file states."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
-        raise ImageError(f"{name} has the wrong shape; give one image (H, W), (H, W, 3) or (H, W, 4)")
+        raise ImageError(f"{name} has the wrong shape; pass one image (H, W), (H, W, 3) or (H, W, 4)")
     if array.size == 0:
-        raise ImageError(f"{name} has no pixels; give an image of at least 1x1")
+        raise ImageError(f"{name} has no pixels; pass an image of at least 1x1")
     if isinstance(array, np.ma.MaskedArray):
-        raise ImageError(f"{name} is a masked array; give its values, such as array.filled(0)")
+        raise ImageError(f"{name} is a masked array; pass its values, such as array.filled(0)")
     pixels, depth = _to_uint8(array, name, bits, stored)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return LoadedImage(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2), depth)
@@ -469,11 +464,11 @@ def _to_uint8(
         depth = _depth(array, bits, stored)
         return scale_to_uint8(array, depth.bits, name), depth
     if kind != "f":
-        raise ImageError(f"{name} has the wrong type; give uint8, uint16 or float in [0, 1]")
+        raise ImageError(f"{name} has the wrong type; pass uint8, uint16 or float in [0, 1]")
     if not np.isfinite(array).all():
-        raise ImageError(f"{name} holds NaN or infinite values; replace them, e.g. with numpy.nan_to_num")
+        raise ImageError(f"{name} contains NaN or infinite values; replace them, e.g. with numpy.nan_to_num")
     if array.min() < 0 or array.max() > 1:
-        remedy = "bring them to [0, 1] and give the array"
+        remedy = "bring them to [0, 1] and pass the array"
         raise ImageError(f"{name} has float values from {array.min():g} to {array.max():g}; {remedy}")
     return np.rint(array.astype(np.float32) * 255).astype(np.uint8), None
 
@@ -508,7 +503,7 @@ def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:
 def _tensor_values(tensor: torch.Tensor, name: str) -> NDArray[Any]:
     """Return the values (H, W, C) of a tensor."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ImageError(f"{name} has the wrong shape; give one image (3, H, W) or (1, H, W)")
+        raise ImageError(f"{name} has the wrong shape; pass one image (3, H, W) or (1, H, W)")
     try:
         values = tensor.detach().cpu()
         array = (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16

@@ -1,4 +1,4 @@
-"""Lists the images that a path, folder, glob pattern or list means."""
+"""Lists the images of a path, folder, glob pattern or list."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
         source: A path, a folder (searched at any depth, each real folder once), a glob pattern ("scans/**/*.png"),
             any source that `load_image` accepts, or a list or tuple of these. Folders and patterns mean files with a
             suffix in `IMAGE_SUFFIXES` that are not hidden, sorted by path; with pydicom also DICOM files
-            without a suffix. A pattern with the suffix of a video ("films/*.mp4") means videos. What is left out is
+            without a suffix. A pattern with the suffix of a video ("films/*.mp4") matches videos. What is left out is
             counted by kind in one line of the log.
 
     Returns:
@@ -58,7 +58,7 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
     """
     if isinstance(source, (list, tuple)):
         if not source:
-            raise ImageError("an empty list has no image; give at least one")
+            raise ImageError("an empty list has no image; pass at least one")
         return [image for item in source for image in find_images(item)]
     if not isinstance(source, (str, os.PathLike)):
         return [cast("ImageLike", source)]  # a sequence that is neither a list nor a tuple is one source, such as bytes
@@ -71,7 +71,7 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
     if not found.files:
         detail = f" (left out: {left_out})" if left_out else ""
         suffixes = f"images are files named {', '.join(sorted(IMAGE_SUFFIXES))}"
-        raise ImageError(f"{name} holds no image{detail}; {'; '.join(remedies) or suffixes}", path=name)
+        raise ImageError(f"{name} contains no image{detail}; {'; '.join(remedies) or suffixes}", path=name)
     if left_out:
         logger.warning("%s: left out %s", name, "; ".join([left_out, *remedies]))
     return list(found.files)
@@ -89,7 +89,7 @@ def _remedies(name: str, left_out: Counter[str]) -> list[str]:
     video = next((suffix for suffix in suffixes if suffix in VIDEO_SUFFIXES), None)
     if video is not None:
         folder = Path(name) if Path(name).is_dir() else Path(name).parent
-        remedies.append(f"give videos by name or pattern, such as {str(folder / f'*{video}')!r}")
+        remedies.append(f"pass videos by name or pattern, such as {str(folder / f'*{video}')!r}")
     if HEIF_SUFFIXES & {*suffixes}:
         remedies.append(f"{HEIF_REMEDY} for HEIC files")
     if DICOM_SUFFIXES & {*suffixes}:

@@ -162,7 +162,7 @@ class _Numbers:
         self.current = -1
         self.decoded = 0
         self.missing: list[range] = []
-        self.has_hole = False  # a frame was decoded after one that could not be
+        self.has_hole = False  # whether a frame was decoded after a damaged one
         self._rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
         self._count = int(count) if 0 < count < MANY else None

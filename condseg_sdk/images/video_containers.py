@@ -23,7 +23,7 @@ class Container:
     Attributes:
         is_damaged: Whether the file ends too early or its structure is broken somewhere.
         frames: Number of frames that were written, if the container's index or, without one, its header states it.
-        lost: Numbers of the frames whose position in the file holds something else.
+        lost: Numbers of the frames whose position in the file contains something else.
         counts_frames: Whether the format stores the number of frames; others store only a duration.
     """
 
@@ -140,7 +140,7 @@ _IN_SEGMENT = frozenset({0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6
 _IN_CLUSTER = frozenset({0xE7, 0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xAF})
 _AFTER_CLUSTERS = frozenset({0x1C53BB6B, 0x1254C367})  # cues and tags
 _ANYWHERE = frozenset({0xEC, 0xBF})  # padding and checksums
-_UNKNOWN_SIZE = -1  # of what was written to a pipe
+_UNKNOWN_SIZE = -1  # written when the output is a pipe
 
 
 def _inspect_matroska(file: BinaryIO, size: int) -> Container:
@@ -265,7 +265,7 @@ class _AsfPieces:
         flags, form = packet[position], packet[position + 1]
         position += 2
         lengths = []
-        for shift in (5, 1, 3):  # of the packet, sequence, padding
+        for shift in (5, 1, 3):  # lengths of the packet, the sequence and the padding
             value, position = _asf_number(packet, position, flags >> shift)
             lengths.append(value)
         end = (lengths[0] or len(packet)) - lengths[2]
@@ -297,7 +297,7 @@ class _AsfPieces:
 
 
 def _asf_number(packet: bytes, position: int, kind: int) -> tuple[int, int]:
-    """Read a number of 0, 1, 2 or 4 bytes; return it and the position behind it."""
+    """Read a number of 0, 1, 2 or 4 bytes; return it and the position after it."""
     width = (0, 1, 2, 4)[kind & 3]
     return int.from_bytes(packet[position : position + width], "little"), position + width
 

@@ -36,9 +36,6 @@ def score_error_detection(uncertainty: NDArray[np.float32], wrong: NDArray[np.bo
         uncertainty: Uncertainty, float (H, W), larger where the prediction is less certain.
         wrong: Pixels where the prediction differs from the ground truth, bool (H, W).
 
-    Returns:
-        The scores of the image.
-
     Example:
         >>> score_error_detection(np.float32([[0.9, 0.1, 0.2, 0.3]]), np.array([[True, False, False, False]])).auroc
         1.0

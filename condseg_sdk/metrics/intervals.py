@@ -14,7 +14,7 @@ __all__ = ["Estimate", "estimate", "estimate_mean"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
-BATCH = 100  # resamples at a time, which bounds the memory
+BATCH = 100  # resamples at a time, to limit memory
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,7 @@ class Estimate:
     def to_dict(self) -> dict[str, float | int | None]:
         """Return plain JSON values, None for NaN."""
         values = {"value": self.value, "low": self.low, "high": self.high}
-        return {
-            **{key: None if math.isnan(value) else value for key, value in values.items()},
-            "images": self.images,
-        }
+        return {**{key: None if math.isnan(value) else value for key, value in values.items()}, "images": self.images}
 
 
 def estimate_mean(values: Sequence[float] | NDArray[np.float64], *, seed: int = 0) -> Estimate:
@@ -56,9 +53,6 @@ def estimate_mean(values: Sequence[float] | NDArray[np.float64], *, seed: int = 
     Args:
         values: Value of each image.
         seed: Seed of the resamples. The same seed gives the same interval.
-
-    Returns:
-        The mean and its interval.
 
     Example:
         >>> estimate_mean([0.5, 0.5, 0.5]).high
@@ -79,9 +73,6 @@ def estimate(
         rows: Summands of each image, float64 (N, K).
         statistic: Computes the statistic (...) from sums over images (..., K).
         seed: Seed of the resamples.
-
-    Returns:
-        The statistic and its interval.
 
     Example:
         >>> hits_and_pixels = np.array([[1.0, 2.0], [3.0, 4.0]])

@@ -1,4 +1,4 @@
-"""Metrics of how far two masks overlap, for each image.
+"""Metrics of the overlap of two masks, for each image.
 
 The paper's mIoU and mDSC are means over images of each image's IoU and Dice coefficient of the foreground. Where
 prediction and ground truth are both empty, nothing is wrong and every ratio is 1; where only the denominator of a ratio
@@ -45,9 +45,6 @@ def score(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> ImageScor
     Args:
         prediction: Predicted mask, bool (H, W).
         target: Ground truth, bool (H, W).
-
-    Returns:
-        The scores of the image.
 
     Example:
         >>> scores = score(np.array([[True, True]]), np.array([[True, False]]))

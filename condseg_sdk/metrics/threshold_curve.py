@@ -57,9 +57,6 @@ def threshold_curve(counts: NDArray[np.int64]) -> ThresholdCurve:
     Args:
         counts: Result of `threshold_counts` for each image, int64 (N, 2, 100).
 
-    Returns:
-        The metrics at each threshold.
-
     Example:
         >>> counts = threshold_counts(np.float32([[0.25, 0.75]]), np.array([[False, True]]))
         >>> threshold_curve(counts[None]).dice[50].item()

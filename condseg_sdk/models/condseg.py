@@ -22,17 +22,13 @@ from condseg_sdk.models.layers import DilatedConvBlock, upsample
 from condseg_sdk.models.sid import AuxiliaryHead, FeatureGuide, SemanticInformationDecoupling
 
 LEVELS = 4
-# Far beyond any of `NETWORKS`: larger values come from a damaged file or a typing error, and would exhaust the memory.
+# Far beyond any of `NETWORKS`: larger values come from a damaged file or a typo, and would exhaust the memory.
 MAX_CHANNELS, MAX_HEADS, MAX_DILATION, MAX_BRANCHES, MAX_AUX_CONVOLUTIONS = 1024, 32, 128, 8, 8
 MAX_WEIGHTS = 200_000_000  # four times as many as the published networks have
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "condseg-r50": {"encoder": "resnet50"},
-    "condseg-pvt": {
-        "encoder": "pvt_v2_b2",
-        "sid_channels": 256,
-        "aux_channels": (128, 128, 128, 64, 64, 32),
-    },
+    "condseg-pvt": {"encoder": "pvt_v2_b2", "sid_channels": 256, "aux_channels": (128, 128, 128, 64, 64, 32)},
     # Not from the paper: narrow where the map is large, 32 channels per head as in the paper, dilations that fit the
     # maps at strides 4 to 32, logits at stride 4.
     "condseg-lite": {
@@ -124,8 +120,8 @@ class ConDSeg(PretrainedNetwork):
     Args:
         encoder: Name of the encoder, a key of `ENCODERS`.
         channels: Number of channels of the decoder, one number or one per level, finest first; multiples of `heads`.
-            The paper has 128.
-        heads: Number of attention heads of the aggregation, one number or one per level. The paper has 4.
+            The paper uses 128.
+        heads: Number of attention heads of the aggregation, one number or one per level. The paper uses 4.
         dilations: Dilations of the 3x3 branches, one list or one per level.
         sid_channels: Number of channels inside each decoupling branch.
         aux_channels: Number of channels of each convolution of the auxiliary heads; each but the first doubles the
@@ -195,10 +191,7 @@ class ConDSeg(PretrainedNetwork):
         )
         self.decoder = SizeAwareDecoder(widths)
         self.output = OutputBlock(
-            widths[:3],
-            widths[0],
-            (hidden[0], hidden[1]),
-            upscale=self.encoder.strides[0] if full_resolution else 1,
+            widths[:3], widths[0], (hidden[0], hidden[1]), upscale=self.encoder.strides[0] if full_resolution else 1
         )
         count = sum(weight.numel() for weight in self.parameters())
         if count > MAX_WEIGHTS:
@@ -208,7 +201,7 @@ class ConDSeg(PretrainedNetwork):
         """Segment a batch of images.
 
         Args:
-            images: Images (B, 3, H, W), float, normalized as the checkpoint's `Preprocessing` says. H and W may be any:
+            images: Images (B, 3, H, W), float, normalized as the checkpoint's `Preprocessing` says. H and W are free:
                 the last row and column are repeated up to the network's stride, and the logits are cropped.
             aux: Whether to compute the maps of the auxiliary heads, too.
 

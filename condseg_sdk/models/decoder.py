@@ -31,7 +31,7 @@ class SizeDecoder(nn.Module):
         self.spatial_attention = SpatialAttention()
 
     def merged(self, low: Tensor, high: Tensor) -> Tensor:
-        """Merge both maps into one of the size of the fine map."""
+        """Merge both maps into one with the size of the fine map."""
         result: Tensor = convolved(self.merge, _joined, low, high)
         return result
 

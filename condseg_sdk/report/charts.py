@@ -110,7 +110,7 @@ def _loss(stage: int, what: str, rows: Sequence[Mapping[str, float]]) -> Chart:
 
     last = rows[-1]
     end = f"{last['loss']:.3f} (validation {last['val_loss']:.3f})"
-    alt = f"Loss of stage {stage} over {len(rows)} epochs, in the end {end}"
+    alt = f"Loss of stage {stage} over {len(rows)} epochs, at the end {end}"
     note = f"{LOSS_NOTES[stage]} {VALIDATION_NOTE}"
     return _chart(f"stage{stage}_loss", f"Stage {stage}, {what}: loss", alt, draw, note)
 

@@ -11,11 +11,7 @@ from condseg_sdk.opencv import cv2
 __all__ = ["ERROR_COLORS", "error_overlay"]
 
 # Far from each other and from tissue, also in brightness for people with color vision deficiency.
-ERROR_COLORS = {
-    "found": (64, 224, 208),
-    "too much": (255, 190, 0),
-    "missed": (214, 40, 200),
-}
+ERROR_COLORS = {"found": (64, 224, 208), "too much": (255, 190, 0), "missed": (214, 40, 200)}
 """RGB colors of true positive, false positive and false negative pixels."""
 
 TINT = {"found": 0.25, "too much": 0.6, "missed": 0.6}

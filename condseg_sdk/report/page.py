@@ -45,7 +45,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Section:
-    """A table at the end of the page, and a longer text that can be unfolded.
+    """A table at the end of the page, and a longer text that can be expanded.
 
     Attributes:
         title: Title of the section.
@@ -80,9 +80,6 @@ def page(
         charts: Charts of the evaluation.
         overlays: Overlays, ordered by group.
         sections: Sections at the end of the page.
-
-    Returns:
-        The page as HTML.
     """
     environment = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("page.html.j2").render(

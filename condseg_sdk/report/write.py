@@ -74,7 +74,7 @@ def write_report(
     """
     folder = Path(run_folder)
     checkpoint = folder / "checkpoint"
-    run = read_json_object(folder / "settings.json", error=OptionError, remedy="give the folder of a finished run")
+    run = read_json_object(folder / "settings.json", error=OptionError, remedy="pass the folder of a finished run")
     predictor = Predictor.from_pretrained(checkpoint, device=device)
     command = shlex.join(["condseg", "evaluate", str(checkpoint), "TEST_DATA", "--report", "--out", "FOLDER"])
     evaluation = evaluate(
@@ -95,7 +95,7 @@ def write_report(
         training=training_charts(history),
         sections=[*_run_sections(folder, run, history), _environment(run.get("environment", {}))],
     )
-    # The card may be published, so it has no path of this machine.
+    # The card may be published, so it contains no paths of this machine.
     extend_card(checkpoint / "README.md", evaluation, note=f"{SELECTED}.")
     return path
 
@@ -150,7 +150,7 @@ def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = Fal
         overwrite: Whether to replace other PNG files in it, such as edited ones or those of an older release.
 
     Raises:
-        OutputError: There are other files.
+        OutputError: The folder contains other files.
     """
     check_replaceable(Path(folder, PICTURES), _replaced(Path(folder, PICTURES), overwrite))
 

@@ -39,7 +39,7 @@ def compiled_once(model: Path, identity: object, open_with: Callable[[Path], T])
         What `open_with` returns.
 
     Raises:
-        OutputError: The compiled model cannot be kept. Errors of `open_with` are not changed.
+        OutputError: The compiled model cannot be kept. Exceptions of `open_with` are raised unchanged.
     """
     key = hashlib.sha256(repr((__version__, sha256_of(model), identity)).encode()).hexdigest()
     try:

@@ -27,7 +27,7 @@ def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = Non
     Args:
         checkpoint: Checkpoint folder, or a .safetensors file with its config.json beside it.
         preprocessing: As in `load_checkpoint`.
-        dynamic: Whether batch, height and width are free. Fixed sizes are faster where a batch gains nothing.
+        dynamic: Whether batch, height and width are dynamic. Fixed sizes are faster where a batch gains nothing.
 
     Raises:
         CheckpointError: The checkpoint is incomplete or damaged.

@@ -1,6 +1,6 @@
 """Checks an .onnx file before ONNX Runtime opens it: its metadata, inputs and outputs, and the memory that it needs.
 
-ONNX Runtime computes constants while it opens a file, so that a damaged file of a kilobyte can fill the memory, and it
+ONNX Runtime computes constants while it opens a file, so a damaged file of a kilobyte can fill the memory, and it
 notices a missing output only at the first prediction.
 """
 
@@ -32,9 +32,6 @@ REMEDY = "the file is damaged or incompatible with this release; export it again
 
 def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
     """Check an exported file without executing anything of it.
-
-    Args:
-        path: The .onnx file.
 
     Returns:
         The checkpoint's config and how the file was exported.
@@ -94,7 +91,7 @@ def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: Exp
     if [value.name for value in inputs] != [INPUT] or not _is_float(inputs[0]):
         names = reprlib.repr([value.name for value in inputs])
         raise CheckpointError(f"its inputs are {names}, not the float32 tensor {INPUT!r}")
-    sides = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]  # 0: free
+    sides = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]  # 0: dynamic
     expected = (1, 3, *config.preprocessing.size)
     fits = len(sides) == 4 and all(found in (0, wanted) for found, wanted in zip(sides, expected, strict=True))
     if not fits or (info.dynamic and any(sides[axis] for axis in (0, 2, 3))):
@@ -102,7 +99,7 @@ def _check_interface(graph: onnx.GraphProto, config: CheckpointConfig, info: Exp
     floats = {value.name for value in graph.output if _is_float(value)}
     missing = [name for name in info.outputs if name not in floats]
     if missing:
-        raise CheckpointError(f"its metadata lists the output {missing[0]!r}, which its graph lacks")
+        raise CheckpointError(f"its metadata lists the output {missing[0]!r}, which is not in its graph")
 
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:
@@ -115,12 +112,12 @@ def _check_constants(model: onnx.ModelProto) -> None:
 
     graph = model.graph
     if model.functions or graph.sparse_initializer:
-        raise CheckpointError("it holds functions or sparse tensors, which export_onnx does not write")
+        raise CheckpointError("it contains functions or sparse tensors, which export_onnx does not write")
     attributes = [attribute for node in graph.node for attribute in node.attribute]
     kinds = onnx.AttributeProto
     single = (kinds.FLOAT, kinds.INT, kinds.STRING, kinds.TENSOR, kinds.FLOATS, kinds.INTS, kinds.STRINGS)
     if any(attribute.type not in single for attribute in attributes):
-        raise CheckpointError("it holds loops, branches or sparse tensors, which export_onnx does not write")
+        raise CheckpointError("it contains loops, branches or sparse tensors, which export_onnx does not write")
     for tensor in chain(graph.initializer, (a.t for a in attributes if a.type == kinds.TENSOR)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise CheckpointError(f"the tensor {reprlib.repr(tensor.name)} is in another file")
@@ -197,7 +194,7 @@ def _inferred_bytes(model: onnx.ModelProto, shape: Sequence[int]) -> Mapping[str
                 dim.dim_value = side
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except Exception as error:  # whatever onnx's C++ raises
+    except Exception as error:  # onnx's C++ code may raise any exception
         lines = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(f"its operations do not fit together: {lines[0][:200]}") from error
     return {

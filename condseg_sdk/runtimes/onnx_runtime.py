@@ -42,11 +42,7 @@ class OnnxRuntime:
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        options: OnnxOptions | None = None,
+        self, path: str | os.PathLike[str], *, device: str = "auto", options: OnnxOptions | None = None
     ) -> None:
         self._path = Path(path)
         self._owner = os.getpid()
@@ -82,7 +78,7 @@ class OnnxRuntime:
         """Refuse a request for the map of the uncertainty branch if the file does not have it.
 
         Raises:
-            OptionError: The file does not have it.
+            OptionError: The file has no uncertainty branch.
         """
         if not self.info.branch_uncertainty:
             raise OptionError(
@@ -93,7 +89,7 @@ class OnnxRuntime:
     def run(self, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
         """Return the logits of a batch of normalized images, float32 (B, 3, h, w).
 
-        A file for one image gets them one by one.
+        If the file takes a single image, the images are run one by one.
         """
         check_process(self._owner, self.device)
         if min(batch.shape[2:]) < self._provider.smallest_side:

@@ -47,19 +47,12 @@ def open_runtime(
     preprocessing: Preprocessing | None = None,
     **where: Unpack[ResolveOptions],
 ) -> OpenedModel:
-    """Open a model.
-
-    Args:
-        model: As in `Predictor.from_pretrained`.
-        device: As in `Predictor.from_pretrained`.
-        runtime: As in `Predictor.from_pretrained`.
-        preprocessing: As in `Predictor.from_pretrained`.
-        where: As in `ResolveOptions`.
+    """Open a model, by the arguments of `Predictor.from_pretrained`.
 
     Raises:
         OptionError: The model's runtime does not have an option.
-        ModelNotFoundError: There is no such model.
-        HubError: The Hub refuses, or cannot be reached.
+        ModelNotFoundError: The model does not exist.
+        HubError: The Hub denies access or cannot be reached.
         CheckpointError: The model is incomplete or damaged.
         DeviceError: The device cannot be used.
     """
@@ -68,13 +61,13 @@ def open_runtime(
     if isinstance(options, TorchOptions):
         if is_onnx(model):
             raise OptionError(
-                f"runtime={runtime!r}: {model} is an ONNX file; give the checkpoint that it was exported from",
+                f"runtime={runtime!r}: {model} is an ONNX file; pass the checkpoint that it was exported from",
                 option="runtime",
             )
         return _open_torch(resolve(model, **where), preprocessing, device=device, options=options)
     first = preferred_devices()[0] if device == "auto" else device
     provider, _ = find_provider(first)
-    if device != "auto":  # an export takes long, and a device that is missing is known before it
+    if device != "auto":  # before the export, which takes long
         provider.check(device)
     path, weights = _onnx_file(model, preprocessing, batches=provider.batches, **where)
     # Not at the top: loading it takes a while and only .onnx files need it.

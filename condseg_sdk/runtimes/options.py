@@ -65,7 +65,7 @@ class OnnxOptions:
             time; for OpenVINO's devices. TensorRT, which takes minutes, always keeps its own.
 
     Raises:
-        OptionError: A value is of the wrong type or out of range.
+        OptionError: A value has the wrong type or is out of range.
 
     Example:
         >>> OnnxOptions(threads=1, session_options={"session.intra_op.allow_spinning": "0"}).threads

@@ -133,9 +133,9 @@ class Provider:
         precisions: Precisions of the arithmetic that it supports, the default first.
         capabilities: Metadata by which a plug-in lists the precisions of its device; "" if it does not.
         smallest_side: Smallest height and width of the network's input.
-        batches: Whether several images at once take less time than one after the other.
+        batches: Whether a batch takes less time than its images one after the other.
         memory: Where outputs are kept until they are copied: "cuda" or "cpu".
-        keeps_compiled: Whether `OnnxOptions.cache_compiled` has a meaning.
+        keeps_compiled: Whether `OnnxOptions.cache_compiled` has an effect.
         options: Returns the options of the provider.
     """
 
@@ -248,7 +248,8 @@ def reason_of(error: Exception) -> str:
 
 
 def _cuda(settings: ProviderSettings) -> dict[str, Any]:
-    return {"device_id": settings.number}
+    # As in PyTorch (`torch_runtime.py`): with TF32, the default, float32 would differ in the third decimal.
+    return {"device_id": settings.number, "use_tf32": 0}
 
 
 def _tensorrt(settings: ProviderSettings) -> dict[str, Any]:
@@ -257,7 +258,7 @@ def _tensorrt(settings: ProviderSettings) -> dict[str, Any]:
     folder = base / "condseg_sdk" / "tensorrt"
     folder.mkdir(parents=True, exist_ok=True)
     return {
-        **_cuda(settings),
+        "device_id": settings.number,
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": True,

@@ -2,7 +2,7 @@
 
 A named device is used or refused. There is no silent fallback from it: neither for the whole session nor for single
 operations. Only arithmetic on shapes, which ONNX Runtime itself assigns to the CPU, may run there. device="auto" tries
-the devices that are fast in order, and the CPU in the end.
+the devices that are fast in order, and the CPU last.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from condseg_sdk.cores import limited_cores
 from condseg_sdk.errors import CheckpointError, CondsegError, DeviceError, OptionError
 from condseg_sdk.files import is_utf8
 from condseg_sdk.runtimes.compiled_cache import compiled_once
+from condseg_sdk.runtimes.cuda_libraries import preload_cuda
 from condseg_sdk.runtimes.options import OnnxOptions
 from condseg_sdk.runtimes.providers import (
     CPU,
@@ -63,7 +64,7 @@ def open_session(path: Path, device: str, options: OnnxOptions, *, dynamic: bool
         path: The file, which `check_graph` has accepted.
         device: "auto" or one of `providers.DEVICES`.
         options: Threads, precision and session configuration.
-        dynamic: Whether batch, height and width are free.
+        dynamic: Whether batch, height and width are dynamic.
 
     Raises:
         CheckpointError: This ONNX Runtime cannot read the file.
@@ -138,7 +139,7 @@ class _Opening:
         else:
             providers = [(self.provider.name, provider_options)]
             if self.provider.nvidia:
-                onnxruntime.preload_dlls()  # CUDA and cuDNN of the wheels that pip installed, if any
+                preload_cuda()
                 if self.provider is not CUDA:  # what TensorRT does not have
                     providers.append((CUDA.name, CUDA.options(settings)))
                 providers.append((CPU.name, {}))
@@ -163,8 +164,8 @@ class _Opening:
         for key, value in self.options.session_options.items():
             session_options.add_session_config_entry(key, value)
         if self.dynamic and self.provider is CPU:
-            # Planning which map may take whose memory compares all with all where sizes are unknown, which is most of
-            # the time to open a file; the allocator gives memory back in time without a plan.
+            # With unknown sizes, planning memory reuse compares all maps with each other, which is most of the time to
+            # open a file. The allocator frees memory in time without a plan.
             session_options.enable_mem_reuse = False
         if self.named and self.provider is not CPU:
             session_options.add_session_config_entry(RECORD_ASSIGNMENT, "1")

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from condseg_sdk.errors import DeviceError, OptionError
 from condseg_sdk.export.inference_form import inference_form
@@ -37,7 +37,7 @@ def resolve_device(device: str) -> torch.device:
     """
     if device == "auto":
         if torch.cuda._is_in_bad_fork():
-            raise DeviceError(f"the GPU is in use by this process's parent, which it was forked from: {REMEDY}")
+            raise DeviceError(f"the GPU is in use by the parent process that this process was forked from: {REMEDY}")
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         if torch.backends.mps.is_available():
@@ -104,7 +104,7 @@ class TorchRuntime:
     """A `ConDSeg` in PyTorch, in its inference form. Safe to call from several threads.
 
     Args:
-        network: The network. It is kept as it is; a copy of it is rewritten (`inference_form`) with channels last,
+        network: The network. It is not modified; a copy is rewritten (`inference_form`) with channels last,
             which is faster on CPUs and GPUs.
         device: Name of the device; see `resolve_device`.
         options: Precision and execution; default: those of `TorchOptions()`.
@@ -116,13 +116,7 @@ class TorchRuntime:
 
     providers = ("torch",)
 
-    def __init__(
-        self,
-        network: ConDSeg,
-        *,
-        device: str = "auto",
-        options: TorchOptions | None = None,
-    ) -> None:
+    def __init__(self, network: ConDSeg, *, device: str = "auto", options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()
         self.network = network
         self._device = resolve_device(device)
@@ -136,13 +130,15 @@ class TorchRuntime:
         # One form for both requests: the uncertainty branch runs only when it is requested.
         form = inference_form(network, uncertainty=True).to(self._device)
         form = form.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._dtype != torch.float32:
+            _convert_weights(form, self._dtype)
         self._form: Callable[..., tuple[Tensor, ...]] = form
         if options.execution == "compiled":
             ensure_user_name()
             _check_compiler(self._device)
             self._form = _Compiled(form)
         elif options.execution == "cuda-graph":
-            self._form = CudaGraphCache(form, self._numerics)
+            self._form = CudaGraphCache(form)
 
     @property
     def device(self) -> str:
@@ -170,6 +166,13 @@ class TorchRuntime:
             images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
             maps = [x[:, 0].float().cpu().numpy() for x in self._form(images, uncertainty=branch_uncertainty)]
         return Logits(maps[0], maps[1] if branch_uncertainty else None)
+
+
+def _convert_weights(form: nn.Module, dtype: torch.dtype) -> None:
+    """Convert the weights of convolutions and linear layers once, as autocast would do in every prediction."""
+    for module in form.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(dtype)
 
 
 @contextmanager
@@ -207,24 +210,22 @@ class _Compiled:
 class CudaGraphCache:
     """Runs a module as CUDA graphs, one of which is recorded for each shape of a batch.
 
+    The caller sets inference mode and precision: they are in force while a graph is recorded.
+
     Args:
         module: Module on a CUDA device, without gradients.
-        numerics: Makes the context that its arithmetic runs in.
     """
 
     WARM_UPS = 3  # cuDNN first chooses its algorithms and allocates memory, which must not be recorded
 
-    def __init__(
-        self, module: Callable[..., tuple[Tensor, ...]], numerics: Callable[[], AbstractContextManager[object]]
-    ) -> None:
+    def __init__(self, module: Callable[..., tuple[Tensor, ...]]) -> None:
         self._module = module
-        self._numerics = numerics
         self._recorded: dict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]] = {}
         self._lock = threading.Lock()  # threads must not share the one input and output of a graph
 
     def __call__(self, images: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
         """Return the logits of a batch, those of the mask first."""
-        with self._lock:
+        with self._lock, torch.cuda.device(images.device):  # streams belong to the current device
             key = (tuple(images.shape), uncertainty)
             if key not in self._recorded:
                 self._recorded[key] = self._record(images, uncertainty)
@@ -236,13 +237,14 @@ class CudaGraphCache:
     def _record(self, images: Tensor, uncertainty: bool) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
         """Record the graph for batches of this shape."""
         source = images.clone(memory_format=torch.channels_last)
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream(images.device)
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), self._numerics():
+        with torch.cuda.stream(stream):
             for _ in range(self.WARM_UPS):
                 self._module(source, uncertainty=uncertainty)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), self._numerics():
+        # By default another thread that copies an image to the GPU meanwhile would break the recording.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             results = self._module(source, uncertainty=uncertainty)
         return graph, source, results

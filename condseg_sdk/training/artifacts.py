@@ -1,4 +1,4 @@
-"""Augmentation with what cameras and screens add to an image: black corners, overlay boxes, specular highlights.
+"""Augmentation with artifacts of cameras and screens: black corners, overlay boxes, specular highlights.
 
 A network that has seen the recorder of one hospital only learns its corners and its position box. Random ones teach it
 to ignore them. All random numbers are passed in, as in `augmentation.py`.
@@ -14,7 +14,7 @@ __all__ = ["RandomArtifacts"]
 APERTURE_SHARE, BOX_SHARE, HIGHLIGHT_SHARE = 0.35, 0.3, 0.3
 APERTURE_AXES = (0.85, 1.25)  # half-axes of the field of view; those of the image are 1
 APERTURE_POWERS = (2.0, 8.0)  # n in |x/a|^n + |y/b|^n: from an ellipse to almost a rectangle
-BOX_SIDES = (0.2, 0.7)  # where the sides of the image are 2
+BOX_SIDES = (0.2, 0.7)  # relative to an image whose sides are 2
 HIGHLIGHTS = 4
 HIGHLIGHT_RADIUS = (0.02, 0.08)
 

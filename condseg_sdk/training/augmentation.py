@@ -27,7 +27,7 @@ ZOOM = (0.7, 1.4)
 SHEAR = 0.14  # tangent
 SHIFT = 0.1  # fraction of the side
 UPRIGHT_ROTATION = math.pi / 12
-BLUR_SHARE = 0.1  # of the samples
+BLUR_SHARE = 0.1  # share of the samples
 # NTSC: luma and two chroma axes. A rotation in the chroma plane changes the hue.
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
@@ -37,7 +37,7 @@ class ColorRange:
     """Ranges of random color changes.
 
     Attributes:
-        brightness: Largest difference of the factor of brightness from 1.
+        brightness: Largest deviation of the brightness factor from 1.
         contrast: The same for contrast.
         saturation: The same for saturation.
         hue: Largest rotation in the chroma plane, in radians.
@@ -72,7 +72,9 @@ def affine(u: Tensor, *, upright: bool = False) -> Tensor:
     Returns:
         Matrices (B, 2, 3) from output to input coordinates, both in [-1, 1], for `torch.nn.functional.affine_grid`.
     """
-    limit = UPRIGHT_ROTATION if upright else math.pi  # images of endoscopes and microscopes have no upper side
+    limit = (
+        UPRIGHT_ROTATION if upright else math.pi
+    )  # images from endoscopes and microscopes have no natural orientation
     matrix = _rotations(scaled(u[:, 0], -limit, limit))
     zoom = scaled(u[:, 1], math.log(ZOOM[0]), math.log(ZOOM[1])).exp()
     mirror = (u[:, 2] < 0.5) * 2.0 - 1

@@ -58,7 +58,8 @@ def open_base(config: FinetuneConfig) -> Base:
         CheckpointError: The weights are damaged.
     """
     start = _open(config)
-    # The default base was trained on endoscopy, but it is used for any images: only a named base decides.
+    # The default base was trained on endoscopy, but it is used for any images, so only a base that the user names
+    # decides.
     default = start.preprocessing.field_of_view if config.base else "none"
     preprocessing = replace(start.preprocessing, field_of_view=config.field_of_view or default)
     return replace(start, preprocessing=preprocessing)
@@ -112,5 +113,5 @@ def _new(arguments: Mapping[str, Any], seed: int) -> ConDSeg:
             return ConDSeg(**arguments).eval()
         except TypeError as error:
             raise OptionError(
-                f"network={dict(arguments)}: {error}; give arguments of ConDSeg", option="network"
+                f"network={dict(arguments)}: {error}; pass arguments of ConDSeg", option="network"
             ) from error

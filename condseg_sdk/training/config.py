@@ -48,7 +48,7 @@ SHORT_NAMES = {
 }
 """Names that other libraries and scripts use, and the setting to suggest for each."""
 MISSING: dict[str, object] = {"field_of_view": "none"}
-"""Values of settings that a settings.json lacks because it is older than they are: images were not cut then."""
+"""Values of settings that a settings.json lacks because it is older than they are: images were not cropped then."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Setting:
             raise OptionError(f"{self.name}={value!r} must be a {whole}number{within}", option=self.name)
 
     def _contains(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN lies in none."""
+        """Whether a number lies in the range; NaN is outside every range."""
         if not self.range:
             return True
         low, high = map(float, self.range[1:-1].split(","))
@@ -221,12 +221,12 @@ class FinetuneConfig:
         auto="0.5 if fewer than half of the masks have foreground, otherwise 0", range="[0, 1)"
     )
     val_fraction: float | None = _setting(
-        None, DATA, "Share of the training pairs to hold out for validation, if the data names no validation split.",
+        None, DATA, "Share of the training pairs to hold out for validation, if the data defines no validation split.",
         auto="0.2 of fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
     )
     bits: int | None = _setting(
         None, DATA, "Number of bits in use in 16-bit images; stored in the checkpoint.",
-        auto="the smallest of 8, 10, 12, 14, 16 that holds the values of all images, except for a few pixels each",
+        auto="the smallest of 8, 10, 12, 14, 16 that represents the values of all images, except for a few pixels each",
         range="[8, 16]"
     )
     precision: Precision = _setting(
@@ -258,7 +258,7 @@ class FinetuneConfig:
                 "stage 1 trains the encoder: leave out freeze_encoder or stage1_epochs", option="stage1_epochs"
             )
         if self.finish_epochs and self.train_image_size is None:
-            raise OptionError("finish_epochs has no effect without train_image_size: give both", option="finish_epochs")
+            raise OptionError("finish_epochs has no effect without train_image_size: pass both", option="finish_epochs")
         if self.epochs is not None and self.finish_epochs > self.epochs:
             raise OptionError(
                 f"finish_epochs={self.finish_epochs} must be at most epochs={self.epochs}", option="finish_epochs"
@@ -309,7 +309,7 @@ class FinetuneConfig:
         return cls().override(**MISSING | {PREVIOUS_NAMES.get(name, name): value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, object]:
-        """Return all settings as settings.json has them.
+        """Return all settings in the form of settings.json.
 
         Example:
             >>> FinetuneConfig(epochs=20).to_dict()["epochs"]
@@ -318,7 +318,7 @@ class FinetuneConfig:
         return asdict(self)
 
     def changed(self) -> dict[str, object]:
-        """Return the settings that are not at their defaults.
+        """Return the settings that differ from their defaults.
 
         Example:
             >>> FinetuneConfig(epochs=20).changed()

@@ -66,7 +66,7 @@ def fit(
         TrainingError: The loss became NaN, the GPU is out of memory, or a checkpoint of the stage is damaged.
     """
     if not (folder / FINISHED).exists():
-        if is_rank_zero():  # a faster process must not make what the first one would take for another run's
+        if is_rank_zero():  # a faster process could create files that rank 0 takes for another run
             make_folder(folder)
             _remove_leftovers(folder)
         last = folder / LAST
@@ -137,7 +137,7 @@ def _trainer(
 
 
 class RelocatableCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which finds the best epoch also after the folder of the run has been moved."""
+    """Lightning's ModelCheckpoint, which finds the best epoch even after the folder of the run has been moved."""
 
     @property
     def state_key(self) -> str:
@@ -165,7 +165,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint."""
         if storage_options is not None:
-            raise TypeError("checkpoints are local files, for which storage_options have no meaning")
+            raise TypeError("storage_options do not apply to checkpoints, which are local files")
 
         def write(part: Path) -> None:
             with part.open("wb") as file:
@@ -184,7 +184,7 @@ def _check_continuable(last: Path, stage: Stage) -> None:
     """Raise a TrainingError for a checkpoint from which training cannot continue."""
     try:
         _read(last, stage)
-    except Exception as error:  # zipfile, pickle and PyTorch raise many kinds on a damaged file
+    except Exception as error:  # zipfile, pickle and PyTorch raise many exceptions for damaged files
         remedy = f"delete {last.parent} to restart this stage"
         best = last.parent / BEST
         if best.exists() and last.name != BEST:
@@ -206,7 +206,7 @@ def _read_weights(kept: Path, stage: Stage) -> dict[str, Any]:
 
 
 def _read(path: Path, stage: Stage) -> dict[str, Any]:
-    """Read a checkpoint of this stage. A damaged one raises any exception.
+    """Read a checkpoint of this stage. For a damaged file, any exception may be raised.
 
     torch.save writes a ZIP archive with a checksum (CRC-32) for each part, which torch.load does not verify.
     """
@@ -243,7 +243,7 @@ class ResumableEarlyStopping(EarlyStopping):
         return super().state_key.replace(type(self).__qualname__, "_Patience", 1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Stop before the first step if patience was already over."""
+        """Stop before the first step if the patience is already exhausted."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 

@@ -44,7 +44,7 @@ from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 __all__ = ["FinetuneResult", "finetune"]
 
 MAX_FOREGROUND_WEIGHT = 10.0
-DATASET_OPTIONS = ("masks", "train_list", "val_list", "group_by")
+DATASET_OPTIONS = ("masks", "classes", "train_list", "val_list", "group_by")
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,6 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 
     A damaged file is logged as a warning and its epochs are left out: nothing that was trained depends on it.
 
-    Args:
-        folder: Folder of the run.
-
     Returns:
         One dictionary per epoch: "stage" (1 or 2), "epoch" (from 0), "step" (number of steps at its end), "loss" (mean
         over the epoch), "val_loss" and "val_iou" (of the averaged weights at threshold 0.5), "learning_rate",

@@ -24,7 +24,7 @@ def epoch_order(key: tuple[int, ...], has_foreground: Sequence[bool], oversample
     """Return the order of the samples of an epoch, which has as many items as there are samples.
 
     Args:
-        key: (seed, stage, epoch), on which alone the order depends.
+        key: (seed, stage, epoch), which alone determines the order.
         has_foreground: For each sample whether its mask has foreground.
         oversample: Smallest share of samples with foreground. If there are too few, they are repeated in place of
             others.

@@ -59,7 +59,7 @@ class Optimization:
         """Return the schedule over a number of steps."""
         if self.schedule == "cosine":
             return LambdaLR(optimizer, lambda step: _cosine(step, steps))
-        steps = max(steps, 3)  # shorter cycles divide by zero
+        steps = max(steps, 3)  # shorter cycles would divide by zero
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],

@@ -96,10 +96,10 @@ def _shown(value: Any) -> str:
 
 
 def detect_machine(config: FinetuneConfig) -> Machine:
-    """Return the hardware that the settings allow to use.
+    """Return the hardware that the run may use according to its settings.
 
     Raises:
-        OptionError: The machine does not have this accelerator or these devices, or Lightning not this strategy.
+        OptionError: The machine does not have this accelerator or these devices, or Lightning lacks this strategy.
     """
     cores = available_cores()
     choice = {name: getattr(config, name) for name in ("accelerator", "devices", "strategy", "num_nodes")}
@@ -131,12 +131,6 @@ def dataset_stats(report: DatasetReport) -> DatasetStats:
 
 def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: Machine) -> TrainingPlan:
     """Choose all settings that were left open.
-
-    Args:
-        config: Settings as given.
-        base: Network to start from.
-        stats: Properties of the data.
-        machine: Hardware to train on.
 
     Raises:
         DatasetError: There are fewer training pairs than images in a batch.
@@ -175,7 +169,7 @@ def make_plan(config: FinetuneConfig, base: Base, stats: DatasetStats, machine: 
         )
     if stats.bits is not None:
         of_base = base.preprocessing.bits or 0
-        reason = "as in the base" if of_base >= stats.bits else "hold the largest value of the 16-bit images"
+        reason = "as in the base" if of_base >= stats.bits else "needed for the largest value of the 16-bit images"
         choose("bits", max(of_base, stats.bits), reason)
     steps = stats.train // batch_size
     low, high = EPOCHS

@@ -29,7 +29,8 @@ def uniforms(key: tuple[int, ...], samples: Tensor, count: int) -> Tensor:
         >>> torch.equal(both[1:], uniforms((0, 2, 5), torch.tensor([8]), 4))
         True
     """
-    rows = [np.random.default_rng((*key, int(sample))).random(count, np.float32) for sample in samples]
+    # One copy from the GPU, where there is one, and not one for each sample.
+    rows = [np.random.default_rng((*key, sample)).random(count, np.float32) for sample in samples.tolist()]
     return torch.from_numpy(np.stack(rows))
 
 
@@ -48,5 +49,5 @@ def epoch_seed(key: tuple[int, ...]) -> int:
     return int(np.random.default_rng((*key, _GLOBAL)).integers(2**31))
 
 
-# Above all sample numbers, so that no two sequences are the same.
+# Larger than any sample number, so no two sequences are the same.
 _ORDER, _GLOBAL = 2**62, 2**62 + 1

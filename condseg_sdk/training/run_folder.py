@@ -35,7 +35,7 @@ WRITTEN = (RESULT, "check.txt", REPORT, "per_image.csv", "summary.json")  # in a
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 logger = logging.getLogger("condseg_sdk")
-DIGEST = "sha256"  # in settings.json, of the rest of it
+DIGEST = "sha256"  # key in settings.json for the digest of its other values
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RunFolder:
     def resumed(self, config: FinetuneConfig, *, resume: bool, first: bool) -> FinetuneConfig:
         """Return the settings to train with: those of the run in this folder, or the given ones for a new run.
 
-        Settings of the machine may change when a run is resumed; the given ones are taken.
+        Settings of the machine may change when a run is resumed; the given ones are used.
 
         Args:
             config: Settings of this call.
@@ -236,7 +236,7 @@ class RunFolder:
         """Return what `begin` wrote."""
         path = self.path / SETTINGS
         values = read_json_object(path, error=TrainingError, remedy=self._remedy())
-        digest = values.pop(DIGEST, None)  # releases before it wrote none
+        digest = values.pop(DIGEST, None)  # older releases did not write it
         kinds = {"settings": dict, "split": dict, "content": str, "provenance": dict}
         if digest not in (None, _digest(values)):
             raise TrainingError(f"{path} has been changed or is damaged; {self._remedy()}", path=path)

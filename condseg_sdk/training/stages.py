@@ -131,7 +131,7 @@ class Stage(L.LightningModule):
         """Add a batch to validation loss and IoU."""
         images, masks, samples = batch
         logits = self.mask_logits(self.normalize(images / 255)).float()
-        real = (samples >= 0).float()  # fillers do not count
+        real = (samples >= 0).float()  # padding does not count
         self.val_loss.update(bce_dice(logits, masks), real)
         self.val_iou.update(batch_iou(logits > 0, masks > 0), real)
         for name, metric in (("val_loss", self.val_loss), ("val_iou", self.val_iou)):
@@ -192,7 +192,7 @@ class SegmentationStage(Stage):
         self.finish = finish
 
     def on_train_epoch_start(self) -> None:
-        """Change the size of the training images where it is time."""
+        """Change the size of the training images at the chosen epoch."""
         super().on_train_epoch_start()
         if self.finish is not None and self.current_epoch >= self.finish[0]:
             self.augmentation.size = self.finish[1]

@@ -5,46 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from condseg_sdk.checkpoints.card import model_card
 from condseg_sdk.checkpoints.config import CheckpointConfig
-from condseg_sdk.checkpoints.mixin import write_checkpoint
-from condseg_sdk.checkpoints.tensors import WeightsDtype
+from condseg_sdk.checkpoints.mixin import save_checkpoint
 from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
 
-DEFAULT_THRESHOLD = 0.5  # for a network without a chosen one
-
-
-def save_checkpoint(
-    folder: str | Path,
-    network: ConDSeg,
-    config: CheckpointConfig,
-    *,
-    card: str | None = None,
-    dtype: WeightsDtype = "float32",
-) -> Path:
-    """Write a checkpoint: the whole folder or nothing.
-
-    Args:
-        folder: A new or empty folder, or one with an older checkpoint, which is replaced.
-        network: The network, on any device.
-        config: Config of this network.
-        card: Content of README.md. The default is `model_card(config)`.
-        dtype: Type of the floating-point weights in the file; "float16" is for bundled weights.
-
-    Returns:
-        The full path of the folder.
-
-    Raises:
-        OptionError: `config` belongs to another network.
-        OutputError: The folder holds other files or cannot be written.
-        CheckpointError: Weights are not finite at this precision.
-    """
-    name = Path(folder).resolve().name
-    return write_checkpoint(folder, network, config, card=card or model_card(config, name=name), dtype=dtype)
+DEFAULT_THRESHOLD = 0.5  # for networks whose threshold was not chosen in training
 
 
 def load_checkpoint(
@@ -54,7 +23,7 @@ def load_checkpoint(
 
     Args:
         path: A folder as `save_checkpoint` writes it, or a .safetensors file with its config.json beside it.
-        preprocessing: Preprocessing in place of the checkpoint's. A repository that holds only the arguments of a
+        preprocessing: Preprocessing in place of the checkpoint's. A repository that contains only the arguments of a
             network needs it; its threshold is then 0.5.
 
     Returns:
@@ -66,7 +35,7 @@ def load_checkpoint(
     """
     path = Path(path)
     if not path.is_dir() and path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is not a folder: give one with config.json and model.safetensors")
+        raise CheckpointError(f"{path} is not a folder: pass one with config.json and model.safetensors")
     network = ConDSeg.from_pretrained(path)
     config = network.checkpoint_config
     if preprocessing is None:

@@ -30,7 +30,7 @@ PUBLISHED_NETWORKS: tuple[str, ...] = get_args(PublishedNetwork)
 _NAMES: dict[PublishedNetwork, UpstreamNetwork] = {"r50": "condseg-r50", "pvt": "condseg-pvt"}
 
 PUBLISHED_SIZE = 256
-MAX_FILE = 2**30  # a published network with its optimizer has half of it
+MAX_FILE = 2**30  # a published network with its optimizer needs half of that
 # Training scripts store their best score with the weights, often as a NumPy number, which is harmless.
 _NUMBERS: list[Any] = [
     np.dtype,
@@ -53,8 +53,8 @@ def convert_checkpoint(
     """Convert a checkpoint of the authors' code to a checkpoint folder.
 
     Args:
-        source: A file of `torch.save`: a state dict, or a larger dictionary that holds one, with or without the prefix
-            of DataParallel. Also a .safetensors file with these names.
+        source: A file of `torch.save`: a state dict, or a larger dictionary that contains one, with or without the
+            prefix of DataParallel. Also a .safetensors file with these names.
         folder: A new or empty folder, or one with an older checkpoint, which is replaced.
         network: "r50" for ResNet-50, "pvt" for PVTv2-b2.
         color_order: Order of the channels in training: "bgr" before November 2025, "rgb" since. The file does not say
@@ -67,8 +67,8 @@ def convert_checkpoint(
         The full path of the folder.
 
     Raises:
-        ModelNotFoundError: There is no such file.
-        CheckpointError: The file is damaged, holds objects other than tensors and plain values (none of them is
+        ModelNotFoundError: The file does not exist.
+        CheckpointError: The file is damaged, contains objects other than tensors and plain values (none of them is
             executed), or its tensors do not fit the network; the message names them.
         OptionError: The value of an argument is not allowed.
         OutputError: The folder cannot be written.
@@ -99,31 +99,29 @@ def convert_checkpoint(
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ModelNotFoundError(f"{path} is not a file: give the .pth file that torch.save wrote", path=path)
+        raise ModelNotFoundError(f"{path} is not a file: pass the .pth file that torch.save wrote", path=path)
     if path.suffix == ".safetensors":
         return read_tensors(path)
     if not _is_saved_by_torch(path):
-        raise CheckpointError(
-            "it cannot be read as a file of torch.save (it begins with other bytes); give a .pth file"
-        )
+        raise CheckpointError("it cannot be read as a file of torch.save (its signature is wrong); pass a .pth file")
     if _unpacked_size(path) > MAX_FILE:
-        raise CheckpointError(f"it holds more than {MAX_FILE // 2**20} MiB, too much for a published network")
+        raise CheckpointError(f"it contains more than {MAX_FILE // 2**20} MiB, too much for a published network")
     try:
         with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's version, in several lines
+            warnings.simplefilter("ignore")  # multi-line warnings about the version of the pickle
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)|(?:instruction|class|type) (\S+)", str(error))
         what = next(filter(None, found.groups()), "") if found else ""
         raise CheckpointError(
-            f"it holds more than tensors{f' ({what})' if what else ''} and was not executed: if you trust it, save "
+            f"it contains more than tensors{f' ({what})' if what else ''} and was not executed: if you trust it, save "
             "only its state dict, torch.save(model.state_dict(), ...)"
         ) from error
     except Exception as error:  # a damaged file makes pickle, zipfile and PyTorch raise almost anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"it cannot be read as a file of torch.save ({reason}); fetch it again") from error
+        raise CheckpointError(f"it cannot be read as a file of torch.save ({reason}); download it again") from error
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"it holds a {type(content).__name__}, not the state dict of a network")
+        raise CheckpointError(f"it contains a {type(content).__name__}, not the state dict of a network")
     return content
 
 

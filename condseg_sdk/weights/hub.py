@@ -34,7 +34,7 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 FILES = (WEIGHTS_SUFFIX, ONNX_SUFFIX, *PICKLES)
 logger = logging.getLogger("condseg_sdk")
 
-# hf://[models/]org/name[@revision][/path]; a revision holds no slash, except in refs/pr/1.
+# hf://[models/]org/name[@revision][/path]; a revision contains no slash, except in refs/pr/1.
 URL = re.compile(
     r"hf://(?:models/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[^/]+/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
 )
@@ -45,7 +45,7 @@ class ResolveOptions(HubOptions, total=False):
 
     Attributes:
         revision: Branch, tag or commit, for a repository on the Hub only.
-        manifest: Path of a manifest of your own, in addition to the package's and to those of CONDSEG_MANIFEST.
+        manifest: Path of your own manifest, in addition to the package's and to those of CONDSEG_MANIFEST.
     """
 
     revision: str | None
@@ -57,7 +57,7 @@ class _HubName(NamedTuple):
 
     repo_id: str
     revision: str | None
-    path: str = ""  # of a file, or of the folder that holds a checkpoint; "" for the top
+    path: str = ""  # path of a file or of a checkpoint folder; "" for the top level
 
 
 def resolve(
@@ -78,17 +78,17 @@ def resolve(
             - "org/name" or "org/name@revision" on the Hugging Face Hub;
             - a name from `list_models()`.
         revision: Branch, tag or commit, for a repository on the Hub only.
-        manifest: Path of a manifest of your own, in addition to the package's and to those of CONDSEG_MANIFEST.
+        manifest: Path of your own manifest, in addition to the package's and to those of CONDSEG_MANIFEST.
         hub: As in `HubOptions`.
 
     Returns:
-        An existing folder with a checkpoint, or a .safetensors or .onnx file. Files from a manifest or the Hub have
-        their SHA-256; your own files are not checked.
+        An existing folder with a checkpoint, or a .safetensors or .onnx file. The SHA-256 of files from a
+        manifest or the Hub has been checked; your own files are not checked.
 
     Raises:
-        ModelNotFoundError: Nothing has that name; the message lists similar names.
+        ModelNotFoundError: No model has that name; the message lists similar names.
         HubError: The Hub cannot be reached.
-        CheckpointError: The file does not have its SHA-256, or is of a kind that cannot be loaded.
+        CheckpointError: The SHA-256 of the file is wrong, or is of a kind that cannot be loaded.
         OptionError: `revision` is given for something that has none, or there are two revisions.
 
     Example:
@@ -122,18 +122,14 @@ def resolve_onnx(
     manifest: ManifestPath | None = None,
     **hub: Unpack[HubOptions],
 ) -> Path:
-    """Find the ONNX file of a model: model.onnx of a folder or a repository.
+    """Find the ONNX file of a model: model.onnx of a folder or a repository, or the .onnx file that is given.
 
-    Args:
-        model: As in `resolve`; an .onnx file is returned itself.
-        revision: As in `resolve`.
-        manifest: As in `resolve`.
-        hub: As in `HubOptions`.
+    The arguments are those of `resolve`.
 
     Raises:
-        ModelNotFoundError: Nothing has that name, or there is no model.onnx.
+        ModelNotFoundError: No model has that name, or there is no model.onnx.
         HubError: The Hub cannot be reached.
-        CheckpointError: The file does not have its SHA-256.
+        CheckpointError: The SHA-256 of the file is wrong.
         OptionError: `revision` is given for something that has none, or there are two revisions.
     """
     path = local_path(model, manifest=manifest)
@@ -168,11 +164,7 @@ def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None =
     """Return the local file or folder of a model, or None for a name in a manifest or on the Hub.
 
     A name in a manifest means that model, unless a local folder of that name is a checkpoint: a folder of predictions
-    or images never hides the model.
-
-    Args:
-        model: As in `resolve`.
-        manifest: As in `resolve`.
+    or images never hides the model. The arguments are those of `resolve`.
 
     Example:
         >>> local_path("condseg-r50") is None
@@ -228,7 +220,7 @@ def _suffix(path: Path) -> str:
 
 def _links(path: Path) -> Iterator[Path]:
     """Yield a path and the paths that its links lead to."""
-    for _ in range(40):  # the system does not follow more
+    for _ in range(40):  # operating systems do not follow more
         yield path
         if not path.is_symlink():
             return
@@ -240,19 +232,19 @@ def _own_folder(path: Path) -> Path:
     if (path / CONFIG_FILE).is_file():
         return path
     if (path / CHECKPOINT / CONFIG_FILE).is_file():
-        raise CheckpointError(f"{path} is the folder of a training run: give its checkpoint, {path / CHECKPOINT}")
+        raise CheckpointError(f"{path} is the folder of a training run: pass its checkpoint, {path / CHECKPOINT}")
     if (path / SETTINGS).is_file():
         raise CheckpointError(
             f"{path} is the folder of a training run that has not finished: continue it with "
-            "`condseg finetune ... --resume`, then give its folder checkpoint"
+            "`condseg finetune ... --resume`, then pass its folder checkpoint"
         )
     if (path / ONNX_FILE).is_file():
-        raise CheckpointError(f"{path} has no {CONFIG_FILE}: give its {ONNX_FILE} itself, {path / ONNX_FILE}")
+        raise CheckpointError(f"{path} has no {CONFIG_FILE}: pass its {ONNX_FILE} itself, {path / ONNX_FILE}")
     on_hub = ""
     if REPOSITORY.fullmatch(os.fspath(path)):
-        on_hub = f"; for the repository of that name on the Hub give hf://{path}"
+        on_hub = f"; for the repository of that name on the Hub pass hf://{path}"
     raise CheckpointError(
-        f"{path} has no {CONFIG_FILE}: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained writes "
+        f"{path} has no {CONFIG_FILE}: pass a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained writes "
         f"it{on_hub}"
     )
 
@@ -272,16 +264,16 @@ def _own_file(path: Path) -> Path:
     run = path.parents[1] if len(path.parents) > 1 else path.parent
     if suffix == ".ckpt" and (run / SETTINGS).is_file():
         finished = (run / CHECKPOINT / CONFIG_FILE).is_file()
-        remedy = "give its checkpoint" if finished else "finish the run with `condseg finetune ... --resume`, then give"
+        remedy = "pass its checkpoint" if finished else "finish the run with `condseg finetune ... --resume`, then pass"
         raise CheckpointError(f"{path} is the saved state of a training run, not a model: {remedy} {run / CHECKPOINT}")
     if suffix in PICKLES:
         raise CheckpointError(
             f"{path} is a pickle, which is never loaded: make a checkpoint of the authors' file with `condseg convert "
-            f"{path} FOLDER --network r50 --color-order rgb`, and give that folder"
+            f"{path} FOLDER --network r50 --color-order rgb`, and pass that folder"
         )
     if suffix == ".zip":
-        raise CheckpointError(f"{path} is an archive: unpack it, and give the folder that holds {CONFIG_FILE}")
-    raise CheckpointError(f"{path} is a file: give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        raise CheckpointError(f"{path} is an archive: unpack it, and pass the folder that contains {CONFIG_FILE}")
+    raise CheckpointError(f"{path} is a file: pass the folder that contains {CONFIG_FILE} and {WEIGHTS_FILE}")
 
 
 def _checkpoint(weights: Path) -> Path:
@@ -292,11 +284,11 @@ def _checkpoint(weights: Path) -> Path:
 def _hub_name(name: str, revision: str | None) -> _HubName | None:
     """Return the place on the Hub, or None for what can only be a name in a manifest."""
     if name.startswith(("http://", "https://")):
-        raise ModelNotFoundError(f"{name} is a web address: give 'org/name' or 'hf://org/name/file' alone")
+        raise ModelNotFoundError(f"{name} is a web address: pass 'org/name' or 'hf://org/name/file' alone")
     if name.startswith("hf://"):
         match = URL.fullmatch(name)
         if match is None or match["repo"].startswith(("datasets/", "spaces/", "buckets/")):
-            raise ModelNotFoundError(f"{name} is not a model on the Hub: give hf://org/name[@revision][/path]")
+            raise ModelNotFoundError(f"{name} is not a model on the Hub: pass hf://org/name[@revision][/path]")
         place = _HubName(match["repo"], match["revision"], (match["path"] or "").rstrip("/"))
         if place.path and not is_plain_path(place.path):
             raise ModelNotFoundError(f"{name}: {place.path!r} must be a plain path inside the repository")
@@ -309,7 +301,7 @@ def _hub_name(name: str, revision: str | None) -> _HubName | None:
             return None
         place = _HubName(repo_id, pinned or None)
     if place.revision and revision not in (None, place.revision):
-        raise OptionError(f"{name} and revision={revision!r} name two revisions: give one")
+        raise OptionError(f"{name} and revision={revision!r} name two revisions: pass one")
     return place._replace(revision=place.revision or revision)
 
 
@@ -347,7 +339,7 @@ def _bundled(entry: ManifestEntry) -> Path:
 
 
 def _without_onnx(place: Path | HubSource, name: str) -> ModelNotFoundError:
-    remedy = f"make one with `condseg export {name} {ONNX_FILE}`, and give from_pretrained that file"
+    remedy = f"make one with `condseg export {name} {ONNX_FILE}`, and pass from_pretrained that file"
     path, repo_id = (place, None) if isinstance(place, Path) else (None, place.repo_id)
     return ModelNotFoundError(f"{place} has no {ONNX_FILE}: {remedy}", path=path, repo_id=repo_id)
 

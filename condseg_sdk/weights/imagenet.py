@@ -29,10 +29,10 @@ def imagenet_entry(encoder: str, *, name: str | None = None, manifest: ManifestP
     Args:
         encoder: A key of `ENCODERS`.
         name: Name of the entry. The default is the encoder's first entry.
-        manifest: Path of a manifest of your own, in addition to the package's.
+        manifest: Path of your own manifest, in addition to the package's.
 
     Raises:
-        ModelNotFoundError: There is no such entry.
+        ModelNotFoundError: The entry does not exist.
         OptionError: The entry belongs to another encoder.
 
     Example:
@@ -53,11 +53,7 @@ def imagenet_entry(encoder: str, *, name: str | None = None, manifest: ManifestP
 
 
 def load_imagenet_encoder(
-    encoder: Encoder,
-    *,
-    name: str | None = None,
-    manifest: ManifestPath | None = None,
-    **hub: Unpack[HubOptions],
+    encoder: Encoder, *, name: str | None = None, manifest: ManifestPath | None = None, **hub: Unpack[HubOptions]
 ) -> Preprocessing:
     """Fill an encoder with ImageNet weights, in place.
 
@@ -67,16 +63,17 @@ def load_imagenet_encoder(
         encoder: Encoder of a network, such as `ConDSeg(encoder="resnet50").encoder`.
         name: Name of an entry in `list_models("encoder")`, such as "imagenet:tf_efficientnet_lite0". The default is
             the encoder's first entry.
-        manifest: Path of a manifest of your own, in addition to the package's.
+        manifest: Path of your own manifest, in addition to the package's.
         hub: As in `HubOptions`.
 
     Returns:
-        The preprocessing that these weights expect. Its size is the one of their training; the encoder takes others.
+        The preprocessing that these weights expect. Its size is that of their training; the encoder accepts other
+        sizes.
 
     Raises:
         ModelNotFoundError: The package is not installed.
         HubError: The Hub cannot be reached.
-        CheckpointError: The file does not have its SHA-256, or tensors are missing, unknown or misshapen.
+        CheckpointError: The SHA-256 of the file is wrong, or tensors are missing, unknown or misshapen.
         OptionError: `name` belongs to another encoder.
 
     Example:

@@ -61,7 +61,7 @@ def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
         raise CheckpointError(f"{path}: {error}; {remedy}") from error
     names = [entry.name for entry in entries]
     if len(names) != len(set(names)):
-        raise CheckpointError(f"{path} names an entry twice: {remedy}")
+        raise CheckpointError(f"{path} lists an entry twice: {remedy}")
     return entries
 
 
@@ -77,7 +77,7 @@ def list_models(kind: Kind = "checkpoint", *, manifest: ManifestPath | None = No
 
     Args:
         kind: "checkpoint" for `Predictor.from_pretrained`, "encoder" for ImageNet weights to start `finetune` from.
-        manifest: Path of a manifest of your own, in addition to the package's and to those in the environment variable
+        manifest: Path of your own manifest, in addition to the package's and to those in the environment variable
             CONDSEG_MANIFEST (several are separated as in PATH).
 
     Returns:
@@ -111,7 +111,7 @@ def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath |
         manifest: As in `list_models`.
 
     Raises:
-        ModelNotFoundError: There is none; the message lists similar names.
+        ModelNotFoundError: No entry has this name; the message lists similar names.
 
     Example:
         >>> find_entry("condseg-lite-polyp").threshold
@@ -121,6 +121,6 @@ def find_entry(name: str, kind: Kind = "checkpoint", *, manifest: ManifestPath |
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         known = f"similar names are {', '.join(near)}" if near else f"known names are {', '.join(names) or 'none'}"
-        others = "; or give a folder, or 'org/name' on the Hugging Face Hub" if kind == "checkpoint" else ""
+        others = "; or pass a folder, or 'org/name' on the Hugging Face Hub" if kind == "checkpoint" else ""
         raise ModelNotFoundError(f"no {kind} is called {name!r}: {known}{others}")
     return names[name]

@@ -12,7 +12,7 @@ from condseg_sdk.errors import CheckpointError
 
 __all__ = ["rename_tensors"]
 
-BATCH_COUNTER = "num_batches_tracked"  # counts training steps and changes no result; older files lack it
+BATCH_COUNTER = "num_batches_tracked"  # counts training steps and does not affect results; older files do not have it
 
 
 def rename_tensors(
@@ -23,7 +23,7 @@ def rename_tensors(
     left_out: tuple[str, ...] = (),
     what: str,
 ) -> dict[str, Tensor]:
-    """Rename the tensors of a state dict and check that each has its place.
+    """Rename the tensors of a state dict and check that each one is expected.
 
     Args:
         state: The published state dict.
@@ -55,7 +55,7 @@ def rename_tensors(
             continue
         found.add(name)
         target = expected[name]
-        # Shapes first: a damaged file may hold a tensor that takes terabytes once anything is computed from it.
+        # Shapes first: a damaged file may contain a tensor that takes terabytes once anything is computed from it.
         if value.shape != target.shape and (*value.shape, 1, 1) != target.shape:
             misshapen.append(f"{published} {tuple(value.shape)}, not {tuple(target.shape)}")
         elif not _is_alike(value, target):
@@ -73,7 +73,7 @@ def rename_tensors(
 
 
 def _rename(name: str, names: Mapping[str, str]) -> str:
-    """The name by the longest prefix in the table, or "" without one."""
+    """Return the new name by the longest prefix in the table, or "" if there is none."""
     prefix = name
     while prefix:
         if prefix in names:
@@ -83,6 +83,6 @@ def _rename(name: str, names: Mapping[str, str]) -> str:
 
 
 def _is_alike(value: Tensor, target: Tensor) -> bool:
-    """Whether a tensor is an ordinary one with values, of floating-point numbers where the target is."""
+    """Whether a tensor is dense, real and on the CPU, and floating-point exactly if the target is."""
     ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     return ordinary and value.is_floating_point() == target.is_floating_point() and not value.is_complex()

@@ -21,15 +21,15 @@ Table = dict[str, str]  # prefix of the published name -> prefix of the name her
 LEVELS = range(1, 5)  # the published names count from 1, the names here from 0
 PVT_DEPTHS = (3, 4, 6, 3)
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
 
 
 def convert_state_dict(state: Mapping[str, Any], network: UpstreamNetwork) -> dict[str, Tensor]:
     """Rename the tensors of a published network.
 
     Args:
-        state: The published state dict, or a dictionary that holds it under a key such as "state_dict" or "model", with
-            or without the "module." that DataParallel puts before each name.
+        state: The published state dict, or a dictionary that contains it under a key such as "state_dict" or "model",
+            with or without the "module." that DataParallel puts before each name.
         network: The network it belongs to: "condseg-r50" and "condseg-pvt" for `ConDSeg` with the arguments in
             `NETWORKS`, "stage1" for `ConsistencyNetwork()`.
 

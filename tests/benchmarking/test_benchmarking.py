@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from condseg_sdk import OptionError
+from condseg_sdk import DeviceError, OptionError
 from condseg_sdk.benchmarking import machine, plot, table
 from condseg_sdk.benchmarking.flops import graph_flops
 from condseg_sdk.benchmarking.measure import Row, Setting, agreement, measure, percentiles
@@ -24,6 +24,7 @@ from condseg_sdk.benchmarking.subjects import Run, Subject, onnx_subjects, run_t
 from condseg_sdk.benchmarking.worker import Worker
 from condseg_sdk.cli import main
 from condseg_sdk.predictor import Predictor
+from condseg_sdk.runtimes.base import uses_all_cores
 from condseg_sdk.weights.checkpoint import load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -36,7 +37,7 @@ def weights(name: str, *shape: int) -> onnx.TensorProto:
     return numpy_helper.from_array(np.ones(shape, np.float32), name)
 
 
-def test_flops_of_a_graph_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_flops_of_a_graph_equal_those_computed_by_hand(tmp_path: Path) -> None:
     nodes = [
         # 6x4 -> 3x2 positions, 8 outputs of 3 / 1 inputs and 3x3 taps: 2 * (8 * 3 * 2) * (3 * 9) = 2592
         helper.make_node("Conv", ["x", "dense"], ["a"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -76,7 +77,7 @@ def test_flops_agree_with_pytorchs_counter(checkpoint: Path, exported: Path) -> 
     assert graph_flops(exported, (1, 3, SIZE, SIZE)) == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
-def test_percentiles_and_agreement_by_hand() -> None:
+def test_percentiles_and_agreement_equal_values_computed_by_hand() -> None:
     assert percentiles([0.3, 0.1, 0.2]) == pytest.approx((0.2, 0.29, 0.298))
     assert percentiles([0.5]) == (0.5, 0.5, 0.5)
     reference = np.array([[[9.0, 9.0], [-9.0, 0.0]], [[-9.0, -9.0], [-9.0, -9.0]]], np.float32)
@@ -162,7 +163,7 @@ def test_rows_are_measured_in_real_processes(rows: list[Row]) -> None:
 def test_batches_go_through_all_images_and_begin_again(checkpoint: Path, inputs: NDArray[np.float32]) -> None:
     subject = Subject("PyTorch", "as trained", "float32", "cpu", partial(run_trained_form, checkpoint))
     with Worker(subject, inputs, batch=3, threads=1) as worker:
-        assert worker.load().first_seconds > 0
+        assert min(worker.load()) > 0
         assert len(worker.run(2, warm=False)) == 2
         outputs = worker.report()[1]
     assert sorted(outputs) == list(range(8))  # 3 + 3 + 2, and the first one again
@@ -186,13 +187,16 @@ def test_gpu_subjects_are_listed_without_a_gpu(checkpoint: Path, exported: Path)
         *torch_subjects(checkpoint),
         *onnx_subjects({"float32": exported, "float16": exported, "int8": exported}),
     ]
-    gpu = {(s.runtime, s.form, s.precision, s.device) for s in subjects if s.device != "cpu"}
+    gpu = {(s.runtime, s.form, s.precision, s.device) for s in subjects if not uses_all_cores(s.device)}
     forms = ("inference form", "compiled", "CUDA graph")
     expected = {("PyTorch", f, p, "cuda") for f in forms for p in ("float32", "float16", "bfloat16")}
     expected |= {("ONNX Runtime", "ours", p, d) for p in ("float32", "float16") for d in ("cuda", "tensorrt")}
     assert gpu == expected
     if not torch.cuda.is_available():
-        assert {s.missing for s in subjects if s.device != "cpu"} == {"no CUDA device"}
+        assert {s.missing for s in subjects if not uses_all_cores(s.device)} == {"no CUDA device"}
+    openvino = {s.precision: s.missing for s in subjects if s.device == "openvino:cpu"}
+    assert openvino.keys() == {"float32", "int8", "bfloat16"}
+    assert all("OpenVINO" in reason or "plug-in" in reason for reason in openvino.values() if reason)
 
 
 @pytest.mark.slow
@@ -208,9 +212,8 @@ def test_rows_are_written_as_csv_markdown_and_plot(rows: list[Row], tmp_path: Pa
     assert len(lines) == 2 + len(measured)
     assert {line.count("|") for line in lines} == {len(table.COLUMNS) + 1}
     assert "### tiny, batch 1, 64x64" in text
-    assert "Not measured: no images to calibrate with (ONNX Runtime ours on cpu)" in text.replace(
-        "no CUDA device (ONNX Runtime ours on cuda, ONNX Runtime ours on tensorrt); ", ""
-    )
+    assert "Not measured: " in text
+    assert "no images to calibrate with (ONNX Runtime ours on cpu, ONNX Runtime ours on openvino:cpu)" in text
     picture = plot.plot(rows, tmp_path / "a.png", title="title")
     assert picture.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(OptionError, match="nothing was measured"):
@@ -279,11 +282,11 @@ def test_the_command_measures_and_writes(checkpoint: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model.onnx"], "give the checkpoint"),
+        (["model.onnx"], "pass the checkpoint"),
         (["--plot"], "--plot needs --out"),
         (["--size", "250"], "multiple of 32"),
         (["--calibration", "0"], "at least 1"),
-        (["--images", "nowhere/*.png"], "holds no image"),
+        (["--images", "nowhere/*.png"], "contains no image"),
     ],
 )
 def test_the_command_refuses_in_one_line(
@@ -300,7 +303,7 @@ def test_the_published_form_exports_and_agrees(checkpoint: Path, tmp_path: Path,
     file = published.export(checkpoint, tmp_path / "published.onnx", batch=2, size=SIZE)
     assert [p.name for p in tmp_path.iterdir()] == ["published.onnx"]  # weights inside
     assert "Col2Im" in {node.op_type for node in onnx.load(file).graph.node}  # the baseline is what it says it is
-    run = published.onnx_form(file, device="cpu", threads=1)
+    run = published.onnx_form(file, threads=1)
     np.testing.assert_allclose(run(inputs[:2]), run_trained_form(checkpoint)(inputs[:2]), atol=1e-3)
 
 
@@ -328,16 +331,19 @@ def test_onnx_runtime_predicts_on_a_gpu(
     if subject.missing:
         pytest.skip(subject.missing)
     assert subject.build is not None
-    output = 1 / (1 + np.exp(-subject.build()(inputs[:2])))
+    try:
+        run = subject.build()
+    except DeviceError as error:  # the wheel of ONNX Runtime has its provider and not TensorRT itself
+        if device == "tensorrt":
+            pytest.skip(str(error))
+        raise
+    output = 1 / (1 + np.exp(-run(inputs[:2])))
     expected = 1 / (1 + np.exp(-run_trained_form(checkpoint)(inputs[:2])))
     assert np.abs(output - expected).mean() < 1e-2  # TensorRT may use TF32
 
 
 @pytest.mark.gpu
-def test_the_published_form_runs_on_a_gpu(checkpoint: Path, tmp_path: Path, inputs: NDArray[np.float32]) -> None:
+def test_the_published_form_runs_on_a_gpu(checkpoint: Path, inputs: NDArray[np.float32]) -> None:
     expected = run_trained_form(checkpoint)(inputs[:1])
     output = published.torch_form(checkpoint, device="cuda")(inputs[:1])
-    np.testing.assert_allclose(output, expected, atol=5e-2)
-    file = published.export(checkpoint, tmp_path / "published.onnx", batch=1, size=SIZE)
-    output = published.onnx_form(file, device="cuda", threads=None)(inputs[:1])
     np.testing.assert_allclose(output, expected, atol=5e-2)

@@ -78,7 +78,7 @@ def test_float16_files_load_as_float32(network: ConDSeg, tmp_path: Path) -> None
     assert all(torch.equal(v, expected[k]) for k, v in loaded.state_dict().items())
 
 
-def test_weights_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
+def test_weights_that_float16_cannot_represent_are_refused(tmp_path: Path) -> None:
     network = ConDSeg(**SMALL)
     nn.init.constant_(network.output.logits.weight, 1e6)
     with pytest.raises(CheckpointError, match=r"not finite: 1 tensors \(output.logits.weight\)"):
@@ -124,8 +124,8 @@ def test_the_config_of_another_network_is_refused(network: ConDSeg, tmp_path: Pa
         ({"threshold": "0.5"}, "threshold='0.5'"),
         ({"network": []}, "network=.* must be a dictionary"),
         ({"preprocessing": {}}, "must be a Preprocessing"),
-        ({"provenance": {"path": Path()}}, "provenance must hold plain JSON"),
-        ({"provenance": {"loss": float("inf")}}, "provenance must hold plain JSON"),
+        ({"provenance": {"path": Path()}}, "provenance must contain plain JSON"),
+        ({"provenance": {"loss": float("inf")}}, "provenance must contain plain JSON"),
     ],
 )
 def test_config_values_are_checked(changes: dict[str, Any], message: str) -> None:
@@ -184,8 +184,8 @@ def from_the_future(values: dict[str, Any]) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json: give a folder"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors: give a folder"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json: pass a folder"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors: pass a folder"),
     "config is text": (overwrite("config.json", b"hello"), "config.json is not JSON"),
     "config is bytes": (overwrite("config.json", b"\xff\xfe\x00"), "config.json is not JSON"),
     "config is deep": (overwrite("config.json", b"[" * 100_000), "config.json is JSON that is nested too deep"),
@@ -195,11 +195,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "newer format": (edit_config(from_the_future), r"format version 99 is newer .* install condseg_sdk 7.1.0 or later"),
     "a field of view in format 1": (
         edit_config(lambda v: v["preprocessing"].update(field_of_view="endoscopy")),
-        "format_version 1 does not go with preprocessing that has field_of_view",
+        "format_version 1 does not support preprocessing with field_of_view",
     ),
     "bits in format 1": (
         edit_config(lambda v: v["preprocessing"].update(bits=12)),
-        "format_version 1 does not go with preprocessing that has bits",
+        "format_version 1 does not support preprocessing with bits",
     ),
     "format is text": (edit_config(lambda v: v.update(format_version="1")), "with '1'"),
     "bad threshold": (edit_config(lambda v: v.update(threshold=2)), "threshold=2"),
@@ -261,11 +261,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a flipped exponent": (
         edit_tensors(lambda t: t.update({"output.logits.bias": torch.full((1,), 1e30)})),
-        r"is damaged, it has weights that no training produces: 1 tensors \(output.logits.bias\)",
+        r"is damaged, it has weights that training never produces: 1 tensors \(output.logits.bias\)",
     ),
     "a negative variance": (
         edit_tensors(lambda t: t["encoder.stem.1.running_var"].neg_()),
-        r"it has weights that no training produces: 1 tensors \(encoder.stem.1.running_var\)",
+        r"it has weights that training never produces: 1 tensors \(encoder.stem.1.running_var\)",
     ),
     "header of a hundred megabytes": (
         overwrite("model.safetensors", struct.pack("<Q", 10**8) + b"{" + b" " * 1000),
@@ -322,7 +322,7 @@ def test_save_pretrained_and_from_pretrained_carry_the_whole_config(folder: Path
 
 
 def test_a_repository_of_the_plain_mixin_loads_as_a_network_only(network: ConDSeg, tmp_path: Path) -> None:
-    """Its config.json holds the arguments of the network and nothing else."""
+    """Its config.json contains the arguments of the network and nothing else."""
     PyTorchModelHubMixin._save_pretrained(network, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
     loaded = ConDSeg.from_pretrained(tmp_path)

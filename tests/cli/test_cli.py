@@ -77,7 +77,7 @@ def test_a_second_call_does_not_segment_what_the_first_one_wrote(
         assert main(["predict", source, "--model", str(checkpoint)]) == (2 if "*" in source else 0)
     printed = capsys.readouterr()
     assert printed.out.count("1 segmented on") == 2
-    assert "holds only files in condseg-out" in printed.err
+    assert "contains only files in condseg-out" in printed.err
     assert sorted(path.name for path in (tmp_path / "condseg-out").iterdir()) == ["a_mask.png", "a_overlay.png"]
     command[1] = "condseg-out"
     assert main([*command, "--out", "again"]) == 0
@@ -205,7 +205,7 @@ def test_the_real_command_prints_one_line_and_exits_2(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_line(
+def test_an_output_folder_that_cannot_be_made_ends_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = image(tmp_path / "frame.png")
@@ -251,7 +251,7 @@ def test_a_damaged_wmv_video_changes_the_exit_code(checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["clip.jpg", "clip"])
-def test_a_video_under_another_name(
+def test_a_video_under_another_name_is_refused(
     name: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = film(tmp_path / "film.mp4", 3).rename(tmp_path / name)
@@ -268,12 +268,12 @@ def test_bits_of_16_bit_images_can_be_given(
     arguments = [tmp_path / "a.png", "--save", "mask", "--out"]
     assert predict(checkpoint, *arguments, tmp_path / "12", "--bits", "12") == 0
     assert predict(checkpoint, *arguments, tmp_path / "10", "--bits", "10") == 2
-    assert "more than bits=10 can hold; give bits=12" in capsys.readouterr().err
+    assert "more than bits=10 can hold; pass bits=12" in capsys.readouterr().err
     assert predict(checkpoint, *arguments, tmp_path / "20", "--bits", "20") == 2
 
 
 def test_an_export_of_an_export_asks_for_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "model.onnx"), str(tmp_path / "again.onnx")]) == 2
     message = capsys.readouterr().err
-    assert "model.onnx is an ONNX file already; give the checkpoint that it was exported from" in message
+    assert "model.onnx is an ONNX file already; pass the checkpoint that it was exported from" in message
     assert "runtime=" not in message

@@ -84,7 +84,7 @@ def test_only_files_that_condseg_wrote_are_replaced(tmp_path: Path) -> None:
     assert plan(tmp_path / "in", out=out, overwrite=True)
     (out / "b_mask.png").unlink()
     (out / "b_overlay.png").mkdir()
-    with pytest.raises(OutputError, match="is a folder where a file must be written"):
+    with pytest.raises(OutputError, match="is a folder, but a file must be written there"):
         plan(tmp_path / "in", out=out, overwrite=True)
 
 

@@ -52,7 +52,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_signal_before_the_work_is_one_line_and_no_output(tmp_path: Path) -> None:
+def test_a_signal_before_the_work_causes_one_line_and_no_output(tmp_path: Path) -> None:
     images(tmp_path / "in", 1)
     ready = "import sys, os; from condseg_sdk.cli import main, interrupts; interrupts.install(); print(flush=True); "
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -144,7 +144,7 @@ def test_output_lost_on_a_full_disk_is_reported(tmp_path: Path) -> None:
     assert error.startswith("condseg: the output above is incomplete")
 
 
-def test_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_deleted_current_folder_ends_in_one_line(tmp_path: Path) -> None:
     lost = tmp_path / "lost"
     lost.mkdir()
     script = f'cd "{lost}" && rmdir "{lost}" && exec "{sys.executable}" -m condseg_sdk.cli models'
@@ -199,7 +199,7 @@ def test_a_user_without_a_name_can_predict(monkeypatch: pytest.MonkeyPatch) -> N
 REMEDIES: list[tuple[list[str], str, list[str]]] = [
     (["--out", "condseg-lite-polyp"], "choose another name", ["--out", "other"]),
     (["--out", "drawn"], "add --overwrite", ["--out", "drawn", "--overwrite"]),
-    (["--out", "drawn"], "choose another place", ["--out", "elsewhere"]),
+    (["--out", "drawn"], "choose another output folder", ["--out", "elsewhere"]),
     (["--device", "mps:3"], "has cpu here", ["--device", "cpu"]),
     (["--save", "png"], "is not one of mask", ["--save", "mask"]),
     (["--threshold", "5"], "between 0 and 1", ["--threshold", "0.5"]),

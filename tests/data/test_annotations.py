@@ -109,7 +109,7 @@ def test_among_files_with_one_name_the_folders_decide(tmp_path: Path) -> None:
     dataset = open_dataset(path)
     assert pair_names(dataset) == ["a", "b"]
     (error,) = lines(dataset, "error")
-    assert error.startswith("1 image with a name that several files have; give its folders, too: elsewhere/a.png (")
+    assert error.startswith("1 image with a name that several files have; write its folders, too: elsewhere/a.png (")
 
 
 def test_images_that_a_coco_file_does_not_list_are_reported(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_any_string_can_be_the_name_of_a_missing_image(tmp_path: Path, name: str
 # LabelMe
 
 
-def test_labelme_files_beside_their_images(tmp_path: Path) -> None:
+def test_labelme_files_beside_their_images_are_read(tmp_path: Path) -> None:
     pictures(tmp_path, *(f"{name}.png" for name in "abcdef"))
     painted = np.zeros((4, 5), np.uint8)
     painted[1:, 2:] = 1
@@ -164,7 +164,7 @@ def test_labelme_files_beside_their_images(tmp_path: Path) -> None:
     assert dataset.left_out == ""
 
 
-def test_labelme_files_in_another_folder(tmp_path: Path) -> None:
+def test_labelme_files_in_another_folder_are_read(tmp_path: Path) -> None:
     pictures(tmp_path / "images", "a.png", "b.png", "c.png")
     for name in "abc":
         labelme(tmp_path / "json" / f"{name}.json", shape("polygon", TRIANGLE), imagePath=f"..\\images\\{name}.png")
@@ -200,7 +200,7 @@ def test_a_single_labelme_file_recommends_its_folder(tmp_path: Path) -> None:
     path = labelme(tmp_path / "a.json", shape("polygon", TRIANGLE))
     labelme(tmp_path / "b.json", shape("polygon", TRIANGLE))
     with pytest.raises(
-        DatasetError, match=r"a\.json, which describes one image \(give its folder for all of them\): 1 pair"
+        DatasetError, match=r"a\.json, which describes one image \(pass its folder for all of them\): 1 pair"
     ):
         open_dataset(path)
     assert pair_names(open_dataset(path.parent)) == ["a", "b"]
@@ -339,14 +339,15 @@ def test_the_check_reports_a_damaged_entry_and_continues(tmp_path: Path, capsys:
         assert main(["finetune", *arguments, "--check"]) != 0
         out = capsys.readouterr().out
         assert "error    1 pair with a file that cannot be used" in out
-        assert f"{path} (regions of images\\c.png): a polygon needs three or more points" in out
+        assert f"{path} (regions of images\\c.png): a polygon needs at least three points" in out
 
 
 def test_unknown_xml_and_json_get_a_remedy_that_works(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "b.png")
     (tmp_path / "annotations.xml").write_text("<annotations/>")
     with pytest.raises(
-        DatasetError, match=r"annotations\.xml is in no format that is read \(COCO, LabelMe, VIA or YOLO\); export"
+        DatasetError,
+        match=r"annotations\.xml is in no format that is read \(COCO, LabelMe, VIA, YOLO, CVAT or GeoJSON\); export",
     ):
         open_dataset(tmp_path)
     coco(tmp_path / "set.json", ["a.png", "b.png"])  # exported as COCO
@@ -363,6 +364,6 @@ def test_a_table_is_recommended_only_if_it_can_be_read(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no masks were recognized.*: put them into a folder named masks/"):
         open_dataset(tmp_path)
     table.write_text("image,mask\n" + "".join(f"x/{name}.png,y/{name}{name}.png\n" for name in "abc"))
-    with pytest.raises(DatasetError, match=r"set\.csv lists them: give that file instead of the folder"):
+    with pytest.raises(DatasetError, match=r"set\.csv lists them: pass that file instead of the folder"):
         open_dataset(tmp_path)
     assert pair_names(open_dataset(table)) == [*"abc"]

@@ -101,7 +101,7 @@ def test_damaged_archives_are_refused_in_one_line(tmp_path: Path) -> None:
         load_mask(path)
     with zipfile.ZipFile(path, "w"):
         pass
-    with pytest.raises(DatasetError, match=r"holds the arrays \[\]"):
+    with pytest.raises(DatasetError, match=r"contains the arrays \[\]"):
         load_mask(path)
 
 

@@ -66,7 +66,9 @@ def test_the_report_shows_a_table_of_the_splits(folder: Path) -> None:
     assert sum(int(line.split()[3]) for line in lines[3:6]) == 8
     assert "images   30x20 to 75x50" in lines
     assert "masks    29 by two values" in lines
-    assert any(line.startswith("error    1 image without a mask of the same name; add an all-black") for line in lines)
+    assert any(
+        line.startswith("error    1 image without a mask with the same name; add an all-black") for line in lines
+    )
     assert f"           {folder / 'images' / 'n03.png'}" in lines
     assert any(line.startswith("warning  8 masks without foreground") for line in lines)
     assert "           ... and 3 more" in lines
@@ -134,7 +136,7 @@ def test_an_image_given_as_its_own_mask_is_an_error(folder: Path) -> None:
     pairs[0] = Pair("own", pairs[0].image, pairs[0].image)
     report = check_dataset(open_dataset(pairs))
     assert (
-        report.errors[0].line() == f"1 image given as its own mask; give the mask's file: {folder / 'images/n00.png'}"
+        report.errors[0].line() == f"1 image given as its own mask; pass the mask's file: {folder / 'images/n00.png'}"
     )
 
 
@@ -172,7 +174,7 @@ def test_a_mask_of_the_image_as_stored_is_an_error_if_exif_rotates_it(folder: Pa
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(3, (20, 30)), (2, (20, 30)), (6, (20, 20))])
-def test_an_orientation_that_sizes_cannot_check_is_a_warning(
+def test_an_orientation_that_sizes_cannot_check_causes_a_warning(
     folder: Path, orientation: int, size: tuple[int, int]
 ) -> None:
     turned(folder / "images" / "n01.png", orientation, size)
@@ -203,7 +205,7 @@ def test_a_validation_split_without_foreground_is_an_error(folder: Path) -> None
     assert check(folder).errors[0].message.startswith("no mask of the validation split has foreground")
 
 
-def test_inverted_masks_are_a_warning(folder: Path) -> None:
+def test_inverted_masks_cause_a_warning(folder: Path) -> None:
     save(folder / "masks" / "n01.png", 255 - region())
     save(folder / "masks" / "n02.png", np.pad(np.full((18, 28), 255, np.uint8), 1))  # large, but not inverted
     line = only(check(folder))
@@ -226,7 +228,7 @@ def test_suspicious_values_and_single_label_masks_are_warnings(folder: Path) -> 
     assert check(folder).problems == ()
 
 
-def test_images_of_a_single_color_are_a_warning(folder: Path) -> None:
+def test_images_of_a_single_color_cause_a_warning(folder: Path) -> None:
     for name in NAMES[20:28]:  # alike, but no leak
         save(folder / "images" / f"{name}.png", np.full((20, 30, 3), int(name[1:]), np.uint8))
     assert only(check(folder)).startswith("warning: 8 images of a single color; remove it if it is broken")
@@ -235,7 +237,7 @@ def test_images_of_a_single_color_are_a_warning(folder: Path) -> None:
 # Counts
 
 
-def test_few_pairs_are_a_warning(tmp_path: Path) -> None:
+def test_few_pairs_cause_a_warning(tmp_path: Path) -> None:
     make_set(tmp_path, NAMES[:8])
     few, fewer = check(tmp_path).warnings
     assert few.message == "only 6 pairs to train on; 20 or more are recommended"
@@ -249,7 +251,7 @@ def test_copies_across_splits_are_an_error_and_within_a_split_a_warning(folder: 
     shutil.copy(folder / "images" / "n00.png", folder / "images" / "n25.png")
     line = only(check(folder))
     assert line == (
-        "error: 1 image copied into another split, which makes metrics too optimistic; keep one, or give group_by: "
+        "error: 1 image copied into another split, which makes metrics too optimistic; keep one, or pass group_by: "
         f"{folder / 'images/n25.png'} (validation) and {folder / 'images/n00.png'} (train)"
     )
     make_set(folder, ["n25"])

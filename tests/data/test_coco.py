@@ -128,7 +128,7 @@ def test_damaged_regions_name_file_and_image(region: Any, message: str) -> None:
 # Files
 
 
-def test_a_coco_file_with_polygons_run_lengths_and_an_image_without_a_region(tmp_path: Path) -> None:
+def test_a_coco_file_with_polygons_run_lengths_and_an_image_without_a_region_is_read(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png", "c.png")
     run_length = {"size": [5, 7], "counts": [0, 5, 30]}
     path = write(tmp_path / "set.json", coco(entries, [annotation(1, [SQUARE]), annotation(2, run_length, iscrowd=1)]))
@@ -183,11 +183,13 @@ def test_several_categories_are_foreground_and_reported(tmp_path: Path) -> None:
     entries = images(tmp_path, "a.png", "b.png")
     annotations = [annotation(1, [SQUARE]), annotation(2, [SQUARE], category_id=2)]
     path = write(tmp_path / "set.json", coco(entries, annotations))
-    problem, unknown = open_dataset(path).problems
+    unknown, problem = open_dataset(path).problems
     assert problem.severity == unknown.severity == "warning"
     assert unknown.line().startswith("1 category id used in set.json and not listed there")
-    assert problem.message.startswith("set.json has 2 categories, all of which were read as foreground")
+    assert problem.message.startswith("2 classes, all of which are foreground; choose with classes= (--classes)")
     assert problem.files == ("2", "polyp")
+    assert [load_mask(pair.mask).any() for pair in find_pairs(path, classes=["polyp"])] == [True, False]
+    assert [load_mask(pair.mask).any() for pair in find_pairs(path, classes="2")] == [False, True]
 
 
 def test_missing_and_repeated_images_are_reported(tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def complaint(path: Path) -> str:
         ("{", "is not JSON"),
         ("[" * 100_000, "nested too deep"),
         ('{"images": NaN, "annotations": []}', "NaN is not a finite number"),
-        ([], "is not an annotation file of COCO, LabelMe, VIA or YOLO"),
+        ([], "is not an annotation file of COCO, LabelMe, VIA, YOLO, CVAT or GeoJSON"),
         ({"images": {}, "annotations": []}, "not a COCO file"),
         ({"images": 3, "annotations": None}, "not a COCO file"),
         (coco([], []), "lists no images"),
@@ -303,7 +305,7 @@ def test_line_breaks_in_names_do_not_break_the_lines_of_a_report(tmp_path: Path)
     assert r"           large\npolyp" in lines
     annotations[0]["category_id"] = [1]
     write(path, coco(entries, annotations, categories="x"))
-    assert "set.json has 3 categories" in str(check_dataset(open_dataset(path)))
+    assert "3 classes, all of which are foreground" in str(check_dataset(open_dataset(path)))
 
 
 # Sizes

@@ -94,7 +94,7 @@ def test_patients_folders_become_part_of_the_name(tmp_path: Path) -> None:
         ("v1.2.png", "v1.2_GT.png"),
     ],
 )
-def test_masks_named_with_a_word(tmp_path: Path, image: str, mask: str) -> None:
+def test_masks_named_with_a_word_are_recognized(tmp_path: Path, image: str, mask: str) -> None:
     add_pair(tmp_path / "images" / image, tmp_path / "masks" / mask)
     add_pair(tmp_path / "images" / "other.png", tmp_path / "masks" / "other.png")
     assert (tmp_path / "masks" / mask) in [pair.mask for pair in find_pairs(tmp_path)]
@@ -112,7 +112,7 @@ def test_unicode_forms_of_macos_and_linux_match(tmp_path: Path) -> None:
     assert len(find_pairs(tmp_path)) == 1
 
 
-def test_glas_as_downloaded(tmp_path: Path) -> None:
+def test_glas_is_read_as_downloaded(tmp_path: Path) -> None:
     """One folder: train_1.bmp with train_1_anno.bmp, and the test sets A and B."""
     for stem in (*(f"train_{i}" for i in range(1, 11)), "testA_1", "testA_2", "testB_1"):
         add_pair(tmp_path / f"{stem}.bmp", tmp_path / f"{stem}_anno.bmp")
@@ -125,7 +125,7 @@ def test_glas_as_downloaded(tmp_path: Path) -> None:
     assert "beside their images" in dataset.layout
 
 
-def test_isic_as_downloaded(tmp_path: Path) -> None:
+def test_isic_is_read_as_downloaded(tmp_path: Path) -> None:
     """Two folders of a long name; _segmentation.png; superpixels beside the images; three parts."""
     for part, stems in (("Training", ("ISIC_1", "ISIC_2")), ("Validation", ("ISIC_3",)), ("Test_v2", ("ISIC_4",))):
         for stem in stems:
@@ -211,21 +211,21 @@ def test_a_link_to_a_folder_above_adds_no_pair(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_counted_by_kind_in_one_line(tmp_path: Path) -> None:
     make_set(tmp_path, "abc")
-    for name in ("images/x.dcm", "images/y.dcm", "images/clip.mp4", "notes.docx", "images/.hidden.png", "train.txt"):
+    for name in ("images/x.nii", "images/y.nii", "images/clip.mp4", "notes.docx", "images/.hidden.png", "train.txt"):
         (tmp_path / name).write_text("a\nb\nc")
     save(tmp_path / "images" / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_XL.png", picture("thumb"))
     save(tmp_path / "masks" / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB_XL.png", picture("thumb"))
     dataset = open_dataset(tmp_path)
-    expected = "2 .dcm files, 2 folders named @eaDir, 1 .docx file, 1 .mp4 file, 1 hidden file"
+    expected = "2 .nii files, 2 folders named @eaDir, 1 .docx file, 1 .mp4 file, 1 hidden file"
     assert dataset.left_out == expected
     assert f"left out {expected}" in str(check_dataset(dataset)).splitlines()
     assert sum(len(part) for part in dataset.splits.values()) == 3
 
 
 def test_files_of_unsupported_formats_are_counted_by_their_suffix(tmp_path: Path) -> None:
-    for name in ("a.dcm", "b.dcm", "c.mp4"):
+    for name in ("a.nii", "b.nii", "c.mp4"):
         (tmp_path / name).write_text("a")
-    with pytest.raises(DatasetError, match=r"holds no images \(left out: 2 \.dcm files, 1 \.mp4 file\); images are"):
+    with pytest.raises(DatasetError, match=r"contains no images \(left out: 2 \.nii files, 1 \.mp4 file\); images are"):
         open_dataset(tmp_path)
 
 
@@ -236,9 +236,9 @@ def test_unmatched_images_and_masks_are_all_listed_with_what_to_do(tmp_path: Pat
     (tmp_path / "images" / "f.png").unlink()
     dataset = open_dataset(tmp_path)
     images, masks = dataset.problems
-    assert images.message.startswith("2 images without a mask of the same name; add an all-black mask")
+    assert images.message.startswith("2 images without a mask with the same name; add an all-black mask")
     assert images.files == (str(tmp_path / "images/a.png"), str(tmp_path / "images/b.png"))
-    assert masks.message.startswith("1 mask without an image of the same name; add the image")
+    assert masks.message.startswith("1 mask without an image with the same name; add the image")
     assert masks.files == (str(tmp_path / "masks/f.png"),)
     with pytest.raises(DatasetError, match=r"2 images without .*images/a\.png"):
         find_pairs(tmp_path)
@@ -275,7 +275,7 @@ def test_two_folders_of_masks_are_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "holds no images"),
+        ({}, "contains no images"),
         ({"images": ["a.png"]}, "no masks were recognized: put them into a folder named masks/"),
         ({"masks": ["a.png"]}, "but no images; put them into a folder named images/"),
         ({"images": ["a.png"], "masks": ["z.png"]}, "images are named like a.png, masks like z.png"),
@@ -300,7 +300,7 @@ def test_paths_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"nothing does not exist"):
         open_dataset(tmp_path / "images", masks=tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"empty holds no masks"):
+    with pytest.raises(DatasetError, match=r"empty contains no masks"):
         open_dataset(tmp_path / "images", masks=tmp_path / "empty")
     (tmp_path / "set.zip").write_bytes(b"x")
     with pytest.raises(DatasetError, match=r"set\.zip is neither a folder nor a file named \.csv, \.tsv, \.json"):

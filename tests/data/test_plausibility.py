@@ -58,7 +58,7 @@ def test_boxes_are_reported_if_most_masks_are_boxes(tmp_path: Path) -> None:
     box[10:40, 20:90] = box[60:90, 100:150] = 255
     report = check(tmp_path, [box if int(name[1]) < 5 else blob(60, 80, 20) for name in NAMES])
     (line,) = matching(report, "warning", "only rectangles")
-    assert line.startswith("5 masks that are only rectangles, so that the network learns boxes; draw outlines")
+    assert line.startswith("5 masks that are only rectangles, so the network learns boxes; draw outlines")
     report = check(tmp_path, [box if int(name[1]) < 3 else blob(60, 80, 20) for name in NAMES])
     assert matching(report, "warning", "only rectangles") == []
 

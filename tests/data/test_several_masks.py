@@ -61,7 +61,7 @@ def test_ambiguous_numbers_in_names_are_not_guessed(tmp_path: Path) -> None:
     make_set(tmp_path / "b", ["frame", "frame_1", "frame_2"])
     (tmp_path / "b" / "images" / "frame_2.png").unlink()
     assert matched(open_dataset(tmp_path / "b")) == {"frame": "frame.png", "frame_1": "frame_1.png"}
-    assert "1 mask without an image of the same name" in errors(open_dataset(tmp_path / "b"))[0]
+    assert "1 mask without an image with the same name" in errors(open_dataset(tmp_path / "b"))[0]
     make_set(tmp_path / "c", ["case", "other", "third"])
     (tmp_path / "c" / "masks" / "case.png").rename(tmp_path / "c" / "masks" / "case_12.png")
     assert len(errors(open_dataset(tmp_path / "c"))) == 2

@@ -130,9 +130,9 @@ def test_pairs_are_given_as_paths_or_pair_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([], "an empty list holds no pairs"),
+        ([], "an empty list contains no pairs"),
         (["a.png"], "'a.png' is not a pair"),
-        ([("a.png", "b.png", "c.png")], "is not a pair; give \\(image, mask\\)"),
+        ([("a.png", "b.png", "c.png")], "is not a pair; pass \\(image, mask\\)"),
         ([("a.png", 3)], "is not a pair"),
         ([("a.png", "b.png")] * 2, "is listed twice"),
         ([("a.png", "b.png")], "none of its files exists"),

@@ -63,8 +63,11 @@ def test_several_lines_are_merged_and_several_classes_are_reported(tmp_path: Pat
     mask = load_mask(dataset.train[0].mask)
     assert mask[0, 0]
     assert mask[15, 15]
-    assert dataset.problems[0].line().startswith("data.yaml has 2 categories, all of which were read as foreground")
+    assert dataset.problems[0].line().startswith("2 classes, all of which are foreground; choose with classes=")
     assert dataset.problems[0].files == ("polyp", "tool")
+    (tools,) = open_dataset(dataset.source or "", classes=["tool"]).train
+    assert load_mask(tools.mask)[0, 0]
+    assert not load_mask(tools.mask)[15, 15]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_folders_that_do_not_exist_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["train: [", "a: &a [*a, *a]\nb: !!python/object:os.system x", "[" * 3000, "\0"])
-def test_a_damaged_data_yaml_is_one_line(tmp_path: Path, content: str) -> None:
+def test_a_damaged_data_yaml_ends_in_one_line(tmp_path: Path, content: str) -> None:
     folder = yolo(tmp_path, {"train/a": BOX}, content)
     with pytest.raises(DatasetError, match=r"data\.yaml"):
         open_dataset(folder / "data.yaml")

@@ -91,7 +91,7 @@ def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> 
     assert image.foreground == pytest.approx(40 * 80 / (100 * 200))
 
 
-def test_metrics_of_known_predictions(known: tuple[Predictions, list[Pair]]) -> None:
+def test_metrics_of_known_predictions_are_correct(known: tuple[Predictions, list[Pair]]) -> None:
     half, missed, nothing, right = evaluate(*known).images  # by name
     assert (right.own.iou, right.own.dice, right.own.hd95, right.own.assd, right.own.boundary_iou) == (1, 1, 0, 0, 1)
     assert (half.own.iou, half.own.dice, half.own.precision, half.own.recall) == (0.5, pytest.approx(2 / 3), 1, 0.5)
@@ -103,7 +103,7 @@ def test_metrics_of_known_predictions(known: tuple[Predictions, list[Pair]]) -> 
     assert all(image.own == image.small for image in (half, missed, nothing, right))  # all are 256x256
 
 
-def test_metrics_of_empty_masks(known: tuple[Predictions, list[Pair]]) -> None:
+def test_metrics_of_empty_masks_are_defined(known: tuple[Predictions, list[Pair]]) -> None:
     evaluation = evaluate(*known)
     _, missed, nothing, _ = evaluation.images
     assert (missed.own.dice, missed.own.hd95, missed.empty) == (0, math.hypot(256, 256), "prediction")
@@ -119,7 +119,9 @@ def test_means_over_images_have_intervals(known: tuple[Predictions, list[Pair]])
     assert means["mIoU"].low < means["mIoU"].value < means["mIoU"].high
 
 
-def test_calibration_and_error_detection_of_known_predictions(known: tuple[Predictions, list[Pair]]) -> None:
+def test_calibration_and_error_detection_of_known_predictions_are_correct(
+    known: tuple[Predictions, list[Pair]],
+) -> None:
     evaluation = evaluate(*known, branch_uncertainty=True)
     # Only two images have wrong pixels, and all pixels are equally certain: no better than guessing.
     assert evaluation.reliability["AUROC of uncertainty"].value == 0.5
@@ -131,7 +133,7 @@ def test_calibration_and_error_detection_of_known_predictions(known: tuple[Predi
     assert evaluation.reliability["ECE"].value == pytest.approx(wrong, abs=2 * (1 - certain))
 
 
-def test_the_curve_over_thresholds_of_known_predictions(known: tuple[Predictions, list[Pair]]) -> None:
+def test_the_curve_over_thresholds_of_known_predictions_is_correct(known: tuple[Predictions, list[Pair]]) -> None:
     evaluation = evaluate(*known)
     assert evaluation.curve.recall[50] == pytest.approx(1.5 / 3)
     assert evaluation.curve.precision[50] == 1
@@ -250,18 +252,18 @@ def test_a_dataset_is_evaluated_as_a_whole_or_by_split(tmp_path: Path) -> None:
     assert [pair.name for pair in choose_pairs(dataset)] == list(NAMES)
     assert choose_pairs(dataset, split="validation") == dataset.validation
     assert [pair.name for pair in choose_pairs(dataset, names=["b", "a"])] == ["b", "a"]
-    with pytest.raises(DatasetError, match="5 pairs names no test split"):
+    with pytest.raises(DatasetError, match="5 pairs defines no test split"):
         choose_pairs(dataset, split="test")
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_a_split_that_the_data_does_not_name_is_refused(tmp_path: Path, part: Any) -> None:
-    """Drawn at random it would hold images that were trained on."""
-    with pytest.raises(DatasetError, match=rf"plain names no {part} split: leave split out"):
+    """Drawn at random it would contain images that were trained on."""
+    with pytest.raises(DatasetError, match=rf"plain defines no {part} split: leave split out"):
         choose_pairs(make_set(tmp_path / "plain", NAMES), split=part)
     folder = make_set(tmp_path / "named", NAMES, "train/images", "train/masks")
     make_set(folder, ["f"], "test/images", "test/masks")
-    with pytest.raises(DatasetError, match="names no validation split"):
+    with pytest.raises(DatasetError, match="defines no validation split"):
         choose_pairs(folder, split="validation")
     assert [pair.name for pair in choose_pairs(folder, split="train")] == list(NAMES)  # none of it held out
 
@@ -284,9 +286,9 @@ def test_the_split_of_a_training_run_is_used(
     assert [image.pair.name for image in held_out.images] == ["d", "e"]
     assert [image.pair.name for image in evaluate(predictor, data, split="train").images] == ["a", "b", "c"]
     assert not caplog.records
-    with pytest.raises(DatasetError, match="names no test split"):
+    with pytest.raises(DatasetError, match="defines no test split"):
         evaluate(predictor, data, split="test")
-    with pytest.raises(DatasetError, match="names no validation split"):  # of other data
+    with pytest.raises(DatasetError, match="defines no validation split"):  # of other data
         evaluate(predictor, make_set(tmp_path / "other", ["a", "d", "x"]), split="validation")
     parted = make_set(tmp_path / "parted", ["x"], "val/images", "val/masks")  # what the data says goes first
     assert [image.pair.name for image in evaluate(predictor, parted, split="validation").images] == ["x"]
@@ -297,7 +299,7 @@ def test_a_model_name_is_never_the_checkpoint_of_a_run(
 ) -> None:
     monkeypatch.chdir(run)
     predictor = Predictor.from_pretrained("condseg-lite-polyp")
-    with pytest.raises(DatasetError, match="names no validation split"):
+    with pytest.raises(DatasetError, match="defines no validation split"):
         evaluate(predictor, data, split="validation")
     assert not caplog.records
 
@@ -373,7 +375,7 @@ def test_masks_may_be_in_another_folder(checkpoint: Path, tmp_path: Path, capsys
     assert "frames: 5 images" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["command"] == " ".join(["condseg", *arguments])
     assert main([*arguments[:3]]) == 2
-    assert "give masks= (--masks)" in capsys.readouterr().err
+    assert "pass masks= (--masks)" in capsys.readouterr().err
     make_set(tmp_path, ["f"], "parted/test", "drawn_parts/test")
     (pair,) = choose_pairs(tmp_path / "parted", masks=tmp_path / "drawn_parts", split="test")
     assert pair.mask == tmp_path / "drawn_parts" / "test" / "f.png"

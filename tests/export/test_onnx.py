@@ -109,7 +109,7 @@ def test_a_missing_uncertainty_output_is_refused_before_the_first_image(files: d
         Predictor.from_pretrained(files["static"]).stream(iter(()), branch_uncertainty=True)
 
 
-def test_a_foreign_onnx_file_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_foreign_onnx_file_ends_in_one_line(files: dict[str, Path], tmp_path: Path) -> None:
     whole = files["static"].read_bytes()
     for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
         (tmp_path / f"{name}.onnx").write_bytes(content)
@@ -228,7 +228,7 @@ def test_an_onnx_file_needs_no_pytorch_and_no_client_of_the_hub(files: dict[str,
     assert done.stdout.splitlines()[-1] == "0 0"
 
 
-def test_export_on_the_command_line(checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_export_works_on_the_command_line(checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model.onnx"
     assert main(["export", str(checkpoint), str(out), "--static"]) == 0
     shown = capfd.readouterr()
@@ -247,7 +247,7 @@ def test_cuda_predicts_as_the_cpu_does(files: dict[str, Path]) -> None:
         np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-3)
 
 
-def test_metadata_that_is_damaged_is_one_line() -> None:
+def test_metadata_that_is_damaged_ends_in_one_line() -> None:
     from condseg_sdk.checkpoints.onnx_metadata import read_metadata
 
     with pytest.raises(CheckpointError, match="damaged metadata"):
@@ -319,9 +319,9 @@ DAMAGED_FILES: dict[str, tuple[Any, str]] = {
     "another size": (change_metadata(EXPORT_KEY, edit_json(dynamic=True)), "its metadata says"),
     "promised output": (
         change_metadata(EXPORT_KEY, edit_json(branch_uncertainty=True)),
-        "'branch_uncertainty', which its graph lacks",
+        "'branch_uncertainty', which is not in its graph",
     ),
-    "no output": (change_graph(lambda graph: graph.output.pop()), "the output 'mask', which its graph lacks"),
+    "no output": (change_graph(lambda graph: graph.output.pop()), "the output 'mask', which is not in its graph"),
     "another input": (
         change_graph(lambda graph: setattr(graph.input[0], "name", "pixels")),
         "its inputs are .'pixels'",

@@ -216,7 +216,7 @@ def mutate_tree(rng: Random, value: Any, values: Sequence[Any], raws: list[str] 
         rng: Decides everything.
         value: The tree; anything that is no dictionary or list is a leaf.
         values: What a place may be replaced by.
-        raws: Gets JSON text that no Python value writes, such as NaN or a key that is there twice; the tree then holds a
+        raws: Gets JSON text that no Python value writes, such as NaN or a key that is there twice; the tree then contains a
             mark in its place. None to do without.
     """
     tree = _copy(value)

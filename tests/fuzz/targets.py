@@ -17,9 +17,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pydicom
 import torch
 from PIL import Image, features
 from pycocotools import mask as coco_mask
+from pydicom.data import get_testdata_file
 from safetensors.torch import save_file
 
 from condseg_sdk import OnnxOptions, Predictor
@@ -30,6 +32,7 @@ from condseg_sdk.images.load import load_image
 from condseg_sdk.weights.convert import convert_checkpoint
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.manifest import list_models
+from tests.helpers.dicom import make_dataset, make_region, save_dataset
 
 from .formats import mutate_image, mutate_numpy, mutate_onnx, mutate_safetensors, mutate_torch
 from .mutations import FOREIGN, mutate_bytes, mutate_json, mutate_lines
@@ -133,6 +136,51 @@ def _predict_image(case: Case, corpus: Path) -> None:
     height, width = load_image(case.path).shape[:2]
     assert seg.mask.shape == (height, width)
     assert seg.mask.dtype == np.bool_
+
+
+# DICOM ----------------------------------------------------------------------------------------------------------------
+
+
+def _make_dicom(folder: Path) -> None:
+    rgb = photo(0)
+    gray, size = rgb[..., 0], (rgb.shape[0], rgb.shape[1])
+    encoded = io.BytesIO()
+    Image.fromarray(rgb).save(encoded, "JPEG")
+    jpeg = encoded.getvalue() + b"\0" * (len(encoded.getvalue()) % 2)
+    palette = make_dataset(gray // 64, "PALETTE COLOR")
+    for color in ("Red", "Green", "Blue"):
+        setattr(palette, f"{color}PaletteColorLookupTableDescriptor", [4, 0, 16])
+        palette[f"{color}PaletteColorLookupTableDescriptor"].VR = "US"
+        setattr(palette, f"{color}PaletteColorLookupTableData", bytes(range(8)))
+    window = {"BitsStored": 12, "WindowCenter": 1000, "WindowWidth": 900, "RescaleSlope": 2, "RescaleIntercept": -5}
+    region = make_region((2, 2, size[1] - 4, size[0] - 4), 0.2)
+    made = {
+        "rgb": make_dataset(rgb, "RGB", PixelSpacing=[0.1, 0.2]),
+        "ybr": make_dataset(rgb, "YBR_FULL"),
+        "inverse": make_dataset(gray, "MONOCHROME1", PixelPaddingValue=0),
+        "window": make_dataset(gray.astype(np.uint16) * 16, **window),
+        "palette": palette,
+        "jpeg": make_dataset([jpeg], "YBR_FULL_422", size=size, SequenceOfUltrasoundRegions=[region]),
+        "frames": make_dataset(np.stack([rgb, rgb[::-1]]), "RGB"),
+        "cine": make_dataset([jpeg] * 3, "YBR_FULL_422", size=size),
+    }
+    for kind in ("jp2klossless", "jpeg_ls_lossless", "RLE", "bigendian", "implicit"):
+        made[kind] = pydicom.dcmread(get_testdata_file(f"MR_small_{kind}.dcm", download=False))
+    for name, ds in made.items():
+        save_dataset(ds, folder / f"{name}.dcm")
+
+
+def _mutate_dicom(rng: Random, corpus: Path, folder: Path) -> Case:
+    _, data, others = _pick(rng, corpus / "dicom")
+    path = folder / "case-scan.dcm"
+    path.write_bytes(mutate_bytes(rng, data, others))
+    return Case(path, (path.name,))
+
+
+def _predict_dicom(case: Case, corpus: Path) -> None:
+    for seg in predictor(corpus / "checkpoint").stream(case.path):
+        assert seg.mask.shape == seg.size
+        assert seg.to_dict()["area_mm2"] is None or seg.spacing
 
 
 # Masks and images of a training set -----------------------------------------------------------------------------------
@@ -255,6 +303,28 @@ def _make_tables(folder: Path) -> None:
         for n in range(1, 6)
     }
     (folder / "via.json").write_text(json.dumps(via))
+    (folder / "cvat.xml").write_text(_cvat(box))
+    ring = [*pairs, pairs[0]]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring, [[15, 9], [17, 9], [17, 11], [15, 9]]]},
+    }
+    feature["properties"] = {"classification": {"name": "polyp"}}
+    several = {
+        **feature,
+        "geometry": {"type": "MultiPolygon", "coordinates": [[ring], [[[1, 1], [5, 1], [5, 6], [1, 1]]]]},
+    }
+    collection = {
+        "type": "FeatureCollection",
+        "features": [feature, several],
+        "image": "1.png",
+        "height": 30,
+        "width": 40,
+    }
+    (folder / "shapes.geojson").write_text(json.dumps(collection))
+    labels = {"background": 0, "polyp": 255, "lesions": [1, 255]}
+    nnunet = {"channel_names": {"0": "R"}, "labels": labels, "numTraining": 5, "file_ending": ".png"}
+    (folder / "dataset.json").write_text(json.dumps(nnunet))
     yolo = ["names: [polyp, lesion]", "train: [images/1.png, images/2.png, images/3.png]"]
     (folder / "data.yaml").write_text("\n".join([*yolo, "val:", "  - images/4.png", "  - images/5.png"]) + "\n")
     (folder / "label.txt").write_text("0 0.3 0.2 0.6 0.2 0.6 0.5\n1 0.1 0.1 0.2 0.1 0.2 0.3 0.1 0.3\n")
@@ -266,8 +336,22 @@ def _make_tables(folder: Path) -> None:
     (folder / "train.txt").write_text("1\n2\nimages/3.png\n")
 
 
+def _cvat(box: list[int]) -> str:
+    points = ";".join(f"{x}.5,{y}.00" for x, y in zip(box[::2], box[1::2], strict=True))
+    shapes = [
+        f'<polygon label="polyp" source="manual" occluded="0" points="{points}" z_order="0"></polygon>',
+        '<mask label="lesion" occluded="0" rle="1, 2, 3, 3" left="30" top="20" width="3" height="3" z_order="0"></mask>',
+        '<ellipse label="polyp" cx="20" cy="12" rx="5" ry="4" rotation="30"></ellipse>',
+    ]
+    images = "\n".join(
+        f'<image id="{n}" name="{n}.png" width="40" height="30">\n{shapes[n % 3]}\n</image>' for n in range(1, 6)
+    )
+    head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta></meta>'
+    return f"{head}\n{images}\n</annotations>\n"
+
+
 TABLES = ("coco.json",) * 4 + (
-    *("labelme.json", "via.json", "data.yaml", "label.txt"),
+    *("labelme.json", "via.json", "data.yaml", "label.txt", "cvat.xml", "shapes.geojson", "dataset.json"),
     *("table.csv", "semicolon.csv", "table.tsv", "train.txt"),
 )
 
@@ -277,7 +361,7 @@ def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
     shutil.copytree(corpus / "tables" / "set", data, copy_function=_link)
     name = rng.choice(TABLES)
     content = (corpus / "tables" / name).read_bytes()
-    if name.endswith(".json"):
+    if name.endswith("json"):
         mutated = mutate_json(rng, json.loads(content)) if rng.random() < 0.9 else mutate_bytes(rng, content)
     else:
         mutated = mutate_lines(rng, content.decode()) if rng.random() < 0.7 else mutate_bytes(rng, content)
@@ -288,6 +372,14 @@ def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
             intact = content.replace(b"1.png", b"%d.png" % number)
             (data / "images" / f"{number}.json").write_bytes(intact)
         path = data / "images" / "1.json"
+    if name == "shapes.geojson":
+        shutil.rmtree(data / "masks")
+        for number in range(2, 6):
+            (data / "images" / f"{number}.geojson").write_bytes(content.replace(b"1.png", b"%d.png" % number))
+        path = data / "images" / "1.geojson"
+    if name == "dataset.json":
+        (data / "images").rename(data / "imagesTr")
+        (data / "masks").rename(data / "labelsTr")
     if name in ("data.yaml", "label.txt"):
         shutil.rmtree(data / "masks")
         (data / "labels").mkdir()
@@ -297,7 +389,9 @@ def _mutate_table(rng: Random, corpus: Path, folder: Path) -> Case:
         path = data / "data.yaml" if name == "data.yaml" else data / "labels" / "1.txt"
     path.unlink(missing_ok=True)  # it may be a link
     path.write_bytes(mutated)
-    return Case(data if name in ("train.txt", "labelme.json", "label.txt") else path, (path.name, "case-set"))
+    return Case(
+        data if name in ("train.txt", "labelme.json", "label.txt", "shapes.geojson") else path, (path.name, "case-set")
+    )
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------
@@ -542,6 +636,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("images", _make_images, _mutate_image, _predict_image, weight=12),
+        Target("dicom", _make_dicom, _mutate_dicom, _predict_dicom, weight=4),
         Target("masks", _make_masks, _mutate_mask, _read_set, weight=9),
         Target("tables", _make_tables, _mutate_table, _read_set, weight=9),
         Target("manifest", _make_manifest, _mutate_manifest, _list_manifest, weight=6),

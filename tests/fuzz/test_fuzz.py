@@ -20,6 +20,7 @@ from tests.fuzz.worker import Verdict, judge, our_frame
 
 SAMPLE = {
     "images": 120,
+    "dicom": 60,
     "masks": 120,
     "tables": 150,
     "manifest": 200,

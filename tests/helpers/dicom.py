@@ -82,6 +82,6 @@ def make_region(box: tuple[int, int, int, int], millimeters: float, *, units: in
     return region
 
 
-def gradient(size: tuple[int, int], dtype: type = np.uint8, greatest: int = 255) -> NDArray[Any]:
-    """Make an image whose values grow from 0 to `greatest` along its rows."""
-    return np.tile(np.linspace(0, greatest, size[1]).round().astype(dtype), (size[0], 1))
+def gradient(size: tuple[int, int], dtype: type = np.uint8, largest: int = 255) -> NDArray[Any]:
+    """Make an image whose values grow from 0 to `largest` along its rows."""
+    return np.tile(np.linspace(0, largest, size[1]).round().astype(dtype), (size[0], 1))

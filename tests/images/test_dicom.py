@@ -60,7 +60,7 @@ class TestValues:
         np.testing.assert_array_equal(shown(inverse)[..., 0], 255 - gray)
 
     def test_fewer_bits_than_eight_use_the_full_range(self) -> None:
-        assert shown(make_dataset(gradient((2, 64), greatest=63), BitsStored=6)).max() == 255
+        assert shown(make_dataset(gradient((2, 64), largest=63), BitsStored=6)).max() == 255
 
     def test_a_linear_window_follows_the_formula_of_the_standard(self) -> None:
         values = gradient((3, 300), np.uint16, 4095)
@@ -93,7 +93,7 @@ class TestValues:
         assert shown(ds)[0, :, 0].tolist() == [0, 255, 128, 0]
 
     @pytest.mark.parametrize("window", [(None, None), (100, 0), (100, -5)])
-    def test_without_a_valid_window_deep_values_are_shown_from_least_to_greatest(
+    def test_without_a_valid_window_deep_values_are_shown_from_smallest_to_largest(
         self, window: tuple[int | None, int | None]
     ) -> None:
         values = np.array([[100, 600, 1100]], np.uint16)
@@ -113,7 +113,7 @@ class TestValues:
     def test_a_constant_deep_image_is_black(self) -> None:
         assert not shown(make_dataset(np.full((2, 2), 77, np.uint16))).any()
 
-    def test_rgb_by_pixel_and_by_plane(self) -> None:
+    def test_rgb_is_read_by_pixel_and_by_plane(self) -> None:
         rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
         np.testing.assert_array_equal(shown(make_dataset(rgb, "RGB")), rgb)
         planes = make_dataset(rgb, "RGB")
@@ -131,7 +131,7 @@ class TestValues:
         np.testing.assert_allclose(shown(make_dataset(ybr, "YBR_FULL")), np.stack(rgb, axis=-1).clip(0, 255), atol=1.01)
 
     @pytest.mark.parametrize("bits", [8, 16])
-    def test_a_palette(self, bits: int) -> None:
+    def test_a_palette_is_read(self, bits: int) -> None:
         ds = make_dataset(np.array([[0, 1, 2, 3]], np.uint8), "PALETTE COLOR")
         white = 2**bits - 1
         for color, values in {
@@ -145,7 +145,7 @@ class TestValues:
             setattr(ds, f"{color}PaletteColorLookupTableData", table.tobytes())
         assert shown(ds)[0].tolist() == [[0, 0, 0], [255, 0, 255], [0, 255, 127], [0, 0, 0]]
 
-    def test_float_pixel_data(self) -> None:
+    def test_float_pixel_data_is_read(self) -> None:
         ds = make_dataset(np.zeros((1, 3), np.uint32))
         del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
         ds.FloatPixelData = np.array([[-1, 0, 1]], np.float32).tobytes()
@@ -196,7 +196,7 @@ class TestSources:
         assert file.frames[17].name == f"{file.source} frame 17"
         assert pickle.loads(pickle.dumps(file.frames[3])).decode().shape == (240, 320, 3)
 
-    def test_a_frame_in_several_fragments(self, tmp_path: Path) -> None:
+    def test_a_frame_in_several_fragments_is_read(self, tmp_path: Path) -> None:
         rgb = np.random.default_rng(2).integers(0, 256, (16, 16, 3), np.uint8)
         data = jpeg(rgb)
         ds = make_dataset([data], "YBR_FULL_422", size=(16, 16))
@@ -255,7 +255,7 @@ class TestSpacing:
             ({"PixelSpacing": None}, ()),
         ],
     )
-    def test_attributes(
+    def test_attributes_give_the_spacing(
         self, attributes: dict[str, list[float]], wanted: tuple[PixelSpacing, ...], tmp_path: Path
     ) -> None:
         path = save_dataset(make_dataset(gradient((4, 4)), **attributes), tmp_path / "a.dcm")
@@ -263,7 +263,7 @@ class TestSpacing:
         with read_image(path) as image:
             assert image.spacing == wanted
 
-    def test_regions_of_an_ultrasound_image(self, tmp_path: Path) -> None:
+    def test_regions_of_an_ultrasound_image_give_the_spacing(self, tmp_path: Path) -> None:
         regions = [
             make_region((0, 0, 39, 49), 0.2),
             make_region((50, 0, 89, 49), 0.4),
@@ -278,7 +278,7 @@ class TestSpacing:
             (0.4, "ultrasound", (50, 0, 90, 50)),
         ]
 
-    def test_functional_groups_of_each_frame(self, tmp_path: Path) -> None:
+    def test_functional_groups_of_each_frame_are_read(self, tmp_path: Path) -> None:
         ds = make_dataset(np.zeros((2, 4, 4), np.uint16), BitsStored=12)
         groups = []
         for millimeters, center in ((0.5, 100), (0.25, 200)):
@@ -314,26 +314,26 @@ class TestWhatIsRefused:
 
     def test_objects_that_are_no_image(self, tmp_path: Path) -> None:
         for name in ("reportsi.dcm", "test-SR.dcm", "rtplan.dcm", "waveform_ecg.dcm"):
-            with pytest.raises(ImageError, match=rf"{name} is a DICOM file without an image \(.*; give the files"):
+            with pytest.raises(ImageError, match=rf"{name} is a DICOM file without an image \(.*; pass the files"):
                 load_image(shipped(name))
         with pytest.raises(ImageError, match="is a DICOM segmentation, not an image"):
             load_image(shipped("liver_1frame.dcm"))
         with pytest.raises(ImageError, match="not an image that can be read"):
             load_image(shipped("no_meta.dcm"))
 
-    def test_a_video_inside_of_a_dicom_file(self, tmp_path: Path) -> None:
+    def test_a_video_inside_of_a_dicom_file_is_refused(self, tmp_path: Path) -> None:
         ds = make_dataset([jpeg(np.zeros((8, 8, 3), np.uint8))], "YBR_PARTIAL_420", size=(8, 8))
         ds.file_meta.TransferSyntaxUID = MPEG4HP41
         message = self.refused(ds, tmp_path / "a.dcm")
         assert "MPEG-4" in message
         assert "export it as .mp4" in message
 
-    def test_a_missing_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_extra_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dicom, "HAS_DICOM", False)
         with pytest.raises(ImageError, match=r"needs pydicom; pip install 'condseg_sdk\[dicom\]'"):
             load_image(shipped("CT_small.dcm"))
 
-    def test_a_missing_plug_in(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_plug_in_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from pydicom.pixels.decoders.base import JPEG2000LosslessDecoder
 
         monkeypatch.setattr(type(JPEG2000LosslessDecoder), "is_available", False)
@@ -343,11 +343,11 @@ class TestWhatIsRefused:
     def test_pixel_data_that_is_missing_or_too_short(self, tmp_path: Path) -> None:
         ds = make_dataset(np.zeros((3, 8, 8), np.uint8))
         ds.PixelData = bytes(8 * 8 * 2)
-        assert "of its 3 frames it holds 2" in self.refused(ds, tmp_path / "short.dcm")
+        assert "it contains 2 of its 3 frames" in self.refused(ds, tmp_path / "short.dcm")
         del ds.PixelData
         assert "without pixel data" in self.refused(ds, tmp_path / "none.dcm")
         cut = make_dataset([jpeg(np.zeros((8, 8, 3), np.uint8))] * 2, "YBR_FULL_422", size=(8, 8), NumberOfFrames=5)
-        assert "states 5 frames, but holds 2" in self.refused(cut, tmp_path / "frames.dcm")
+        assert "states 5 frames, but contains 2" in self.refused(cut, tmp_path / "frames.dcm")
 
     def test_sizes_are_checked_before_decoding(self, tmp_path: Path) -> None:
         small = jpeg(np.zeros((8, 8, 3), np.uint8))

@@ -314,7 +314,7 @@ class TestWhatViewersShow:
         data = cv2.imencode(".tif", values[..., ::-1] if channels == 3 else values)[1].tobytes()
         np.testing.assert_array_equal(load_image(data), load_image(image))
         too_bright = cv2.imencode(".tif", (values * 255)[..., ::-1] if channels == 3 else values * 255)[1].tobytes()
-        assert "bring them to [0, 1] and give the array" in refused(too_bright)
+        assert "bring them to [0, 1] and pass the array" in refused(too_bright)
 
     def test_pillow_does_not_warn_about_a_hundred_million_pixels(self, recwarn: pytest.WarningsRecorder) -> None:
         file = io.BytesIO()
@@ -482,7 +482,7 @@ class TestWhatIsRefused:
         writer.release()
         path = made.rename(tmp_path / name)
         assert refused(path) == f"{path} is a video, not an image; rename it to clip{suffix}"
-        assert f"write it to a {suffix} file and give its path to predictor.stream" in refused(path.read_bytes())
+        assert f"write it to a {suffix} file and pass its path to predictor.stream" in refused(path.read_bytes())
         (tmp_path / f"clip{suffix}").write_text("another file, which keeps its name")
         renamed = f"clip-video{suffix}"
         assert refused(path).endswith(f"; rename it to {renamed}")
@@ -639,11 +639,11 @@ def test_sources_are_named_in_messages(source: object, name: str) -> None:
 
 @pytest.mark.parametrize("address", ["https://example.org/a.png", "file:///data/a.png"])
 def test_a_url_is_not_a_path(address: str) -> None:
-    with pytest.raises(ImageError, match="is a URL, not a path; download the file and give its path"):
+    with pytest.raises(ImageError, match="is a URL, not a path; download the file and pass its path"):
         load_image(address)
 
 
 @pytest.mark.parametrize("read", [load_image, find_images, Video, lambda path: find_images([path])])
 def test_an_empty_path_is_not_the_current_folder(read: Callable[[str], object]) -> None:
-    with pytest.raises(ImageError, match="the path is an empty string; give the path of an image"):
+    with pytest.raises(ImageError, match="the path is an empty string; pass the path of an image"):
         read("")

@@ -208,4 +208,4 @@ def test_a_glob_pattern_can_name_videos(tmp_path: Path, caplog: pytest.LogCaptur
     assert [path.name for path in find_images(f"{tmp_path}/*.[mM][pP]4")] == ["a.MP4", "b.mp4"]
     with caplog.at_level(logging.WARNING, "condseg_sdk"):
         assert [path.name for path in find_images(tmp_path)] == ["image.png"]
-    assert "left out 2 .mp4 files; give videos by name or pattern" in caplog.text
+    assert "left out 2 .mp4 files; pass videos by name or pattern" in caplog.text

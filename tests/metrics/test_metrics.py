@@ -90,7 +90,7 @@ def _overlap(prediction: Mask, target: Mask) -> None:
 test_overlap = on_random_and_degenerate(_overlap)
 
 
-def test_overlap_metrics_computed_by_hand() -> None:
+def test_overlap_metrics_equal_values_computed_by_hand() -> None:
     # 3 right, 1 too many, 2 missed, 4 rejected
     prediction = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], bool)
     target = np.array([[1, 1, 1, 0, 1], [1, 0, 0, 0, 0]], bool)
@@ -107,12 +107,12 @@ def test_mean_scores_are_means_over_images() -> None:
 
 
 def contour(mask: Mask) -> NDArray[np.int64]:
-    """Pixels with one of four neighbours outside of the mask or the image, one by one."""
+    """Pixels with one of four neighbors outside of the mask or the image, one by one."""
     height, width = mask.shape
     found = []
     for y, x in np.argwhere(mask):
-        neighbours = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
-        if any(not (0 <= r < height and 0 <= c < width and mask[r, c]) for r, c in neighbours):
+        neighbors = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+        if any(not (0 <= r < height and 0 <= c < width and mask[r, c]) for r, c in neighbors):
             found.append((y, x))
     return np.array(found).reshape(-1, 2)
 
@@ -145,7 +145,7 @@ def _surface(prediction: Mask, target: Mask) -> None:
 test_surface = pytest.mark.filterwarnings("ignore::FutureWarning")(on_random_and_degenerate(_surface))
 
 
-def test_surface_distances_computed_by_hand() -> None:
+def test_surface_distances_equal_those_computed_by_hand() -> None:
     one, other = DEGENERATE["corner"], blob(slice(3, 4), slice(4, 5))
     assert vars(surface_scores(one, other)) == {"hd95": 5.0, "assd": 5.0}  # 3, 4, 5
     assert surface_scores(one, other, spacing=(2.0, 0.0625)).hd95 == close(math.hypot(6.0, 0.25))
@@ -176,7 +176,7 @@ def test_the_boundary_is_2_percent_of_the_diagonal_wide() -> None:
     assert boundary_iou(*large) == close(brute_boundary_iou(*large, 3))  # the diagonal is 128
 
 
-def test_boundary_iou_computed_by_hand() -> None:
+def test_the_boundary_iou_equals_one_computed_by_hand() -> None:
     # 10x10 squares, one shifted by one column; d = 1, so that boundaries are rings of 36 pixels. They share the upper
     # and lower edge but for one column (9 each); 18 / (36 + 36 - 18).
     a, b = np.zeros((2, 30, 30), bool)
@@ -206,7 +206,9 @@ def test_the_calibration_error_equals_that_of_torchmetrics(probability: NDArray[
     ("probability", "target", "error"),
     [(0.0, False, 0), (1.0, True, 0), (0.0, True, 1), (1.0, False, 1), (0.5, True, 0.5)],
 )
-def test_calibration_error_of_one_probability(probability: float, target: bool, error: float) -> None:
+def test_the_calibration_error_of_one_probability_is_its_distance_from_the_share(
+    probability: float, target: bool, error: float
+) -> None:
     bins = calibration_bins(np.full(SIZE, probability, np.float32), np.full(SIZE, target))
     assert float(expected_calibration_error(bins)) == close(error)
 
@@ -247,7 +249,7 @@ def test_error_detection_equals_brute_force(uncertainty: NDArray[np.float32], wr
     assert found.in_top5 == close(expected / wrong.sum())
 
 
-def test_error_detection_computed_by_hand() -> None:
+def test_error_detection_equals_values_computed_by_hand() -> None:
     uncertainty = np.arange(40, dtype=np.float32).reshape(5, 8)  # the top are 38 and 39
     wrong = np.zeros((5, 8), bool)
     wrong.flat[[39, 37]] = True

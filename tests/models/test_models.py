@@ -137,7 +137,7 @@ def parameters(network: nn.Module) -> int:
     return sum(value.numel() for value in network.parameters())
 
 
-def test_sizes_of_the_networks() -> None:
+def test_the_networks_have_the_documented_sizes() -> None:
     assert parameters(on_meta("condseg-r50")) == 45_552_786
     lite = on_meta("condseg-lite")
     flops = FlopCounterMode(display=False)

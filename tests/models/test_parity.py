@@ -1,4 +1,4 @@
-"""Parity with the published networks: tests/assets/parity holds their logits with synthetic weights.
+"""Parity with the published networks: tests/assets/parity contains their logits with synthetic weights.
 
 Weights and inputs come from random streams named in the kit: one per tensor of THEIR state dict, so that the
 converter's table is tested together with the networks.

@@ -73,7 +73,9 @@ def test_a_model_that_cannot_be_opened_leaves_nothing(model: Path) -> None:
     assert not list(model.parent.rglob("*.blob"))
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_causes_an_error_of_one_line(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(CACHE, str(model))  # a file
     with pytest.raises(OutputError, match="set HF_ASSETS_CACHE to a folder that can be written to, or leave"):
         compiled_once(model, "cpu", Compiler())

@@ -87,7 +87,7 @@ def test_a_repository_without_an_onnx_file_is_exported_with_and_without_a_networ
         Predictor.from_pretrained("org/other", device="cpu", runtime="onnx", local_files_only=True, **options)
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(
+def test_a_cache_that_cannot_be_written_causes_an_error_of_one_line(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

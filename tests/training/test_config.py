@@ -100,7 +100,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_names(name: str, remedy:
         ({"schedule": "step"}, "'one-cycle', 'cosine'"),
         ({"field_of_view": "ultrasound"}, "field_of_view='ultrasound'"),
         ({"network": "unet"}, "condseg-lite"),
-        ({"network": {"encoder": object()}}, "network must hold plain JSON values"),
+        ({"network": {"encoder": object()}}, "network must contain plain JSON values"),
         ({"freeze_encoder": True, "stage1_epochs": 1}, "stage 1 trains the encoder"),
         ({"finish_epochs": 1}, "train_image_size"),
         ({"finish_epochs": 3, "train_image_size": 32, "epochs": 2}, "at most epochs=2"),

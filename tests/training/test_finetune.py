@@ -110,7 +110,7 @@ def test_training_and_prediction_read_16_bit_images_with_the_same_number_of_bits
     assert config["preprocessing"]["bits"] == result.predictor.preprocessing.bits == 12
     dark = np.full((70, 90), 200, np.uint16)  # alone it would pass for an image of 8 bits
     assert result.predictor(dark).bits == 12
-    with pytest.raises(ImageError, match="give bits=16"):
+    with pytest.raises(ImageError, match="pass bits=16"):
         result.predictor(np.full((70, 90), 50_000, np.uint16))
     assert result.predictor(np.full((70, 90), 50_000, np.uint16), bits=16).bits == 16
     with pytest.raises(DatasetError, match="more than bits=8 can hold"):
@@ -239,7 +239,7 @@ def test_a_loss_that_becomes_nan_is_an_error(dataset: Path, tmp_path: Path) -> N
         ({"network": {"depth": 3}}, OptionError, "depth"),
         ({"batch_size": 64}, DatasetError, "lower batch_size"),
         ({"provenance": "cc-by-4.0"}, OptionError, r"provenance='cc-by-4.0' must be a dictionary"),
-        ({"provenance": {"license": object()}}, OptionError, "provenance must hold plain JSON values"),
+        ({"provenance": {"license": object()}}, OptionError, "provenance must contain plain JSON values"),
         ({"config": {"epochs": 1}}, OptionError, r"config=.* must be a FinetuneConfig\(...\)"),
         ({"epoch": 3}, OptionError, "did you mean epochs"),
         ({"masks": "masks"}, OptionError, r"finetune\(open_dataset\(data, masks=...\)"),

@@ -171,12 +171,12 @@ def test_finetune_trains_on_every_layout(build: Callable[[Path], Data], base: Pa
 def unmatched(folder: Path) -> list[str]:
     for name in NAMES[:2]:
         (folder / "masks" / f"{name}.png").unlink()
-    return ["2 images without a mask of the same name; add an all-black mask", "n0.png", "n1.png"]
+    return ["2 images without a mask with the same name; add an all-black mask", "n0.png", "n1.png"]
 
 
 def stray_mask(folder: Path) -> list[str]:
     (folder / "images" / "n3.png").unlink()
-    return ["1 mask without an image of the same name; add the image", "n3.png"]
+    return ["1 mask without an image with the same name; add the image", "n3.png"]
 
 
 def other_size(folder: Path) -> list[str]:
@@ -310,7 +310,7 @@ SUSPICIONS: Sequence[Any] = [
 
 
 @pytest.mark.parametrize(("change", "message"), SUSPICIONS)
-def test_suspicious_data_is_a_warning_with_its_file(
+def test_suspicious_data_causes_a_warning_with_its_file(
     change: Callable[[Path], object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_set(tmp_path / "data", NAMES)

@@ -11,7 +11,7 @@ from condseg_sdk.models import ConDSegOutput
 from condseg_sdk.training.losses import bce_dice, complementarity, consistency_loss, segmentation_loss, size_weight
 
 
-def test_bce_dice_of_zero_logits_as_computed_by_hand() -> None:
+def test_bce_dice_of_zero_logits_equals_a_value_computed_by_hand() -> None:
     logits, target = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
     # BCE of p = 1/2 is ln 2 everywhere; Dice: overlap 1/2, total 2 + 1, smoothing 1 -> 1 - 2 / 4
     assert bce_dice(logits, target).tolist() == pytest.approx([math.log(2) + 0.5], rel=1e-5)
@@ -39,7 +39,7 @@ def test_size_weight_is_per_image_bounded_and_without_gradient() -> None:
     assert not weight.requires_grad
 
 
-def test_complementarity_as_computed_by_hand() -> None:
+def test_complementarity_equals_a_value_computed_by_hand() -> None:
     certain, never = torch.full((1, 1, 2, 2), 50.0), torch.full((1, 1, 2, 2), -50.0)
     half = torch.zeros(1, 1, 2, 2)
     assert complementarity(certain, never, never).item() == pytest.approx(0, abs=1e-6)

@@ -48,7 +48,7 @@ def test_other_settings_are_refused_by_name(dataset: Path, finished: Run) -> Non
         finetune(dataset, output_dir=finished[0], resume=True, seed=1, epochs=9)
 
 
-def test_a_copy_of_the_data_is_the_same_data(dataset: Path, finished: Run, tmp_path: Path) -> None:
+def test_a_copy_of_the_data_counts_as_the_same_data(dataset: Path, finished: Run, tmp_path: Path) -> None:
     copy = shutil.copytree(dataset, tmp_path / "copy")
     assert finetune(copy, output_dir=finished[0], resume=True, progress=False).metrics == finished[1].metrics
 

@@ -73,7 +73,7 @@ def compiled(state: dict[str, Tensor]) -> Any:
 @pytest.mark.parametrize(
     ("wrap", "color_order"), [(plain, "bgr"), (in_training, "rgb")], ids=["before November 2025", "since"]
 )
-def test_both_generations_convert(
+def test_both_generations_of_files_are_converted(
     wrap: Callable[[dict[str, Tensor]], Any], color_order: Any, r50: dict[str, Tensor], tmp_path: Path
 ) -> None:
     source = tmp_path / "ConDSeg.pth"
@@ -186,18 +186,18 @@ def test_a_whole_pickled_network_is_refused_by_its_class(tmp_path: Path) -> None
 
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda _: None, "is not a file"),
-    "empty": (lambda path: path.touch(), "it begins with other bytes"),
-    "a web page": (lambda path: path.write_text("<html>404</html>"), "it begins with other bytes"),
+    "empty": (lambda path: path.touch(), "its signature is wrong"),
+    "a web page": (lambda path: path.write_text("<html>404</html>"), "its signature is wrong"),
     "text": (
         lambda path: path.write_text("item 1"),
-        r"read as a file of torch.save \(it begins with other bytes\); give",
+        r"read as a file of torch.save \(its signature is wrong\); pass",
     ),
     "truncated": (
         lambda path: path.write_bytes(_bytes({"a": torch.zeros(9)})[:-60]),
         "cannot be read|was not executed",
     ),
-    "a list": (_saved([torch.zeros(1)]), "holds a list, not the state dict"),
-    "a tensor": (_saved(torch.zeros(1)), "holds a Tensor, not the state dict"),
+    "a list": (_saved([torch.zeros(1)]), "contains a list, not the state dict"),
+    "a tensor": (_saved(torch.zeros(1)), "contains a Tensor, not the state dict"),
     "nothing": (_saved({}), "not the weights of condseg-r50: .* missing"),
     "keys that are no names": (_saved({1: torch.zeros(1)}), "1 unknown"),
     "values that are no tensors": (_saved({"layer0.0.weight": "x"}), "1 unknown"),
@@ -255,7 +255,7 @@ def test_infinite_weights_are_refused(r50: dict[str, Tensor], tmp_path: Path) ->
         convert_checkpoint(tmp_path / "model.pth", tmp_path / "out", network="r50", color_order="rgb")
 
 
-def test_the_command_demands_network_and_color_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_requires_network_and_color_order(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["convert", "a.pth", "out", "--network", "r50"])
     assert caught.value.code == 2

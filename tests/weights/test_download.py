@@ -96,7 +96,7 @@ def test_addresses_name_repositories_folders_and_files(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hf://tiny", "give hf://org/name"),
+        ("hf://tiny", "pass hf://org/name"),
         ("hf://datasets/org/tiny", "is not a model on the Hub"),
         ("hf://org/tiny/../../x.safetensors", "must be a plain path"),
         ("hf://org/tiny//etc/passwd", "must be a plain path"),
@@ -107,7 +107,7 @@ def test_addresses_name_repositories_folders_and_files(
         ("hf://org/tiny/old.pth", "is a pickle, which is never loaded"),
         ("hf://org/tiny/missing.onnx", "lacks missing.onnx"),
         ("hf://org/tiny/missing", "lacks missing/config.json or missing/model.safetensors"),
-        ("https://huggingface.co/org/tiny", "give 'org/name'"),
+        ("https://huggingface.co/org/tiny", "pass 'org/name'"),
         ("model.onnx", "does not exist: check the path, or make it with export_onnx"),
         ("runs/best.safetensors", "does not exist: check the path"),
         ("org/tiny@../x", "cannot have a revision '../x'"),
@@ -123,7 +123,7 @@ def test_invalid_addresses_are_refused_and_leave_no_file(
 
 
 @pytest.mark.parametrize("name", ["./polyps", "runs/best.safetensors", "model.onnx"])
-def test_the_error_for_a_missing_path_knows_it(name: str) -> None:
+def test_the_error_for_a_missing_path_has_its_path(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
         resolve(name)
     assert caught.value.path == Path(name)
@@ -166,7 +166,7 @@ def test_the_onnx_file_of_a_folder_or_repository_is_found(
     for without in (checkpoint, "condseg-lite-polyp"):
         with pytest.raises(
             ModelNotFoundError,
-            match=r"has no model.onnx: make one with `condseg export .* give from_pretrained that file",
+            match=r"has no model.onnx: make one with `condseg export .* pass from_pretrained that file",
         ):
             resolve_onnx(without)
     with pytest.raises(ModelNotFoundError, match="is not an .onnx file"):
@@ -248,11 +248,11 @@ def test_lasting_refusals_and_a_silent_server_are_one_line(
     server.faults.statuses = []
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     server.faults.stalls, server.faults.stall_s, server.faults.mute = 100, 1.0, True
-    with pytest.raises(HubError, match=r"could not be fetched .*try again later"):
+    with pytest.raises(HubError, match=r"could not be downloaded .*try again later"):
         download_file(HubSource(REPO, **options), "model.onnx")
 
 
-def test_an_unreachable_hub_is_one_line(
+def test_an_unreachable_hub_ends_in_one_line(
     repository: Repository, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = "http://127.0.0.1:9"
@@ -291,7 +291,7 @@ def test_a_file_damaged_in_the_cache_is_refused_with_both_hashes(
     bad = {"truncated": good[:-1], "swapped": good[:-1] + bytes([good[-1] ^ 1]), "emptied": b""}[change]
     weights.write_bytes(bad)
     for more in ({}, {"local_files_only": True}):
-        with pytest.raises(CheckpointError, match="delete .*models--org--tiny and fetch it again") as caught:
+        with pytest.raises(CheckpointError, match="delete .*models--org--tiny and download it again") as caught:
             resolve(REPO, **options, **more)
         assert hashlib.sha256(good).hexdigest() in one_line(caught.value)
         assert hashlib.sha256(bad).hexdigest() in one_line(caught.value)
@@ -300,7 +300,7 @@ def test_a_file_damaged_in_the_cache_is_refused_with_both_hashes(
 def test_without_links_the_hash_is_kept_for_the_next_time_without_a_network(
     server: HubServer, repository: Repository, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on Windows, where the cache holds the files themselves."""
+    """As on Windows, where the cache contains the files themselves."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
     folder = resolve(REPO, **options)
     assert not (folder / "model.safetensors").is_symlink()
@@ -390,7 +390,7 @@ class LocalProtocolError(OSError):
         (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."), "pip install socksio"),
         (InvalidURL("Invalid port: 'port'"), "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, and HF_ENDPOINT"),
         (ProxyError("407 Proxy Authentication Required"), "with user and password if the proxy needs"),
-        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "give their file in SSL_CERT_FILE"),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "set SSL_CERT_FILE to their file"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "and HF_ENDPOINT, each of the form http://host:port"),
         (LocalProtocolError("Illegal header value"), "check the token"),
         (UnicodeEncodeError("ascii", "hf_\xe4", 3, 4, "ordinal not in range"), "check the token"),
@@ -401,14 +401,14 @@ class LocalProtocolError(OSError):
         (RecursionError("maximum recursion depth exceeded"), "try again later"),
     ],
 )
-def test_whatever_the_network_stack_raises_is_one_line_with_a_remedy(
+def test_whatever_the_network_stack_raises_ends_in_one_line_with_a_remedy(
     error: Exception, remedy: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> str:
         raise error
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(HubError, match="^org/tiny could not be fetched") as caught:
+    with pytest.raises(HubError, match="^org/tiny could not be downloaded") as caught:
         resolve(REPO, **options)
     assert remedy in one_line(caught.value)
     assert caught.value.__cause__ is error
@@ -476,7 +476,7 @@ def test_a_config_that_does_not_fit_its_weights_is_refused(
     config = json.loads(files["config.json"])
     config["network"]["channels"] = 4
     repository.files["config.json"] = json.dumps(config).encode()
-    with pytest.raises(CheckpointError, match="does not hold this network's weights"):
+    with pytest.raises(CheckpointError, match="does not contain this network's weights"):
         Predictor.from_pretrained(REPO, device="cpu", **options)
 
 
@@ -519,7 +519,7 @@ def test_hostile_weights_are_one_line_wherever_they_come_from(
     (own / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     (own / "model.safetensors").write_bytes(HOSTILE[kind])
     for model in (REPO, own):
-        with pytest.raises(CheckpointError, match="cannot be read as safetensors|does not hold this") as caught:
+        with pytest.raises(CheckpointError, match="cannot be read as safetensors|does not contain this") as caught:
             Predictor.from_pretrained(model, device="cpu", **options)
         assert "model.safetensors" in one_line(caught.value)
     assert not Path("owned").exists()
@@ -559,7 +559,7 @@ raise SystemExit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_twenty_processes_at_once_on_an_empty_cache(
+def test_twenty_processes_can_start_at_once_on_an_empty_cache(
     server: HubServer, repository: Repository, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     """Each of the 20 fetches (or waits for) the files and loads them; forked, so that torch is imported once."""
@@ -575,7 +575,7 @@ def test_twenty_processes_at_once_on_an_empty_cache(
     assert len(blobs) == 2  # config.json and the weights, and no part of a file
 
 
-def test_offline_mode_in_a_process_of_its_own(
+def test_offline_mode_works_in_a_new_process(
     server: HubServer, repository: Repository, options: dict[str, Any], tmp_path: Path
 ) -> None:
     resolve(REPO, **options)

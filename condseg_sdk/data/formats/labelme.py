@@ -27,11 +27,7 @@ def _recognizes(content: Any) -> bool:
 
 
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
-    """Read the one image of a LabelMe file.
-
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of the file, whose name is used if the image is not named.
+    """Read the one image of a LabelMe file, which is named after the file if the content does not name it.
 
     Returns:
         The image, and a problem for points and lines, which have no area and are left out.
@@ -45,15 +41,16 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
             f"{file} is not a LabelMe file: 'shapes' must be a list and 'imagePath' a string; save it again"
         )
     size = _size(content, file)
-    regions, left_out = [], []
+    regions, labels, left_out = [], [], []
     for number, shape in enumerate(shapes):
         kind = shape.get("shape_type") if isinstance(shape, dict) else None
         if isinstance(kind, str) and kind in NO_AREA:
             left_out.append(f"{kind} in {file}")
         else:
             regions.append(_region(shape, kind, size, f"{file}: shape {number}"))
+            labels.append(label if isinstance(label := shape.get("label"), str) else "")
     noticed = problems_of("warning", "shape", "of LabelMe without an area, left out; draw polygons", left_out)
-    return {None: [RegionMask(file, name, size, tuple(regions), kind=KIND)]}, noticed
+    return {None: [RegionMask(file, name, size, tuple(regions), kind=KIND, labels=tuple(labels))]}, noticed
 
 
 def _size(content: Mapping[str, Any], file: Path) -> tuple[int, int] | None:

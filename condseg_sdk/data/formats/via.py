@@ -14,11 +14,8 @@ from condseg_sdk.errors import DatasetError
 __all__ = ["FORMAT"]
 
 KIND = "VIA shapes"
-NUMBERS = {
-    "rect": ("x", "y", "width", "height"),
-    "circle": ("cx", "cy", "r"),
-    "ellipse": ("cx", "cy", "rx", "ry"),
-}
+NUMBERS = {"rect": ("x", "y", "width", "height"), "circle": ("cx", "cy", "r"), "ellipse": ("cx", "cy", "rx", "ry")}
+CLASS_NAMES = ("class", "label", "category", "name", "type")
 NO_AREA = ("point", "polyline", "line")
 
 
@@ -34,10 +31,6 @@ def _recognizes(content: Any) -> bool:
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images of a VIA file; damaged entries are left out and reported.
 
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of the file.
-
     Returns:
         The images, whose sizes VIA does not write, and the problems of other entries.
 
@@ -51,9 +44,10 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     for key, entry in entries.items():
         try:
             name, shapes = _entry(entry)
-            drawn = [shape for shape in shapes if shape.get("name") not in NO_AREA]
-            left_out += [f"{shape['name']} in {one_line(name, 100)}" for shape in shapes if shape not in drawn]
-            images.append(RegionMask(file, name, None, tuple([_polygon(shape)] for shape in drawn), kind=KIND))
+            drawn = [(shape, label) for shape, label in shapes if shape.get("name") not in NO_AREA]
+            left_out += [f"{s['name']} in {one_line(name, 100)}" for s, _ in shapes if s.get("name") in NO_AREA]
+            regions, labels = tuple([_polygon(shape)] for shape, _ in drawn), tuple(label for _, label in drawn)
+            images.append(RegionMask(file, name, None, regions, kind=KIND, labels=labels))
         except ValueError as error:
             damaged.append(f"{one_line(key, 100)} ({error})")
     problems = [
@@ -65,8 +59,8 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     return {None: images}, problems
 
 
-def _entry(entry: Any) -> tuple[str, list[dict[str, Any]]]:
-    """Return the name of an image and its shapes.
+def _entry(entry: Any) -> tuple[str, list[tuple[dict[str, Any], str]]]:
+    """Return the name of an image and its shapes with their classes.
 
     Raises:
         ValueError: The entry is not in VIA's format.
@@ -78,11 +72,24 @@ def _entry(entry: Any) -> tuple[str, list[dict[str, Any]]]:
     listed = list(regions.values()) if isinstance(regions, dict) else regions  # VIA 1 numbers them
     if not isinstance(listed, list):
         raise ValueError("no list of regions")
-    shapes = [region.get("shape_attributes") if isinstance(region, dict) else None for region in listed]
-    found = [shape for shape in shapes if isinstance(shape, dict)]
-    if len(found) < len(shapes):
-        raise ValueError("a region without shape_attributes")
+    found = []
+    for region in listed:
+        shape = region.get("shape_attributes") if isinstance(region, dict) else None
+        if not isinstance(shape, dict):
+            raise ValueError("a region without shape_attributes")
+        found.append((shape, _label(region.get("region_attributes"))))
     return name, found
+
+
+def _label(attributes: Any) -> str:
+    """Return the class of a region: an attribute with the name of a class's, or the only attribute."""
+    texts = (
+        {key.lower(): value for key, value in attributes.items() if isinstance(value, str)}
+        if isinstance(attributes, dict)
+        else {}
+    )
+    found = [texts[key] for key in CLASS_NAMES if key in texts]
+    return found[0] if found else next(iter(texts.values())) if len(texts) == 1 else ""
 
 
 def _polygon(shape: Mapping[str, Any]) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from condseg_sdk.data.formats.base import DatasetFormat, Described, category_warning
+from condseg_sdk.data.formats.base import DatasetFormat, Described
 from condseg_sdk.data.pairs import Problem, RegionMask, Split, one_line, problems_of
 from condseg_sdk.data.text_files import read_text
 from condseg_sdk.errors import DatasetError
@@ -18,7 +18,7 @@ from condseg_sdk.walk import walk_folder
 __all__ = ["FORMAT"]
 
 KEYS: dict[str, Split] = {"train": "train", "val": "validation", "test": "test"}
-MAX_BYTES = 2**20  # of data.yaml
+MAX_BYTES = 2**20  # size of data.yaml
 REMEDY = "correct it, or export the set again"
 
 
@@ -41,10 +41,6 @@ def _recognizes(content: Any) -> bool:
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
     """Read the images that data.yaml lists, with their label files.
 
-    Args:
-        content: What `_recognizes` accepts.
-        file: Path of data.yaml.
-
     Returns:
         The images with a label file that can be used, and the problems of the others.
 
@@ -53,7 +49,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     """
     found: Described = {split: [] for split in KEYS.values()}
     unlabeled, damaged, missing = [], [], []
-    classes: set[int] = set()
+    names = _names(content["names"])
     for key, split in KEYS.items():
         for entry in _entries(content.get(key)):
             place = _resolve(entry, content.get("path"), file)
@@ -70,9 +66,11 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
                 except DatasetError as error:
                     damaged.append(str(error))
                     continue
-                classes |= used
+                called = tuple(names.get(str(number), str(number)) for number in used)
                 found[split].append(
-                    RegionMask(labels, image.name, None, regions, image, "YOLO polygons", is_normalized=True)
+                    RegionMask(
+                        labels, image.name, None, regions, image, "YOLO polygons", is_normalized=True, labels=called
+                    )
                 )
     remedy = "add one (an empty file says that there is nothing to find), or remove the image"
     problems = [
@@ -82,7 +80,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     ]
     if not any(found.values()):
         raise DatasetError(problems[0].line() if problems else f"{file} lists no images; {REMEDY}")
-    return found, [*problems, *category_warning(file, _names(content["names"], classes))]
+    return found, problems
 
 
 def _entries(value: Any) -> list[str]:
@@ -125,23 +123,23 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _regions(file: Path) -> tuple[tuple[Any, ...], set[int]]:
+def _regions(file: Path) -> tuple[tuple[Any, ...], list[int]]:
     """Read a label file: one polygon per line.
 
     Returns:
-        The regions, and the numbers of their classes.
+        The regions, and the number of each one's class.
 
     Raises:
         DatasetError: A line is damaged or is a box.
     """
-    regions, classes = [], set()
+    regions, classes = [], []
     for number, line in enumerate(read_text(file, remedy="export it again").splitlines(), 1):
         if not line.strip():
             continue
         try:
             label, *coordinates = line.split()
             polygon = [float(value) for value in coordinates]
-            classes.add(int(label))
+            classes.append(int(label))
         except ValueError as error:
             raise DatasetError(
                 f"{file}: line {number} is not a class and its polygon ({one_line(error, 80)})"
@@ -159,11 +157,10 @@ def _regions(file: Path) -> tuple[tuple[Any, ...], set[int]]:
     return tuple(regions), classes
 
 
-def _names(listed: Any, classes: set[int]) -> list[str]:
-    """The names of the classes that occur; `listed` is a list, or a mapping from the number."""
+def _names(listed: Any) -> dict[str, str]:
+    """The names of the classes by their numbers; `listed` is a list, or a mapping from the number."""
     names = dict(enumerate(listed)) if isinstance(listed, list) else listed if isinstance(listed, dict) else {}
-    by_number = {str(key): one_line(value, 60) for key, value in names.items()}
-    return [by_number.get(str(number), str(number)) for number in classes]
+    return {str(key): one_line(value, 60) for key, value in names.items()}
 
 
 FORMAT = DatasetFormat("YOLO", _recognizes, _read, suffixes=(".yaml", ".yml"), load=_load)

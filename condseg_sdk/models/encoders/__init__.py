@@ -1,4 +1,4 @@
-"""Encoders: four feature maps of falling resolution from an image.
+"""Encoders, which compute four feature maps of decreasing resolution from an image.
 
 Each module of this folder registers its encoders; a new encoder is a new module.
 """

@@ -103,9 +103,6 @@ def register_encoder(spec: EncoderSpec) -> None:
 def build_encoder(name: str) -> Encoder:
     """Build an encoder with random weights.
 
-    Args:
-        name: A key of `ENCODERS`.
-
     Raises:
         OptionError: The name is unknown.
 
