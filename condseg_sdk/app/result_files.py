@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -13,14 +12,18 @@ from condseg_sdk.app.prediction import Prediction
 from condseg_sdk.errors import OptionError, OutputError
 from condseg_sdk.files import write_bytes
 from condseg_sdk.images.load import load_image
+from condseg_sdk.labels import FORMATS
+from condseg_sdk.labels.write import save_labels
 from condseg_sdk.opencv import cv2
-from condseg_sdk.segmentation import SaveKind, Segmentation
+from condseg_sdk.segmentation import SaveKind
 
 __all__ = ["KINDS", "VIDEO", "write_results"]
 
+MAPS: tuple[SaveKind, ...] = ("mask", "overlay", "probability", "uncertainty", "json")
+LABELS = ("coco", "csv")
 VIDEO = "video"
-KINDS: tuple[str, ...] = (*get_args(SaveKind), VIDEO)
-"""What can be written; "video" is the overlay of all frames of a video."""
+KINDS: tuple[str, ...] = (*MAPS, *LABELS, VIDEO)
+"""What can be written: a file for each image or frame, one file about all of them, and the overlay of a video."""
 
 DEFAULT_RATE = 25.0  # of a video whose header states none
 
@@ -35,7 +38,7 @@ def write_results(prediction: Prediction, threshold: float, kinds: Sequence[str]
         folder: Folder to write to, which is empty.
 
     Returns:
-        The files: one for each kind of an image, otherwise one ZIP archive, and the overlay as a video beside it.
+        The files. Those of the frames of a video or DICOM file are in one ZIP archive.
 
     Raises:
         OptionError: No kind is chosen, or one is unknown or does not fit the file.
@@ -48,33 +51,32 @@ def write_results(prediction: Prediction, threshold: float, kinds: Sequence[str]
     if VIDEO in kinds and prediction.upload.kind == "image":
         raise OptionError("an image has no video; choose another kind of file", option="kinds")
     stem = prediction.upload.path.stem
-    each = [kind for kind in kinds if kind != VIDEO]
+    maps = [kind for kind in MAPS if kind in kinds]
+    files = []
     if prediction.upload.kind == "image":
         seg = prediction.at(0, threshold)
-        return [write_bytes(folder / _name(stem, kind), _encode(seg, kind)) for kind in each]
-    files = []
-    if each:
+        files += [write_bytes(folder / _name(stem, kind), seg.encode(kind)) for kind in maps]
+    elif maps:
         files.append(folder / f"{stem}.zip")
-        _write_archive(files[0], prediction, threshold, each)
+        _write_archive(files[0], prediction, threshold, maps)
+    if labels := [kind for kind in LABELS if kind in kinds]:
+        save_labels(prediction.all_at(threshold), folder, formats=labels)
+        files += [folder / file for kind in labels for file in FORMATS[kind].run_files]
     if VIDEO in kinds:
         files.append(folder / f"{stem}_overlay.webm")
         _write_video(files[-1], prediction, threshold)
     return files
 
 
-def _name(stem: str, kind: str) -> str:
+def _name(stem: str, kind: SaveKind) -> str:
     return f"{stem}.json" if kind == "json" else f"{stem}_{kind}.png"
 
 
-def _encode(seg: Segmentation, kind: str) -> bytes:
-    return seg.encode(kind)  # type: ignore[arg-type]  # one of KINDS without VIDEO
-
-
-def _write_archive(path: Path, prediction: Prediction, threshold: float, kinds: Sequence[str]) -> None:
+def _write_archive(path: Path, prediction: Prediction, threshold: float, kinds: Sequence[SaveKind]) -> None:
     with zipfile.ZipFile(path, "w") as archive:  # PNG files do not get smaller
         for seg in prediction.all_at(threshold):
             for kind in kinds:
-                archive.writestr(_name(f"{path.stem}_{seg.frame or 0:06d}", kind), _encode(seg, kind))
+                archive.writestr(_name(f"{path.stem}_{seg.frame or 0:06d}", kind), seg.encode(kind))
 
 
 def _write_video(path: Path, prediction: Prediction, threshold: float) -> None:

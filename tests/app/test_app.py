@@ -181,11 +181,14 @@ def test_the_files_of_an_image_are_those_that_the_prediction_encodes(
     example_files: Path, settings: AppSettings, models: Models, tmp_path: Path
 ) -> None:
     prediction = predicted(example_files / "frame.jpg", settings, models)
-    paths = write_results(prediction, 0.6, ["mask", "overlay", "json"], tmp_path)
-    assert [path.name for path in paths] == ["frame_mask.png", "frame_overlay.png", "frame.json"]
-    assert np.array_equal(load_image(paths[0])[..., 0] > 0, prediction.at(0, 0.6).mask)
-    assert json.loads(paths[2].read_text())["threshold"] == 0.6
-    assert str(example_files) not in paths[2].read_text()
+    paths = write_results(prediction, 0.45, ["coco", "mask", "overlay", "json"], tmp_path)
+    assert [path.name for path in paths] == ["frame_mask.png", "frame_overlay.png", "frame.json", "coco.json"]
+    assert np.array_equal(load_image(paths[0])[..., 0] > 0, prediction.at(0, 0.45).mask)
+    assert json.loads(paths[2].read_text())["threshold"] == 0.45
+    coco = json.loads(paths[3].read_text())
+    assert coco["images"][0]["file_name"] == "frame.jpg"
+    assert sum(annotation["area"] for annotation in coco["annotations"]) == prediction.at(0, 0.45).area > 0
+    assert not any(str(example_files) in path.read_text() for path in paths[2:])
     for kinds, words in (([], "no kind of file"), (["video"], "an image has no video"), (["bmp"], "not one of")):
         with pytest.raises(OptionError, match=words):
             write_results(prediction, 0.6, kinds, tmp_path)
@@ -195,9 +198,10 @@ def test_the_files_of_a_video_are_an_archive_and_a_video(
     example_files: Path, settings: AppSettings, models: Models, tmp_path: Path
 ) -> None:
     prediction = predicted(example_files / "colonoscopy.mp4", settings, models)
-    archive, video = write_results(prediction, 0.4, ["mask", "json", "video"], tmp_path)
+    archive, table, video = write_results(prediction, 0.4, ["mask", "json", "csv", "video"], tmp_path)
     names = [f"colonoscopy_{i:06d}{ending}" for i in range(3) for ending in ("_mask.png", ".json")]
     assert zipfile.ZipFile(archive).namelist() == names
+    assert table.name == "measurements.csv"
     info = check_upload(video, settings)
     assert (info.kind, info.num_frames, info.rate) == ("video", 3, 5.0)
 
