@@ -15,7 +15,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from condseg_sdk import Predictor, finetune, save_labels
+from condseg_sdk import Predictor, finetune, open_dataset, save_labels
 
 
 def prelabel(images: Path, work: Path, model: str, label: str) -> Path:
@@ -32,10 +32,8 @@ def most_uncertain(work: Path, count: int) -> list[str]:
 def train(images: Path, work: Path, model: str, corrected: int, **settings: Any) -> Path:
     names = work / "corrected.txt"
     names.write_text("\n".join(most_uncertain(work, corrected)) + "\n", encoding="utf-8")
-    masks = work / "labelme"
-    return finetune(
-        images, masks=masks, train_list=names, output_dir=work / "run", base=model, **settings
-    ).checkpoint_dir
+    dataset = open_dataset(images, masks=work / "labelme", train_list=names)
+    return finetune(dataset, output_dir=work / "run", base=model, **settings).checkpoint_dir
 
 
 def main() -> None:

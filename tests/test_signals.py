@@ -51,6 +51,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(images: Path, checkpoint: Path, out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "condseg_sdk.cli", "predict", str(images), "--model", str(checkpoint)]
     command += ["--out", str(out), "--save", "mask,overlay,json", "--device", "cpu"]
+    command += ["--log", str(out.with_name("run.jsonl"))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -75,6 +76,8 @@ def test_a_signal_at_a_random_moment_leaves_complete_files_and_a_summary(
     process.send_signal(sent)
     printed, errors = process.communicate(timeout=60)
     complete = check_files(out)
+    log = tmp_path / "run.jsonl"
+    assert (len([json.loads(line) for line in log.read_text().splitlines()]) if log.exists() else 0) == complete
     assert "Traceback" not in errors
     if process.returncode in (0, -sent):
         # Too late, when all was done, or before Python ran a line of ours; shells show -sent as `code`, too.

@@ -305,7 +305,7 @@ def test_line_breaks_in_names_do_not_break_the_lines_of_a_report(tmp_path: Path)
     assert r"           large\npolyp" in lines
     annotations[0]["category_id"] = [1]
     write(path, coco(entries, annotations, categories="x"))
-    assert "3 classes, all of which are foreground" in str(check_dataset(open_dataset(path)))
+    assert "2 classes, all of which are foreground" in str(check_dataset(open_dataset(path)))
 
 
 # Sizes
