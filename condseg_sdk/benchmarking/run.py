@@ -22,7 +22,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.providers import find_provider
 
 COMPARED = 8  # images
-DEVICES = ("cpu", "cuda", "tensorrt")
+DEVICES = ("cpu", "openvino", "cuda", "tensorrt")
 Baselines = Callable[[int, int], Sequence[Subject]]
 """Returns the subjects to put first, for a batch and a size."""
 
@@ -39,7 +39,7 @@ class BenchmarkConfig:
         threads: Number of threads of PyTorch and ONNX Runtime; None for their defaults.
         seconds: Seconds for each batch and size, beyond the minimum number of repetitions.
         compiled: Where to measure `torch.compile`, which takes minutes: "all", "first" (batch and size) or "none".
-        devices: Devices to measure, of "cpu", "cuda" and "tensorrt".
+        devices: Devices to measure, of "cpu", "openvino", "cuda" and "tensorrt".
 
     Raises:
         OptionError: A number is out of range, or a device is unknown.
@@ -108,7 +108,8 @@ def benchmark(
                 *torch_subjects(checkpoint, compiled=compiled),
                 *onnx_subjects(files, threads=config.threads),
             ]
-            subjects = [subject for subject in subjects if subject.device in config.devices]
+            chosen = {find_provider(device)[0].device for device in config.devices}
+            subjects = [subject for subject in subjects if subject.device in chosen]
             rows += measure(
                 subjects,
                 setting,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from condseg_sdk.benchmarking.measure import Row
     from condseg_sdk.benchmarking.run import BenchmarkConfig
 
-DEVICES = ("cpu", "cuda", "tensorrt")
+DEVICES = ("cpu", "openvino", "cuda", "tensorrt")
 CSV, TABLE, PLOT = "benchmark.csv", "benchmark.md", "benchmark.png"
 DEFAULT_MODEL = "condseg-lite-polyp"
 

@@ -47,7 +47,7 @@ class OnnxRuntime:
         self._path = Path(path)
         self._owner = os.getpid()
         self.config, self.info = check_graph(self._path)
-        opened = open_session(self._path, device, options or OnnxOptions(), dynamic=self.info.dynamic)
+        opened = open_session(self._path, device, options or OnnxOptions(), self.info)
         self._session, self._provider, self._number = opened
         if self._provider is CPU and device == "auto":
             log_cpu()

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import DeviceError, OptionError
 from condseg_sdk.forking import REMEDY
 from condseg_sdk.runtimes.options import ONNX_DEVICES, Precision
@@ -211,10 +212,12 @@ class Provider:
         """
         precision = wanted or self.precisions[0]
         if precision not in self.precisions:
-            have = ", ".join(map(repr, self.precisions))
+            have, others = (
+                ", ".join(map(repr, names))
+                for names in (self.precisions, [x.device for x in PROVIDERS.values() if precision in x.precisions])
+            )
             raise OptionError(
-                f"precision={precision!r}: device={self.device!r} computes in {have}; use one of these, or a file that "
-                "was exported with another precision",
+                f"precision={precision!r}: device={self.device!r} computes in {have}; use that, or device={others}",
                 option="precision",
             )
         if offered is not None and self.capabilities:
@@ -368,8 +371,12 @@ def find_provider(device: str) -> tuple[Provider, int]:
     return provider, int(number)
 
 
-def preferred_devices() -> list[str]:
+def preferred_devices(precision: OnnxPrecision = "float32") -> list[str]:
     """Return the devices to try for device="auto", in order; the CPU is the last.
+
+    Args:
+        precision: Precision of the file. In OpenVINO those of int8 and float16 round differently, which changes
+            probabilities by more than 0.001: "auto" leaves them to ONNX Runtime's own provider.
 
     This is what was measured to be the fastest (docs/performance.md): an NVIDIA GPU, on a processor of Intel OpenVINO
     if its plug-in is installed, and otherwise ONNX Runtime's own provider. Each of them computes in float32.
@@ -379,7 +386,8 @@ def preferred_devices() -> list[str]:
     devices = ["cpu"]
     cpu = onnxruntime.OrtHardwareDeviceType.CPU
     on_intel = any(x.device.type == cpu and x.device.vendor == "Intel" for x in onnxruntime.get_ep_devices())
-    if on_intel and OPENVINO.is_installed() and _owners.get(OPENVINO.package, os.getpid()) == os.getpid():
+    exact = precision == "float32"
+    if exact and on_intel and OPENVINO.is_installed() and _owners.get(OPENVINO.package, os.getpid()) == os.getpid():
         devices.insert(0, "openvino")
     if CUDA.name in onnxruntime.get_available_providers() and has_nvidia_driver():
         devices.insert(0, "cuda")

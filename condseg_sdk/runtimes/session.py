@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from condseg_sdk.checkpoints.onnx_metadata import ExportInfo
 from condseg_sdk.cores import limited_cores
 from condseg_sdk.errors import CheckpointError, CondsegError, DeviceError, OptionError
 from condseg_sdk.files import is_utf8
@@ -57,14 +58,14 @@ class OpenedSession(NamedTuple):
     number: int
 
 
-def open_session(path: Path, device: str, options: OnnxOptions, *, dynamic: bool) -> OpenedSession:
+def open_session(path: Path, device: str, options: OnnxOptions, info: ExportInfo) -> OpenedSession:
     """Open an .onnx file.
 
     Args:
         path: The file, which `check_graph` has accepted.
         device: "auto" or one of `providers.DEVICES`.
         options: Threads, precision and session configuration.
-        dynamic: Whether batch, height and width are dynamic.
+        info: How the file was exported.
 
     Raises:
         CheckpointError: This ONNX Runtime cannot read the file.
@@ -73,21 +74,21 @@ def open_session(path: Path, device: str, options: OnnxOptions, *, dynamic: bool
         OutputError: The compiled model cannot be kept.
     """
     if device != "auto":
-        return _Opening(path, device, options, dynamic=dynamic, named=True).open()
-    *others, last = preferred_devices()
+        return _Opening(path, device, options, info, named=True).open()
+    *others, last = preferred_devices(info.precision)
     for other in others:
         try:
-            return _Opening(path, other, options, dynamic=dynamic, named=False).open()
+            return _Opening(path, other, options, info, named=False).open()
         except CondsegError as error:
             logger.warning("not on %s (%s)", other, error)
-    return _Opening(path, last, options, dynamic=dynamic, named=False).open()
+    return _Opening(path, last, options, info, named=False).open()
 
 
 class _Opening:
     """What is needed to open a file on one device."""
 
-    def __init__(self, path: Path, device: str, options: OnnxOptions, *, dynamic: bool, named: bool) -> None:
-        self.path, self.device, self.options, self.dynamic, self.named = path, device, options, dynamic, named
+    def __init__(self, path: Path, device: str, options: OnnxOptions, info: ExportInfo, *, named: bool) -> None:
+        self.path, self.device, self.options, self.info, self.named = path, device, options, info, named
         self.provider, self.number = find_provider(device)
         self.provider.check(device)
         self.plugin_device = self._plugin_device()
@@ -163,7 +164,7 @@ class _Opening:
         session_options.intra_op_num_threads = settings.threads or 0
         for key, value in self.options.session_options.items():
             session_options.add_session_config_entry(key, value)
-        if self.dynamic and self.provider is CPU:
+        if self.info.dynamic and self.provider is CPU:
             # With unknown sizes, planning memory reuse compares all maps with each other, which is most of the time to
             # open a file. The allocator frees memory in time without a plan.
             session_options.enable_mem_reuse = False
