@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.errors import ImageError, OutputError
-from condseg_sdk.images.dicom import DicomFile
+from condseg_sdk.errors import ImageError, OptionError, OutputError
+from condseg_sdk.images.dicom import DicomFile, without_pydicom_log
 from condseg_sdk.images.limits import image_errors
 from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES
 from condseg_sdk.origin import Origin
@@ -33,6 +33,11 @@ __all__ = ["Code", "SegmentKind", "default_segment", "encode_dicom_seg", "make_d
 Code: TypeAlias = tuple[str, str, str]
 """A coded term: value, coding scheme and meaning, such as ("68496003", "SCT", "Polyp of colon")."""
 
+MAX_TEXT = 64
+"""Largest number of characters of a label, or of a part of a code."""
+
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
+
 ALTERED: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")
 
 
@@ -44,11 +49,29 @@ class SegmentKind:
         label: Name of the segment, at most 64 characters.
         type: Coded type of the structure.
         category: Coded category of the structure.
+
+    Raises:
+        OptionError: A text is empty, too long, or has a backslash or a control character, as no text in DICOM has.
     """
 
     label: str = "Lesion"
     type: Code = ("52988006", "SCT", "Lesion")
     category: Code = ALTERED
+
+    def __post_init__(self) -> None:
+        _check_texts("segment label", self.label)
+        for option, code in (("segment type", self.type), ("segment category", self.category)):
+            if not isinstance(code, (tuple, list)) or len(code) != 3:
+                raise OptionError(f"{option}={code!r} must be a code, its scheme and its meaning", option=option)
+            _check_texts(option, *code)
+
+
+def _check_texts(option: str, *texts: str) -> None:
+    """Check texts for DICOM."""
+    for text in texts:
+        if not isinstance(text, str) or not 0 < len(text.strip()) <= len(text) <= MAX_TEXT or _NO_TEXT.search(text):
+            remedy = f"give 1 to {MAX_TEXT} characters without backslashes and control characters"
+            raise OptionError(f"{option}: {text!r} cannot be written to DICOM; {remedy}", option=option)
 
 
 _KINDS = {
@@ -78,7 +101,9 @@ def encode_dicom_seg(
 ) -> bytes:
     """Make the bytes of a SEG file, with a seal at its end; the arguments are those of `make_dicom_seg`."""
     content = io.BytesIO()
-    make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment).save_as(content)
+    made = make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment)
+    with image_errors(file.name), without_pydicom_log():
+        made.save_as(content)
     return seal_dicom(content.getvalue())
 
 
@@ -109,7 +134,7 @@ def make_dicom_seg(
         raise OutputError("a DICOM segmentation needs highdicom; pip install 'condseg_sdk[dicom]'") from error
     if sum(mask.size for mask in masks.values()) > MAX_DECODE_BYTES:
         raise OutputError(f"{file.name}: a segmentation of {len(masks)} frames needs too much memory; split the file")
-    with image_errors(file.name):
+    with image_errors(file.name), without_pydicom_log():
         source = _read_source(file)
         shown = {number: mask for number, mask in sorted(masks.items()) if mask.any()} or dict(masks)
         if _has_position(source):
@@ -219,7 +244,7 @@ def _make(
         manufacturer_model_name="condseg_sdk",
         software_versions=origin.version,
         device_serial_number=sha256 or "unknown",
-        content_label=re.sub(r"[^A-Z0-9_ ]", "_", segment.label.upper())[:16],
+        content_label=re.sub(r"[^A-Z0-9_ ]", "_", segment.label.upper()).lstrip("0123456789_ ")[:16] or "SEGMENT",
         content_description=segment.label,
         omit_empty_frames=bool(frames.any()),
     )

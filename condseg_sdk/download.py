@@ -19,7 +19,7 @@ import huggingface_hub  # its functions load when they are used: a local file ne
 
 from condseg_sdk.checksums import SHA256, check_sha256, sha256_of
 from condseg_sdk.errors import CheckpointError, CondsegError, HubError, ModelNotFoundError, OutputError
-from condseg_sdk.files import write_text
+from condseg_sdk.files import real_path, write_text
 
 __all__ = [
     "COMMIT",
@@ -120,7 +120,7 @@ class HubSource:
         snapshot = path.parents[filename.count("/")]
         repository = snapshot.parents[1]
         # The cache, or a repository in it, may be on another disk; a single file has no reason to be.
-        if not any(path.resolve().is_relative_to(home.resolve()) for home in (repository, repository.parent)):
+        if not any(real_path(path).is_relative_to(real_path(home)) for home in (repository, repository.parent)):
             raise CheckpointError(
                 f"{path} leads out of the cache: delete {repository} and download it again", path=path
             )

@@ -21,6 +21,7 @@ __all__ = [
     "check_replaceable",
     "is_utf8",
     "make_folder",
+    "real_path",
     "relative_to",
     "remove_temporary_files",
     "write_bytes",
@@ -170,7 +171,7 @@ def atomic_folder(
         >>> (path / "a.txt").read_text()
         'whole'
     """
-    path = Path(path).resolve()
+    path = real_path(path)
     temporary, before = (path.parent / f".{uuid.uuid4().hex}" for _ in range(2))
     _temporary.add(temporary)
     try:
@@ -251,7 +252,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     """
     try:
         place = Path(path).absolute()
-        while not place.exists():
+        while not os.path.lexists(place):  # a broken link is in the way
             place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -260,6 +261,18 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise OutputError(
             f"{path} cannot be created or written to ({error.strerror or error}); {remedy}", path=path
         ) from error
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return an absolute path without links, like `Path.resolve`, which raises a RuntimeError for links in a circle.
+
+    Such a link stays in the path that is returned, and opening it is an OSError.
+
+    Example:
+        >>> real_path("/data/../data/frame.jpg")
+        PosixPath('/data/frame.jpg')
+    """
+    return Path(os.path.realpath(path))
 
 
 def relative_to(path: Path) -> str:

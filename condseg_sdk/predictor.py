@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import CheckpointError, CondsegError, ImageError, OptionError, errors_about
 from condseg_sdk.field_of_view import FieldOfViewTracker
+from condseg_sdk.files import real_path
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import check_bits
 from condseg_sdk.images.dicom import DicomFile, multi_frame
@@ -133,7 +134,7 @@ class Predictor:
             "revision": revision,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
-            "manifest": None if manifest is None else Path(manifest).expanduser().resolve(),
+            "manifest": None if manifest is None else real_path(Path(manifest).expanduser()),
         }
         with errors_about(path):
             opened = open_runtime(model, token=token, **options)

@@ -89,6 +89,8 @@ def is_ours(path: Path) -> bool:
     """Whether this package wrote a file and nobody has changed it since."""
     check = _CHECKS.get(path.suffix.lower())
     try:
+        if not path.is_file():  # reading a pipe might never end
+            return False
         return (check is not None and check(path)) or _is_listed(path)
     except (CondsegError, OSError, ValueError, struct.error):  # not readable in the format of its suffix
         return False
@@ -249,7 +251,7 @@ def _is_our_text(path: Path) -> bool:
 def _is_our_table(path: Path) -> bool:
     """Whether a sealed file of the same folder lists this content."""
     line = re.compile(rf"{re.escape(path.name)}\W+(sha256=)?{_file_digest(path)}\b")
-    beside = [file for file in path.parent.iterdir() if file.suffix in (".md", ".json")]
+    beside = [file for file in path.parent.iterdir() if file.suffix in (".md", ".json") and file.is_file()]
     return any(line.search(file.read_text(encoding="utf-8", errors="replace")) and is_ours(file) for file in beside)
 
 
@@ -265,10 +267,12 @@ def _is_listed(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _listed(file: Path, _stamp: tuple[int, int]) -> dict[str, str]:
-    """Read a sealed list once, as long as it is not changed; it is empty if the seal is broken."""
-    if not is_ours(file):
-        return {}
-    return dict(read_json(file, error=CondsegError, remedy="write it again")["files"])
+    """Read a sealed list once, as long as it is not changed; it is empty if the seal is broken or it is no list.
+
+    The JSON of an image named checksums.png has a seal, too.
+    """
+    files = read_json(file, error=CondsegError, remedy="write it again").get("files") if is_ours(file) else None
+    return dict(files) if isinstance(files, dict) else {}
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from condseg_sdk.checksums import sha256_of
 from condseg_sdk.download import REPOSITORY, WEIGHTS_FILE, HubSource, is_plain_path, translate_hub_errors
 from condseg_sdk.errors import CheckpointError, HubError, ModelNotFoundError, OptionError
 from condseg_sdk.export.onnx import export_onnx
+from condseg_sdk.files import real_path
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.options import check_flags, check_text
 from condseg_sdk.weights.checkpoint import save_checkpoint
@@ -119,7 +120,7 @@ def _card(folder: Path, config: CheckpointConfig, new: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): save it as UTF-8 text, or delete it") from error
     evaluation = evaluation_in(text)
-    is_ours = text == with_evaluation(model_card(config, name=folder.resolve().name), evaluation)
+    is_ours = text == with_evaluation(model_card(config, name=real_path(folder).name), evaluation)
     return with_evaluation(new, evaluation) if is_ours else text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import highdicom
@@ -260,3 +261,20 @@ def test_the_json_of_a_dicom_file_is_plain(predictor: Predictor, cine: Path) -> 
     assert values["spacing"] == [
         {"row": pytest.approx(0.3), "column": pytest.approx(0.3), "kind": "ultrasound", "box": [0, 0, 50, 40]}
     ]
+
+
+@pytest.mark.parametrize("label", ["\u00fcber", "\u75c5\u5909", "1 polyp", "_"])
+def test_a_label_in_any_script_is_read_back_from_a_valid_file(label: str, endoscopy: Path, origin: Origin) -> None:
+    data = make(endoscopy, {0: mask(5)}, origin, SegmentKind(label))
+    read = pydicom.dcmread(io.BytesIO(data))
+    assert read.SegmentSequence[0].SegmentLabel == label
+    assert read.PatientName == PATIENT
+    assert re.fullmatch("[A-Z][A-Z0-9_ ]{0,15}", read.ContentLabel)
+
+
+@pytest.mark.parametrize("text", ["", " ", "x" * 65, "a\\b", "a\nb", 5, None])
+def test_texts_that_dicom_cannot_hold_are_refused_by_their_option(text: object) -> None:
+    with pytest.raises(OptionError, match="segment label: .* cannot be written to DICOM"):
+        SegmentKind(text)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="segment type: .* cannot be written to DICOM"):
+        SegmentKind(type=("1", "SCT", text))  # type: ignore[arg-type]

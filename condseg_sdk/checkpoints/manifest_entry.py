@@ -10,6 +10,7 @@ from typing import Any, Literal
 from condseg_sdk.checksums import SHA256
 from condseg_sdk.download import COMMIT, CONFIG_FILE, REPOSITORY, WEIGHTS_FILE, is_plain_path
 from condseg_sdk.errors import CheckpointError, OptionError
+from condseg_sdk.files import real_path
 from condseg_sdk.options import check_choice, check_threshold
 from condseg_sdk.preprocessing import Preprocessing
 
@@ -167,7 +168,7 @@ class ManifestEntry:
         assert self.file is not None
         folder = self.root / self.file
         for path in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
-            if not path.resolve().is_relative_to(self.root.resolve()):
+            if not real_path(path).is_relative_to(real_path(self.root)):
                 raise CheckpointError(f"{path} leads out of {self.root}: put the file itself there")
         return folder
 

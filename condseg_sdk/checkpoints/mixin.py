@@ -21,7 +21,7 @@ from condseg_sdk.checkpoints.config import CheckpointConfig, as_json
 from condseg_sdk.checkpoints.tensors import WeightsDtype, load_weights, tensors_to_bytes
 from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, HubSource, download_checkpoint
 from condseg_sdk.errors import CheckpointError, OptionError
-from condseg_sdk.files import atomic_folder
+from condseg_sdk.files import atomic_folder, real_path
 from condseg_sdk.json_files import read_json_object, write_json
 
 __all__ = ["PretrainedNetwork", "save_checkpoint"]
@@ -140,7 +140,7 @@ class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
         if isinstance(config, dict):
             config = CheckpointConfig.from_dict(config)
         config = config or self.checkpoint_config
-        folder = Path(save_directory).resolve()
+        folder = real_path(save_directory)
         card = model_card(config, **{"name": folder.name, **(model_card_kwargs or {})})
         save_checkpoint(folder, self, config, card=card)
         if not push_to_hub:
@@ -202,7 +202,7 @@ def save_checkpoint(
         _check_same_network(network, config)
         values = _with_version(replace(config, network=network.arguments)).to_dict()
     weights = tensors_to_bytes(network, dtype)
-    text = card or model_card(config, name=Path(folder).resolve().name)
+    text = card or model_card(config, name=real_path(folder).name)
 
     def write(part: Path) -> None:
         write_json(part / CONFIG_FILE, values, indent=2)

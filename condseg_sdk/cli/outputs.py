@@ -12,13 +12,13 @@ import re
 import unicodedata
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from condseg_sdk.errors import OptionError, OutputError
-from condseg_sdk.files import check_folder
+from condseg_sdk.files import check_folder, real_path
 from condseg_sdk.images.dicom import multi_frame
 from condseg_sdk.images.load import VIDEO_SUFFIXES, find_images, is_single
 from condseg_sdk.labels.base import ImageName
@@ -87,6 +87,7 @@ def plan_outputs(
     endings: Sequence[str],
     *,
     labels: LabelWriter | None = None,
+    log: Path | None = None,
     overwrite: bool,
 ) -> Outputs:
     """Plan the files of all sources.
@@ -99,10 +100,11 @@ def plan_outputs(
         out: Folder to write to.
         endings: Endings of the files of a source, such as "_mask.png".
         labels: Writes labels into the same folder; None for no labels.
+        log: Another file that the command writes.
         overwrite: Whether to replace files that condseg did not write.
 
     Raises:
-        OptionError: A source contains nothing but files of the output folder.
+        OptionError: A source contains nothing but files of the output folder, or the log is one of the files.
         OutputError: Two sources would write the same file, or a file must not be replaced.
         ImageError: A source contains no image.
     """
@@ -111,6 +113,8 @@ def plan_outputs(
     _check_distinct(planned, out)
     files = _Files(planned, endings, labels)
     _check_sources(planned, files)
+    if log is not None and files.include(log):
+        raise OptionError(f"--log {log} is a name of the results; choose another one, such as run.jsonl", option="log")
     check_replaced(files.all(), overwrite=overwrite)
     return planned
 
@@ -126,7 +130,7 @@ def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) ->
             plan = planned.videos if is_sequence else planned.images
             target = out / (path.relative_to(source) if Path(source).is_dir() else path.name)
             # The same file named twice ("a.png", "./a.png", and in its folder) is one source.
-            if taken.setdefault((path.resolve(), target), path) is path:
+            if taken.setdefault((real_path(path), target), path) is path:
                 plan[path] = target
     return planned
 
@@ -141,12 +145,12 @@ def _found(source: str, out: Path, endings: Sequence[str]) -> list[Path]:
     found: list[Path] = find_images(source)
     if is_single(source):
         return found
-    folder = out.resolve()
-    if Path(source).resolve().is_relative_to(folder):
+    folder = real_path(out)
+    if real_path(source).is_relative_to(folder):
         written = {path.with_name(path.with_suffix("").name + ending) for path in found for ending in endings}
         written |= {path.with_name(path.name + ending) for path in found for ending in endings}
         return [path for path in found if not ((path in written or written_labels(path, out)) and is_ours(path))]
-    images = [path for path in found if not path.resolve().is_relative_to(folder)]
+    images = [path for path in found if not real_path(path).is_relative_to(folder)]
     if not images:
         raise OptionError(
             f"{source} contains only files in {out}, the folder of the output; choose another --out", option="out"
@@ -212,19 +216,36 @@ class _Files:
         if self.labels is not None:
             yield from self.labels.run_files()
 
+    def include(self, path: Path) -> bool:
+        """Whether a path is one of these files, one that a frame of a video may get, or the folder."""
+        place = real_path(path)
+        if real_path(self.planned.out).is_relative_to(place):
+            return True
+        if any(file.name == path.name and real_path(file) == place for file in self.all()):
+            return True
+        return any(real_path(folder) == place.parent and _is_frame(path, of) for folder, of in self._videos().items())
+
     def _frames(self) -> Iterator[Path]:
         """Yield the files of an earlier call for frames of the videos."""
+        for folder, kinds in self._videos().items():
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if _is_frame(path, kinds):
+                    yield path
+
+    def _videos(self) -> dict[Path, set[tuple[str, str]]]:
+        """Return the names of the videos and the endings of the files of their frames, by folder."""
         videos: dict[Path, set[tuple[str, str]]] = defaultdict(set)
         for base in self.planned.videos.values():
             first = self.planned.frame(base, 0)
             for path in self.of(first, None):
                 videos[path.parent].add((base.name, path.name.removeprefix(first.name)))
-        for folder, kinds in videos.items():
-            endings = {ending for _, ending in kinds}
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                found = ((path.name.removesuffix(ending), ending) for ending in endings if path.name.endswith(ending))
-                if any((_video_of(stem), ending) in kinds for stem, ending in found):
-                    yield path
+        return videos
+
+
+def _is_frame(path: Path, kinds: Collection[tuple[str, str]]) -> bool:
+    """Whether a name is that of a frame's file, from pairs of the name of a video and an ending."""
+    endings = {ending for _, ending in kinds if path.name.endswith(ending)}
+    return any((_video_of(path.name.removesuffix(ending)), ending) in kinds for ending in endings)
 
 
 def _check_sources(planned: Outputs, files: _Files) -> None:

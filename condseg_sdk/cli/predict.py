@@ -258,7 +258,9 @@ def run(options: argparse.Namespace) -> int:
     log = None if options.log is None else RunLog(options.log)
     labels = LabelWriter(options.out, formats, label=options.label, spacing=options.spacing) if formats else None
     endings = [ENDINGS[kind] for kind in kinds]
-    outputs = plan_outputs(options.source, options.out, endings, labels=labels, overwrite=options.overwrite)
+    outputs = plan_outputs(
+        options.source, options.out, endings, labels=labels, log=options.log, overwrite=options.overwrite
+    )
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
     runtime = options.runtime

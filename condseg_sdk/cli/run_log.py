@@ -19,6 +19,7 @@ from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.errors import CheckpointError, CondsegError, OutputError
 from condseg_sdk.files import check_folder, make_folder
+from condseg_sdk.json_files import parse_json
 from condseg_sdk.origin import utc_now
 
 if TYPE_CHECKING:
@@ -177,6 +178,15 @@ class RunLog:
             ) from error
 
 
+def _is_line(text: bytes, path: Path) -> bool:
+    """Whether text is a line of a log of this package."""
+    try:
+        line = parse_json(text, name=path, error=OutputError, remedy="")
+    except OutputError:
+        return False
+    return isinstance(line, dict) and str(line.get("software")).startswith(f"{_SOFTWARE} ")
+
+
 def _check_log(path: Path) -> None:
     """Refuse a file that another program wrote, before the work."""
     if not os.path.lexists(path):
@@ -185,11 +195,9 @@ def _check_log(path: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 first = file.readline(1 << 20)
-            if not first or str(json.loads(first)["software"]).startswith(f"{_SOFTWARE} "):
+            if not first or _is_line(first, path):
                 with path.open("ab"):
                     return
-    except (KeyError, TypeError, ValueError):
-        pass
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --log", path=path) from error
     raise OutputError(

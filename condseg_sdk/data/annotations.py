@@ -14,6 +14,7 @@ from condseg_sdk.data.image_search import ImageSearch
 from condseg_sdk.data.names import duplicate_names, split_of_folders, unique_names
 from condseg_sdk.data.pairs import DiscoveredPairs, Pair, Problem, RegionMask, Split, one_line, problems_of
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.files import real_path
 
 __all__ = ["read_annotation_file", "read_annotations"]
 
@@ -132,8 +133,8 @@ def _duplicates(pairs: Sequence[Pair]) -> list[Problem]:
 def _unlisted(pairs: Sequence[Pair], search: ImageSearch, *, one_image: bool) -> list[Problem]:
     """Report images that no annotation file describes: an error in formats with a file for each image."""
     place = search.images or search.folder
-    known = {pair.image.resolve() for pair in pairs}
-    others = [str(path) for path in search.files([place]) if path.resolve() not in known]
+    known = {real_path(pair.image) for pair in pairs}
+    others = [str(path) for path in search.files([place]) if real_path(path) not in known]
     if one_image:
         remedy = "annotate it (a file without shapes says that there is nothing to find), or remove it"
         return problems_of("error", "image", f"without an annotation file; {remedy}", others)

@@ -22,6 +22,7 @@ from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
 from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError, errors_about
+from condseg_sdk.files import real_path
 from condseg_sdk.options import check_number, check_path, check_seed, check_text
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_split", "open_dataset"]
@@ -171,7 +172,7 @@ def find_pairs(
 def data_name(data: Dataset | DataSource) -> str:
     """Name the data in one word, without the folders above it."""
     if isinstance(data, (str, os.PathLike)):
-        return Path(data).name or Path(data).resolve().name
+        return Path(data).name or real_path(data).name
     return pluralize(sum(map(len, data.splits.values())) if isinstance(data, Dataset) else len(data), "pair")
 
 

@@ -32,7 +32,7 @@ from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
 from condseg_sdk.data.pairs import DiscoveredPairs, RegionMask, problems_of
 from condseg_sdk.data.tables import names_pairs
 from condseg_sdk.errors import DatasetError
-from condseg_sdk.files import relative_to
+from condseg_sdk.files import real_path, relative_to
 from condseg_sdk.images.load import IMAGE_SUFFIXES
 from condseg_sdk.walk import Walk, left_out_kind, walk_folder
 
@@ -130,11 +130,11 @@ def _folders(root: Path, walk: Walk, *, leave_out: Path | None = None) -> list[F
     for path in walk.files:
         if path.suffix.lower() in MASK_SUFFIXES and not path.stem.endswith(NOT_IMAGES):
             files[path.parent].append(path)
-    outside = None if leave_out is None else leave_out.resolve()
+    outside = None if leave_out is None else real_path(leave_out)
     return [
         Folder(path.relative_to(root).parts, tuple(items))
         for path, items in sorted(files.items())
-        if outside is None or not path.resolve().is_relative_to(outside)
+        if outside is None or not real_path(path).is_relative_to(outside)
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from condseg_sdk.data.image_finder import FoundImage, ImageFinder, Indices, index_files
 from condseg_sdk.data.pairs import Problem, RegionMask, one_line, problems_of
+from condseg_sdk.files import real_path
 from condseg_sdk.images.load import IMAGE_SUFFIXES
 from condseg_sdk.walk import walk_folders
 
@@ -82,7 +83,7 @@ class ImageSearch:
         """Return the folders to search at any depth: the given one, otherwise those that usually contain images."""
         if self.images is not None:
             return [self.images]
-        if file.parent.resolve() != self.folder.resolve():
+        if real_path(file.parent) != real_path(self.folder):
             return [self.folder]
         return [place for place in _candidates(file) if place.is_dir() and place != file.parent.parent]
 

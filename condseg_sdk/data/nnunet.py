@@ -14,7 +14,7 @@ from typing import Any
 from condseg_sdk.data.formats.base import load_json
 from condseg_sdk.data.names import normalize_name
 from condseg_sdk.data.pairs import DiscoveredPairs, IndexedMask, Pair, Problem, Split, one_line, problems_of
-from condseg_sdk.errors import CondsegError, DatasetError
+from condseg_sdk.errors import DatasetError
 from condseg_sdk.images.load import IMAGE_SUFFIXES
 
 __all__ = ["is_nnunet", "read_nnunet"]
@@ -25,14 +25,15 @@ BACKGROUND, IGNORE = "background", "ignore"
 
 
 def is_nnunet(folder: Path) -> bool:
-    """Whether a folder is a dataset of nnU-Net: it has imagesTr/ and a dataset.json with labels."""
+    """Whether a folder is a dataset of nnU-Net: it has imagesTr/ and a dataset.json with labels.
+
+    Raises:
+        DatasetError: dataset.json is damaged. Without it, its masks would be searched under the wrong names.
+    """
     file = folder / DATASET
     if not ((folder / "imagesTr").is_dir() and file.is_file()):
         return False
-    try:
-        content = load_json(file)
-    except CondsegError:
-        return False
+    content = load_json(file)
     return isinstance(content, dict) and "labels" in content and bool({"channel_names", "modality"} & content.keys())
 
 

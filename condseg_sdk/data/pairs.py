@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from condseg_sdk.files import real_path
+
 __all__ = [
     "SPLITS",
     "Dataset",
@@ -153,8 +155,9 @@ def one_line(text: object, limit: int = 400) -> str:
 
 
 def pluralize(count: int, noun: str) -> str:
-    """Return "1 mask", "2 masks"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """Return "1 mask", "2 masks", "2 boxes"."""
+    ending = "es" if noun.endswith("x") else "s"
+    return f"{count} {noun}{'' if count == 1 else ending}"
 
 
 def problems_of(severity: Severity, noun: str, what: str, files: Iterable[str]) -> list[Problem]:
@@ -228,7 +231,7 @@ class Dataset:
         """
         if self.source is None:
             return f"{len(self.train) + len(self.validation) + len(self.test)} pairs"
-        return self.source.name or self.source.resolve().name
+        return self.source.name or real_path(self.source).name
 
     @property
     def splits(self) -> dict[Split, list[Pair]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from condseg_sdk.data.pairs import SPLITS, Dataset, Split
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.files import real_path
 from condseg_sdk.json_files import read_json_object
 
 __all__ = ["SETTINGS_FILE", "names_by_split", "recorded_split"]
@@ -29,7 +30,7 @@ def recorded_split(checkpoint: Path | None) -> dict[Split, list[str]]:
     """
     if checkpoint is None:
         return {}
-    path = checkpoint.resolve()
+    path = real_path(checkpoint)
     folder = path if path.is_dir() else path.parent
     try:
         run = read_json_object(folder.parent / SETTINGS_FILE, error=DatasetError, remedy="")

@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.pixels.decoders.base import Decoder
 
-__all__ = ["DicomFile", "DicomFrame", "is_dicom", "is_dicom_source", "may_be_dicom", "multi_frame"]
+__all__ = [
+    "DicomFile",
+    "DicomFrame",
+    "is_dicom",
+    "is_dicom_source",
+    "may_be_dicom",
+    "multi_frame",
+    "without_pydicom_log",
+]
 
 _PREAMBLE = 128  # bytes before the signature of a DICOM file
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -76,7 +84,10 @@ def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
     if isinstance(source, bytes):
         return is_dicom(source)
     try:
-        with Path(source).open("rb") as file:
+        path = Path(source)
+        if not path.is_file():  # reading a pipe might never end
+            return False
+        with path.open("rb") as file:
             return is_dicom(file.read(_PREAMBLE + 4))
     except (OSError, ValueError):
         return False
@@ -222,7 +233,7 @@ class DicomFile:
             header = self._header
             pixels = header.options["rows"] * header.options["columns"]
             reservations.enter_context(DECODE_BUDGET.reserve(pixels * _cost(header)))
-            with image_errors(self.name), _without_pydicom_log():
+            with image_errors(self.name), without_pydicom_log():
                 values, properties = self._decode(header, number)
                 photometric = str(properties["photometric_interpretation"])
                 return to_rgb(values, photometric, _attributes_of(header.attributes, number), self.name)
@@ -270,7 +281,7 @@ class DicomFile:
     def _header(self) -> _Header:
         if not HAS_DICOM:
             raise ImageError(f"{self.name} is a DICOM file, which needs pydicom; {DICOM_REMEDY}")
-        with errors_about(self.source), image_errors(self.name), _without_pydicom_log(), self.open() as file:
+        with errors_about(self.source), image_errors(self.name), without_pydicom_log(), self.open() as file:
             header = _read_header(file, self.name)
             _check_header(header, file, self.name)
             return header
@@ -444,8 +455,11 @@ _muted = _Muted()
 
 
 @contextmanager
-def _without_pydicom_log() -> Iterator[None]:
-    """Keep pydicom from logging the traceback of each plug-in that cannot decode a frame."""
+def without_pydicom_log() -> Iterator[None]:
+    """Keep pydicom from logging the tracebacks of plug-ins that cannot decode a frame, and values of the header.
+
+    Those may be data of the patient.
+    """
     for name in ("pydicom", "pydicom.pixels.decoders.base"):
         logging.getLogger(name).addFilter(_muted)  # which adds it once
     before = getattr(_muted.state, "reads", False)

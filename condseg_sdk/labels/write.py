@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from condseg_sdk.errors import OptionError, OutputError
-from condseg_sdk.files import atomic_write_all, make_folder
+from condseg_sdk.files import atomic_write_all, make_folder, real_path
 from condseg_sdk.images.load import IMAGE_SUFFIXES
 from condseg_sdk.labels import FORMATS
 from condseg_sdk.labels.base import ImageName, LabeledImage, LabelOptions, Record, Write
@@ -91,7 +91,7 @@ def _name(seg: Segmentation, root: Path | None) -> ImageName:
     path = PurePath(seg.name)
     if root is not None:
         try:
-            path = Path(seg.name).resolve().relative_to(root.resolve())
+            path = real_path(seg.name).relative_to(real_path(root))
         except (ValueError, OSError) as error:
             raise OptionError(f"{seg.name} is not in {root}; give the folder of all images", option="root") from error
     else:
@@ -116,9 +116,9 @@ def write_files(files: dict[Path, bytes]) -> None:
 
 def written_labels(path: Path, folder: Path) -> bool:
     """Whether a path in the output folder is one that a label format may write."""
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not real_path(path).is_relative_to(real_path(folder)):
         return False
-    place = path.resolve().relative_to(folder.resolve())
+    place = real_path(path).relative_to(real_path(folder))
     name = ImageName("x.png", "x")
     folders = {PurePath(file).parts[0] for form in FORMATS.values() for file in form.image_files(name)}
     return place.parts[0] in folders or place.as_posix() in {f for form in FORMATS.values() for f in form.run_files}

@@ -18,7 +18,7 @@ from condseg_sdk.errors import OptionError
 from condseg_sdk.evaluation.card_section import extend_card
 from condseg_sdk.evaluation.evaluate import evaluate
 from condseg_sdk.evaluation.result import Evaluation, ImageResult
-from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, write_bytes
+from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, real_path, write_bytes
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.provenance import is_ours, seal_png, seal_text
@@ -82,7 +82,7 @@ def write_report(
         list(pairs),
         branch_uncertainty=True,
         seed=seed,
-        model_name=folder.resolve().name,
+        model_name=real_path(folder).name,
         data_name="the run's validation split",
     )
     evaluation.save(folder)
@@ -90,7 +90,7 @@ def write_report(
         folder,
         evaluation,
         predictor,
-        title=f"Training run: {folder.resolve().name}",
+        title=f"Training run: {real_path(folder).name}",
         selected_on=f"{SELECTED}: {command}",
         training=training_charts(history),
         sections=[*_run_sections(folder, run, history), _environment(run.get("environment", {}))],

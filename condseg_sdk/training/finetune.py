@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from condseg_sdk.checkpoints.config import as_json
 from condseg_sdk.data import CachedPairs, Dataset, DataSource, check_dataset, open_dataset
 from condseg_sdk.errors import OptionError, errors_about
-from condseg_sdk.files import is_utf8
+from condseg_sdk.files import is_utf8, real_path
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.options import check_flags, check_path
@@ -233,7 +233,7 @@ def _open_run(output_dir: str | os.PathLike[str], data: DataSource | Dataset, *,
     if isinstance(source, (str, os.PathLike)):
         check_path("data", source)
     # The report's images would be images without masks when the data is read again.
-    if isinstance(source, (str, os.PathLike)) and run.path.resolve().is_relative_to(Path(source).resolve()):
+    if isinstance(source, (str, os.PathLike)) and real_path(run.path).is_relative_to(real_path(source)):
         raise OptionError(
             f"output_dir={run.path} lies inside the data: choose a folder outside of {source}", option="output_dir"
         )

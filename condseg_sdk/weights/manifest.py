@@ -12,6 +12,7 @@ from pathlib import Path
 
 from condseg_sdk.checkpoints.manifest_entry import Kind, ManifestEntry
 from condseg_sdk.errors import CheckpointError, ModelNotFoundError
+from condseg_sdk.files import real_path
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.options import check_choice
 
@@ -69,7 +70,7 @@ def _own_manifests(manifest: ManifestPath | None) -> list[Path]:
     """Return the paths of further manifests: those of CONDSEG_MANIFEST, then the argument."""
     named = [part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
     paths = [*named, *([] if manifest is None else [manifest])]
-    return list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))
+    return list(dict.fromkeys(real_path(Path(path).expanduser()) for path in paths))
 
 
 def list_models(kind: Kind = "checkpoint", *, manifest: ManifestPath | None = None) -> list[ManifestEntry]:

@@ -16,7 +16,8 @@ from PIL import Image
 from condseg_sdk.cli import outputs
 from condseg_sdk.cli.outputs import check_output_folder, plan_outputs
 from condseg_sdk.errors import OptionError, OutputError
-from condseg_sdk.provenance import check_replaced, is_ours, seal_json, seal_onnx, seal_png, seal_text
+from condseg_sdk.labels.write import LabelWriter
+from condseg_sdk.provenance import add_checksums, check_replaced, is_ours, seal_json, seal_onnx, seal_png, seal_text
 from condseg_sdk.segmentation import Segmentation
 
 ENDINGS = ["_mask.png", "_overlay.png"]
@@ -200,3 +201,43 @@ def test_links_and_write_protected_files(tmp_path: Path) -> None:
         check_replaced([own], overwrite=False)
     check_replaced([own, tmp_path / "new.png"], overwrite=True)
     assert os.path.lexists(link)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_among_the_outputs_is_a_foreign_file_and_never_read(tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("a,b\n1,2\n")
+    (tmp_path / "rows.md").write_bytes(seal_text("text", tables=[table]))
+    for name in ("a_mask.png", "a.json", "a.txt", "a_seg.dcm", "model.onnx"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(OutputError, match="was not written by condseg"):
+            check_replaced([tmp_path / name], overwrite=False)
+    assert is_ours(table)
+
+
+def test_sealed_json_of_another_kind_is_no_list_of_checksums(tmp_path: Path) -> None:
+    other = tmp_path / "checksums.json"  # of an image named checksums.png
+    other.write_text(json.dumps(seal_json({"area": 1})))
+    (tmp_path / "labels.txt").write_text("0 0.1 0.1\n")
+    assert is_ours(other)
+    assert not is_ours(tmp_path / "labels.txt")
+    add_checksums(tmp_path / "new.json", other, {"a.txt": "0" * 64})
+    assert json.loads((tmp_path / "new.json").read_text())["files"] == {"a.txt": "0" * 64}
+
+
+def test_links_in_a_circle_are_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with pytest.raises(OutputError, match=r"loop\.png cannot be created"):
+        check_output_folder(tmp_path / "loop.png")
+    assert plan(tmp_path / "loop.png", out=tmp_path / "out") == {"loop.png": "loop"}  # reading it fails, in its turn
+
+
+@pytest.mark.parametrize("name", ["a_mask.png", "../out/a_mask.png", "coco.json", "clip_000123_overlay.png", "."])
+def test_a_log_never_gets_a_name_of_the_results(name: str, tmp_path: Path) -> None:
+    touch(tmp_path / "a.png")
+    out = tmp_path / "out"
+    sources = [str(tmp_path / "a.png"), str(tmp_path / "clip.mp4")]
+    labels = LabelWriter(out, ["coco"], label="polyp")
+    with pytest.raises(OptionError, match="is a name of the results"):
+        plan_outputs(sources, out, ENDINGS, labels=labels, log=out / name, overwrite=True)
+    plan_outputs(sources, out, ENDINGS, labels=labels, log=out / "run.jsonl", overwrite=True)

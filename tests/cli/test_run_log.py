@@ -115,7 +115,7 @@ def test_a_log_is_complete_up_to_its_last_line_while_the_run_goes_on(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "content", [b"a,b\n1,2\n", b'{"a": 1}\n', b"[]\n", b'{"software": "other 1.0"}\n', b"\xff\xfe"]
+    "content", [b"a,b\n1,2\n", b'{"a": 1}\n', b"[]\n", b'{"software": "other 1.0"}\n', b"\xff\xfe", b"[" * 10**5]
 )
 def test_a_file_of_another_program_is_not_touched(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"

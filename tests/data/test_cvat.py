@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,10 @@ def test_names_with_folders_are_found(tmp_path: Path) -> None:
     text = document(*(image(f"upload/{name}", size=size) for name in names))
     (tmp_path / "annotations.xml").write_text(text)
     assert len(find_pairs(tmp_path / "set/images", masks=tmp_path / "annotations.xml")) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_refused_and_never_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "annotations.xml")
+    with pytest.raises(DatasetError, match="is not a regular file"):
+        open_dataset(tmp_path / "annotations.xml")

@@ -109,3 +109,9 @@ def test_a_color_image_is_no_label(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "labelsTr/case_000.png")
     with pytest.raises(DatasetError, match="is a color image: the label of a class is a gray level"):
         areas(tmp_path)
+
+
+def test_a_damaged_dataset_json_is_named(tmp_path: Path) -> None:
+    (make(tmp_path) / "dataset.json").write_text('{"labels": {"polyp": 1')
+    with pytest.raises(DatasetError, match=r"dataset\.json is not JSON.*export it again"):
+        open_dataset(tmp_path)

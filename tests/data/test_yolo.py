@@ -128,7 +128,19 @@ def test_a_list_that_cannot_be_read_is_named_with_its_data_yaml(tmp_path: Path) 
         open_dataset(folder / "data.yaml")
 
 
-@pytest.mark.parametrize("content", ["train: [", "a: &a [*a, *a]\nb: !!python/object:os.system x", "[" * 3000, "\0"])
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "train: [",
+        "a: &a [*a, *a]\nb: !!python/object:os.system x",
+        "[" * 3000,
+        "\0",
+        f"{BOMB}names: *a9\ntrain: images/train\n",
+    ],
+)
 def test_a_damaged_data_yaml_ends_in_one_line(tmp_path: Path, content: str) -> None:
     folder = yolo(tmp_path, {"train/a": BOX}, content)
     with pytest.raises(DatasetError, match=r"data\.yaml"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 from pathlib import Path
 
@@ -221,6 +222,13 @@ class TestSources:
         assert find_images(tmp_path) == found
         assert find_images(f"{tmp_path}/**") == found
         assert not may_be_dicom(tmp_path / "missing")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+    def test_a_pipe_is_never_read(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "IM0001")
+        assert not may_be_dicom(tmp_path / "IM0001")
+        with pytest.raises(ImageError, match="is a pipe or a device"):
+            load_image(tmp_path / "IM0001")
 
     def test_images_of_a_dataset_may_be_dicom(self, tmp_path: Path) -> None:
         for name in ("a", "b", "c"):

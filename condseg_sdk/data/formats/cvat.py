@@ -26,6 +26,8 @@ NO_AREA = ("polyline", "points", "tag", "skeleton", "cuboid")
 def _load(file: Path) -> ElementTree.Element:
     """Parse XML. Documents that define entities are refused: no annotation needs them, and they can fill the memory."""
     try:
+        if file.exists() and not file.is_file():  # reading a pipe might never end
+            raise DatasetError(f"{file} is not a regular file; pass the XML file itself")
         if file.stat().st_size > MAX_BYTES:
             raise DatasetError(f"{file} has more than {MAX_BYTES // 2**20} MiB; export fewer images at once")
         data = file.read_bytes()

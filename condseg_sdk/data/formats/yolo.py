@@ -22,12 +22,21 @@ MAX_BYTES = 2**20  # size of data.yaml
 REMEDY = "correct it, or export the set again"
 
 
+class _Loader(yaml.BaseLoader):  # type: ignore[misc] # PyYAML has no types
+    """Loads all values as text, without aliases: a few of them repeat a list a billion times."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias, such as *name, which is not read")
+        return super().compose_node(parent, index)
+
+
 def _load(file: Path) -> Any:
     """Load YAML with all numbers as text, so that no value of a damaged file fails to load."""
     if file.stat().st_size > MAX_BYTES:
         raise DatasetError(f"{file} has more than {MAX_BYTES // 2**20} MiB, too much for a data.yaml; {REMEDY}")
     try:
-        return yaml.load(read_text(file, remedy=REMEDY), Loader=yaml.BaseLoader)
+        return yaml.load(read_text(file, remedy=REMEDY), Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = one_line(error, 150) or "nested too deep"
         raise DatasetError(f"{file} is not YAML ({reason}); {REMEDY}") from error
