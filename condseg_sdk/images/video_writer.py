@@ -174,7 +174,7 @@ class _Ffmpeg:
 
     def abort(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes the pipe and waits
         self._messages.close()
 
 
