@@ -252,11 +252,8 @@ class _Work:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from condseg_sdk.predictor import Predictor
-    from condseg_sdk.runtimes.open import choose_options
-
     if predict_video.writes_video(options):
-        return predict_video.run(options, options.defaults)
+        return predict_video.run(options, options.defaults, lambda: _open(options))
     predict_video.check_folder_options(options)
     kinds, formats = _save_kinds(options.save)
     segment_kind = _segment_kind(options, kinds)
@@ -266,19 +263,22 @@ def run(options: argparse.Namespace) -> int:
     endings = [ENDINGS[kind] for kind in kinds]
     outputs = plan_outputs(options.source, options.out, endings, labels=labels, overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
-<<<<<<< HEAD
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits, "smooth": options.smooth}
-    predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=options.runtime)
-=======
-    request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
-    runtime = options.runtime
-    if options.precision is not None:
-        runtime = replace(choose_options(options.model, options.device, runtime), precision=options.precision)
-    predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=runtime)
->>>>>>> main
+    predictor = _open(options)
     work = _Work(predictor, outputs, kinds, labels, request, options.on_error == "skip", segment_kind, log)
     with log or nullcontext():
         return _finish(work, options)
+
+
+def _open(options: argparse.Namespace) -> Predictor:
+    """Open the model as the options say."""
+    from condseg_sdk.predictor import Predictor
+    from condseg_sdk.runtimes.open import choose_options
+
+    runtime = options.runtime
+    if options.precision is not None:
+        runtime = replace(choose_options(options.model, options.device, runtime), precision=options.precision)
+    return Predictor.from_pretrained(options.model, device=options.device, runtime=runtime)
 
 
 def _finish(work: _Work, options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from condseg_sdk.images.load import VIDEO_SUFFIXES
 from condseg_sdk.images.video import Video
 from condseg_sdk.images.video_writer import VIDEO_FORMATS
 from condseg_sdk.overlay_video import OverlayVideo, check_overlay_path, write_overlays
+from condseg_sdk.predictor import Predictor
 from condseg_sdk.segmentation import Segmentation
 
 __all__ = ["add_video_options", "check_folder_options", "run", "writes_video"]
@@ -54,15 +55,14 @@ def check_folder_options(options: argparse.Namespace) -> None:
         raise OptionError("--smooth is for videos; leave it out, or call condseg for the videos alone", option="smooth")
 
 
-def run(options: argparse.Namespace, defaults: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, defaults: argparse.Namespace, open_predictor: Callable[[], Predictor]) -> int:
     """Write the video and return the exit code.
 
     Args:
         options: Arguments of `condseg predict`.
         defaults: Their default values.
+        open_predictor: Opens the model; called after the checks.
     """
-    from condseg_sdk.predictor import Predictor
-
     source = _source(options.source)
     for name in FOLDER_ONLY:
         if getattr(options, name) != getattr(defaults, name):
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, defaults: argparse.Namespace) -> int:
     video = open_video(source)
     check_overlay_path(options.out, video, overwrite=options.overwrite)
     log = None if options.log is None else RunLog(options.log)
-    predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=options.runtime)
+    predictor = open_predictor()
     frames = Realtime(video) if options.realtime else video
     predictions = predictor.stream(
         frames,
