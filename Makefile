@@ -112,7 +112,9 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@$(INSTALL) --editable .
 	@touch $@
 
+# Not one extra that names the others: pip 23.0, which Debian 12 has, cannot resolve that together with constraints.
+EXTRAS := train,app,dicom,docs,openvino,dev
 $(VENV)/.installed-dev: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "Installing condseg_sdk with [train,dev] into $(VENV) ..."
-	@$(INSTALL) --editable '.[train,dev]'
+	@echo "Installing condseg_sdk with [$(EXTRAS)] into $(VENV) ..."
+	@$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $(VENV)/.installed $@
