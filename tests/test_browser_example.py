@@ -111,7 +111,7 @@ def test_nothing_leaves_the_page(page: Any, address: str) -> None:
 
 
 def test_without_isolation_the_page_runs_in_one_thread(page: Any, address: str) -> None:
-    other = page.context.browser.new_page()
+    other = page.context.new_page()
     other.route("**/index.html*", _without_headers)
     other.goto(f"{address}/index.html?device=wasm")
     other.wait_for_selector("#status >> text=/^Ready/")

@@ -49,8 +49,9 @@ def open_page(**options: Any) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1400, "height": 1000}, **options)
-        page.set_default_timeout(START_SECONDS * 1000)
+        context = browser.new_context(viewport={"width": 1400, "height": 1000}, **options)
+        context.set_default_timeout(START_SECONDS * 1000)
+        page = context.new_page()
         page.asked = []
         page.on("request", lambda request: page.asked.append(request.url))
         yield page
