@@ -287,6 +287,8 @@ def _set_identity(made: Dataset, source: Dataset, origin: Origin, threshold: flo
     """Set what highdicom takes from the clock or from chance."""
     time = datetime.fromisoformat(origin.date)
     made.SeriesDescription = f"condseg_sdk {segment.label}"[:64]
+    if not all(text.isascii() for text in (segment.label, *segment.type, *segment.category)):
+        made.SpecificCharacterSet = "ISO_IR 192"  # UTF-8; without it such characters become question marks
     made.ContentDate = made.InstanceCreationDate = time.strftime("%Y%m%d")
     made.ContentTime = made.InstanceCreationTime = time.strftime("%H%M%S.%f")
     made.TimezoneOffsetFromUTC = "+0000"

@@ -22,7 +22,7 @@ MAX_BYTES = 2**20  # size of data.yaml
 REMEDY = "correct it, or export the set again"
 
 
-class _Loader(yaml.BaseLoader):  # type: ignore[misc] # PyYAML has no types
+class _Loader(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no types
     """Loads all values as text, without aliases: a few of them repeat a list a billion times."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
