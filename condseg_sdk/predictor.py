@@ -101,7 +101,7 @@ class Predictor:
                 arguments of a network needs it; its threshold is then 0.5.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Folder for downloads. Default: Hugging Face's own cache.
-            token: Access token for private repositories. Default: the one of `hf auth login`.
+            token: Access token for private repositories. Default: the one stored by `hf auth login`.
             local_files_only: Whether to use only cached files, without the network.
             manifest: Your own weights manifest, whose names can then be used, too. The environment variable
                 CONDSEG_MANIFEST does the same.
@@ -250,7 +250,7 @@ class Predictor:
 
         Raises:
             ImageError: The image cannot be read.
-            OptionError: The value of an argument is not allowed, or `image` means many images.
+            OptionError: The value of an argument is not allowed, or `image` refers to several images.
 
         Example:
             >>> seg = predictor("frame.jpg")
@@ -282,7 +282,7 @@ class Predictor:
 
         Args:
             sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
-                a list of one. A DICOM file with several frames means all of them.
+                a list of one. A DICOM file with several frames stands for all of them.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call.
@@ -461,7 +461,7 @@ class Predictor:
             repo_id: Repository, "org/name". It is created if it does not exist.
             onnx: Whether to export the network, verify it against PyTorch and publish model.onnx, too.
             private: Whether a new repository is private. Default: the setting of the organization.
-            token: Access token with write access. Default: the one of `hf auth login`.
+            token: Access token with write access. Default: the one stored by `hf auth login`.
             branch: Branch to commit to, created if it does not exist. Default: the main branch.
             create_pr: Whether to open a pull request instead of committing to the branch.
             commit_message: First line of the commit message.
@@ -572,7 +572,7 @@ def _is_video(source: Any) -> bool:
 
 
 def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Source]:
-    """Yield the images that `sources` means, and the frames of its videos, each with the bits in use.
+    """Yield the images that `sources` refers to, and the frames of its videos, each with the bits in use.
 
     With `steady` the frames of a video get their field of view, which stays the same for as long as possible.
     """
@@ -598,7 +598,7 @@ def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, stead
 
 
 def _load_all(sources: Any, bits: int | None) -> list[NDArray[np.uint8]]:
-    """Load the images that `sources` means in the same way as for a prediction."""
+    """Load the images that `sources` refers to in the same way as for a prediction."""
     loaded = []
     for source in _expand(sources, bits, expand_videos=False):
         if source.error is not None:

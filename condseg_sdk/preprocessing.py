@@ -45,7 +45,7 @@ class Preprocessing:
         size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it; their aspect
             ratio is not kept.
         color_order: Order of the channels that the network expects, "rgb" or "bgr".
-        scale: Factor on the uint8 pixels, before mean and std.
+        scale: Factor for the uint8 pixels, applied before mean and std.
         mean: Three numbers, in the network's channel order, in units of scaled pixels.
         std: Three numbers above 0, in the same order and units.
         interpolation: "antialias", bilinear with a wider support where images are made smaller (Pillow's, and

@@ -135,12 +135,12 @@ def walk_folders(
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, such as ".cache" or a Mac's "._scan.png"."""
+    """Return whether a file or folder of this name is hidden, such as ".cache" or a Mac's "._scan.png"."""
     return name.startswith(".")
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a NAS or an operating system keeps thumbnails, deleted files or snapshots in folders of this name."""
+    """Return whether a NAS or system keeps thumbnails, deleted files or snapshots in folders of this name."""
     return name.lower() in SYSTEM_FOLDERS
 
 

@@ -1,4 +1,4 @@
-"""Measurement of subjects in turn: a few repetitions each per round, so that a drift of the machine affects all."""
+"""Measures subjects in turn, a few repetitions each per round, so that a drift of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ WARM = 3.0  # seconds; a longer repetition does not need one before it to warm t
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rows of a table have in common.
+    """Settings that all rows of a table share.
 
     Attributes:
         network: Name of the network.
         batch: Number of images in one call.
         size: Height and width of the images.
         threads: Number of threads; None for the defaults of PyTorch and ONNX Runtime.
-        threshold: Probability from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask.
     """
 
     network: str
@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """Measurements of one subject; Values that could not be measured are None, and `note` says why.
+    """Measurements of one subject; values that could not be measured are None, and `note` says why.
 
     Attributes:
         network: Name of the network.
@@ -162,7 +162,7 @@ def measure(
 
 
 def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
-    """Do some work with a subject's worker; a failure becomes its note, and the others go on."""
+    """Run some work with a subject's worker; a failure becomes its note, and the other subjects continue."""
     assert entry.worker is not None
     try:
         work(entry, entry.worker)
@@ -247,7 +247,7 @@ def agreement(
     Args:
         logits: Logits (h, w) by image number.
         reference: Logits of float32 PyTorch, (N, h, w).
-        threshold: Probability from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask.
     """
     differences, dices = [], []
     for number, ours in logits.items():

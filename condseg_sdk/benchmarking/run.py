@@ -127,7 +127,7 @@ def benchmark(
 def export_all(
     predictor: Predictor, config: BenchmarkConfig, *, work: Path, progress: Callable[[str], object]
 ) -> dict[OnnxPrecision, Path | str]:
-    """Export each precision to a file; in place of a file the reason why there is none."""
+    """Export each precision to a file; return the reason instead where that is impossible."""
     files: dict[OnnxPrecision, Path | str] = {}
     for precision, spec in PRECISIONS.items():
         if not set(spec.devices) & set(config.devices):

@@ -1,4 +1,4 @@
-"""A process for each subject, for its own memory and load time, which runs on request.
+"""Runs each subject in its own process, so that its memory and load time can be measured.
 
 A waiting worker sleeps in `recv`. Its threads stop spinning within `SETTLE` seconds after a run, and the caller waits
 for that before the turn of the next worker.

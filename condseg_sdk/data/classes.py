@@ -42,11 +42,11 @@ def select_classes(found: DiscoveredPairs, classes: tuple[str, ...] | None) -> D
     """Keep the regions, values and files of the chosen classes; everything else becomes background.
 
     Args:
-        found: Pairs in which any class is foreground.
+        found: Pairs in which every class counts as foreground.
         classes: Names of the classes, in any case; None for all of them, with a warning if there are several.
 
     Returns:
-        The pairs. Without a region of the classes, a mask is empty.
+        The pairs. A mask without a region of these classes is empty.
 
     Raises:
         DatasetError: No region has one of the names, or the data names no classes. The names found are listed.

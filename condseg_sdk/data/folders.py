@@ -198,7 +198,7 @@ def _side_by_side(folders: Sequence[Folder]) -> DiscoveredPairs | None:
 
 
 def _marked(files: Sequence[Path]) -> list[Path]:
-    """Return the masks among files by a word in their names, with or without an image if others have one."""
+    """Return the files that a word in their names marks as masks, if any of them has an image."""
     words_alone = [path for path in files if is_mask_word(path.stem)]
     if words_alone and len(files) - len(words_alone) == 1:  # a folder for each image: image.png, mask_1.png, mask_2.png
         return words_alone

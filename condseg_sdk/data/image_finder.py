@@ -1,4 +1,4 @@
-"""Finds the file on this machine that an annotation file names by a path on another one.
+"""Finds the file on this machine that an annotation file names by a path from another machine.
 
 Names come with the folders of the machine that wrote them: ../../label-studio/data/media/upload/1/a.png,
 /data/local-files/?d=set/a.png, file:///home/me/my%20set/a.png. Label Studio also adds eight characters in front.
@@ -31,7 +31,7 @@ class FoundImage:
     Attributes:
         path: Path of the file.
         is_guess: Whether it was found by the name of the file alone, since its folders differ.
-        several: All files that may be meant, if it cannot be decided which.
+        several: All candidates, if the name does not decide between several files.
     """
 
     path: Path

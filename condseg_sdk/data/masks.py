@@ -264,7 +264,7 @@ def _distinct(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _are_labels(values: NDArray[Any], different: NDArray[Any]) -> bool:
-    """Whether gray levels are labels, which fill areas, and not noise or smooth edges of a region.
+    """Return whether gray levels are labels, which fill areas, and not noise or smooth edges of a region.
 
     Integers below 128 are labels, since nobody stores a region that dark. Otherwise the pixels between black and white
     decide: in labels, most of them are in areas of a single value.

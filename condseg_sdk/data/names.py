@@ -1,7 +1,7 @@
 """Names of files and folders: which belong together, and which words in them mean images, masks, train or test.
 
-Names are compared without case and Unicode form (macOS writes é as two characters), so that a dataset is read alike on
-every file system.
+Names are compared regardless of case and Unicode form (macOS writes é as two characters), so that a dataset is read
+alike on every file system.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def loosely_numbered(stem: str) -> tuple[str, str] | None:
 
 
 def is_mask_word(stem: str) -> bool:
-    """Whether a name is only a word for masks, perhaps with a number: "mask", "mask_1", "GT"."""
+    """Return whether a name is only a word for masks, perhaps with a number: "mask", "mask_1", "GT"."""
     return re.fullmatch(rf"(?:{FILE_MASK_WORDS})[_\-. ]*\(?\d*\)?", stem, re.IGNORECASE) is not None
 
 

@@ -106,7 +106,7 @@ class Pair:
             dataset has images with the same name in several folders.
         image: Path of the image.
         mask: Path of a mask, several masks to merge, or regions of an annotation file.
-        group: What must stay together when the dataset is divided, such as a patient; None for no group.
+        group: Pairs of one group, such as a patient, stay in one split; None for no group.
 
     Example:
         >>> Pair("frame1", Path("images/frame1.png"), Path("masks/frame1.png")).group is None

@@ -68,7 +68,7 @@ def read_csv(path: Path, *, group_column: str | None = None) -> DiscoveredPairs:
 
 
 def names_pairs(path: Path) -> bool:
-    """Whether a CSV file can be read and names images and masks that exist."""
+    """Return whether a CSV file can be read and names images and masks that exist."""
     try:
         return any(read_csv(path).pairs.values())
     except DatasetError:

@@ -83,7 +83,7 @@ def evaluate(
             all images.
         split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
             split of the training run in whose folder the checkpoint is.
-        threshold: Probability from which a pixel is foreground, in (0, 1); default: the checkpoint's.
+        threshold: Lowest probability at which a pixel is foreground, in (0, 1); default: the checkpoint's.
         tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
         branch_uncertainty: Whether to measure how well the uncertainty branch detects errors.
@@ -215,7 +215,7 @@ def _of_names(
     classes: Sequence[str] | str | None,
     names: Sequence[str] | None,
 ) -> list[Pair]:
-    """Return the pairs of these names, or none if one is missing, since this is not the data that was divided."""
+    """Return the pairs of these names, or none if one is missing, since the run then used other data."""
     try:
         return find_pairs(data, names=names, masks=masks, classes=classes) if names else []
     except DatasetError:

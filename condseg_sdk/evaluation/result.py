@@ -146,7 +146,7 @@ class Evaluation:
         images: Result of each image, in the order of the data.
         model: Name of the model.
         data: Name of the data.
-        threshold: Probability from which a pixel is foreground.
+        threshold: Lowest probability at which a pixel is foreground.
         options: Options of the evaluation.
         environment: Versions, hardware and device.
         date: Date as YYYY-MM-DD, UTC.

@@ -109,7 +109,7 @@ def export_onnx(
 
 
 def check_export_options(path: object, precision: object, opset: object, **flags: object) -> None:
-    """Refuse what can be refused before minutes of work.
+    """Refuse invalid options before minutes of work.
 
     Raises:
         OptionError: The value of an argument is not allowed.

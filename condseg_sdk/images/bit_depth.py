@@ -34,7 +34,7 @@ FEW = 0.01
 """Share of an image's pixels that may be brighter than the bits in use, such as text or a mark drawn at 65535."""
 
 DARK = 0.1
-"""Share of pixels above 12 bits up to which an image of 16 bits may be one of 12 bits with a large mark: a warning."""
+"""Largest share of pixels above 12 bits for which a 16-bit image may be a 12-bit one with a large mark: a warning."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ _TAGS = [
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins with these bytes, at least 132 of them, is a DICOM file.
+    """Return whether a file that begins with these bytes, at least 132 of them, is a DICOM file.
 
     Example:
         >>> is_dicom(bytes(128) + b"DICM")
@@ -67,7 +67,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
-    """Whether a path or bytes are a DICOM file by their content.
+    """Return whether a path or bytes are a DICOM file by their content.
 
     Example:
         >>> is_dicom_source("scan.dcm"), is_dicom_source("frame.jpg")
@@ -83,7 +83,7 @@ def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Whether a path is a DICOM file by its suffix, or by its content if it has no suffix or ends in a number.
+    """Return whether a path is a DICOM file by its suffix, or by its content if it has no suffix or ends in a number.
 
     Archives name files by numbers, such as "IM000001" or "1.2.840.113619.2.55.3".
     """
@@ -99,7 +99,7 @@ def multi_frame(source: object) -> DicomFile | None:
     """Return the DICOM file behind a path or bytes, if it has several frames.
 
     Returns:
-        The file; None for everything else, files that cannot be read included.
+        The file; None for everything else, including files that cannot be read.
     """
     if not HAS_DICOM:
         return None
@@ -146,7 +146,7 @@ class _Header:
     Attributes:
         attributes: Attributes of the image; none of the patient.
         options: Arguments for pydicom's decoder.
-        decoder: pydicom's decoder of the file's compression.
+        decoder: pydicom's decoder for the file's compression.
         offset: Position of the pixel data in the file.
         inflated: The pixel data, if the whole file is compressed (deflate); otherwise None.
     """
@@ -339,7 +339,7 @@ def _read_header(file: BinaryIO, name: str) -> _Header:
 
 
 def _is_deflated(file: BinaryIO, name: str) -> bool:
-    """Whether the whole file is compressed; such a file is refused if it would inflate to more memory than allowed."""
+    """Return whether the whole file is compressed; refuse it if it would inflate to more memory than allowed."""
     from pydicom.filereader import read_dataset
 
     file.seek(_PREAMBLE + 4)
@@ -430,7 +430,7 @@ def _codestream_size(data: bytes) -> tuple[int, int] | None:
 
 
 class _Muted(logging.Filter):
-    """Drops the records of threads that read a file: what pydicom logs there is part of our errors."""
+    """Drops log records of threads that read a file: our errors already contain what pydicom logs there."""
 
     def __init__(self) -> None:
         super().__init__()

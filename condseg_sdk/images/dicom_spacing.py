@@ -1,4 +1,4 @@
-"""Reads the spacing of the pixels from the attributes of a DICOM image; what is not stated is not guessed."""
+"""Reads the spacing of the pixels from the attributes of a DICOM image; a missing spacing is not guessed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _pair(value: Any) -> tuple[float, float] | None:
 
 
 def _read_region(region: Dataset, size: tuple[int, int]) -> PixelSpacing | None:
-    """Return the spacing of a region whose axes are both in centimeters, as those of an image of tissue are."""
+    """Return the spacing of a region whose axes are both in centimeters, as in an image of tissue."""
     if not region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETERS:
         return None
     corners = [region.get(f"RegionLocation{corner}") for corner in ("MinX0", "MinY0", "MaxX1", "MaxY1")]

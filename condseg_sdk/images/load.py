@@ -149,8 +149,8 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
 def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> Iterator[LoadedImage]:
     """Load an image as `load_image` does, but return how its values were read instead of logging a warning.
 
-    The memory of a large file stays reserved for the length of the block; other threads that need to decode large files
-    wait meanwhile.
+    The memory of a large file stays reserved for the duration of the block; other threads that need to decode
+    large files wait meanwhile.
 
     Raises:
         ImageError: As in `load_image`.
@@ -227,7 +227,7 @@ _MAY_HAVE_16_BITS = (
 
 
 def _may_have_16_bits(file: IO[bytes]) -> bool:
-    """Whether the header of an encoded image allows 16-bit values; nothing is decoded."""
+    """Return whether the header of an encoded image allows 16-bit values; nothing is decoded."""
     head = file.read(132)
     if is_dicom(head):  # some begin like a TIFF file; their values are scaled by their own header
         return False
@@ -495,7 +495,7 @@ def _clipping(color: NDArray[Any], bits: int, greatest: int, needed: int, *, is_
 
 
 def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:
-    """Whether a source is a torch tensor, without importing torch: a program with tensors has imported it."""
+    """Return whether a source is a torch tensor, without importing torch: a program with tensors has imported it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)
 

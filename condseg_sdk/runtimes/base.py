@@ -50,7 +50,7 @@ class Runtime(Protocol):
 
 
 def uses_all_cores(device: str) -> bool:
-    """Whether a network on a device computes on the cores that decoding and resizing need, too.
+    """Return whether a network on a device computes on the cores that decoding and resizing need, too.
 
     Example:
         >>> uses_all_cores("cpu"), uses_all_cores("openvino:cpu"), uses_all_cores("cuda:0")

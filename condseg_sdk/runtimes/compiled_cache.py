@@ -64,7 +64,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the folder has the files that were written, and nothing else."""
+    """Return whether the folder has the files that were written, and nothing else."""
     try:
         recorded = read_json(folder / CHECKSUMS, error=CondsegError, remedy="compile it again")
         return bool(recorded) and recorded == _checksums(folder)

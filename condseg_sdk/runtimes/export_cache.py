@@ -1,4 +1,4 @@
-"""The ONNX file of a checkpoint that has none: exported once, verified, and kept in Hugging Face's cache."""
+"""Exports a checkpoint that has no ONNX file once, verifies the file and keeps it in Hugging Face's cache."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _open(config: FinetuneConfig) -> Base:
 
 
 def _default(arguments: Mapping[str, Any] | None) -> str:
-    """The default base of a network."""
+    """Return the default base of a network."""
     if arguments is None or _new(arguments, 0).arguments == _new(NETWORKS[DEFAULT_NETWORK], 0).arguments:
         return DEFAULT_BASE
     return f"{IMAGENET}{arguments.get('encoder', 'resnet50')}"

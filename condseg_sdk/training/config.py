@@ -112,7 +112,7 @@ class Setting:
             raise OptionError(f"{self.name}={value!r} must be a {whole}number{within}", option=self.name)
 
     def _contains(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN is outside every range."""
+        """Return whether a number lies in the range; NaN is outside every range."""
         if not self.range:
             return True
         low, high = map(float, self.range[1:-1].split(","))
@@ -182,7 +182,7 @@ class FinetuneConfig:
     )
     batch_size: int | None = _setting(
         None, OPTIMIZATION, "Number of images per step, over all devices.",
-        auto="4 or 8 on a CPU, by memory on a GPU, fewer for small sets", range="[1, inf)"
+        auto="4 or 8 on a CPU, chosen by memory on a GPU, fewer for small sets", range="[1, inf)"
     )
     learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
@@ -222,7 +222,7 @@ class FinetuneConfig:
     )
     val_fraction: float | None = _setting(
         None, DATA, "Share of the training pairs to hold out for validation, if the data defines no validation split.",
-        auto="0.2 of fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
+        auto="0.2 if there are fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
     )
     bits: int | None = _setting(
         None, DATA, "Number of bits in use in 16-bit images; stored in the checkpoint.",
@@ -338,7 +338,7 @@ def settings() -> dict[str, Setting]:
 
 
 def _types(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; generic types without their arguments."""
+    """Return the members of a union; generic types without their arguments."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(kind if get_origin(kind) in (None, Literal) else get_origin(kind) for kind in members)
 

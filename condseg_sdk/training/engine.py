@@ -58,7 +58,7 @@ def fit(
         batches: Training and validation batches.
         folder: Folder of the stage, for last.ckpt (to resume from), best.ckpt, metrics.csv and finished.json.
         epochs: Number of epochs.
-        config: Settings without open values.
+        config: Settings in which every value has been chosen.
         loggers: Loggers in addition to that of TensorBoard.
         progress: Whether to show progress bars.
 

@@ -184,7 +184,7 @@ def finetune(
 def _merge(
     config: FinetuneConfig | None, overrides: Mapping[str, object], data: DataSource | Dataset
 ) -> FinetuneConfig:
-    """The settings with the overrides and, for a dataset that is divided already, with the share it was divided by."""
+    """Return the settings with the overrides and, for a dataset that is already split, its validation share."""
     for name in DATASET_OPTIONS:
         if name in overrides:
             raise OptionError(
@@ -222,7 +222,7 @@ def _check_provenance(given: Any) -> dict[str, Any]:
 
 
 def _open_run(output_dir: str | os.PathLike[str], data: DataSource | Dataset, *, report: bool) -> RunFolder:
-    """The run's folder, after checks that it can be used. Nothing is written yet."""
+    """Return the run's folder, after checks that it can be used. Nothing is written yet."""
     run = RunFolder(check_path("output_dir", output_dir))
     if not is_utf8(run.path.absolute()):
         raise OptionError(
@@ -310,14 +310,14 @@ def _recipe(config: FinetuneConfig, base: Base, train: CachedPairs) -> Recipe:
 
 
 def _foreground_weight(train: CachedPairs) -> float:
-    """The square root of the number of background pixels per foreground pixel, from 1 to `MAX_FOREGROUND_WEIGHT`."""
+    """Return the square root of background to foreground pixels, from 1 to `MAX_FOREGROUND_WEIGHT`."""
     masks = train.values[:, 3]
     share = int(torch.count_nonzero(masks)) / masks.numel()  # a mean would copy the masks, in float32
     return min(max(((1 - share) / max(share, 1e-6)) ** 0.5, 1.0), MAX_FOREGROUND_WEIGHT)
 
 
 def _consistency_network(network: ConDSeg, seed: int) -> ConsistencyNetwork:
-    """The network of stage 1: the same encoder with a light head."""
+    """Return the network of stage 1: the same encoder with a light head."""
     arguments = network.arguments
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

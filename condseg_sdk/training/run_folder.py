@@ -107,7 +107,7 @@ class RunFolder:
                 )
 
     def _refused(self, reason: str) -> OptionError:
-        """The error for a folder that this call cannot use."""
+        """Return the error for a folder that this call cannot use."""
         return OptionError(f"{self.path} {reason}", option="output_dir", path=self.path)
 
     def _saved_config(self) -> FinetuneConfig:

@@ -178,7 +178,7 @@ def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None =
 
 
 def is_onnx(model: str | os.PathLike[str]) -> bool:
-    """Whether a model is an ONNX file, by its name, by the name of the file it links to, or by its content."""
+    """Return whether a model is an ONNX file, by its name, by the name of the file it links to, or by its content."""
     if os.fspath(model).lower().endswith(ONNX_SUFFIX):
         return True
     path = _path(model)
