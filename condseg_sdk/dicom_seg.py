@@ -76,7 +76,7 @@ def default_segment(model: str) -> SegmentKind:
 def encode_dicom_seg(
     file: DicomFile, masks: Mapping[int, NDArray[np.bool_]], *, origin: Origin, threshold: float, segment: SegmentKind
 ) -> bytes:
-    """Make the bytes of a SEG file, with a seal at its end; the arguments are those of `make_dicom_seg`."""
+    """Make the bytes of a SEG file, with a seal at its end; `make_dicom_seg` describes the arguments."""
     content = io.BytesIO()
     make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment).save_as(content)
     return seal_dicom(content.getvalue())

@@ -74,7 +74,7 @@ class CondsegError(Exception):
 
 @contextmanager
 def errors_about(path: object) -> Iterator[None]:
-    """Set the path of errors from the block that do not state what they are about.
+    """Set the path of errors from the block that do not name what they are about.
 
     Args:
         path: The file or folder; anything but a path, such as an array, changes nothing.

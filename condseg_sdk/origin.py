@@ -105,7 +105,7 @@ def model_label(model: str | os.PathLike[str]) -> str:
 
 
 def utc_now() -> str:
-    """Return the time in UTC, to the millisecond; that of SOURCE_DATE_EPOCH if it is set.
+    """Return the time in UTC, to the millisecond; the time in SOURCE_DATE_EPOCH if it is set.
 
     Raises:
         OptionError: SOURCE_DATE_EPOCH is not a number of seconds since 1970.

@@ -135,7 +135,7 @@ class Pipeline:
         request: How the images are segmented.
         on_error: Function that is called with an image that cannot be read and its error; None raises the error.
         model_id: Name of the model in messages.
-        assumed_bits: Numbers of bits that were assumed for single images before; each is logged once.
+        assumed_bits: Numbers of bits that were already assumed for individual images; each is logged once.
         origin: Returns the origin that the predictions contain; called once for each batch.
     """
 

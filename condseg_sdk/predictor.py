@@ -103,7 +103,7 @@ class Predictor:
             cache_dir: Folder for downloads. Default: Hugging Face's own cache.
             token: Access token for private repositories. Default: the one stored by `hf auth login`.
             local_files_only: Whether to use only cached files, without the network.
-            manifest: Your own weights manifest, whose names can then be used, too. The environment variable
+            manifest: Your own weights manifest, whose names can then be used as well. The environment variable
                 CONDSEG_MANIFEST does the same.
 
         Returns:
@@ -240,8 +240,8 @@ class Predictor:
                 more accurate.
             tile: Side in pixels of the square, overlapping tiles that the image is cut into, for regions that would be
                 too small in the whole image. Default: the whole image at once, as in training.
-            branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
-            color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
+            branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
+            color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
             bits: Number of bits in use, 8 to 16, of images with 16-bit values. Default: the checkpoint's, if it was
                 trained on such images; otherwise it is found from the image, and a warning in the log says so.
 
@@ -287,14 +287,14 @@ class Predictor:
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call.
             tile: Side in pixels of the tiles that each image is cut into, as in a call.
-            branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
-            color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
+            branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
+            color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
             bits: Number of bits in use, 8 to 16, of images with 16-bit values. Default: the checkpoint's, if it was
                 trained on such images; otherwise the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value
                 of all images, and a warning in the log says so. An image is read in the same way alone and among others
                 only if its bits are known.
             on_error: What to do with an image that cannot be read: "raise"; "skip", which leaves it out and logs a
-                warning; or a function that gets the source and the error.
+                warning; or a function that is called with the source and the error.
 
         Returns:
             One prediction for each image or frame, in order, without the skipped ones.
@@ -340,8 +340,8 @@ class Predictor:
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call.
             tile: Side in pixels of the tiles that each image is cut into, as in a call.
-            branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
-            color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
+            branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
+            color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
             bits: Number of bits in use of images with 16-bit values, as in `predict`; the bits of an iterable's images
                 are found from each image alone.
             on_error: What to do with an image that cannot be read, as in `predict`.
@@ -459,7 +459,7 @@ class Predictor:
 
         Args:
             repo_id: Repository, "org/name". It is created if it does not exist.
-            onnx: Whether to export the network, verify it against PyTorch and publish model.onnx, too.
+            onnx: Whether to export the network, verify it against PyTorch and also publish model.onnx.
             private: Whether a new repository is private. Default: the setting of the organization.
             token: Access token with write access. Default: the one stored by `hf auth login`.
             branch: Branch to commit to, created if it does not exist. Default: the main branch.

@@ -60,7 +60,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
 
     Args:
         paths: Paths of the files to write; missing ones are ignored.
-        overwrite: Whether to replace other files, too. A folder is never replaced.
+        overwrite: Whether to also replace other files. A folder is never replaced.
 
     Raises:
         OutputError: A file was not written by this package, was changed since, or is write-protected.

@@ -162,7 +162,7 @@ class Segmentation:
         bits: Number of bits with which the source was read, where it has 16-bit values.
         frame: Number of the frame, from 0, where the source is a frame of a video or of a DICOM file with several;
             missing frames of a video keep their numbers.
-        spacing: Distance between the image's pixels, where its file states it: one for the whole image, or one for each
+        spacing: Distance between the image's pixels, if its file contains it: one for the whole image, or one for each
             calibrated region of an ultrasound image.
         origin: The model, its SHA-256, the version of this package, runtime, device and time, which all outputs
             contain; None for a prediction that no `Predictor` made.
@@ -250,7 +250,7 @@ class Segmentation:
             size: (height, width) of the new prediction in pixels.
 
         Returns:
-            The prediction at that size; its field of view and its spacing are scaled, too.
+            The prediction at that size, with its field of view and its spacing scaled accordingly.
 
         Example:
             >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 6), threshold=0.5, source=b"", name="a")
@@ -416,7 +416,7 @@ class Segmentation:
             min_area: Number of pixels below which a region is left out.
 
         Returns:
-            Corners x, y along the pixels' edges, int32 (N, 2) for each region; `Region` has the holes, too.
+            Corners x, y along the pixels' edges, int32 (N, 2) for each region; `Region` also has the holes.
 
         Example:
             >>> logits = np.float32([[-4, 4, 4], [-4, -4, -4]])

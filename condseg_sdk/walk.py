@@ -71,10 +71,10 @@ def walk_folder(
     above it, is visited once: under its own path if that is below `folder`.
 
     Args:
-        folder: Folder to search, even if its own name is hidden or that of a system folder.
+        folder: Folder to search, even if it is hidden or has the name of a system folder.
         suffixes: Suffixes of the wanted files, lower case with their dot; default: any suffix.
         hidden: Whether to include files and folders whose names begin with a dot.
-        also: Tells whether a file with another suffix is wanted, too.
+        also: Tells whether a file with another suffix is wanted as well.
 
     Returns:
         The wanted files, and what was left out: other suffixes, hidden entries, folders of NAS and operating systems,

@@ -75,7 +75,7 @@ class View:
     Attributes:
         overlay: Image with the mask's contour, RGB.
         mask: Mask, 0 and 255.
-        probability: Probability from 0, black, to 1, yellow, RGB.
+        probability: Probability as an RGB image, from black (0) to yellow (1).
         uncertainty: Uncertainty in the same colors.
         values: Measurements at the image's own size.
     """

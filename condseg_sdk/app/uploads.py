@@ -25,8 +25,8 @@ class Upload:
 
     Attributes:
         path: Path of the file.
-        kind: What it is; "frames" is a DICOM file with several.
-        num_frames: Number of frames, 1 for an image; None for a video whose header does not state it.
+        kind: Kind of the file; "frames" is a DICOM file with several frames.
+        num_frames: Number of frames, 1 for an image; None for a video whose header does not contain it.
         rate: Frames per second of a video; None for everything else.
     """
 

@@ -65,8 +65,8 @@ class Row:
         load_s: Seconds for loading.
         first_s: Seconds for the first call, including compilation.
         file_mb: Size of the file that it is loaded from.
-        max_difference: Largest difference of a probability from float32 PyTorch, over `compared` images.
-        dice: Mean Dice of the masks with those of float32 PyTorch, over these images.
+        max_difference: Largest difference in probability from float32 PyTorch, over `compared` images.
+        dice: Mean Dice between the masks and float32 PyTorch's, over these images.
         compared: Number of compared images.
         floor: Median time divided by the time that convolutions and matrix products alone would take at the rate of a
             MatMul of side 2048 in the same runtime and run; for float32 ONNX on the CPU.
@@ -130,7 +130,7 @@ def measure(
         reference: Logits of float32 PyTorch for them, (N, h, w).
         budget: Seconds to spend on rounds beyond the minimum number.
         ceiling: Subject for the rate of matrix products, see `flops.matmul_subject`.
-        progress: Function that gets lines about the progress.
+        progress: Function that is called with lines about the progress.
 
     Returns:
         A row for each subject, in their order.
@@ -242,7 +242,7 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
 def agreement(
     logits: Mapping[int, NDArray[np.float32]], reference: NDArray[np.float32], threshold: float
 ) -> tuple[float, float]:
-    """Compute the largest difference of a probability and the mean Dice of the masks.
+    """Compute the largest difference in probability and the mean Dice of the masks.
 
     Args:
         logits: Logits (h, w) by image number.

@@ -75,7 +75,7 @@ class ManifestEntry:
         kind: "checkpoint" or "encoder".
         network: Name in `NETWORKS`, or "custom" for other arguments; for an encoder its name in `ENCODERS`.
         license: SPDX identifier in lower case, as on the Hub.
-        attribution: Names that the license asks to mention.
+        attribution: Credit that the license requires.
         data: Data that the weights were trained on.
         preprocessing: The input that the network expects.
         sha256: SHA-256 of the file with the weights. Without one, on the Hub only, the file is compared with the

@@ -67,7 +67,7 @@ class DatasetReport:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """Problems that a person should look at."""
+        """Problems that somebody should check."""
         return self._of("warning")
 
     def _of(self, severity: Severity) -> tuple[Problem, ...]:

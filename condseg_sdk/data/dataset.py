@@ -224,7 +224,7 @@ def _read_all(data: Any, masks: PathLike | None, group_by: str | None) -> Discov
 
 
 def _with_splits(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
-    """Divide pairs by the lists, otherwise as the data defines its splits."""
+    """Divide pairs by the lists if there are any, otherwise by the splits that the data defines."""
     found = splits.distinct_names(found)
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
         lists = lists or _lists_beside(Path(data), found)

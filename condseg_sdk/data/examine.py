@@ -55,7 +55,7 @@ class PairStats:
         mask_turned: Whether the mask file has an EXIF orientation of its own.
         shape: Shape of the mask.
         kind: How the values of the mask were read.
-        remark: Why a person should look at the mask, or None.
+        remark: Reason why somebody should check the mask, or None.
     """
 
     pair: Pair

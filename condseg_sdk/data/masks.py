@@ -45,7 +45,7 @@ class MaskReading:
     Attributes:
         mask: Mask, bool (H, W), upright, True for foreground.
         kind: How its values were read.
-        remark: Why a person should look at the file, or None. Files of the same kind have the same text.
+        remark: Reason why somebody should check the file, or None. Files of the same kind have the same text.
         turned: Whether the file has an EXIF orientation of its own.
     """
 

@@ -81,7 +81,7 @@ def _words(name: str) -> list[str]:
 
 
 def folder_role(name: str) -> Literal["images", "masks"] | None:
-    """Return what a folder contains by its name; a word for masks counts more than one for images ("image_masks").
+    """Return what a folder contains, judging by its name; a word for masks outweighs one for images ("image_masks").
 
     Example:
         >>> folder_role("Ground Truth"), folder_role("JPEGImages"), folder_role("patient7")
@@ -94,12 +94,12 @@ def folder_role(name: str) -> Literal["images", "masks"] | None:
 
 
 def split_of_word(word: str) -> Split | None:
-    """Return the split that a single word means: "valid" -> "validation"."""
+    """Return the split that a single word stands for: "valid" -> "validation"."""
     return SPLIT_WORDS.get(word.strip().lower())
 
 
 def split_of_folders(names: Sequence[str]) -> Split | None:
-    """Return the split that the names of nested folders mean; the innermost folder counts first.
+    """Return the split that the names of nested folders stand for; the innermost folder counts first.
 
     Example:
         >>> split_of_folders(["TrainDataset", "images"]), split_of_folders(["images"])

@@ -72,7 +72,7 @@ def read_nnunet(folder: Path) -> DiscoveredPairs:
 
 
 def _listed(labels: Any) -> list[tuple[str, Any]]:
-    """Return names and values in the order of version 2."""
+    """Return the mapping from names to values, as in version 2."""
     items = list(labels.items()) if isinstance(labels, Mapping) else []
     if items and all(isinstance(value, str) for _, value in items):  # version 1
         return [(value, int(key)) for key, value in items if key.isdecimal() and len(key) < 10]
@@ -92,7 +92,7 @@ def _values(labels: Any, file: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
             raise DatasetError(f"{file}: the label {one_line(name, 60)} has the value 0 of the background; correct it")
         found.append((name, tuple(several)))
     if not found:
-        raise DatasetError(f"{file} names no label but the background; add those of the masks, such as 'polyp': 1")
+        raise DatasetError(f"{file} names no label but the background; add the labels of the masks, such as 'polyp': 1")
     return tuple(found)
 
 

@@ -124,7 +124,7 @@ class Problem:
     """A problem of a dataset.
 
     Attributes:
-        severity: "error" if training must not start, "warning" if a person should look.
+        severity: "error" if training must not start, "warning" if somebody should check.
         message: What is wrong and what to do, in one line, with the number of files and without their names.
         files: All files or names with the problem.
     """

@@ -63,7 +63,7 @@ def draw(mask: RegionMask) -> NDArray[np.bool_]:
 
 
 def mask_size(mask: RegionMask) -> Size:
-    """Return the (height, width) at which regions are drawn: that in the file, otherwise that of the image.
+    """Return the (height, width) at which regions are drawn: the size in the file, otherwise the image's size.
 
     Raises:
         SizeMismatchError: The file gives the image another aspect ratio than it has.
@@ -84,7 +84,7 @@ def mask_size(mask: RegionMask) -> Size:
 
 
 def strays(mask: RegionMask) -> bool:
-    """Return whether an outline extends so far beyond the image that a person should look."""
+    """Return whether an outline extends so far beyond the image that somebody should check it."""
     size = (1, 1) if mask.is_normalized else mask.size
     if size is None:
         return False

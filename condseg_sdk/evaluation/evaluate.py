@@ -75,7 +75,7 @@ def evaluate(
     masks.
 
     Args:
-        predictor: Predictor with any runtime; for `branch_uncertainty` one that has this map.
+        predictor: Predictor with any runtime; `branch_uncertainty` needs a predictor that has this map.
         data: A `Dataset`, images with masks in any layout that `open_dataset` reads, or a list of pairs.
         masks: Folder of masks, or annotation file, outside of a folder of images.
         classes: Names of the classes that are foreground, as in `open_dataset`.
@@ -93,7 +93,7 @@ def evaluate(
         seed: Seed of the confidence intervals, from 0 to 2**32 - 1.
         model_name: Name of the model in the results; default: `repr(predictor)`.
         data_name: Name of the data in the results; default: the name of the folder or file, with the list or split.
-        command: Command that produces the results again, for the saved files.
+        command: Command that reproduces the results, for the saved files.
         on_start: Called with the number of images before the first one.
         on_result: Called with the result of each image.
 
@@ -165,7 +165,7 @@ def choose_pairs(
     split: Split | None = None,
     recorded: Mapping[Split, Sequence[str]] | None = None,
 ) -> list[Pair]:
-    """Choose the pairs to evaluate: all of them, those of a list, or those of a split.
+    """Choose the pairs to evaluate: all pairs, the pairs in a list, or the pairs of a split.
 
     Args:
         data: As in `evaluate`.

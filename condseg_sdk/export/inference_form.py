@@ -38,7 +38,7 @@ def inference_form(
 
     Args:
         network: A trained network; not changed.
-        uncertainty: Whether to compute the map of the uncertainty branch, too.
+        uncertainty: Whether to also compute the map of the uncertainty branch.
         size: (H, W) of all images, if known; some shortcuts hold only at a known size.
         graph: Whether to put layers into the form that ONNX graphs run fastest. Eager PyTorch is faster without it,
             since it can add in place.

@@ -1,6 +1,6 @@
 """Preprocessing as part of a graph, so that programs in other languages need only ONNX Runtime.
 
-The graph takes an image of any size and returns the probability of each pixel. The arithmetic is that of
+The graph takes an image of any size and returns the probability of each pixel. The arithmetic is the same as in
 `Preprocessing` and `resize_logits`, except for the rounding between Pillow's two passes of a resize. No ONNX operator
 finds a field of view: the program gives it as a second input, and the graph crops the image to it and sets
 probabilities outside to 0.

@@ -45,7 +45,7 @@ class BitDepth:
         bits: Number of bits: `2**bits - 1` is white.
         greatest: Largest value in the image or the set.
         is_guess: Whether the bits were inferred from the values alone, and all or most of them leave bits unused.
-        clipped: Share of pixels that are brighter than white, in the image of the set with the most of them.
+        clipped: Share of pixels that are brighter than white, in the image with the largest share.
         needed: Number of bits that all pixels except for a few need.
     """
 

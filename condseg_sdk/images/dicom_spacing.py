@@ -19,7 +19,7 @@ def read_spacing(attributes: Dataset, size: tuple[int, int]) -> tuple[PixelSpaci
     """Read the spacing of an image.
 
     Args:
-        attributes: Attributes of the image; those of its functional groups are on the top level.
+        attributes: Attributes of the image, with the attributes of its functional groups at the top level.
         size: (height, width) of the image. A region that reaches beyond it belongs to an image that was resized or
             cropped since, and its spacing is no longer valid.
 

@@ -120,7 +120,7 @@ def _shown_range(attributes: Dataset) -> tuple[float, float]:
 def _stored_range(values: NDArray[Any], rescaled: NDArray[Any], attributes: Dataset, name: str) -> tuple[float, float]:
     """Return the values shown as black and as white in an image without a window.
 
-    Up to 8 bits are shown as they are stored, as the standard asks for. Images with more bits mostly use a small part
+    Up to 8 bits are shown as they are stored, as the standard requires. Images with more bits mostly use a small part
     of the range and are shown from their smallest to their largest value, as in viewers.
     """
     bits = int(attributes.get("BitsStored") or 16)

@@ -109,7 +109,7 @@ class LabeledImage:
 
 @dataclass(frozen=True)
 class LabelFormat:
-    """A format of labels. A new one is a module with a `FORMAT`, registered in `labels/__init__.py`.
+    """A format of labels. A new format is a module with a `FORMAT`, registered in `labels/__init__.py`.
 
     Attributes:
         name: Name of the format, as `save_labels` and `condseg predict --save` take it.

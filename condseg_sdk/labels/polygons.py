@@ -24,7 +24,7 @@ Cut: TypeAlias = tuple[int, int, int]
 
 
 def one_polygon(region: Region) -> NDArray[np.int32]:
-    """Join the outline of a region and those of its holes to one polygon.
+    """Join the outlines of a region and of its holes into one polygon.
 
     Most annotation formats support neither holes nor regions of several polygons. A cut without width leads from each
     hole to the outline, there and back, so that filling the polygon leaves the hole out.
@@ -60,7 +60,7 @@ def one_polygon(region: Region) -> NDArray[np.int32]:
 
 
 def _cuts(rings: Sequence[NDArray[np.int32]], firsts: Sequence[int]) -> list[dict[int, list[Cut]]]:
-    """Find for each hole the nearest vertical edge to the left of its leftmost corner: nothing is in between.
+    """For each hole, find the nearest vertical edge to the left of its leftmost corner, with nothing between them.
 
     Returns:
         For each ring the cuts that begin on its edges, by the number of the edge.

@@ -17,7 +17,7 @@ class Ranking:
     """Records in the order of their images' uncertainty: the most uncertain first, equal ones by name.
 
     Args:
-        kept: Number of records to keep, in memory: those of the most uncertain images. None keeps all of them, in a
+        kept: Number of records to keep in memory, from the most uncertain image on. None keeps all of them, in a
             temporary file.
 
     Example:

@@ -39,7 +39,7 @@ def save_labels(
 
     Predictions are taken one after the other, so that `predictor.stream(...)` needs no more memory for 100,000 images
     than for a few. Files about all images are ordered from the most uncertain image to the least uncertain one
-    (`Segmentation.uncertainty_score`). `open_dataset` and `finetune` read these labels back to the pixel.
+    (`Segmentation.uncertainty_score`). `open_dataset` and `finetune` read these labels back exactly, to the pixel.
 
     Args:
         segmentations: Predictions, such as `predictor.stream("frames/")`.
@@ -204,7 +204,7 @@ class LabelWriter:
         return EncodedLabels(files, image.uncertainty, image.name.file_name, records, digests)
 
     def add(self, labels: EncodedLabels) -> None:
-        """Add an image whose files are written to those of the run. Several threads may do this at once."""
+        """Add an image, whose files are written, to the files of the run. Several threads may do this at once."""
         with self._lock:
             self._count += 1
             self._digests.update(labels.digests)

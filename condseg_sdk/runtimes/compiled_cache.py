@@ -1,7 +1,7 @@
 """Compiled models in Hugging Face's cache, for execution providers that compile when they open a file.
 
-A provider does not notice a damaged cache: its predictions would be wrong. The files are therefore written beside their
-place, and their SHA-256 is checked before each use.
+A provider does not notice a damaged cache: its predictions would be wrong. The files are therefore written to a
+temporary folder and renamed, and their SHA-256 is checked before each use.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def _sizes_of_initializers(graph: onnx.GraphProto) -> Iterator[int]:
 
 
 def _inferred_bytes(model: onnx.ModelProto, shape: Sequence[int]) -> Mapping[str, int]:
-    """Return the bytes of the tensors whose shape follows from that of the input, by name."""
+    """Return the bytes, by name, of the tensors whose shape follows from the shape of the input."""
     import onnx
 
     graph = model.graph

@@ -33,7 +33,7 @@ class OnnxRuntime:
     Raises:
         CheckpointError: The file is damaged, cannot be read by this ONNX Runtime, or is not an export of condseg_sdk.
         DeviceError: The device cannot be used, or the session does not use it.
-        OptionError: `device` is unknown, or does not have an option.
+        OptionError: `device` is unknown, or does not support one of the options.
         OutputError: The compiled model cannot be kept.
 
     Example:

@@ -29,8 +29,8 @@ class OpenedModel(NamedTuple):
         runtime: Executes the network.
         config: Config of the checkpoint.
         path: Checkpoint folder, or .safetensors or .onnx file, that was opened.
-        weights: File whose SHA-256 identifies the model: that of the checkpoint's weights, or an .onnx file that was
-            opened by name.
+        weights: File whose SHA-256 identifies the model: the checkpoint's weights, or an .onnx file that was opened by
+            name.
     """
 
     runtime: Runtime
@@ -47,7 +47,7 @@ def open_runtime(
     preprocessing: Preprocessing | None = None,
     **where: Unpack[ResolveOptions],
 ) -> OpenedModel:
-    """Open a model, by the arguments of `Predictor.from_pretrained`.
+    """Open a model with the arguments of `Predictor.from_pretrained`.
 
     Raises:
         OptionError: The model's runtime does not have an option.
@@ -119,7 +119,7 @@ def _weights_of(checkpoint: Path) -> Path:
 def choose_options(
     model: str | os.PathLike[str], device: str, runtime: RuntimeName | TorchOptions | OnnxOptions | None
 ) -> TorchOptions | OnnxOptions:
-    """Return the options of the runtime that opens a model, by the arguments of `Predictor.from_pretrained`.
+    """Return the options of the runtime that opens a model, from the arguments of `Predictor.from_pretrained`.
 
     Raises:
         OptionError: `runtime` has another value.

@@ -129,7 +129,7 @@ class Provider:
         processor: What it runs on, for messages.
         numbered: Whether the number of a GPU may follow the name, as in "cuda:1".
         nvidia: Whether it needs NVIDIA's driver.
-        plugin: Package that it comes from; None for those of ONNX Runtime.
+        plugin: Package that it comes from; None for the providers of ONNX Runtime itself.
         hardware: Metadata that a plug-in gives its devices of this kind.
         precisions: Precisions of the arithmetic that it supports, the default first.
         capabilities: Metadata by which a plug-in lists the precisions of its device; "" if it does not.

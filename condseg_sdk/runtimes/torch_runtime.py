@@ -224,7 +224,7 @@ class CudaGraphCache:
         self._lock = threading.Lock()  # threads must not share the one input and output of a graph
 
     def __call__(self, images: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
-        """Return the logits of a batch, those of the mask first."""
+        """Return the logits of a batch, the mask's first."""
         with self._lock, torch.cuda.device(images.device):  # streams belong to the current device
             key = (tuple(images.shape), uncertainty)
             if key not in self._recorded:

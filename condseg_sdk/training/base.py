@@ -38,7 +38,7 @@ class Base:
         name: Origin of the weights, for messages.
         is_checkpoint: Whether the whole network is trained, and not only its encoder.
         data: Data that a checkpoint was trained on, in words.
-        attribution: Credit that the license of a checkpoint asks for, and that license.
+        attribution: Credit that the license of a checkpoint requires, and that license.
     """
 
     network: ConDSeg

@@ -151,12 +151,13 @@ class FinetuneConfig:
     )
     image_size: int | None = _setting(
         None, MODEL, "Side of the checkpoint's input in pixels.",
-        auto="that of a named base, otherwise 256, or less for small images", range=SIDE
+        auto="the base's, if one is named; otherwise 256, or less for small images", range=SIDE
     )
     field_of_view: FieldOfView | None = _setting(
         None, MODEL,
         "Part of the image that the network sees, in training and in the checkpoint: endoscopy is the endoscope's view "
-        "without margins, text and inset images; none is the whole image.", auto="that of a named base, otherwise none"
+        "without margins, text and inset images; none is the whole image.",
+        auto="the base's, if one is named; otherwise none"
     )
     freeze_encoder: bool = _setting(False, MODEL, "Keep the weights of the encoder as they are.")
     freeze_batchnorm: bool = _setting(
@@ -186,12 +187,12 @@ class FinetuneConfig:
     )
     learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
-        auto="that of the encoder: 0.001 for condseg-lite, 0.0001 as in the paper for condseg-r50 and condseg-pvt",
+        auto="the encoder's: 0.001 for condseg-lite, 0.0001 as in the paper for condseg-r50 and condseg-pvt",
         range="[0, inf)"
     )
     encoder_learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of the encoder.",
-        auto="that of the encoder: 0.0002 for condseg-lite, 0.00001 as in the paper for condseg-r50 and condseg-pvt",
+        auto="the encoder's: 0.0002 for condseg-lite, 0.00001 as in the paper for condseg-r50 and condseg-pvt",
         range="[0, inf)"
     )
     schedule: Schedule = _setting(
@@ -271,7 +272,7 @@ class FinetuneConfig:
             **overrides: New values by the name of the setting.
 
         Returns:
-            The new settings; these are not changed.
+            The new settings; the existing ones are not changed.
 
         Raises:
             OptionError: A setting does not exist (the message suggests similar names), or a value is not allowed.

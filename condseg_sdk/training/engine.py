@@ -59,7 +59,7 @@ def fit(
         folder: Folder of the stage, for last.ckpt (to resume from), best.ckpt, metrics.csv and finished.json.
         epochs: Number of epochs.
         config: Settings in which every value has been chosen.
-        loggers: Loggers in addition to that of TensorBoard.
+        loggers: Loggers in addition to TensorBoard's.
         progress: Whether to show progress bars.
 
     Raises:

@@ -284,7 +284,7 @@ def _train(
 
 
 def _preprocessing(config: FinetuneConfig, base: Base) -> Preprocessing:
-    """Return the preprocessing of the checkpoint, which is that of the base at another size."""
+    """Return the preprocessing of the checkpoint: the base's preprocessing at another size."""
     assert config.image_size is not None
     return replace(base.preprocessing, size=(config.image_size, config.image_size), bits=config.bits)
 
@@ -329,7 +329,7 @@ def _consistency_network(network: ConDSeg, seed: int) -> ConsistencyNetwork:
 def _warn_if_not_learned(miou: float, validation: CachedPairs) -> None:
     if miou <= trivial_baseline_iou(validation):
         logging.getLogger("condseg_sdk").warning(
-            "The network has not learned: its mIoU of %.3f on the validation split is not better than that of masks "
+            "The network has not learned: its mIoU of %.3f on the validation split is no better than with masks "
             "that are all full or all empty. Train longer, or check images and masks.",
             miou,
         )

@@ -26,7 +26,7 @@ def load_json(file: Path) -> Any:
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """A format of annotation files. A new one is a module with a `FORMAT`, registered in `formats/__init__.py`.
+    """A format of annotation files. A new format is a module with a `FORMAT`, registered in `formats/__init__.py`.
 
     Attributes:
         name: Name of the format, as its users write it.

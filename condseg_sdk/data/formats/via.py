@@ -32,7 +32,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     """Read the images of a VIA file; damaged entries are left out and reported.
 
     Returns:
-        The images, whose sizes VIA does not write, and the problems with other entries.
+        The images, whose sizes VIA does not store, and the problems with other entries.
 
     Raises:
         DatasetError: The file has no usable image.
