@@ -162,7 +162,7 @@ def atomic_folder(
 
     Raises:
         OutputError: The folder has other files, or it cannot be written. Other exceptions of `write` are raised
-            unchanged. An existing folder is still there.
+            unchanged. An existing folder is kept.
 
     Example:
         >>> import tempfile

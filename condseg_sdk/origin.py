@@ -83,7 +83,7 @@ class Origin:
     version: str = __version__
 
     def to_dict(self) -> OriginDict:
-        """Convert it to plain JSON types, with the SHA-256 of the weights as `model_sha256`."""
+        """Convert the origin to plain JSON types, with the SHA-256 of the weights as `model_sha256`."""
         return {
             "model": self.model,
             "model_sha256": self.weights.sha256,

@@ -342,8 +342,8 @@ class Predictor:
             tile: Side in pixels of the tiles that each image is cut into, as in a call.
             branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
             color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
-            bits: Number of bits in use of images with 16-bit values, as in `predict`; the bits of an iterable's images
-                are found from each image alone.
+            bits: Number of bits in use of images with 16-bit values, as in `predict`; for an iterable they are
+                determined for each image separately.
             on_error: What to do with an image that cannot be read, as in `predict`.
 
         Returns:

@@ -631,7 +631,7 @@ class Segmentation:
 
 
 def encode_dicom_seg(predictions: Sequence[Segmentation], segment: SegmentKind | None = None) -> bytes:
-    """Make the content of one DICOM segmentation (SEG) file of all predictions for the frames of a DICOM file.
+    """Encode the predictions for the frames of a DICOM file as one DICOM segmentation (SEG) file.
 
     Args:
         predictions: Predictions for frames of one DICOM file, by one model with one threshold.

@@ -148,7 +148,7 @@ class RunLog:
             self._write((json.dumps(line) + "\n").encode())
 
     def _sha256(self, source: Path) -> str | None:
-        """Return the SHA-256 of a source; the frames of a video compute it once."""
+        """Return the SHA-256 of a source; for the frames of a video it is computed once."""
         if self._hashed is None or self._hashed[0] != source:
             digest = None
             with suppress(CheckpointError):  # it cannot be read, which the line says otherwise

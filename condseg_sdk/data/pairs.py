@@ -63,8 +63,8 @@ class MergedMask:
 
     Attributes:
         files: Paths of the masks.
-        labels: Name of the class of each file; empty if the files are not of classes.
-        others: Files of classes that do not count; if there are no `files`, the mask is empty and of their size.
+        labels: Name of the class of each file; empty if the files do not stand for classes.
+        others: Files of the other classes; if there are no `files`, the mask is empty and has their size.
     """
 
     files: tuple[Path, ...]

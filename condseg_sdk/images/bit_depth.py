@@ -71,7 +71,7 @@ class BitDepth:
 
 
 def check_bits(bits: int | None) -> None:
-    """Check that 16-bit images can have a number of bits.
+    """Check a number of bits in use for 16-bit images.
 
     Raises:
         OptionError: `bits` is neither None nor an integer from 8 to 16.

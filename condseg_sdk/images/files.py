@@ -278,7 +278,7 @@ class StoredBits:
 
     Attributes:
         bits: Number of bits in use.
-        may_be_shifted: Whether these may be the upper bits, in which case white is 65535 nevertheless.
+        may_be_shifted: Whether these may be the upper bits, so that white is still 65535.
     """
 
     bits: int

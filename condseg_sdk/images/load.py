@@ -403,7 +403,7 @@ _AS_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
     8: lambda upright: np.rot90(upright, -1),
 }
-"""Views of an upright image in the order in which a file of an EXIF orientation stores its rows and columns."""
+"""Views of an upright image in the order in which a file with that EXIF orientation stores its rows and columns."""
 
 
 def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:

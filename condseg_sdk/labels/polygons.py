@@ -1,4 +1,4 @@
-"""Polygons of a mask that give exactly this mask when they are drawn again.
+"""Polygons of a mask that reproduce it exactly when they are drawn.
 
 All corners are corners of pixels, in whole numbers: the pixel in column x and row y is the square from (x, y) to
 (x + 1, y + 1), as in COCO. A program that fills the pixels whose centers are inside, such as pycocotools, gets the
@@ -63,7 +63,7 @@ def _cuts(rings: Sequence[NDArray[np.int32]], firsts: Sequence[int]) -> list[dic
     """For each hole, find the nearest vertical edge to the left of its leftmost corner, with nothing between them.
 
     Returns:
-        For each ring the cuts that begin on its edges, by the number of the edge.
+        For each ring, the cuts that begin on its edges, by the number of the edge.
     """
     cuts: list[dict[int, list[Cut]]] = [defaultdict(list) for _ in rings]
     owners = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])

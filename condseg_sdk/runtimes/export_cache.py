@@ -22,7 +22,7 @@ logger = logging.getLogger("condseg_sdk")
 
 
 def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = None, dynamic: bool = False) -> Path:
-    """Return the ONNX file of a checkpoint; the first call with this content and version of the package makes it.
+    """Return the ONNX file of a checkpoint; the first call with this content and version of the package exports it.
 
     Args:
         checkpoint: Checkpoint folder, or a .safetensors file with its config.json beside it.

@@ -31,7 +31,7 @@ REMEDY = "the file is damaged or incompatible with this release; export it again
 
 
 def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
-    """Check an exported file without executing anything of it.
+    """Check an exported file without executing any part of it.
 
     Returns:
         The checkpoint's config and how the file was exported.

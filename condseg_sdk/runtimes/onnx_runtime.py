@@ -28,7 +28,7 @@ class OnnxRuntime:
     Args:
         path: File that `export_onnx` wrote.
         device: "auto" or the name of a device; see `open_session`.
-        options: Threads, precision and session configuration; default: those of `OnnxOptions()`.
+        options: Threads, precision and session configuration; default: `OnnxOptions()`.
 
     Raises:
         CheckpointError: The file is damaged, cannot be read by this ONNX Runtime, or is not an export of condseg_sdk.

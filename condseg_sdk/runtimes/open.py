@@ -93,7 +93,7 @@ def _onnx_file(
         where: As in `open_runtime`.
 
     Returns:
-        The file, and the one that identifies the model: of an export, the weights that it was made from.
+        The file, and the file that identifies the model: for an export, the weights that it was made from.
     """
     if is_onnx(model):
         if preprocessing is None:

@@ -107,7 +107,7 @@ class TorchRuntime:
         network: The network. It is not modified; a copy is rewritten (`inference_form`) with channels last,
             which is faster on CPUs and GPUs.
         device: Name of the device; see `resolve_device`.
-        options: Precision and execution; default: those of `TorchOptions()`.
+        options: Precision and execution; default: `TorchOptions()`.
 
     Raises:
         DeviceError: The device cannot be used, or a CUDA graph is requested on another device.

@@ -240,12 +240,13 @@ class FinetuneConfig:
         False, REPRODUCIBILITY,
         "Bit-identical results on the same machine with the same number of threads; slower on GPUs."
     )
-    accelerator: str = _setting("auto", MACHINE, "Accelerator of Lightning: auto, cpu, gpu, mps.")
+    accelerator: str = _setting("auto", MACHINE, "Lightning accelerator: auto, cpu, gpu, mps.")
     devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or their indices (0,2).")
-    strategy: str = _setting("auto", MACHINE, "Strategy of Lightning: auto, ddp and others.")
+    strategy: str = _setting("auto", MACHINE, "Lightning strategy: auto, ddp and others.")
     num_nodes: int = _setting(1, MACHINE, "Number of machines.", range="[1, inf)")
     num_workers: int | None = _setting(
-        None, MACHINE, "Number of processes that load data.", auto="0; a few for a set above 4 GiB", range="[0, inf)"
+        None, MACHINE, "Number of processes that load data.", auto="0, or a few for a dataset above 4 GiB", range="[0,
+        inf)"
     )
     # fmt: on
 

@@ -103,8 +103,8 @@ def finetune(
             separate masks, lists and groups; see docs/data.md.
         output_dir: Folder of the run. The checkpoint is written to its subfolder "checkpoint".
         config: Settings of the run; default: `FinetuneConfig()`.
-        resume: Whether to continue the run in `output_dir` from its last saved epoch. Without a run in it a new one is
-            started. The result is the same as without the interruption.
+        resume: Whether to continue the run in `output_dir` from its last saved epoch. If it contains no run, a new one
+            is started. The result is the same as without the interruption.
         logger: Loggers of Lightning, such as `WandbLogger`, in addition to TensorBoard and the CSV files.
         progress: Whether to show progress bars.
         report: Whether to evaluate the checkpoint on the validation split, at the images' own sizes, and to write

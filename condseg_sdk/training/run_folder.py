@@ -70,7 +70,7 @@ class RunFolder:
 
         Raises:
             OptionError: There is a run and `resume` is False, or it is True and the settings differ.
-            OutputError: The folder contains files that a run would replace and did not write.
+            OutputError: The folder contains files that a run would replace but did not write.
             TrainingError: settings.json is damaged.
         """
         if not self.is_begun:
