@@ -245,8 +245,8 @@ class FinetuneConfig:
     strategy: str = _setting("auto", MACHINE, "Lightning strategy: auto, ddp and others.")
     num_nodes: int = _setting(1, MACHINE, "Number of machines.", range="[1, inf)")
     num_workers: int | None = _setting(
-        None, MACHINE, "Number of processes that load data.", auto="0, or a few for a dataset above 4 GiB", range="[0,
-        inf)"
+        None, MACHINE, "Number of processes that load data.", auto="0, or a few for a dataset above 4 GiB",
+        range="[0, inf)"
     )
     # fmt: on
 
