@@ -285,8 +285,8 @@ class Predictor:
                 a list of one. A DICOM file with several frames stands for all of them.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
-            tta: Whether to average over four flips of the image, as in a call.
-            tile: Side in pixels of the tiles that each image is cut into, as in a call.
+            tta: Whether to average over four flips of the image, as in a call of the predictor.
+            tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
             branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
             color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
             bits: Number of bits in use, 8 to 16, of images with 16-bit values. Default: the checkpoint's, if it was
@@ -338,8 +338,8 @@ class Predictor:
                 predictor itself.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
-            tta: Whether to average over four flips of the image, as in a call.
-            tile: Side in pixels of the tiles that each image is cut into, as in a call.
+            tta: Whether to average over four flips of the image, as in a call of the predictor.
+            tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
             branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
             color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
             bits: Number of bits in use of images with 16-bit values, as in `predict`; for an iterable they are

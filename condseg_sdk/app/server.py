@@ -76,9 +76,9 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRNOTAVAIL:
             raise unknown from error
         if error.errno == errno.EADDRINUSE:
-            remedy = "close the other program, or give --port 0 for any free one"
+            remedy = "close the other program, or use --port 0 for any free one"
             raise OptionError(f"--port {port} is in use; {remedy}", option="port") from error
-        remedy = "give a --port above 1023, or 0 for any free one"
+        remedy = "use a --port above 1023, or 0 for any free one"
         raise OptionError(f"--port {port} cannot be opened ({error.strerror}); {remedy}", option="port") from error
 
 

@@ -108,7 +108,7 @@ def _with_left_out(found: DiscoveredPairs, walk: Walk) -> DiscoveredPairs:
 
 
 def _left_out(walk: Walk, used: Collection[str] = ()) -> Walk:
-    """Return what is neither an image nor a mask nor an annotation of the suffixes that were used."""
+    """Return the files that are neither images nor masks, and do not have one of the used annotation suffixes."""
     known = MASK_SUFFIXES.union(used)
     others = [path for path in walk.files if path.suffix.lower() not in known]
     kept = [path for path in others if not (path.suffix.lower() == ".txt" and split_of_word(path.stem))]  # lists

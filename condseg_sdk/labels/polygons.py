@@ -26,8 +26,8 @@ Cut: TypeAlias = tuple[int, int, int]
 def one_polygon(region: Region) -> NDArray[np.int32]:
     """Join the outlines of a region and of its holes into one polygon.
 
-    Most annotation formats support neither holes nor regions of several polygons. A cut without width leads from each
-    hole to the outline, there and back, so that filling the polygon leaves the hole out.
+    Most annotation formats support neither holes nor regions of several polygons. A cut of zero width leads from each
+    hole to the outline and back, so that filling the polygon leaves the hole out.
 
     Args:
         region: Region with or without holes.

@@ -76,7 +76,7 @@ def save_labels(
             name = _name(seg, base)
             files = writer.image_files(name)
             if not taken.isdisjoint((name.file_name, *files)):
-                remedy = "give root=, the folder of all images, or rename one"
+                remedy = "pass root=, the folder of all images, or rename one"
                 raise OutputError(f"{seg.name}: another image has the same name without its folder; {remedy}")
             taken.update((name.file_name, *files))
             check_replaced(files, overwrite=overwrite)
@@ -93,7 +93,7 @@ def _name(seg: Segmentation, root: Path | None) -> ImageName:
         try:
             path = Path(seg.name).resolve().relative_to(root.resolve())
         except (ValueError, OSError) as error:
-            raise OptionError(f"{seg.name} is not in {root}; give the folder of all images", option="root") from error
+            raise OptionError(f"{seg.name} is not in {root}; pass the folder of all images", option="root") from error
     else:
         path = PurePath(path.name)
     stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
@@ -150,7 +150,7 @@ class LabelWriter:
 
     Args:
         folder: Folder to write to.
-        formats: Names of the formats, of `FORMATS`.
+        formats: Names of formats in `FORMATS`.
         label: Name of the class of all regions.
         spacing: Distance between pixels in millimeters, one or two numbers; None to use the one in each image's file.
 

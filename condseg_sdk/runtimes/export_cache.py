@@ -27,7 +27,8 @@ def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = Non
     Args:
         checkpoint: Checkpoint folder, or a .safetensors file with its config.json beside it.
         preprocessing: As in `load_checkpoint`.
-        dynamic: Whether batch, height and width are dynamic. Fixed sizes are faster where a batch gains nothing.
+        dynamic: Whether batch, height and width are dynamic. Fixed sizes are faster on devices that gain nothing from
+            batches.
 
     Raises:
         CheckpointError: The checkpoint is incomplete or damaged.

@@ -50,7 +50,7 @@ def open_runtime(
     """Open a model with the arguments of `Predictor.from_pretrained`.
 
     Raises:
-        OptionError: The model's runtime does not have an option.
+        OptionError: The model's runtime does not support one of the options.
         ModelNotFoundError: The model does not exist.
         HubError: The Hub denies access or cannot be reached.
         CheckpointError: The model is incomplete or damaged.
@@ -84,7 +84,7 @@ def _onnx_file(
     batches: bool,
     **where: Unpack[ResolveOptions],
 ) -> tuple[Path, Path]:
-    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it.
+    """Return an .onnx file, the model.onnx of a checkpoint, or an export of a checkpoint that has none.
 
     Args:
         model: As in `open_runtime`.

@@ -256,7 +256,7 @@ def _cuda(settings: ProviderSettings) -> dict[str, Any]:
 
 
 def _tensorrt(settings: ProviderSettings) -> dict[str, Any]:
-    """Return the options of TensorRT, which builds an engine for minutes and therefore always keeps it."""
+    """Return the options of TensorRT, whose engine takes minutes to build and is therefore always kept."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "condseg_sdk" / "tensorrt"
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ def _read(content: Any, file: Path) -> tuple[Described, list[Problem]]:
     """Read the one image of a GeoJSON file.
 
     Args:
-        content: What `_recognizes` accepts.
+        content: Content that `_recognizes` accepts.
         file: Path of the file, whose name is used if the image is not named.
 
     Returns:
