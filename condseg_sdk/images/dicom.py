@@ -67,7 +67,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
-    """Return whether the content of a path, or bytes, are a DICOM file.
+    """Return whether a file or bytes are DICOM, judging by their content.
 
     Example:
         >>> is_dicom_source("scan.dcm"), is_dicom_source("frame.jpg")

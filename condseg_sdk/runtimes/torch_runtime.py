@@ -27,7 +27,7 @@ _TF32 = threading.Lock()
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the torch device of a name.
+    """Return the torch device for a name.
 
     Args:
         device: "auto" (a GPU if one can be used, otherwise the CPU), "cpu", "cuda", "cuda:1", "mps", ...
