@@ -70,8 +70,8 @@ class Origin:
         weights: File with the weights.
         runtime: What executed the network, such as "torch" or "CPUExecutionProvider".
         device: Device that it ran on, such as "cpu" or "cuda:0".
-        date: Time of the prediction in UTC, such as "2026-11-28T09:30:12.345+00:00"; with the environment variable
-            SOURCE_DATE_EPOCH, that time, so that the same prediction gives the same files.
+        date: Time of the prediction in UTC, such as "2026-11-28T09:30:12.345+00:00"; the environment variable
+            SOURCE_DATE_EPOCH replaces it, so that the same prediction gives the same files.
         version: Version of this package.
     """
 

@@ -394,7 +394,7 @@ class Predictor:
                 takes one image at the checkpoint's size, which is a little faster and which some compilers need.
             branch_uncertainty: Whether the graph has a second output, the map of the uncertainty branch.
             preprocessing: Whether to write a graph for programs without this package: uint8 RGB image of any size in,
-                probabilities of that size out (docs/onnx.md). `from_pretrained` does not take it.
+                probabilities of that size out (docs/onnx.md). `from_pretrained` does not open such a file.
             opset: Version of the ONNX operators, 18 to 23.
             verify: Whether to compare the graph with PyTorch before the file takes its place.
             images: Images like those to be segmented, to verify with: a folder, glob pattern or list. Default: the

@@ -54,7 +54,7 @@ class Preprocessing:
         field_of_view: "endoscopy" first crops the margins, text and small images beside the endoscopic view
             (`find_field_of_view`); cropped parts have a probability of 0. "none" uses the whole image.
         bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if there were
-            none. Images with 16-bit values are read with it.
+            none. Images with 16-bit values are read with this number of bits.
 
     Raises:
         OptionError: A value has the wrong type or is out of range.

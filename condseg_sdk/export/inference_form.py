@@ -1,6 +1,6 @@
 """The inference form: a trained `ConDSeg` rewritten into an equivalent, faster module.
 
-Each change keeps the result up to rounding (docs/benchmarks.md lists the largest differences of probabilities):
+Each change keeps the result up to rounding (docs/benchmarks.md lists the largest differences in probability):
 
 - parts that no requested map needs are left out: auxiliary heads, and the uncertainty branch unless requested;
 - BatchNorm is folded into the convolution before it;

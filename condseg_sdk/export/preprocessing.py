@@ -38,7 +38,7 @@ def add_preprocessing(model: Any, preprocessing: Preprocessing) -> None:
             "image", uint8 RGB (height, width, 3), its outputs "probability" and, where it has one,
             "branch_uncertainty_probability", float32 (height, width) in [0, 1], both sizes dynamic. Where the
             preprocessing looks for a field of view there is a second input, "field_of_view", which `BOX_HELP` explains;
-            `export_onnx` writes the explanation into the metadata, too.
+            `export_onnx` also writes the explanation into the metadata.
         preprocessing: Preprocessing of the checkpoint.
 
     Raises:

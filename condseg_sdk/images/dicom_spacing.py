@@ -48,7 +48,7 @@ def _whole(pair: tuple[float, float], kind: SpacingKind) -> tuple[PixelSpacing]:
 
 
 def _pair(value: Any) -> tuple[float, float] | None:
-    """Return the distance between rows and that between columns, if they are two numbers above 0."""
+    """Return the distances between rows and between columns, if they are two numbers above 0."""
     try:
         row, column = (float(number) for number in value)
     except (TypeError, ValueError):
