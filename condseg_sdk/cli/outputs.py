@@ -136,7 +136,7 @@ def _with_suffixes(sources: Sequence[str], out: Path, endings: Sequence[str]) ->
 
 
 def is_video_name(path: Path) -> bool:
-    """Whether a path has the suffix of a video."""
+    """Return whether a path has the suffix of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -217,7 +217,7 @@ class _Files:
             yield from self.labels.run_files()
 
     def include(self, path: Path) -> bool:
-        """Whether a path is one of these files, one that a frame of a video may get, or the folder."""
+        """Return whether a path is one of these files, one that a frame of a video may get, or the folder."""
         place = real_path(path)
         if real_path(self.planned.out).is_relative_to(place):
             return True
@@ -243,7 +243,7 @@ class _Files:
 
 
 def _is_frame(path: Path, kinds: Collection[tuple[str, str]]) -> bool:
-    """Whether a name is that of a frame's file, from pairs of the name of a video and an ending."""
+    """Return whether a name is that of a frame's file, from pairs of the name of a video and an ending."""
     endings = {ending for _, ending in kinds if path.name.endswith(ending)}
     return any((_video_of(path.name.removesuffix(ending)), ending) in kinds for ending in endings)
 
