@@ -37,6 +37,7 @@ __all__ = [
     "add_checksums",
     "check_replaced",
     "is_ours",
+    "read_statement",
     "seal_dicom",
     "seal_json",
     "seal_onnx",
@@ -92,6 +93,27 @@ def is_ours(path: Path) -> bool:
         return (check is not None and check(path)) or _is_listed(path)
     except (CondsegError, OSError, ValueError, struct.error):  # not readable in the format of its suffix
         return False
+
+
+def read_statement(path: Path) -> dict[str, Any]:
+    """Read what a sealed PNG or JSON file states about its prediction: the threshold and the origin.
+
+    Args:
+        path: File that may have been written by this package.
+
+    Returns:
+        The fields of `Segmentation.statement`; empty if the file is missing, is not ours, was changed, or states
+        nothing.
+    """
+    if not path.is_file() or not is_ours(path):
+        return {}
+    if path.suffix.lower() == ".json":
+        values = read_json(path, error=CondsegError, remedy="write it again")
+        return {"threshold": values.get("threshold"), **(values.get("origin") or {})}
+    key = b"condseg_sdk\0"
+    chunks = _png_chunks(path.read_bytes()) if path.suffix.lower() == ".png" else ()
+    texts = [content for kind, content in chunks if kind == b"tEXt" and content.startswith(key)]
+    return dict(json.loads(texts[0].removeprefix(key))) if texts else {}
 
 
 def seal_png(data: bytes) -> bytes:
