@@ -113,6 +113,6 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "Installing condseg_sdk with [train,dev,docs] into $(VENV) ..."
-	@$(INSTALL) --editable '.[train,dev,docs]'
+	@echo "Installing condseg_sdk with [train,dev] into $(VENV) ..."
+	@$(INSTALL) --editable '.[train,dev]'
 	@touch $(VENV)/.installed $@

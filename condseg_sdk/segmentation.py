@@ -529,8 +529,8 @@ class Segmentation:
 
         Example:
             >>> seg = predictor("scan.dcm")
-            >>> seg.to_dicom_seg().SegmentSequence[0].SegmentLabel
-            'Polyp'
+            >>> seg.to_dicom_seg().SegmentSequence[0].SegmentLabel  # 'Polyp' for the bundled model by its name
+            'Lesion'
         """
         frame = _dicom_frame(self)
         masks = {frame.number: self.mask}

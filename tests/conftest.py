@@ -1,4 +1,4 @@
-"""What several test modules share: a Hub on loopback, and where GPUs are missing."""
+"""What several test modules share: a Hub on loopback, and where GPUs or browsers are missing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from tests.helpers.browser import missing_for_browser_tests
 from tests.helpers.hub_server import HubServer
 from tests.helpers.traces import kept_traces
 
@@ -22,12 +23,15 @@ def traces() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is none, so that every such test says so in one place."""
-    if torch.cuda.is_available():
-        return
+    """Skip tests that need a GPU or a browser where there is none, so that each kind says so in one place."""
+    missing = {
+        "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
+        "browser": missing_for_browser_tests(),
+    }
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        for name, reason in missing.items():
+            if reason is not None and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from condseg_sdk.errors import CondsegError
 
 COMMANDS = {
     "predict": "segment images, folders or videos",
+    "app": "segment images and videos on a page in the browser",
     "models": "list the checkpoints and encoders that can be loaded by name",
     "export": "write a checkpoint as ONNX",
     "benchmark": "measure speed, memory and agreement on this machine",

@@ -32,7 +32,7 @@ from condseg_sdk.labels import FORMATS
 from condseg_sdk.labels.base import LabeledImage
 from condseg_sdk.labels.write import LabelWriter, write_files
 from condseg_sdk.prefetch import prefetch_map, worker_threads
-from condseg_sdk.runtimes.options import RuntimeName
+from condseg_sdk.runtimes.options import Precision, RuntimeName
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -76,6 +76,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="library that runs the network; onnx exports a checkpoint once (default: torch, onnx for an .onnx file)",
     )
     add_device(parser)
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        help="precision of the arithmetic, where the device has several (default: float32)",
+    )
     add(
         "--on-error",
         choices=("raise", "skip"),
@@ -248,6 +253,7 @@ class _Work:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from condseg_sdk.predictor import Predictor
+    from condseg_sdk.runtimes.open import choose_options
 
     kinds, formats = _save_kinds(options.save)
     segment_kind = _segment_kind(options, kinds)
@@ -260,7 +266,10 @@ def run(options: argparse.Namespace) -> int:
     outputs = plan_outputs(options.source, options.out, endings, labels=labels, overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
-    predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=options.runtime)
+    runtime = options.runtime
+    if options.precision is not None:
+        runtime = replace(choose_options(options.model, options.device, runtime), precision=options.precision)
+    predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=runtime)
     work = _Work(predictor, outputs, kinds, labels, request, options.on_error == "skip", segment_kind, log)
     with log or nullcontext():
         return _finish(work, options)

@@ -16,7 +16,7 @@ from condseg_sdk.images.limits import require_file, source_path
 from condseg_sdk.images.video_containers import Container, inspect_container
 from condseg_sdk.opencv import cv2
 
-__all__ = ["Video", "VideoFrame", "video_frames"]
+__all__ = ["Video", "VideoFrame", "VideoInfo", "video_frames"]
 
 logger = logging.getLogger("condseg_sdk")
 
@@ -42,6 +42,21 @@ class VideoFrame:
 
     number: int
     pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header of a video states.
+
+    Attributes:
+        size: (height, width) of the frames in pixels, upright.
+        rate: Frames in a second; None where it is not stated.
+        num_frames: Number of frames; None where it is not stated. Damaged videos have fewer.
+    """
+
+    size: tuple[int, int]
+    rate: float | None
+    num_frames: int | None
 
 
 class Video:
@@ -75,16 +90,56 @@ class Video:
         with errors_about(self.path):
             yield from self._frames()
 
-    def _frames(self) -> Iterator[VideoFrame]:
+    @property
+    def info(self) -> VideoInfo:
+        """Size, rate and number of frames from the header, before a frame is decoded.
+
+        Raises:
+            ImageError: The file is missing or is not a video that can be decoded.
+
+        Example:
+            >>> Video("colonoscopy.mp4").info
+            VideoInfo(size=(90, 120), rate=5.0, num_frames=3)
+        """
+        with errors_about(self.path):
+            container, capture = self._open()
+            try:
+                width, height, rate, count = (
+                    capture.get(name)
+                    for name in (
+                        cv2.CAP_PROP_FRAME_WIDTH,
+                        cv2.CAP_PROP_FRAME_HEIGHT,
+                        cv2.CAP_PROP_FPS,
+                        cv2.CAP_PROP_FRAME_COUNT,
+                    )
+                )
+            finally:
+                capture.release()
+            if width < 1 or height < 1:
+                raise self._undecodable(container)
+        known = int(count) if 0 < count < MANY else None
+        return VideoInfo(
+            (int(height), int(width)), rate or None, known if container.frames is None else container.frames
+        )
+
+    def _open(self) -> tuple[Container, cv2.VideoCapture]:
         require_file(self.path)
         if not is_utf8(self.path):  # OpenCV would end the process
             raise ImageError(f"{self.path}: OpenCV reads only videos with names in UTF-8; rename it")
-        self.damage = None
         try:
             container = inspect_container(self.path)
         except OSError as error:
             raise ImageError(f"{self.path} cannot be read ({error}); check its permissions") from error
-        capture = cv2.VideoCapture(str(self.path))
+        return container, cv2.VideoCapture(str(self.path))
+
+    def _undecodable(self, container: Container) -> ImageError:
+        if container.is_damaged:
+            return ImageError(f"{self.path} is damaged: no frame of it can be decoded; copy or record it again")
+        return ImageError(f"{self.path} cannot be decoded as a video; convert it to H.264 in an .mp4 file")
+
+    def _frames(self) -> Iterator[VideoFrame]:
+        self.damage = None
+        container, capture = self._open()
         try:
             numbers = _Numbers(capture, container, is_timed=self.path.suffix.lower() in TIMED)
             while (pixels := numbers.next_frame()) is not None:
@@ -92,9 +147,7 @@ class Video:
         finally:
             capture.release()
         if not numbers.decoded:
-            if container.is_damaged:
-                raise ImageError(f"{self.path} is damaged: no frame of it can be decoded; copy or record it again")
-            raise ImageError(f"{self.path} cannot be decoded as a video; convert it to H.264 in an .mp4 file")
+            raise self._undecodable(container)
         self.damage = numbers.damage()
         if self.damage is not None:
             logger.warning("%s is damaged: %s; the others keep their numbers", self.path, self.damage)

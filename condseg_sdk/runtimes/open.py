@@ -19,7 +19,7 @@ from condseg_sdk.runtimes.options import ONNX_DEVICES, OnnxOptions, RuntimeName,
 from condseg_sdk.runtimes.providers import find_provider, preferred_devices
 from condseg_sdk.weights.hub import ResolveOptions, is_onnx, resolve, resolve_onnx
 
-__all__ = ["OpenedModel", "open_runtime"]
+__all__ = ["OpenedModel", "choose_options", "open_runtime"]
 
 
 class OpenedModel(NamedTuple):
@@ -56,8 +56,7 @@ def open_runtime(
         CheckpointError: The model is incomplete or damaged.
         DeviceError: The device cannot be used.
     """
-    needs_onnx = is_onnx(model) or device.partition(":")[0] in ONNX_DEVICES
-    options = _options_of(runtime, needs_onnx=needs_onnx)
+    options = choose_options(model, device, runtime)
     if isinstance(options, TorchOptions):
         if is_onnx(model):
             raise OptionError(
@@ -117,9 +116,14 @@ def _weights_of(checkpoint: Path) -> Path:
     return checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
 
 
-def _options_of(
-    runtime: RuntimeName | TorchOptions | OnnxOptions | None, *, needs_onnx: bool
+def choose_options(
+    model: str | os.PathLike[str], device: str, runtime: RuntimeName | TorchOptions | OnnxOptions | None
 ) -> TorchOptions | OnnxOptions:
+    """Return the options of the runtime that opens a model, by the arguments of `Predictor.from_pretrained`.
+
+    Raises:
+        OptionError: `runtime` has another value.
+    """
     if isinstance(runtime, (TorchOptions, OnnxOptions)):
         return runtime
     names = get_args(RuntimeName)
@@ -128,6 +132,7 @@ def _options_of(
             f"runtime={runtime!r} must be {', '.join(map(repr, names))}, TorchOptions(...) or OnnxOptions(...)",
             option="runtime",
         )
+    needs_onnx = is_onnx(model) or device.partition(":")[0] in ONNX_DEVICES
     return OnnxOptions() if runtime == "onnx" or (runtime is None and needs_onnx) else TorchOptions()
 
 

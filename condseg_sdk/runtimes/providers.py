@@ -212,10 +212,12 @@ class Provider:
         """
         precision = wanted or self.precisions[0]
         if precision not in self.precisions:
-            have = ", ".join(map(repr, self.precisions))
+            have, others = (
+                ", ".join(map(repr, names))
+                for names in (self.precisions, [x.device for x in PROVIDERS.values() if precision in x.precisions])
+            )
             raise OptionError(
-                f"precision={precision!r}: device={self.device!r} computes in {have}; use one of these, or a file that "
-                "was exported with another precision",
+                f"precision={precision!r}: device={self.device!r} computes in {have}; use that, or device={others}",
                 option="precision",
             )
         if offered is not None and self.capabilities:

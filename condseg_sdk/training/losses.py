@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from condseg_sdk.models import ConDSegOutput
 
 DICE_SMOOTHING = 1.0
-MIN_MEAN_FOREGROUND = 0.05  # limits beta = 1 / tanh(mean) to 20: it would be infinite for an empty mask
+MIN_MEAN_FOREGROUND = 0.05  # limits beta = 1 / tanh(mean) to 20: it would be infinite for an empty map
 
 
 def bce_dice(logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
@@ -36,10 +36,19 @@ def bce_dice(logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0) 
     return bce + 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
 
 
-def size_weight(logits: Tensor) -> Tensor:
-    """Return beta = 1 / tanh(mean of the map) per image, (B,), without gradient. Small regions get more weight."""
+def size_weight(logits: Tensor, target: Tensor) -> Tensor:
+    """Return beta = 1 / tanh(mean of the map) per image, (B,), without gradient. Small regions get more weight.
+
+    Where the target is empty, beta is 1: there is no small region to protect, and the largest weight of all would make
+    the network mark too little in other images.
+
+    Args:
+        logits: Logits (B, 1, H, W) of the foreground or background map.
+        target: Masks (B, 1, H, W) in {0, 1} of the same map.
+    """
     mean = logits.detach().float().sigmoid().mean((1, 2, 3))
-    return 1 / torch.tanh(mean.clamp(min=MIN_MEAN_FOREGROUND))
+    beta = 1 / torch.tanh(mean.clamp(min=MIN_MEAN_FOREGROUND))
+    return torch.where(target.sum((1, 2, 3)) > 0, beta, torch.ones_like(beta))
 
 
 def complementarity(foreground: Tensor, background: Tensor, uncertainty: Tensor) -> Tensor:
@@ -61,8 +70,8 @@ def segmentation_loss(output: ConDSegOutput, target: Tensor, *, foreground_weigh
     assert output.uncertainty is not None
     mask = bce_dice(output.mask, target, foreground_weight=foreground_weight)
     foreground_loss = bce_dice(output.foreground, target, foreground_weight=foreground_weight)
-    foreground = size_weight(output.foreground) * foreground_loss
-    background = size_weight(output.background) * bce_dice(output.background, 1 - target)
+    foreground = size_weight(output.foreground, target) * foreground_loss
+    background = size_weight(output.background, 1 - target) * bce_dice(output.background, 1 - target)
     compl = complementarity(output.foreground, output.background, output.uncertainty)
     return (mask + foreground + background).mean() + compl
 

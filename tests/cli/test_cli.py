@@ -168,6 +168,7 @@ def test_bad_sources_are_one_line_with_the_files_name(
         (["--model", "condseg-lite-polip"], "condseg-lite-polyp"),
         (["--model", "{tmp}"], "config.json"),
         (["--device", "cuda:99"], "cuda:99"),
+        (["--device", "cpu", "--precision", "float16"], "precision='float16' needs a GPU"),
         (["--save", "mask,gif"], "gif"),
         (["--threshold", "2"], "threshold=2"),
     ],

@@ -251,3 +251,22 @@ def test_threads_of_the_command_wait_without_spinning_unless_the_user_wants_it(
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"{expected} False"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("3", "3")])
+def test_the_command_starts_as_many_threads_as_it_has_cores(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.cpu_count() == 1:
+        pytest.skip("one core is no limit here")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    code = (
+        "import atexit, os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+        "from condseg_sdk.cli import main; "
+        "atexit.register(lambda: print(os.environ['OMP_NUM_THREADS'])); sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == expected

@@ -103,8 +103,8 @@ def test_run_lengths_reproduce_any_mask(mask: NDArray[np.bool_]) -> None:
 @pytest.mark.parametrize(
     ("region", "message"),
     [
-        ([[1, 1, 2, 2]], "three or more points"),
-        ([[1, 1, 2, 2, 3, 3, 4]], "three or more points"),
+        ([[1, 1, 2, 2]], "at least three points"),
+        ([[1, 1, 2, 2, 3, 3, 4]], "at least three points"),
         ([[1, 1, 2, float("nan"), 3, 3]], "finite numbers"),
         ([[1, 1, 2, "2", 3, 3]], "finite numbers"),
         ([[0, 0, 100, 0, 100, 100]], "far outside of the image"),

@@ -122,6 +122,12 @@ def test_folders_that_do_not_exist_are_named(tmp_path: Path) -> None:
         open_dataset(folder / "data.yaml")
 
 
+def test_a_list_that_cannot_be_read_is_named_with_its_data_yaml(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, {"train/a": BOX}, "train: /dev/null\nnames: [polyp]\n")
+    with pytest.raises(DatasetError, match=r"1 list of .*data\.yaml that cannot be used.*: train: /dev/null is not a"):
+        open_dataset(folder / "data.yaml")
+
+
 @pytest.mark.parametrize("content", ["train: [", "a: &a [*a, *a]\nb: !!python/object:os.system x", "[" * 3000, "\0"])
 def test_a_damaged_data_yaml_ends_in_one_line(tmp_path: Path, content: str) -> None:
     folder = yolo(tmp_path, {"train/a": BOX}, content)

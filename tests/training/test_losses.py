@@ -33,10 +33,16 @@ def test_bce_dice_computes_in_float32_for_half_precision_logits() -> None:
 
 def test_size_weight_is_per_image_bounded_and_without_gradient() -> None:
     logits = torch.stack([torch.full((1, 4, 4), 0.0), torch.full((1, 4, 4), -50.0)]).requires_grad_()
-    weight = size_weight(logits)
+    weight = size_weight(logits, torch.ones_like(logits))
     assert weight.tolist() == pytest.approx([1 / math.tanh(0.5), 1 / math.tanh(0.05)], rel=1e-5)
     assert weight[1] < 20.1
     assert not weight.requires_grad
+
+
+def test_an_image_without_a_region_does_not_weigh_more_than_others() -> None:
+    logits, target = torch.full((2, 1, 4, 4), -50.0), torch.zeros(2, 1, 4, 4)
+    target[1, 0, 0, 0] = 1
+    assert size_weight(logits, target).tolist() == pytest.approx([1, 1 / math.tanh(0.05)], rel=1e-5)
 
 
 def test_complementarity_equals_a_value_computed_by_hand() -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import onnxruntime
 import torch
 
 from condseg_sdk.runtimes.cuda_libraries import preload_cuda
@@ -20,6 +19,8 @@ LIBRARIES = (
 
 
 def main() -> None:
+    import onnxruntime  # after condseg_sdk, which switches its telemetry off
+
     print(f"Python {sys.version}, torch {torch.__version__} for CUDA {torch.version.cuda}, {torch.__file__}")
     try:
         print(subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=False).stdout)

@@ -48,7 +48,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
         DatasetError: No image can be used.
     """
     found: Described = {split: [] for split in KEYS.values()}
-    unlabeled, damaged, missing = [], [], []
+    unlabeled, damaged, missing, unreadable = [], [], [], []
     names = _names(content["names"])
     for key, split in KEYS.items():
         for entry in _entries(content.get(key)):
@@ -56,7 +56,12 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
             if place is None:
                 missing.append(f"{key}: {one_line(entry, 150)}")
                 continue
-            for image in _images(place):
+            try:
+                images = [*_images(place)]
+            except DatasetError as error:
+                unreadable.append(f"{key}: {error}")
+                continue
+            for image in images:
                 labels = _label_file(image)
                 try:
                     if not labels.is_file():
@@ -75,6 +80,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     remedy = "add one (an empty file says that there is nothing to find), or remove the image"
     problems = [
         *problems_of("error", "entry", f"of {file} that does not exist; correct its path", missing),
+        *problems_of("error", "list", f"of {file} that cannot be used; correct its path, or the list", unreadable),
         *problems_of("error", "image", f"without a label file; {remedy}", unlabeled),
         *problems_of("error", "label file", "that cannot be used; correct it, or export it again", damaged),
     ]
