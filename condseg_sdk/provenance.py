@@ -8,6 +8,7 @@ corrected by hand is never replaced. Each format has a place for the seal that i
 - JSON: a field "software".
 - Markdown and HTML: a comment in the last line. It may also list the SHA-256 of CSV tables in the same folder, which
   have no such place.
+- Text of protocol buffers (.pbtxt): a comment in the last line.
 - ONNX: an entry in the metadata, the last bytes of the file.
 - DICOM: the padding that may follow the data set, the last bytes of the file.
 
@@ -24,7 +25,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ __all__ = [
     "seal_dicom",
     "seal_json",
     "seal_onnx",
+    "seal_pbtxt",
     "seal_png",
     "seal_text",
     "write_sealed_json",
@@ -52,6 +54,7 @@ CHECKSUMS = "checksums.json"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
 _COMMENT = re.compile(rb"<!-- condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64}) -->\n\Z")
+_PBTXT_COMMENT = re.compile(rb"# condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})\n\Z")
 _ONNX_KEY = b"condseg_sdk.seal"
 _PADDING = b"\xfc\xff\xfc\xffOB\0\0"  # tag and type of Data Set Trailing Padding, little endian with explicit types
 
@@ -187,6 +190,17 @@ def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
     return body + b"<!-- " + _seal(hashlib.sha256(body)) + b" -->\n"
 
 
+def seal_pbtxt(text: str) -> bytes:
+    """Encode a protocol buffer in text format as UTF-8 with a seal in a comment at its end.
+
+    Example:
+        >>> seal_pbtxt("max_batch_size: 8").splitlines()[0]
+        b'max_batch_size: 8'
+    """
+    body = f"{text}\n".encode()
+    return body + b"# " + _seal(hashlib.sha256(body)) + b"\n"
+
+
 def seal_onnx(data: bytes) -> bytes:
     """Add a seal to a serialized ONNX model, as its last entry of metadata.
 
@@ -262,9 +276,9 @@ def _is_our_json(path: Path) -> bool:
     return seal is not None and seal[1].decode() == _json_digest(values).hexdigest()
 
 
-def _is_our_text(path: Path) -> bool:
+def _is_our_text(path: Path, comment: re.Pattern[bytes] = _COMMENT) -> bool:
     data = path.read_bytes()
-    seal = _COMMENT.search(data)
+    seal = comment.search(data)
     return seal is not None and hashlib.sha256(data[: seal.start()]).hexdigest() == seal[1].decode()
 
 
@@ -335,6 +349,7 @@ _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".geojson": _is_our_json,
     ".md": _is_our_text,
     ".html": _is_our_text,
+    ".pbtxt": partial(_is_our_text, comment=_PBTXT_COMMENT),
     ".csv": _is_our_table,
     ".onnx": _is_our_onnx,
 }
