@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ from tests.helpers.traces import kept_traces
 
 
 @pytest.fixture(scope="session", autouse=True)
-def traces() -> Iterator[None]:
-    """Trace a network once in a session, whoever exports it."""
-    with kept_traces():
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trace a network once in a session, in whichever test process it is exported first."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of all processes
+    folder = folder / "traces"
+    folder.mkdir(exist_ok=True)
+    with kept_traces(folder):
         yield
 
 

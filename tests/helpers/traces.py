@@ -1,35 +1,35 @@
-"""Traces of networks that are made once, since each takes ten seconds."""
+"""Traces of networks that are made once for all test processes, since each takes ten seconds."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+from filelock import FileLock
 
 from condseg_sdk.export import onnx as export
 from condseg_sdk.models import ConDSeg
 
 
 @contextmanager
-def kept_traces() -> Iterator[None]:
-    """Let exports of the same network with the same options share a trace, each with a copy of its own."""
-    kept: dict[tuple[str, str], onnx.ModelProto] = {}
+def kept_traces(folder: Path) -> Iterator[None]:
+    """Let exports of the same network with the same options share a trace, which is kept in a folder."""
     trace = export.trace
 
     def trace_once(network: ConDSeg, **options: Any) -> onnx.ModelProto:
-        digest = hashlib.sha256(repr(network.arguments).encode())
+        digest = hashlib.sha256(repr((network.arguments, sorted(options.items()))).encode())
         for tensor in network.state_dict().values():
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        key = (digest.hexdigest(), repr(sorted(options.items())))
-        if key not in kept:
-            kept[key] = trace(network, **options)
-        copy = onnx.ModelProto()
-        copy.CopyFrom(kept[key])
-        return copy
+        file = folder / f"{digest.hexdigest()}.onnx"
+        with FileLock(f"{file}.lock"):  # another process may be making it
+            if not file.exists():
+                onnx.save(trace(network, **options), file)
+        return onnx.load(file)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(export, "trace", trace_once)
