@@ -2,7 +2,7 @@
 
     python benchmarks/ray_throughput.py examples/images --repeat 20
 
-Both write the masks. The time of Ray includes starting the cluster and its workers, which is also given alone.
+Both write the masks. Times include loading the model, and with Ray the start of the cluster: the seconds until the first result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from condseg_sdk import Predictor
@@ -25,14 +25,18 @@ def one_process(model: str, images: list[OutputFiles]) -> Iterable[object]:
         yield seg
 
 
-def measure(run: Callable[[], Iterable[object]], count: int) -> tuple[float, float]:
-    """Return the seconds until the first result, and the images per second of the whole run."""
+def cluster(model: str, images: list[OutputFiles], cpus: int) -> Iterable[object]:
+    return segment_files(images, model, cluster=ClusterOptions("local", cpus), device="cpu")
+
+
+def measure(name: str, results: Iterable[object]) -> None:
+    """Print the images per second of a run, and the seconds until its first result."""
     start = time.perf_counter()
-    first = 0.0
-    for number, _ in enumerate(run()):
-        if number == 0:
-            first = time.perf_counter() - start
-    return first, count / (time.perf_counter() - start)
+    count, first = 0, 0.0
+    for count, _ in enumerate(results, 1):
+        first = first or time.perf_counter() - start
+    rate = count / (time.perf_counter() - start)
+    print(f"{name}: {count} images, {rate:.2f} images/s, the first after {first:.1f} s")
 
 
 def main() -> None:
@@ -42,22 +46,14 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="use each image so many times (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=1, help="CPUs of each worker (default: %(default)s)")
     options = parser.parse_args()
+    paths = [Path(str(path)) for path in find_images(options.images)] * options.repeat
     with tempfile.TemporaryDirectory() as out:
-        for name in ("one process", "local Ray"):
-            images = [
-                OutputFiles(Path(path), {"mask": Path(out) / f"{name}_{number}_{index}.png"})
-                for number in range(options.repeat)
-                for index, path in enumerate(map(str, find_images(options.images)))
-            ]
-            if name == "one process":
-                first, rate = measure(lambda images=images: one_process(options.model, images), len(images))
-            else:
-                cluster = ClusterOptions("local", options.cpus)
-                first, rate = measure(
-                    lambda images=images: segment_files(images, options.model, cluster=cluster, device="cpu"),
-                    len(images),
-                )
-            print(f"{name}: {len(images)} images, {rate:.2f} images/s, the first after {first:.1f} s")
+        alone, shared = (
+            [OutputFiles(path, {"mask": Path(out, f"{name}{number}.png")}) for number, path in enumerate(paths)]
+            for name in ("alone", "shared")
+        )
+        measure("one process", one_process(options.model, alone))
+        measure("local Ray", cluster(options.model, shared, options.cpus))
 
 
 if __name__ == "__main__":
