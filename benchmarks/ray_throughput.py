@@ -2,7 +2,8 @@
 
     python benchmarks/ray_throughput.py examples/images --repeat 20
 
-Both write the masks. Times include loading the model, and with Ray the start of the cluster: the seconds until the first result.
+Both write the masks. Times include loading the model and, with Ray, the start of the cluster: the seconds until the
+first result.
 """
 
 from __future__ import annotations
@@ -32,11 +33,10 @@ def cluster(model: str, images: list[OutputFiles], cpus: int) -> Iterable[object
 def measure(name: str, results: Iterable[object]) -> None:
     """Print the images per second of a run, and the seconds until its first result."""
     start = time.perf_counter()
-    count, first = 0, 0.0
-    for count, _ in enumerate(results, 1):
-        first = first or time.perf_counter() - start
-    rate = count / (time.perf_counter() - start)
-    print(f"{name}: {count} images, {rate:.2f} images/s, the first after {first:.1f} s")
+    seconds = [time.perf_counter() - start for _ in results]
+    print(
+        f"{name}: {len(seconds)} images, {len(seconds) / seconds[-1]:.2f} images/s, the first after {seconds[0]:.1f} s"
+    )
 
 
 def main() -> None:
