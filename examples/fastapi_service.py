@@ -72,11 +72,9 @@ def make_app(
         except CondsegError as error:
             raise HTTPException(422, str(error)) from error
 
-    @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok", "model": predictor.model_id, "device": predictor.device}
 
-    @app.post("/mask")
     async def mask(request: Request) -> Response:
         if places.available_tokens < 1:
             raise HTTPException(503, "too many requests at once; try again", headers={"Retry-After": "1"})
@@ -85,6 +83,8 @@ def make_app(
             png = await to_thread.run_sync(segment, data, limiter=limiter)
         return Response(png, media_type="image/png")
 
+    app.add_api_route("/health", health)
+    app.add_api_route("/mask", mask, methods=["POST"])
     return app
 
 
