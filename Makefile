@@ -93,11 +93,11 @@ format: $(VENV)/.installed-dev
 
 # The documentation, with the pages that are made from the package: build/site/index.html. A warning is an error.
 site site-serve: export NO_MKDOCS_2_WARNING = true
-site: $(VENV)/.installed-dev
+site: $(VENV)/.installed-docs
 	$(WORKING_OPENCV)
 	$(BIN)/mkdocs build --quiet
 
-site-serve: $(VENV)/.installed-dev
+site-serve: $(VENV)/.installed-docs
 	$(WORKING_OPENCV)
 	$(BIN)/mkdocs serve
 
@@ -112,7 +112,13 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@$(INSTALL) --editable .
 	@touch $@
 
+EXTRAS := train,app,dicom,openvino,ray,dev
 $(VENV)/.installed-dev: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "Installing condseg_sdk with [train,dev] into $(VENV) ..."
-	@$(INSTALL) --editable '.[train,dev]'
+	@echo "Installing condseg_sdk with [$(EXTRAS)] into $(VENV) ..."
+	@$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	@echo "Installing the extra [docs] into $(VENV) ..."
+	@$(INSTALL) --editable '.[docs]'
+	@touch $@

@@ -86,6 +86,7 @@ class Source:
         field_of_view: The part that the network sees, where it is known already, as in a video.
         bits: Number of bits in use, if the image has 16-bit values; None to find it from the image.
         frame: Number of the frame in its video.
+        time: Time of the frame in its video, in seconds.
     """
 
     image: Any
@@ -94,6 +95,7 @@ class Source:
     field_of_view: Box | None = None
     bits: int | None = None
     frame: int | None = None
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +305,7 @@ class Pipeline:
             field_of_view=item.field_of_view,
             bits=item.bits,
             frame=item.source.frame,
+            time=item.source.time,
             spacing=item.spacing,
             origin=origin,
             seconds=time.perf_counter() - item.start,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -17,6 +18,7 @@ from condseg_sdk.field_of_view import FieldOfViewTracker
 from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import check_bits
 from condseg_sdk.images.dicom import DicomFile, multi_frame
+from condseg_sdk.images.live import LiveVideo, Realtime
 from condseg_sdk.images.load import (
     VIDEO_SUFFIXES,
     find_bits,
@@ -35,6 +37,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.open import OpenedModel, open_runtime
 from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
 from condseg_sdk.segmentation import Segmentation
+from condseg_sdk.smoothing import LogitSmoother, smooth_predictions
 from condseg_sdk.weights.hub import local_path
 
 if TYPE_CHECKING:
@@ -326,7 +329,7 @@ class Predictor:
 
     def stream(
         self,
-        sources: Sources | Video | Iterable[ImageLike],
+        sources: Sources | Video | LiveVideo | Realtime | Iterable[ImageLike],
         *,
         threshold: float | None = None,
         batch_size: int = 8,
@@ -335,17 +338,19 @@ class Predictor:
         branch_uncertainty: bool = False,
         color_order: ColorOrder = "rgb",
         bits: int | None = None,
+        smooth: bool = False,
         on_error: OnError = "raise",
     ) -> Iterator[Segmentation]:
         """Segment many images or the frames of a video, one after the other and with flat memory.
 
         Args:
-            sources: What `predict` takes, the path of a video, a `condseg_sdk.images.video.Video`, or any iterable of
-                images, even an endless one. In a video the `source` of each prediction is its frame (RGB) and `frame`
-                its number; if the video is damaged, a warning in the log says what is missing. The field of view of a
-                video, where the checkpoint crops images to it, stays steady from frame to frame. About `batch_size`
-                images are read ahead; if the next frame of a camera depends on the prediction for this one, call the
-                predictor itself.
+            sources: What `predict` takes, the path of a video, a `condseg_sdk.images.video.Video`, a camera or a stream
+                (`condseg_sdk.images.live`), or any iterable of images, even an endless one. In a video the `source` of
+                each prediction is its frame (RGB), `frame` its number and `time` its time; if the video is damaged, a
+                warning in the log says what is missing. The field of view of a video, where the checkpoint crops images
+                to it, stays steady from frame to frame. About `batch_size` images are read ahead, except for
+                `condseg_sdk.images.live.Realtime`; if the next frame of a camera depends on the prediction for this
+                one, call the predictor itself.
             threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call.
@@ -354,6 +359,8 @@ class Predictor:
             color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
             bits: Number of bits in use of images with 16-bit values, as in `predict`; the bits of an iterable's images
                 are found from each image alone.
+            smooth: Whether to average the predictions for the frames of a video, or of an iterable of frames, over
+                time, moved along with the image (docs/video.md). Masks flicker less.
             on_error: What to do with an image that cannot be read, as in `predict`.
 
         Returns:
@@ -376,8 +383,16 @@ class Predictor:
                 f"{_shown(sources)}: color_order='bgr' is for NumPy arrays; the frames of a video are RGB already",
                 option="color_order",
             )
+        check_flags(smooth=smooth)
+        if smooth and not (_is_video(sources) or _is_stream(sources) or _is_recording(sources)):
+            raise OptionError(f"smooth is for videos and iterables of frames, not {_shown(sources)}", option="smooth")
         steady = self.preprocessing.field_of_view != "none"
-        return self._pipeline(request, on_error).predict_all(_expand(sources, self._bits(bits), steady=steady))
+        pipeline = self._pipeline(request, on_error)
+        images = _expand(sources, self._bits(bits), steady=steady)
+        # Reading ahead would make each prediction of a live image late.
+        predict = partial(map, pipeline.predict_one) if isinstance(sources, Realtime) else pipeline.predict_all
+        predictions = predict(images)
+        return smooth_predictions(predictions, LogitSmoother()) if smooth else predictions
 
     @fork_safe
     def export_onnx(
@@ -576,9 +591,14 @@ def _shown(source: Any) -> str:
 
 
 def _is_video(source: Any) -> bool:
-    return isinstance(source, Video) or (
+    return isinstance(source, (Video, LiveVideo, Realtime)) or (
         isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in VIDEO_SUFFIXES
     )
+
+
+def _is_recording(source: Any) -> bool:
+    """Whether a source is a DICOM file with several frames."""
+    return multi_frame(Path(source) if isinstance(source, (str, os.PathLike)) else source) is not None
 
 
 def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Source]:
@@ -586,7 +606,7 @@ def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, stead
 
     With `steady` the frames of a video get their field of view, which stays the same for as long as possible.
     """
-    if isinstance(sources, Video):
+    if isinstance(sources, (Video, LiveVideo, Realtime)):
         yield from _frames(sources, steady)
         return
     if _is_stream(sources):
@@ -637,16 +657,16 @@ def _bits_of_set(images: list[Any], sources: Any) -> int | None:
     return depth.bits
 
 
-def _frames(video: Video, steady: bool) -> Iterator[Source]:
+def _frames(video: Video | LiveVideo | Realtime, steady: bool) -> Iterator[Source]:
     tracker = FieldOfViewTracker() if steady else None
     try:
         for frame in video:
             height, width = frame.pixels.shape[:2]
             box = None if tracker is None else tracker(frame.pixels) or (0, 0, width, height)
-            name = f"{video.path} frame {frame.number}"
-            yield Source(frame.pixels, name, frame=frame.number, field_of_view=box)
+            name = f"{video.name} frame {frame.number}"
+            yield Source(frame.pixels, name, frame=frame.number, time=frame.time, field_of_view=box)
     except ImageError as error:
-        yield Source(video.path, str(video.path), error)
+        yield Source(video.path if isinstance(video, Video) else video.name, video.name, error)
 
 
 def _dicom_frames(file: DicomFile, steady: bool) -> Iterator[Source]:

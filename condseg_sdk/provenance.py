@@ -11,6 +11,7 @@ corrected by hand is never replaced. Each format has a place for the seal that i
 - Text of protocol buffers (.pbtxt): a comment in the last line.
 - ONNX: an entry in the metadata, the last bytes of the file.
 - DICOM: the padding that may follow the data set, the last bytes of the file.
+- MP4, MOV, Matroska, AVI: a block of the container without content ("free", Void, "JUNK"), the last bytes of the file.
 
 Label files of other kinds (text, CSV, copies of images) are listed with their SHA-256 in checksums.json, in their
 folder or in one above it, which is sealed itself.
@@ -27,7 +28,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from condseg_sdk._version import __version__
 from condseg_sdk.errors import CondsegError, OutputError
@@ -45,6 +46,7 @@ __all__ = [
     "seal_pbtxt",
     "seal_png",
     "seal_text",
+    "seal_video",
     "write_sealed_json",
 ]
 
@@ -56,6 +58,7 @@ _SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
 _COMMENT = re.compile(rb"<!-- condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64}) -->\n\Z")
 _PBTXT_COMMENT = re.compile(rb"# condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})\n\Z")
 _ONNX_KEY = b"condseg_sdk.seal"
+_VIDEO_SEAL = 128  # bytes of a video's seal with the spaces behind it
 _PADDING = b"\xfc\xff\xfc\xffOB\0\0"  # tag and type of Data Set Trailing Padding, little endian with explicit types
 
 
@@ -218,6 +221,35 @@ def seal_dicom(data: bytes) -> bytes:
     return data + _PADDING + len(text).to_bytes(4, "little") + text
 
 
+def seal_video(path: Path, statement: str) -> None:
+    """Add a seal to a video file, as a block at its end that players skip.
+
+    Args:
+        path: File with the suffix of its container.
+        statement: Text about the video, which stands before the seal.
+    """
+    with path.open("ab") as file:
+        file.write(_skipped_block(path.suffix, statement.encode()))
+    text = _seal_of_file(path).ljust(_VIDEO_SEAL)
+    with path.open("ab") as file:
+        file.write(_skipped_block(path.suffix, text))
+
+
+def _skipped_block(suffix: str, content: bytes) -> bytes:
+    """Make a block that readers of a container skip."""
+    content += b" " * (len(content) % 2)  # AVI aligns blocks
+    if suffix.lower() == ".avi":
+        return b"JUNK" + struct.pack("<I", len(content)) + content
+    if suffix.lower() == ".mkv":
+        return b"\xec" + (1 << 56 | len(content)).to_bytes(8, "big") + content
+    return struct.pack(">I4s", 8 + len(content), b"free") + content
+
+
+def _seal_of_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return _seal(hashlib.file_digest(file, "sha256"))
+
+
 def _seal(digest: Any) -> bytes:
     return f"condseg_sdk {__version__} sha256={digest.hexdigest()}".encode()
 
@@ -323,13 +355,7 @@ def _is_our_onnx(path: Path) -> bool:
         if seal is None or seal.end() != len(end):
             return False
         entry = _field(1, _ONNX_KEY) + _field(2, seal[0])
-        body = size - len(_field(14, entry))
-        file.seek(0)
-        digest = hashlib.sha256()
-        while body > 0 and (block := file.read(min(body, 1 << 20))):
-            digest.update(block)
-            body -= len(block)
-    return digest.hexdigest() == seal[1].decode()
+        return _digest_of(file, size - len(_field(14, entry))) == seal[1].decode()
 
 
 def _is_our_dicom(path: Path) -> bool:
@@ -342,6 +368,28 @@ def _is_our_dicom(path: Path) -> bool:
     return seal is not None and hashlib.sha256(data[:start]).hexdigest() == seal[1].decode()
 
 
+def _is_our_video(path: Path) -> bool:
+    tail = _skipped_block(path.suffix, b" " * _VIDEO_SEAL)
+    with path.open("rb") as file:
+        body = file.seek(0, os.SEEK_END) - len(tail)
+        file.seek(max(0, body))
+        end = file.read()
+        seal = _SEAL.fullmatch(end[len(tail) - _VIDEO_SEAL :].rstrip(b" "))
+        if body < 0 or seal is None or end[: len(tail) - _VIDEO_SEAL] != tail[: len(tail) - _VIDEO_SEAL]:
+            return False
+        return _digest_of(file, body) == seal[1].decode()
+
+
+def _digest_of(file: BinaryIO, size: int) -> str:
+    """Hash the first bytes of an open file."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while size > 0 and (block := file.read(min(size, 1 << 20))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
 _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".dcm": _is_our_dicom,
     ".png": _is_our_png,
@@ -352,4 +400,5 @@ _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".pbtxt": partial(_is_our_text, comment=_PBTXT_COMMENT),
     ".csv": _is_our_table,
     ".onnx": _is_our_onnx,
+    **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv", ".avi"), _is_our_video),
 }

@@ -131,6 +131,8 @@ class SegmentationDict(TypedDict):
     """A prediction as plain JSON types; see `Segmentation.to_dict`."""
 
     name: str
+    frame: int | None
+    time: float | None
     size: list[int]
     field_of_view: list[float] | None
     threshold: float
@@ -162,6 +164,7 @@ class Segmentation:
         bits: Number of bits with which the source was read, where it has 16-bit values.
         frame: Number of the frame, from 0, where the source is a frame of a video or of a DICOM file with several;
             missing frames of a video keep their numbers.
+        time: Time of the frame in its video, in seconds from the first frame; None for any other image.
         spacing: Distance between the image's pixels, where its file states it: one for the whole image, or one for each
             calibrated region of an ultrasound image.
         origin: The model, its SHA-256, the version of this package, runtime, device and time, which all outputs state;
@@ -192,6 +195,7 @@ class Segmentation:
     field_of_view: FloatBox | None = field(default=None, repr=False)
     bits: int | None = field(default=None, repr=False)
     frame: int | None = field(default=None, repr=False)
+    time: float | None = field(default=None, repr=False)
     spacing: tuple[PixelSpacing, ...] = field(default=(), repr=False)
     origin: Origin | None = field(default=None, repr=False)
     seconds: float | None = field(default=None, repr=False)
@@ -479,15 +483,17 @@ class Segmentation:
         """Convert the prediction to plain JSON types.
 
         Returns:
-            name, size [height, width], field_of_view [x0, y0, x1, y1] (None for all of the image), threshold, area in
-            pixels, area_mm2 (None where the spacing is unknown), mean_probability over the mask (None where that is
-            empty), spacing, origin (see `Origin`), and regions: each with area, area_mm2, diameter_mm, box
-            [x0, y0, x1, y1], polygon [[x, y], ...], holes.
+            name, frame and time (None for an image that is no frame), size [height, width], field_of_view
+            [x0, y0, x1, y1] (None for all of the image), threshold, area in pixels, area_mm2 (None where the spacing is
+            unknown), mean_probability over the mask (None where that is empty), spacing, origin (see `Origin`), and
+            regions: each with area, area_mm2, diameter_mm, box [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
         regions = find_regions(mask, self.spacing)
         return {
             "name": self.name,
+            "frame": self.frame,
+            "time": self.time,
             "size": list(self.size),
             "field_of_view": None if self.field_of_view is None else list(self.field_of_view),
             "threshold": self.threshold,

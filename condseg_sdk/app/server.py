@@ -43,17 +43,18 @@ def serve(settings: AppSettings, *, ready: Callable[[str, bool], object] = lambd
         OptionError: The app cannot listen on the address.
         CondsegError: The model cannot be opened.
     """
-    try:
-        import gradio  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise InstallationError(f"the app needs {error.name}: pip install 'condseg_sdk[app]'") from error
-    with listen(settings.host, settings.port) as listener, tempfile.TemporaryDirectory(prefix="condseg-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # Gradio's place for uploads and results
-        server = make_server(settings, Models(settings), Path(folder))
-        config = uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_CLOSE)
-        ready(address_of(listener), is_local(listener))
-        uvicorn.Server(config).run(sockets=[listener])
+    with tempfile.TemporaryDirectory(prefix="condseg-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # Gradio's place for uploads and results, which its import reads
+        try:
+            import gradio  # noqa: F401
+            import uvicorn
+        except ImportError as error:
+            raise InstallationError(f"the app needs {error.name}: pip install 'condseg_sdk[app]'") from error
+        with listen(settings.host, settings.port) as listener:
+            server = make_server(settings, Models(settings), Path(folder))
+            config = uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_CLOSE)
+            ready(address_of(listener), is_local(listener))
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from condseg_sdk.cli import interrupts
+from condseg_sdk.cli import interrupts, predict_video
 from condseg_sdk.cli.cluster import run_on_cluster
 from condseg_sdk.cli.device import add_device
 from condseg_sdk.cli.outputs import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 SAVERS = min(4, available_cores())
 DEFAULT_MODEL = "condseg-lite-polyp"
+OUT_HELP = "folder to write to, or a video such as overlay.mp4 for a video, camera or URL (default: %(default)s)"
 ENDINGS = {
     "mask": "_mask.png",
     "overlay": "_overlay.png",
@@ -54,9 +55,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.description = "Segment images and save masks, overlays or outlines, each file named after its image."
     add = parser.add_argument
-    add("source", nargs="+", help="image, folder, glob pattern or video")
+    add("source", nargs="+", help="image, folder, glob pattern, video, camera:0 or URL of a stream")
     add("--model", default=DEFAULT_MODEL, help="name, folder or org/name (default: %(default)s)")
-    add("--out", type=Path, default=Path("condseg-out"), help="folder to write to (default: %(default)s)")
+    add("--out", type=Path, default=Path("condseg-out"), help=OUT_HELP)
     kinds = f"some of {','.join(ENDINGS)} and, as labels, {','.join(FORMATS)} (default: %(default)s)"
     add("--save", default="mask,overlay", metavar="KINDS", help=kinds)
     add("--label", default="foreground", help="class of all regions in labels (default: %(default)s)")
@@ -89,7 +90,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--ray", metavar="ADDRESS", help="segment on a Ray cluster: local, auto or host:port (docs/scale_out.md)")
     add("--ray-cpus", type=int, default=1, metavar="N", help="CPUs of each worker with --ray (default: %(default)s)")
+    predict_video.add_video_options(parser)
     add_overwrite(parser)
+    parser.set_defaults(defaults=argparse.Namespace(**{a.dest: a.default for a in parser._actions}))
 
 
 @dataclass(frozen=True)
@@ -252,9 +255,9 @@ class _Work:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from condseg_sdk.predictor import Predictor
-    from condseg_sdk.runtimes.open import choose_options
-
+    if predict_video.writes_video(options):
+        return predict_video.run(options, options.defaults, lambda: _open(options))
+    predict_video.check_folder_options(options)
     kinds, formats = _save_kinds(options.save)
     segment_kind = _segment_kind(options, kinds)
     check_output_folder(options.out)
@@ -265,14 +268,22 @@ def run(options: argparse.Namespace) -> int:
     endings = [ENDINGS[kind] for kind in kinds]
     outputs = plan_outputs(options.source, options.out, endings, labels=labels, overwrite=options.overwrite)
     request = {"threshold": options.threshold, "batch_size": options.batch_size}
-    request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits}
-    runtime = options.runtime
-    if options.precision is not None:
-        runtime = replace(choose_options(options.model, options.device, runtime), precision=options.precision)
-    predictor = Predictor.from_pretrained(options.model, device=options.device, runtime=runtime)
+    request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits, "smooth": options.smooth}
+    predictor = _open(options)
     work = _Work(predictor, outputs, kinds, labels, request, options.on_error == "skip", segment_kind, log)
     with log or nullcontext():
         return _finish(work, options)
+
+
+def _open(options: argparse.Namespace) -> Predictor:
+    """Open the model as the options say."""
+    from condseg_sdk.predictor import Predictor
+    from condseg_sdk.runtimes.open import choose_options
+
+    runtime = options.runtime
+    if options.precision is not None:
+        runtime = replace(choose_options(options.model, options.device, runtime), precision=options.precision)
+    return Predictor.from_pretrained(options.model, device=options.device, runtime=runtime)
 
 
 def _finish(work: _Work, options: argparse.Namespace) -> int:

@@ -154,11 +154,11 @@ def _regions(stats: Sequence[PairStats]) -> list[Problem]:
     problems = []
     remedy = "masks must be 0 outside the region and not 0 inside it"
     for split in SPLITS[:2]:
-        shares = [item.shape.share for item in stats if item.split == split]
-        if shares and not any(shares):
-            problems.append(Problem("error", f"no mask of the {split} split has foreground; {remedy}"))
-        elif shares and min(shares) == 1:
-            problems.append(Problem("error", f"every mask of the {split} split is full; {remedy}"))
+        shares = {str(item.pair.mask): item.shape.share for item in stats if item.split == split}
+        if shares and not any(shares.values()):
+            problems.append(Problem("error", f"no mask of the {split} split has foreground; {remedy}", (*shares,)))
+        elif shares and min(shares.values()) == 1:
+            problems.append(Problem("error", f"every mask of the {split} split is full; {remedy}", (*shares,)))
     inverted = [
         str(item.pair.mask)
         for item in stats

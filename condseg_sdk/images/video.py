@@ -38,10 +38,13 @@ class VideoFrame:
     Attributes:
         number: Position in the video, from 0; missing frames keep their numbers.
         pixels: Image, RGB uint8 (H, W, 3), upright.
+        time: Time at which it is shown, in seconds from the first frame: the file's time stamp, or where it has none,
+            the number divided by the frame rate.
     """
 
     number: int
     pixels: NDArray[np.uint8]
+    time: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class Video:
 
     Attributes:
         path: Path of the file.
+        name: Name for messages and predictions.
+        rate: Number of frames per second as the file states it, set at the first frame; 0 where it states none.
+        frame_count: Number of frames as the file states it, set at the first frame; None where it states none.
         damage: Description of the missing frames, set after the last frame; None if no frame is missing.
 
     Raises:
@@ -84,6 +90,9 @@ class Video:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = source_path(path)
+        self.name = str(self.path)
+        self.rate = 0.0
+        self.frame_count: int | None = None
         self.damage: str | None = None
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -142,8 +151,9 @@ class Video:
         container, capture = self._open()
         try:
             numbers = _Numbers(capture, container, is_timed=self.path.suffix.lower() in TIMED)
+            self.rate, self.frame_count = numbers.rate, numbers.count
             while (pixels := numbers.next_frame()) is not None:
-                yield VideoFrame(numbers.current, pixels)
+                yield VideoFrame(numbers.current, pixels, numbers.time)
         finally:
             capture.release()
         if not numbers.decoded:
@@ -160,15 +170,16 @@ class _Numbers:
         self.capture = capture
         self.container = container
         self.current = -1
+        self.time = 0.0  # of the current frame
         self.decoded = 0
         self.missing: list[range] = []
         self.has_hole = False  # whether a frame was decoded after a damaged one
-        self._rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+        self.rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
-        self._count = int(count) if 0 < count < MANY else None
+        self.count = int(count) if 0 < count < MANY else None
         if container.frames is not None:
-            self._count = container.frames
-        self._is_timed = is_timed and (self._count is None or self._count > TOO_SHORT)
+            self.count = container.frames
+        self._is_timed = is_timed and (self.count is None or self.count > TOO_SHORT)
         self._follows_time = self._is_timed or (container.is_damaged and not container.counts_frames)
         self._start: float | None = None
 
@@ -180,7 +191,7 @@ class _Numbers:
             if is_read:
                 break
             failures += 1
-            rest = TRIES if self._count is None else self._count - self.decoded
+            rest = TRIES if self.count is None else self.count - self.decoded
             if failures > min(rest, TRIES) or not self.decoded:
                 return None
         if failures:
@@ -191,27 +202,35 @@ class _Numbers:
             self.missing.append(range(self.current + 1, number))
         self.current = number
         self.decoded += 1
+        self.time = self._time()
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+    def _time(self) -> float:
+        """Return the time of the current frame, which never lies before that of the frame before it."""
+        milliseconds = self.capture.get(cv2.CAP_PROP_POS_MSEC) - (self._start or 0.0)
+        if milliseconds > 0 and not self.container.lost:  # behind a hole in an AVI file, OpenCV counts decoded frames
+            return max(self.time, milliseconds / 1000)
+        return max(self.time, self.current / self.rate if self.rate > 0 else 0.0)
 
     def _number(self, failures: int) -> int:
         number = self.current + 1
+        milliseconds = self.capture.get(cv2.CAP_PROP_POS_MSEC)
+        if self._start is None:
+            self._start = milliseconds
         if self.container.lost:
             number += failures
             while number in self.container.lost:
                 number += 1
             return number
-        milliseconds = self.capture.get(cv2.CAP_PROP_POS_MSEC)
-        if self._start is None:
-            self._start = milliseconds
-        if self._follows_time and self._rate > 0 and milliseconds > 0:
-            timed = round((milliseconds - self._start) * self._rate / 1000)
-            last = self._count - 1 if self._count is not None and self.container.counts_frames else MANY
+        if self._follows_time and self.rate > 0 and milliseconds > 0:
+            timed = round((milliseconds - self._start) * self.rate / 1000)
+            last = self.count - 1 if self.count is not None and self.container.counts_frames else MANY
             number = max(number, min(timed, last))
         return number
 
     def damage(self) -> str | None:
         """Say which frames are missing, after the last one; None if the video is complete."""
-        container, count = self.container, self._count
+        container, count = self.container, self.count
         if self.decoded == container.frames and not self.missing and not self.has_hole:
             return None  # the missing end of the file has no frame
         is_short = count is not None and self.current + 1 < count

@@ -15,11 +15,11 @@ from condseg_sdk.segmentation import Region
 __all__ = ["FORMAT"]
 
 COLUMNS = (
-    *("image", "uncertainty", "mean_probability", "regions", "area_px", "area_share"),
+    *("image", "frame", "time", "uncertainty", "mean_probability", "regions", "area_px", "area_share"),
     *("x0", "y0", "x1", "y1", "largest_area_px", "equivalent_diameter_px", "max_diameter_px"),
     *("area_mm2", "largest_area_mm2", "equivalent_diameter_mm", "max_diameter_mm"),
 )
-"""Those in millimeters are empty where the distance between pixels is not known."""
+"""Frame and time are empty for images that are no frames, millimeters where the distance between pixels is unknown."""
 
 
 def _record(image: LabeledImage, options: LabelOptions) -> Record:
@@ -27,6 +27,8 @@ def _record(image: LabeledImage, options: LabelOptions) -> Record:
     area = sum(region.area for region in image.regions)
     row: dict[str, object] = {
         "image": image.name.file_name,
+        "frame": image.seg.frame,
+        "time": None if image.seg.time is None else round(image.seg.time, 6),
         "uncertainty": round(image.uncertainty, 6),
         "mean_probability": None if image.mean_probability is None else round(image.mean_probability, 6),
         "regions": len(image.regions),

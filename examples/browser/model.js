@@ -2,6 +2,8 @@
 
 const CONFIG_KEY = "condseg_config";
 const METADATA = 14; // field number of ModelProto.metadata_props
+// ONNX Runtime's WebGPU has no Resize with antialiasing: these nodes, the first and the last ones, stay on the processor.
+const ON_PROCESSOR = ["resize_image.batch", "resize_mask", "resize_branch_uncertainty"];
 
 /**
  * Opens the model with WebGPU where there is one, otherwise with WebAssembly.
@@ -30,7 +32,8 @@ export async function openModel(url) {
 
 async function hasWebGpu() {
   if (new URLSearchParams(location.search).get("device") === "wasm" || !navigator.gpu) return false;
-  return (await navigator.gpu.requestAdapter()) !== null;
+  const adapter = await navigator.gpu.requestAdapter();
+  return adapter !== null && !adapter.info?.isFallbackAdapter; // one in software is slower than WebAssembly
 }
 
 async function open(bytes, config, provider, remark) {
@@ -39,7 +42,9 @@ async function open(bytes, config, provider, remark) {
   ort.env.wasm.wasmPaths = { wasm: new URL(`ort/ort-wasm-simd-threaded.${build}wasm`, document.baseURI).href };
   ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
   ort.env.logLevel = "error";
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider] });
+  const session = await ort.InferenceSession.create(bytes, {
+    executionProviders: [provider === "webgpu" ? { name: provider, forceCpuNodeNames: ON_PROCESSOR } : provider],
+  });
   if (!session.inputNames.includes("image")) {
     throw new Error("the model takes no images; export it with --preprocessing");
   }

@@ -17,7 +17,7 @@ from tests.helpers.browser import WATCH, open_page, requests_of, running
 pytest.importorskip("gradio", reason="needs the extra [app]")
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-APP = WATCH + "from condseg_sdk.cli import main; sys.exit(main(['app', *sys.argv[1:]]))"
+APP = WATCH + "sys.argv[1:1] = ['app']; from condseg_sdk.cli import main; sys.exit(main())"
 LIMITS = ("--max-upload", "1", "--max-pixels", "400000", "--max-frames", "3")
 
 
@@ -28,9 +28,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(checkpoint: Path, log: Path) -> Iterator[Any]:
-    """The page after the login."""
+    """The page after the login; at its end the server is stopped and must leave nothing behind."""
     command = ["-c", APP, "--port", "0", "--model", str(checkpoint), "--device", "cpu", "--user", "jane", *LIMITS]
-    with running(command, log, CONDSEG_APP_PASSWORD="right") as url, open_page() as page:
+    folder = log.parent / "temporary"
+    folder.mkdir()
+    environment = {"CONDSEG_APP_PASSWORD": "right", "TMPDIR": str(folder)}
+    with running(command, log, **environment) as url, open_page() as page:
         page.goto(url)
         page.wait_for_selector("input[type=password]")
         assert page.locator("#upload").count() == 0
@@ -42,6 +45,8 @@ def page(checkpoint: Path, log: Path) -> Iterator[Any]:
                 page.wait_for_selector("text=Incorrect")
         page.wait_for_selector("#example")
         yield page
+    assert "condseg: stopped" in log.read_text()
+    assert list(folder.iterdir()) == []  # no upload is left behind
 
 
 def upload(page: Any, path: Path) -> str:
