@@ -3,6 +3,7 @@
     python benchmarks/throughput.py condseg-lite-polyp kvasir_seg/images --count 200
     python benchmarks/throughput.py condseg-lite-polyp kvasir_seg/images --device cuda --batch-size 32
 
+"Latency" is the time from one decoded frame to its overlay, one at a time, as for a camera: median and 95th percentile.
 "Bare" is the same runtime on prepared batches of the same images, without reading and resizing. Both are measured in
 turn within each repetition, so that a drift of the machine affects both alike; the ratio is the median over
 repetitions.
@@ -21,11 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from condseg_sdk import CondsegError, Predictor, TorchOptions
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.images.load import find_images, load_image
 from condseg_sdk.runtimes.options import Execution, Precision
+
+LATENCY_FRAMES = 50
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
@@ -76,6 +80,11 @@ def variants(
     }
 
 
+def overlay(predictor: Predictor, frame: NDArray[np.uint8]) -> None:
+    """Do what a live view does with one decoded frame."""
+    predictor(frame).overlay()
+
+
 def measure(name: str, predictor: Predictor, paths: list[Path], batch_size: int, repetitions: int) -> None:
     """Measure one runtime and print its line."""
     runtime = predictor._runtime
@@ -90,9 +99,12 @@ def measure(name: str, predictor: Predictor, paths: list[Path], batch_size: int,
     def folder() -> None:
         predictor.predict([*paths], batch_size=batch_size)
 
+    frames = [load_image(path) for path in paths[:LATENCY_FRAMES]]
     runtime.run(batches[0], branch_uncertainty=False)  # warm-up
     predictor.predict(paths[:batch_size], batch_size=batch_size)
     pairs = [(seconds(bare), seconds(folder)) for _ in range(repetitions)]
+    waits = [seconds(partial(overlay, predictor, frame))[0] for frame in frames]
+    median, high = (1e3 * value for value in np.percentile(waits, (50, 95)))
     walls = [statistics.median(x) for x in zip(*((b[0], f[0]) for b, f in pairs), strict=True)]
     processor = [statistics.median(x) for x in zip(*((b[1], f[1]) for b, f in pairs), strict=True)]
     ratios = [b[0] / f[0] for b, f in pairs]
@@ -100,7 +112,8 @@ def measure(name: str, predictor: Predictor, paths: list[Path], batch_size: int,
     costs = [1e3 * value / len(paths) for value in processor]
     print(
         f"{name:30} {rates[0]:8.1f} {rates[1]:10.1f} {statistics.median(ratios):8.3f} "
-        f"({min(ratios):.3f} to {max(ratios):.3f}) {costs[0]:12.1f} {costs[1]:12.1f}",
+        f"({min(ratios):.3f} to {max(ratios):.3f}) {costs[0]:12.1f} {costs[1]:12.1f} "
+        f"{median:10.1f} {high:8.1f}",
         flush=True,
     )
 
@@ -124,7 +137,10 @@ def main() -> None:
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in stages(predictor, paths).items())
     print(f"processor ms per image outside the network: {parts}")
-    print(f"{'runtime':30} {'bare/s':>8} {'folder/s':>10} {'ratio':>8} {'':16} {'bare CPU ms':>12} {'folder':>12}")
+    print(
+        f"{'runtime':30} {'bare/s':>8} {'folder/s':>10} {'ratio':>8} {'':16} {'bare CPU ms':>12} {'folder':>12} "
+        f"{'latency ms':>10} {'95 %':>8}"
+    )
     with tempfile.TemporaryDirectory() as folder:
 
         def exported(precision: OnnxPrecision) -> Path:

@@ -83,6 +83,6 @@ def _rename(name: str, names: Mapping[str, str]) -> str:
 
 
 def _is_alike(value: Tensor, target: Tensor) -> bool:
-    """Whether a tensor is dense, real and on the CPU, and floating-point exactly if the target is."""
+    """Return whether a tensor is dense, real and on the CPU, and floating-point exactly if the target is."""
     ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     return ordinary and value.is_floating_point() == target.is_floating_point() and not value.is_complex()
