@@ -247,7 +247,7 @@ class Predictor:
         Args:
             image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]), torch tensor
                 (3, H, W) or frame of a DICOM file; see `condseg_sdk.images.load.load_image`.
-            threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+            threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
             batch_size: Number of tiles that the network processes at once.
             tta: Whether to average over four flips of the image (test-time augmentation): four times the work, a little
                 more accurate.
@@ -296,7 +296,7 @@ class Predictor:
         Args:
             sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
                 a list of one. A DICOM file with several frames stands for all of them.
-            threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+            threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
@@ -351,7 +351,7 @@ class Predictor:
                 to it, stays steady from frame to frame. About `batch_size` images are read ahead, except for
                 `condseg_sdk.images.live.Realtime`; if the next frame of a camera depends on the prediction for this
                 one, call the predictor itself.
-            threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+            threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.

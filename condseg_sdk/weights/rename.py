@@ -28,7 +28,7 @@ def rename_tensors(
     Args:
         state: The published state dict.
         expected: State dict of the network that takes the tensors, possibly on the meta device.
-        names: Prefixes of the published names, mapped to prefixes of the network's. The longest prefix counts.
+        names: Prefixes of the published names, mapped to prefixes of the network's. The longest prefix is used.
         left_out: Prefixes of published tensors that the network does not have.
         what: Name of the network, for the error message.
 
