@@ -103,9 +103,9 @@ _NEED_TRAINING = ("condseg_sdk.data", "condseg_sdk.evaluation", "condseg_sdk.tra
 
 
 def __getattr__(name: str) -> Any:
-    """Load the module of a name on its first use: errors need no PyTorch or OpenCV, a predictor no training stack.
+    """Import the module of a name on first use, so that errors need no PyTorch and a predictor no training stack.
 
-    The command line handles signals before anything that takes long is loaded.
+    The command line handles signals before it loads anything slow.
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""The number of processor cores that this process really gets: affinity and the CPU quota of containers count, too.
+"""The number of processor cores that this process may use, given its affinity and the CPU quota of its container.
 
-`os.cpu_count()` is that of the host. A container with a quota of two cores on a host of 64 would start 64 threads,
-which the system stops for most of each tenth of a second.
+`os.cpu_count()` counts the cores of the host. A container with a quota of two cores on a host of 64 would start 64
+threads, which the system pauses for most of every 100 ms.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _quota() -> float:
 
 
 def _folders(mount: Path, group: str) -> list[Path]:
-    """Return a group's folder and those above it, whose limits apply, too.
+    """Return a group's folder and the folders above it, whose limits also apply.
 
     In a container the mount is the folder of the group.
     """

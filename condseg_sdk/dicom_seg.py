@@ -1,7 +1,7 @@
 """DICOM segmentations (SEG): masks with references to the images and frames that they were made from.
 
-highdicom writes them. Where the source has no position in the patient, as an endoscopic or ultrasound recording, it
-writes single frames only; the frames of a recording are then added here, each with its number in the source.
+highdicom writes them. For a source without a position in the patient, such as an endoscopic or ultrasound recording,
+highdicom writes single frames only; this module then adds the other frames, each with its number in the source.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _POSITION = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", 
 
 
 def default_segment(model: str) -> SegmentKind:
-    """Return what the segment of a bundled model shows; that of another model is a lesion.
+    """Return the kind of region that a bundled model segments; for any other model it is a lesion.
 
     Example:
         >>> default_segment("condseg-lite-polyp").label, default_segment("mine/checkpoint").label
@@ -76,7 +76,7 @@ def default_segment(model: str) -> SegmentKind:
 def encode_dicom_seg(
     file: DicomFile, masks: Mapping[int, NDArray[np.bool_]], *, origin: Origin, threshold: float, segment: SegmentKind
 ) -> bytes:
-    """Make the bytes of a SEG file, with a seal at its end; the arguments are those of `make_dicom_seg`."""
+    """Make the bytes of a SEG file, with a seal at its end; `make_dicom_seg` describes the arguments."""
     content = io.BytesIO()
     make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment).save_as(content)
     return seal_dicom(content.getvalue())
@@ -92,7 +92,7 @@ def make_dicom_seg(
         masks: The masks, bool (H, W), by the number of their frame in the file, from 0. Frames without a mask, or
             with an empty one, are not stored, unless all are empty.
         origin: What made the masks.
-        threshold: Probability from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask.
         segment: What the segment shows.
 
     Returns:
@@ -128,7 +128,7 @@ def make_dicom_seg(
 
 
 def _read_source(file: DicomFile) -> Dataset:
-    """Read the whole header of the source, that of the patient and the study included, which a SEG repeats."""
+    """Read the whole header of the source, including patient and study, which a SEG repeats."""
     from pydicom import dcmread
 
     with file.open() as opened:
@@ -143,7 +143,7 @@ def _read_source(file: DicomFile) -> Dataset:
 
 
 def _has_position(source: Dataset) -> bool:
-    """Whether each frame has a position in the patient."""
+    """Return whether each frame has a position in the patient."""
     if all(source.get(name) for name in _POSITION):
         return "NumberOfFrames" not in source
     shared = (source.get("SharedFunctionalGroupsSequence") or [{}])[0]
@@ -153,7 +153,7 @@ def _has_position(source: Dataset) -> bool:
 
 
 def _remove_position(source: Dataset) -> None:
-    """Reduce a source without positions to one frame that highdicom takes."""
+    """Reduce a source without positions to one frame that highdicom accepts."""
     from pydicom import Dataset
 
     for name in ("FrameOfReferenceUID", "PixelSpacing"):
@@ -167,7 +167,7 @@ def _remove_position(source: Dataset) -> None:
 
 
 def _set_spacing(made: Dataset, file: DicomFile) -> None:
-    """State the spacing of the pixels, where it is that of the whole image in the patient."""
+    """Add the spacing of the pixels if it was measured in the patient and is valid for the whole image."""
     from pydicom import Dataset
 
     groups = made.SharedFunctionalGroupsSequence[0]
@@ -234,7 +234,7 @@ def _uid(source: Dataset, origin: Origin, threshold: float, segment: SegmentKind
 
 
 def _set_frames(made: Dataset, masks: Mapping[int, NDArray[np.bool_]]) -> None:
-    """Turn a segmentation of one frame into one of several frames of a source without positions."""
+    """Extend a single-frame segmentation to several frames, for a source without positions."""
     from pydicom import Dataset
     from pydicom.pixels.utils import pack_bits
 
@@ -259,7 +259,7 @@ def _set_frames(made: Dataset, masks: Mapping[int, NDArray[np.bool_]]) -> None:
 
 
 def _set_identity(made: Dataset, source: Dataset, origin: Origin, threshold: float, segment: SegmentKind) -> None:
-    """Set what highdicom takes from the clock or from chance."""
+    """Replace the values that highdicom takes from the clock or chooses at random."""
     time = datetime.fromisoformat(origin.date)
     made.SeriesDescription = f"condseg_sdk {segment.label}"[:64]
     made.ContentDate = made.InstanceCreationDate = time.strftime("%Y%m%d")

@@ -203,7 +203,7 @@ def download_file(
 
 
 def is_plain_path(path: str) -> bool:
-    """Whether a path is relative, has forward slashes, and cannot lead out of the folder that it is joined to.
+    """Return whether a path is relative, has forward slashes, and cannot lead out of the folder that it is joined to.
 
     Example:
         >>> is_plain_path("polyp/model.safetensors"), is_plain_path("../model.safetensors"), is_plain_path("/etc")
@@ -239,7 +239,7 @@ def _note(path: Path) -> Path:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether there was no response at all, as without a network, in contrast to a refusal."""
+    """Return whether there was no response at all, as without a network, in contrast to a refusal."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return bool(kinds & {"NetworkError", "TimeoutException", "ConnectionError", "OfflineModeIsEnabled"})
 

@@ -35,8 +35,8 @@ class CondsegError(Exception):
     """The base class of all errors that condseg_sdk raises on purpose.
 
     Args:
-        message: What was wrong, and the remedy. `str(error)` is always a single line, without control characters and
-            of about 2,000 characters at most.
+        message: What was wrong, and the remedy. `str(error)` is always a single line, without control characters and at
+            most about 2,000 characters long.
         path: File or folder that the error is about.
         repo_id: Repository on the Hugging Face Hub that the error is about, "org/name".
         option: Name of the argument that the error is about.
@@ -74,7 +74,7 @@ class CondsegError(Exception):
 
 @contextmanager
 def errors_about(path: object) -> Iterator[None]:
-    """Set the path of errors from the block that do not state what they are about.
+    """Set the path of errors from the block that do not name what they are about.
 
     Args:
         path: The file or folder; anything but a path, such as an array, changes nothing.
@@ -204,7 +204,7 @@ class TrainingError(CondsegError):
 
 
 class ExportError(CondsegError):
-    """An export failed, or the exported graph does not give the network's predictions.
+    """An export failed, or the exported graph does not reproduce the network's predictions.
 
     Example:
         >>> try:

@@ -126,7 +126,8 @@ class FieldOfViewTracker:
 
     A frame whose view cannot be found (too dark, overexposed) keeps the previous rectangle. Rectangles that differ by
     less than 2 % of the image's sides count as the same. Another one is used once it has been found in `patience`
-    consecutive frames. Most frames of a video therefore get exactly the rectangle that they would get as single images.
+    consecutive frames. Most frames of a video therefore get exactly the rectangle that they would get as separate
+    images.
 
     Args:
         patience: Number of consecutive frames after which a different field of view is used.
@@ -248,7 +249,7 @@ def _densest(colors: NDArray[np.int16]) -> NDArray[np.float64]:
 
 
 def _content(image: NDArray[np.uint8], margins: list[_Margin]) -> NDArray[np.bool_]:
-    """Return what does not belong to a margin: another color, or not connected to the image's edge. bool (h, w)."""
+    """Return the pixels that are not margin, bool (h, w): of another color, or not connected to the image's edge."""
     matches = np.zeros(image.shape[:2], np.uint8)
     for margin in margins:
         reach = TOLERANCE + 3 * margin.noise

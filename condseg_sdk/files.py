@@ -162,7 +162,7 @@ def atomic_folder(
 
     Raises:
         OutputError: The folder has other files, or it cannot be written. Other exceptions of `write` are raised
-            unchanged. An existing folder is still there.
+            unchanged. An existing folder is kept.
 
     Example:
         >>> import tempfile
@@ -230,7 +230,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is UTF-8, as some libraries require; on Linux a name may have any bytes.
+    """Return whether a path is UTF-8, as some libraries require; on Linux a name may have any bytes.
 
     Example:
         >>> is_utf8("a.png"), is_utf8(os.fsdecode(bytes([0xE9])) + ".png")

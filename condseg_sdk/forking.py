@@ -51,7 +51,7 @@ def fork_safe(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_process(owner: int, device: str) -> None:
-    """Refuse to use a GPU or a plug-in in another process than the one that opened it, which they do not support.
+    """Refuse to use a GPU or plug-in in a process other than the one that opened it, which is not supported.
 
     Args:
         owner: Process ID of the process that opened the device.

@@ -80,7 +80,7 @@ def read_json(
 def read_json_object(
     path: str | os.PathLike[str], *, error: type[CondsegError], remedy: str, max_bytes: int = MAX_BYTES
 ) -> dict[str, Any]:
-    """Read a JSON file that contains an object; the arguments are those of `read_json`.
+    """Read a JSON file that contains an object; `read_json` describes the arguments.
 
     Raises:
         CondsegError: As in `read_json`, or the file is not an object.
@@ -96,7 +96,7 @@ def parse_json(
 ) -> Any:
     """Parse JSON in memory: text, or bytes in UTF-8, UTF-16 or UTF-32. Messages call its source `name`.
 
-    The other arguments, and what is returned, are those of `read_json`.
+    The other arguments and the returned value are the same as in `read_json`.
 
     Raises:
         CondsegError: The content is not valid JSON of this kind; an instance of `error`.

@@ -117,7 +117,7 @@ def check_spacing(spacing: Any) -> tuple[float, float]:
     """Check that distances between pixels are one or two numbers above 0.
 
     Args:
-        spacing: One number for both directions, or the distance between rows and that between columns.
+        spacing: One number for both directions, or the distances between rows and between columns.
 
     Returns:
         The distance between rows and that between columns.

@@ -1,6 +1,6 @@
 """What made a prediction: the model with its SHA-256, the version of this package, runtime, device and time.
 
-Every output file states it. `provenance.py` seals the files.
+Every output file contains it. `provenance.py` seals the files.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ logger = logging.getLogger("condseg_sdk")
 
 
 class ModelFile:
-    """The file with the weights of a model. Its SHA-256 is computed when an output needs it first.
+    """The file with the weights of a model. Its SHA-256 is computed when an output first needs it.
 
     Args:
-        path: Path of the file, when it has just been opened.
+        path: Path of the file, which has just been opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class ModelFile:
         except CheckpointError:
             digest = None
         if digest is None or self._status is None or _status(self.path) != self._status:
-            logger.warning("%s has changed since it was opened: outputs do not state its SHA-256", self.path)
+            logger.warning("%s has changed since it was opened: outputs do not contain its SHA-256", self.path)
             return None
         return digest
 
@@ -66,12 +66,12 @@ class Origin:
     """What made a prediction.
 
     Attributes:
-        model: Name of the model; of a path, its last two parts.
+        model: Name of the model; for a path, only its last two parts.
         weights: File with the weights.
         runtime: What executed the network, such as "torch" or "CPUExecutionProvider".
         device: Device that it ran on, such as "cpu" or "cuda:0".
-        date: Time of the prediction in UTC, such as "2026-11-28T09:30:12.345+00:00"; or that of the environment
-            variable SOURCE_DATE_EPOCH, with which the same prediction gives the same files.
+        date: Time of the prediction in UTC, such as "2026-11-28T09:30:12.345+00:00"; the environment variable
+            SOURCE_DATE_EPOCH replaces it, so that the same prediction gives the same files.
         version: Version of this package.
     """
 
@@ -83,7 +83,7 @@ class Origin:
     version: str = __version__
 
     def to_dict(self) -> OriginDict:
-        """Convert it to plain JSON types, with the SHA-256 of the weights as `model_sha256`."""
+        """Convert the origin to plain JSON types, with the SHA-256 of the weights as `model_sha256`."""
         return {
             "model": self.model,
             "model_sha256": self.weights.sha256,
@@ -95,7 +95,7 @@ class Origin:
 
 
 def model_label(model: str | os.PathLike[str]) -> str:
-    """Return the name of a model for outputs: of a path only the last two parts, since the others are private.
+    """Return the name of a model for outputs: for a path only the last two parts, since the others may be private.
 
     Example:
         >>> model_label("condseg-lite-polyp"), model_label(Path("/home/jane/runs/mine/checkpoint"))
@@ -105,7 +105,7 @@ def model_label(model: str | os.PathLike[str]) -> str:
 
 
 def utc_now() -> str:
-    """Return the time in UTC, to the millisecond; that of SOURCE_DATE_EPOCH if it is set.
+    """Return the time in UTC, to the millisecond; the time in SOURCE_DATE_EPOCH if it is set.
 
     Raises:
         OptionError: SOURCE_DATE_EPOCH is not a number of seconds since 1970.

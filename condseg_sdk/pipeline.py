@@ -83,7 +83,7 @@ class Source:
         image: The image, as `load_image` takes it.
         name: Name of its prediction.
         error: Error to raise when its turn comes, such as a video that cannot be read; None if there is an image.
-        field_of_view: The part that the network sees, where it is known already, as in a video.
+        field_of_view: The part that the network sees, if it is already known, as in a video.
         bits: Number of bits in use, if the image has 16-bit values; None to find it from the image.
         frame: Number of the frame in its video.
         time: Time of the frame in its video, in seconds.
@@ -137,8 +137,8 @@ class Pipeline:
         request: How the images are segmented.
         on_error: Function that is called with an image that cannot be read and its error; None raises the error.
         model_id: Name of the model in messages.
-        assumed_bits: Numbers of bits that were assumed for single images before; each is logged once.
-        origin: Returns what the predictions state as their origin, called once for each batch.
+        assumed_bits: Numbers of bits that were already assumed for individual images; each is logged once.
+        origin: Returns the origin that the predictions contain; called once for each batch.
     """
 
     def __init__(

@@ -104,9 +104,9 @@ class Predictor:
                 arguments of a network needs it; its threshold is then 0.5.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Folder for downloads. Default: Hugging Face's own cache.
-            token: Access token for private repositories. Default: the one of `hf auth login`.
+            token: Access token for private repositories. Default: the one stored by `hf auth login`.
             local_files_only: Whether to use only cached files, without the network.
-            manifest: Your own weights manifest, whose names can then be used, too. The environment variable
+            manifest: Your own weights manifest, whose names can then be used as well. The environment variable
                 CONDSEG_MANIFEST does the same.
 
         Returns:
@@ -237,14 +237,14 @@ class Predictor:
         Args:
             image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]), torch tensor
                 (3, H, W) or frame of a DICOM file; see `condseg_sdk.images.load.load_image`.
-            threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+            threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
             batch_size: Number of tiles that the network processes at once.
             tta: Whether to average over four flips of the image (test-time augmentation): four times the work, a little
                 more accurate.
             tile: Side in pixels of the square, overlapping tiles that the image is cut into, for regions that would be
                 too small in the whole image. Default: the whole image at once, as in training.
-            branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
-            color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
+            branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
+            color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
             bits: Number of bits in use, 8 to 16, of images with 16-bit values. Default: the checkpoint's, if it was
                 trained on such images; otherwise it is found from the image, and a warning in the log says so.
 
@@ -253,7 +253,7 @@ class Predictor:
 
         Raises:
             ImageError: The image cannot be read.
-            OptionError: The value of an argument is not allowed, or `image` means many images.
+            OptionError: The value of an argument is not allowed, or `image` refers to several images.
 
         Example:
             >>> seg = predictor("frame.jpg")
@@ -285,19 +285,19 @@ class Predictor:
 
         Args:
             sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
-                a list of one. A DICOM file with several frames means all of them.
-            threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+                a list of one. A DICOM file with several frames stands for all of them.
+            threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
-            tta: Whether to average over four flips of the image, as in a call.
-            tile: Side in pixels of the tiles that each image is cut into, as in a call.
-            branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
-            color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
+            tta: Whether to average over four flips of the image, as in a call of the predictor.
+            tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
+            branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
+            color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
             bits: Number of bits in use, 8 to 16, of images with 16-bit values. Default: the checkpoint's, if it was
                 trained on such images; otherwise the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value
                 of all images, and a warning in the log says so. An image is read in the same way alone and among others
                 only if its bits are known.
             on_error: What to do with an image that cannot be read: "raise"; "skip", which leaves it out and logs a
-                warning; or a function that gets the source and the error.
+                warning; or a function that is called with the source and the error.
 
         Returns:
             One prediction for each image or frame, in order, without the skipped ones.
@@ -341,14 +341,14 @@ class Predictor:
                 to it, stays steady from frame to frame. About `batch_size` images are read ahead, except for
                 `condseg_sdk.images.live.Realtime`; if the next frame of a camera depends on the prediction for this
                 one, call the predictor itself.
-            threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+            threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
             batch_size: Number of images (or tiles) that the network processes at once.
-            tta: Whether to average over four flips of the image, as in a call.
-            tile: Side in pixels of the tiles that each image is cut into, as in a call.
-            branch_uncertainty: Whether to compute `Segmentation.branch_uncertainty`, too.
-            color_order: Channel order of NumPy arrays: "bgr" for those of OpenCV.
-            bits: Number of bits in use of images with 16-bit values, as in `predict`; the bits of an iterable's images
-                are found from each image alone.
+            tta: Whether to average over four flips of the image, as in a call of the predictor.
+            tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
+            branch_uncertainty: Whether to also compute `Segmentation.branch_uncertainty`.
+            color_order: Channel order of NumPy arrays: "bgr" for arrays from OpenCV.
+            bits: Number of bits in use of images with 16-bit values, as in `predict`; for an iterable they are
+                determined for each image separately.
             smooth: Whether to average the predictions for the frames of a video, or of an iterable of frames, over
                 time, moved along with the image (docs/video.md). Masks flicker less.
             on_error: What to do with an image that cannot be read, as in `predict`.
@@ -409,7 +409,7 @@ class Predictor:
                 takes one image at the checkpoint's size, which is a little faster and which some compilers need.
             branch_uncertainty: Whether the graph has a second output, the map of the uncertainty branch.
             preprocessing: Whether to write a graph for programs without this package: uint8 RGB image of any size in,
-                probabilities of that size out (docs/onnx.md). `from_pretrained` does not take it.
+                probabilities of that size out (docs/onnx.md). `from_pretrained` does not open such a file.
             opset: Version of the ONNX operators, 18 to 23.
             verify: Whether to compare the graph with PyTorch before the file takes its place.
             images: Images like those to be segmented, to verify with: a folder, glob pattern or list. Default: the
@@ -474,9 +474,9 @@ class Predictor:
 
         Args:
             repo_id: Repository, "org/name". It is created if it does not exist.
-            onnx: Whether to export the network, verify it against PyTorch and publish model.onnx, too.
+            onnx: Whether to export the network, verify it against PyTorch and also publish model.onnx.
             private: Whether a new repository is private. Default: the setting of the organization.
-            token: Access token with write access. Default: the one of `hf auth login`.
+            token: Access token with write access. Default: the one stored by `hf auth login`.
             branch: Branch to commit to, created if it does not exist. Default: the main branch.
             create_pr: Whether to open a pull request instead of committing to the branch.
             commit_message: First line of the commit message.
@@ -592,7 +592,7 @@ def _is_recording(source: Any) -> bool:
 
 
 def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, steady: bool = False) -> Iterator[Source]:
-    """Yield the images that `sources` means, and the frames of its videos, each with the bits in use.
+    """Yield the images that `sources` refers to, and the frames of its videos, each with the bits in use.
 
     With `steady` the frames of a video get their field of view, which stays the same for as long as possible.
     """
@@ -618,7 +618,7 @@ def _expand(sources: Any, bits: int | None, *, expand_videos: bool = True, stead
 
 
 def _load_all(sources: Any, bits: int | None) -> list[NDArray[np.uint8]]:
-    """Load the images that `sources` means in the same way as for a prediction."""
+    """Load the images that `sources` refers to in the same way as for a prediction."""
     loaded = []
     for source in _expand(sources, bits, expand_videos=False):
         if source.error is not None:

@@ -40,7 +40,7 @@ class PauseGate:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Close the gate for the length of a block, which only one thread at a time may enter."""
+        """Close the gate for the duration of a block, which only one thread at a time may enter."""
         self._open.clear()
         try:
             yield

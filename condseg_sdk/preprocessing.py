@@ -45,7 +45,7 @@ class Preprocessing:
         size: Network input size (height, width) in pixels, at most 2048 each. Images are squashed to it; their aspect
             ratio is not kept.
         color_order: Order of the channels that the network expects, "rgb" or "bgr".
-        scale: Factor on the uint8 pixels, before mean and std.
+        scale: Factor for the uint8 pixels, applied before mean and std.
         mean: Three numbers, in the network's channel order, in units of scaled pixels.
         std: Three numbers above 0, in the same order and units.
         interpolation: "antialias", bilinear with a wider support where images are made smaller (Pillow's, and
@@ -54,7 +54,7 @@ class Preprocessing:
         field_of_view: "endoscopy" first crops the margins, text and small images beside the endoscopic view
             (`find_field_of_view`); cropped parts have a probability of 0. "none" uses the whole image.
         bits: Number of bits in use in the 16-bit images that the checkpoint was trained on; None if there were
-            none. Images with 16-bit values are read with it.
+            none. Images with 16-bit values are read with this number of bits.
 
     Raises:
         OptionError: A value has the wrong type or is out of range.

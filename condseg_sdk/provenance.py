@@ -63,7 +63,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
 
     Args:
         paths: Paths of the files to write; missing ones are ignored.
-        overwrite: Whether to replace other files, too. A folder is never replaced.
+        overwrite: Whether to also replace other files. A folder is never replaced.
 
     Raises:
         OutputError: A file was not written by this package, was changed since, or is write-protected.
@@ -89,7 +89,7 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this package wrote a file and nobody has changed it since."""
+    """Return whether this package wrote a file and nobody has changed it since."""
     check = _CHECKS.get(path.suffix.lower())
     try:
         return (check is not None and check(path)) or _is_listed(path)
@@ -279,14 +279,14 @@ def _is_our_text(path: Path) -> bool:
 
 
 def _is_our_table(path: Path) -> bool:
-    """Whether a sealed file of the same folder lists this content."""
+    """Return whether a sealed file of the same folder lists this content."""
     line = re.compile(rf"{re.escape(path.name)}\W+(sha256=)?{_file_digest(path)}\b")
     beside = [file for file in path.parent.iterdir() if file.suffix in (".md", ".json")]
     return any(line.search(file.read_text(encoding="utf-8", errors="replace")) and is_ours(file) for file in beside)
 
 
 def _is_listed(path: Path) -> bool:
-    """Whether a sealed list, in the file's folder or in one above it, has this file with this content."""
+    """Return whether a sealed list, in the file's folder or in one above it, has this file with this content."""
     for folder in path.absolute().parents:
         file = folder / CHECKSUMS
         if file.is_file() and path.name != CHECKSUMS:
@@ -297,7 +297,7 @@ def _is_listed(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _listed(file: Path, _stamp: tuple[int, int]) -> dict[str, str]:
-    """Read a sealed list once, as long as it is not changed; it is empty if the seal is broken."""
+    """Read a sealed list once, for as long as it does not change; it is empty if the seal is broken."""
     if not is_ours(file):
         return {}
     return dict(read_json(file, error=CondsegError, remedy="write it again")["files"])

@@ -61,9 +61,9 @@ def push_checkpoint(
 ) -> PushResult:
     """Publish a checkpoint with config.json, model.safetensors (float32), README.md and, if asked for, model.onnx.
 
-    The arguments are those of `Predictor.push_to_hub`, and `folder`, the checkpoint folder (or the .safetensors file in
-    it) that the network was loaded from. If somebody has edited the README.md there, it is published; otherwise a new
-    model card is written with the name on the Hub, and the metrics measured in training are kept.
+    The arguments are the same as for `Predictor.push_to_hub`, and `folder`, the checkpoint folder (or the .safetensors
+    file in it) that the network was loaded from. If somebody has edited the README.md there, it is published; otherwise
+    a new model card is written with the name on the Hub, and the metrics measured in training are kept.
 
     Raises:
         OptionError: The value of an argument is not allowed.

@@ -71,8 +71,8 @@ class Region:
         holes: Outlines of the holes, int32 (N, 2) each.
         area: Number of pixels, without the holes.
         box: Bounding box x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
-        spacing: Distance between the image's pixels around the region; None where the image does not state it, or
-            not for all of the region.
+        spacing: Distance between the image's pixels around the region; None where the file does not contain it, or not
+            for the whole region.
 
     Example:
         >>> import numpy as np
@@ -154,7 +154,7 @@ class Segmentation:
     Args:
         logits: Logits, float32 (h, w), finite, of the network's size or the image's.
         size: The image's (height, width) in pixels, as displayed.
-        threshold: Probability, between 0 and 1, from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask, between 0 and 1.
         source: The image as the user gave it; `overlay` reads it again.
         name: Name of the image, such as its path.
         color_order: Channel order of `source` where that is a NumPy array.
@@ -165,12 +165,12 @@ class Segmentation:
         frame: Number of the frame, from 0, where the source is a frame of a video or of a DICOM file with several;
             missing frames of a video keep their numbers.
         time: Time of the frame in its video, in seconds from the first frame; None for any other image.
-        spacing: Distance between the image's pixels, where its file states it: one for the whole image, or one for each
+        spacing: Distance between the image's pixels, if its file contains it: one for the whole image, or one for each
             calibrated region of an ultrasound image.
-        origin: The model, its SHA-256, the version of this package, runtime, device and time, which all outputs state;
-            None for a prediction that no `Predictor` made.
-        seconds: Time from the beginning of reading the image to its prediction, waiting for the others of its batch
-            included; None for a prediction that no `Predictor` made.
+        origin: The model, its SHA-256, the version of this package, runtime, device and time, which all outputs
+            contain; None for a prediction that no `Predictor` made.
+        seconds: Time from the beginning of reading the image to its prediction, including the wait for the rest of its
+            batch; None for a prediction that no `Predictor` made.
 
     Raises:
         OptionError: The threshold is not between 0 and 1, logits are not finite float32 numbers (h, w), or the field
@@ -254,7 +254,7 @@ class Segmentation:
             size: (height, width) of the new prediction in pixels.
 
         Returns:
-            The prediction at that size; its field of view and its spacing are scaled, too.
+            The prediction at that size, with its field of view and its spacing scaled accordingly.
 
         Example:
             >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 6), threshold=0.5, source=b"", name="a")
@@ -273,7 +273,7 @@ class Segmentation:
         """Uncertainty of the prediction: float32 (H, W) in [0, 1], at the image's size.
 
         It is 1 - |2p - 1| of the probability p: 0 where the network is sure, 1 where p is 0.5. In the bundled models'
-        predictions the most uncertain 5 % of an image's pixels hold about three quarters of its wrong pixels
+        predictions the most uncertain 5 % of an image's pixels contain about three quarters of its wrong pixels
         (docs/evaluation.md).
 
         Example:
@@ -288,9 +288,9 @@ class Segmentation:
     def uncertainty_score(self) -> float:
         """How uncertain the prediction is as a whole: a number in [0, 1], by which images can be ordered.
 
-        It is 1 minus the IoU that the probabilities lead to expect: the sum of the probabilities in the mask, divided
-        by the mask's area plus the sum of those outside. For an empty mask it is the greatest probability: how much
-        speaks for a region after all. docs/labeling.md measures how well it finds wrong masks.
+        It is 1 minus the IoU expected from the probabilities: the sum of the probabilities in the mask, divided
+        by the mask's area plus the sum of those outside. For an empty mask it is the greatest probability, the
+        strongest evidence for a missed region. docs/labeling.md measures how well it finds wrong masks.
 
         Example:
             >>> import numpy as np
@@ -358,8 +358,8 @@ class Segmentation:
         """Compute the area of the mask in square millimeters.
 
         Args:
-            spacing: Distance between pixels in millimeters: one number, or that between rows and that between columns,
-                as in DICOM. Default: that of the image's file, `Segmentation.spacing`.
+            spacing: Distance between pixels in millimeters: one number, or the distances between rows and between
+                columns, as in DICOM. Default: the one in the image's file, `Segmentation.spacing`.
 
         Returns:
             Area in square millimeters. Without the argument it is None where the spacing is unknown for a region.
@@ -420,7 +420,7 @@ class Segmentation:
             min_area: Number of pixels below which a region is left out.
 
         Returns:
-            Corners x, y along the pixels' edges, int32 (N, 2) for each region; `Region` has the holes, too.
+            Corners x, y along the pixels' edges, int32 (N, 2) for each region; `Region` also has the holes.
 
         Example:
             >>> logits = np.float32([[-4, 4, 4], [-4, -4, -4]])
@@ -543,7 +543,7 @@ class Segmentation:
         return make_dicom_seg(frame.file, masks, **_seg_options(self, segment))
 
     def statement(self) -> dict[str, object]:
-        """Return what files without fields of their own state: the threshold, and the origin if there is one.
+        """Return the values for files without fields of their own: the threshold, and the origin if there is one.
 
         Example:
             >>> Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a").statement()
@@ -593,9 +593,9 @@ class Segmentation:
                 "dicom-seg", otherwise ".png".
 
         Returns:
-            The bytes of the file. It states `origin` and the threshold: a field of JSON, a text "condseg_sdk" of PNG, a
-            comment of JPEG. PNG and JSON files contain a seal (`provenance.py`), from which `condseg predict`
-            knows that it may replace them.
+            The bytes of the file. It contains `origin` and the threshold: in a field of JSON, a text chunk
+            "condseg_sdk" of PNG or a comment of JPEG. PNG and JSON files contain a seal (`provenance.py`), from which
+            `condseg predict` knows that it may replace them.
 
         Raises:
             OptionError: The kind is unknown, or the suffix does not match it.
@@ -637,7 +637,7 @@ class Segmentation:
 
 
 def encode_dicom_seg(predictions: Sequence[Segmentation], segment: SegmentKind | None = None) -> bytes:
-    """Make the content of one DICOM segmentation (SEG) file of all predictions for the frames of a DICOM file.
+    """Encode the predictions for the frames of a DICOM file as one DICOM segmentation (SEG) file.
 
     Args:
         predictions: Predictions for frames of one DICOM file, by one model with one threshold.
@@ -661,7 +661,9 @@ def encode_dicom_seg(predictions: Sequence[Segmentation], segment: SegmentKind |
     frames = [_dicom_frame(seg) for seg in predictions]
     if len({frame.file.name for frame in frames}) > 1:
         names = f"{frames[0].file.name} and others"
-        raise OptionError(f"the predictions are for several files, {names}; give those of one", option="predictions")
+        raise OptionError(
+            f"the predictions are for several files, {names}; pass those for one file", option="predictions"
+        )
     masks = {frame.number: seg.mask for frame, seg in zip(frames, predictions, strict=True)}
     return _encode_dicom_seg(frames[0].file, masks, **_seg_options(predictions[0], segment))
 
@@ -679,7 +681,7 @@ def _dicom_frame(seg: Segmentation) -> DicomFrame:
 def _seg_options(seg: Segmentation, segment: SegmentKind | None) -> _SegOptions:
     if seg.origin is None:
         remedy = "use a prediction of a Predictor"
-        raise OptionError(f"{seg.name}: its origin is unknown, but a DICOM segmentation states the model; {remedy}")
+        raise OptionError(f"{seg.name}: its origin is unknown, but a DICOM segmentation names the model; {remedy}")
     segment = default_segment(seg.origin.model) if segment is None else segment
     return {"origin": seg.origin, "threshold": seg.threshold, "segment": segment}
 

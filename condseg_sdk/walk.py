@@ -71,10 +71,10 @@ def walk_folder(
     above it, is visited once: under its own path if that is below `folder`.
 
     Args:
-        folder: Folder to search, even if its own name is hidden or that of a system folder.
+        folder: Folder to search, even if it is hidden or has the name of a system folder.
         suffixes: Suffixes of the wanted files, lower case with their dot; default: any suffix.
         hidden: Whether to include files and folders whose names begin with a dot.
-        also: Tells whether a file with another suffix is wanted, too.
+        also: Tells whether a file with another suffix is wanted as well.
 
     Returns:
         The wanted files, and what was left out: other suffixes, hidden entries, folders of NAS and operating systems,
@@ -135,12 +135,12 @@ def walk_folders(
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, such as ".cache" or a Mac's "._scan.png"."""
+    """Return whether a file or folder of this name is hidden, such as ".cache" or a Mac's "._scan.png"."""
     return name.startswith(".")
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a NAS or an operating system keeps thumbnails, deleted files or snapshots in folders of this name."""
+    """Return whether a NAS or system keeps thumbnails, deleted files or snapshots in folders of this name."""
     return name.lower() in SYSTEM_FOLDERS
 
 

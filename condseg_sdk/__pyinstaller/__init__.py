@@ -1,4 +1,4 @@
-"""What PyInstaller cannot see of this package: its data files, and the commands that are imported by name.
+"""What PyInstaller cannot find in this package by itself: its data files, and the commands that are imported by name.
 
 PyInstaller finds this folder by the entry point `pyinstaller40` (pyproject.toml) and runs `hook-condseg_sdk.py` in it.
 Nothing here needs PyInstaller, and nothing else imports it.
@@ -17,12 +17,12 @@ MANIFEST = "weights_manifest.json"
 
 
 def get_hook_dirs() -> list[str]:
-    """Folders with hooks, as PyInstaller asks for them."""
+    """Return the folders with hooks, as PyInstaller expects."""
     return [str(Path(__file__).parent)]
 
 
 def get_data_files() -> list[tuple[str, str]]:
-    """Every file of the package that is not a module, and its folder in the frozen program.
+    """Return every file of the package that is not a module, with its folder in the frozen program.
 
     These are the manifest, the bundled weights, the schema and the template of the report. In a checkout the manifest
     is beside the package; in a frozen program it is inside, as in a wheel.
@@ -38,7 +38,7 @@ def get_data_files() -> list[tuple[str, str]]:
 
 
 def get_hidden_imports() -> list[str]:
-    """Modules that are imported by name: the commands, and the encoders that register themselves."""
+    """Return the modules that are imported by name: the commands, and the encoders that register themselves."""
     encoders = sorted(path.stem for path in (PACKAGE / "models" / "encoders").glob("[!_]*.py"))
     return [
         *(f"condseg_sdk.cli.{command}" for command in COMMANDS),

@@ -18,7 +18,7 @@ class Models:
     """Models by the names that the page shows.
 
     Args:
-        settings: The model that is selected at the start, and the device and runtime of all of them.
+        settings: The model that is selected at the start, and the device and runtime of all models.
     """
 
     def __init__(self, settings: AppSettings) -> None:
@@ -35,7 +35,7 @@ class Models:
         return list(self._sources)
 
     def open(self, name: str) -> Predictor:
-        """Return a model, which is opened when it is first asked for.
+        """Return a model, opening it on first use.
 
         Args:
             name: One of `names`.

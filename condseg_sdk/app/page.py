@@ -1,4 +1,4 @@
-"""The page, made with Gradio: what is on it and what happens when something is changed."""
+"""The Gradio page: its components and the handlers of their events."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ footer { display: none !important; }
 
 
 def example_path() -> Path:
-    """Return the example, a rendered scene: inside the package in a wheel, among the examples in a checkout."""
+    """Return the path of the example image, a rendered scene: in the package of a wheel, in examples/ of a checkout."""
     inside = Path(__file__).with_name(EXAMPLE)
     checkout = Path(__file__).parents[2] / "examples" / "images" / "synthetic_0.jpg"
     return inside if inside.is_file() else checkout
 
 
 def _status(text: str, *, is_error: bool = False) -> str:
-    """Return a line for the page; names of files are text in it, never HTML."""
+    """Return a status line for the page; file names in it are escaped, so they are never read as HTML."""
     role, kind = ("alert", " condseg-error") if is_error else ("status", "")
     return f'<div role="{role}" class="condseg-status{kind}">{html.escape(text)}</div>'
 
@@ -53,7 +53,7 @@ def _message(error: CondsegError | MemoryError, path: str | None) -> str:
 
 
 class _Handlers:
-    """What happens at each event. Every handler returns the new values of the components that it is registered for.
+    """Handlers of the page's events. Every handler returns the new values of the components that it is registered for.
 
     Args:
         settings: Limits of the app.
@@ -69,9 +69,9 @@ class _Handlers:
         self.update = update
 
     def segment(self, path: str | None, model: str, threshold: float, progress: Any) -> tuple[Any, ...]:
-        """Segment an upload: state, status, the view, the slider of frames, kinds of files, files.
+        """Segment an upload; return the state, status, view, frame slider, kinds of files, and files.
 
-        `progress` is called as a `gradio.Progress` with the numbers of frames that are done and in all.
+        `progress` is called as a `gradio.Progress` with the number of finished frames and the total number.
         """
         if path is None:
             return self._cleared(WELCOME)
@@ -95,7 +95,7 @@ class _Handlers:
         return prediction, _status(describe(prediction)), *_shown(view), slider, files, self._no_files()
 
     def choose_model(self, path: str | None, model: str, progress: Any) -> tuple[Any, ...]:
-        """Open another model and segment the upload again, at that model's own threshold, which comes first."""
+        """Open another model and segment the upload again; that model's own threshold is returned first."""
         try:
             threshold = self.models.open(model).threshold
         except (CondsegError, MemoryError) as error:
@@ -103,14 +103,14 @@ class _Handlers:
         return threshold, *self.segment(path, model, threshold, progress)
 
     def look(self, prediction: Prediction | None, number: float, threshold: float) -> tuple[Any, ...]:
-        """Show another frame or another threshold, for which the network does not run: the view, and no files."""
+        """Show another frame or threshold without running the network; return the view, and no files."""
         if prediction is None:
             return (*_NOTHING, self._no_files())
         number = min(int(number), len(prediction.frames) - 1)
         return *_shown(show(prediction, number, threshold)), self._no_files()
 
     def write(self, prediction: Prediction | None, threshold: float, kinds: list[str]) -> tuple[Any, ...]:
-        """Write files: their paths, and the status."""
+        """Write the chosen files; return their paths and the status."""
         if prediction is None:
             return self._no_files(), WELCOME
         folder = Path(tempfile.mkdtemp(dir=self.folder))
@@ -213,14 +213,14 @@ def _image(label: str, name: str) -> Any:
 
 
 def _only_uploads(component: Any) -> Any:
-    """Make a gradio.File take uploads only; by itself it would also download an address that it is sent."""
+    """Restrict a gradio.File to uploads; by default it would also download a URL that it is sent."""
     import gradio as gr
 
     move = component.async_move_resource_to_block_cache
 
     async def move_upload(path: str | Path | None) -> str | None:
         if path is not None and "://" in str(path):
-            raise gr.Error("addresses are not downloaded; upload the file")
+            raise gr.Error("URLs are not downloaded; upload the file")
         moved: str | None = await move(path)
         return moved
 

@@ -1,7 +1,7 @@
-"""Segments an upload, and makes what the page shows of it.
+"""Segments an upload and prepares what the page shows.
 
-The predictions keep the network's logits, so that another threshold needs no second run of the network. What is shown
-is at most `PREVIEW` pixels wide and high; measurements and files have the image's own size.
+The predictions keep the network's logits, so that another threshold needs no second run of the network. Shown images
+are at most `PREVIEW` pixels wide and high; measurements and files have the image's own size.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Prediction:
         upload: The file.
         model: Name of the model.
         device: Device that the network ran on.
-        seconds: Time from the file to the predictions.
+        seconds: Time from opening the file to the last prediction.
         damage: Description of the missing frames of a video; None if there are none.
     """
 
@@ -75,7 +75,7 @@ class View:
     Attributes:
         overlay: Image with the mask's contour, RGB.
         mask: Mask, 0 and 255.
-        probability: Probability from 0, black, to 1, yellow, RGB.
+        probability: Probability as an RGB image, from black (0) to yellow (1).
         uncertainty: Uncertainty in the same colors.
         values: Measurements at the image's own size.
     """
@@ -101,10 +101,10 @@ def segment(
     Args:
         upload: File that passed `check_upload`.
         predictor: The model.
-        settings: The limit of frames, for videos whose header does not state their number.
+        settings: Settings with the limit of frames, for videos whose header does not contain their number.
         model: Name of the model on the page.
         threshold: Probability in (0, 1).
-        advance: Called with the number of frames that are done and that of all frames, where it is known.
+        advance: Called with the number of finished frames and, if it is known, the total number.
 
     Raises:
         CondsegError: The file cannot be read, or the model failed.
@@ -126,7 +126,7 @@ def segment(
 
 
 def _frame(seg: Segmentation, upload: Upload) -> Frame:
-    """Name a prediction after the uploaded file instead of its path here, and keep a frame of a video as JPEG."""
+    """Name a prediction after the uploaded file, without its path on this machine; keep a video frame as JPEG."""
     image = Image.fromarray(load_image(seg.source, bits=seg.bits))
     source = _jpeg(image) if isinstance(seg.source, np.ndarray) else seg.source
     name = seg.name.replace(str(upload.path), upload.path.name)
@@ -141,7 +141,7 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def show(prediction: Prediction, number: int, threshold: float) -> View:
-    """Make what the page shows of a frame at a threshold."""
+    """Make the page's view of a frame at a threshold."""
     seg = prediction.at(number, threshold)
     image = load_image(prediction.frames[number].preview)
     small = seg.resized((image.shape[0], image.shape[1]))
@@ -157,7 +157,7 @@ def _colored(values: NDArray[np.float32]) -> Image.Image:
 
 
 def describe(prediction: Prediction) -> str:
-    """Say in one line what was segmented, by what and how fast.
+    """Return one line that says what was segmented, by which model and how fast.
 
     Returns:
         Such as "frame.jpg: 640 x 480 pixels, segmented in 62 ms by condseg-lite-polyp on cpu".

@@ -1,4 +1,4 @@
-"""Writes the files of a prediction for download: one file for each kind of an image, a ZIP archive of many frames."""
+"""Writes the files of a prediction for download: one file per kind for an image, a ZIP archive for many frames."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ DEFAULT_RATE = 25.0  # of a video whose header states none
 
 
 def write_results(prediction: Prediction, threshold: float, kinds: Sequence[str], folder: Path) -> list[Path]:
-    """Write files in the image's own size.
+    """Write files at the image's own size.
 
     Args:
         prediction: The predictions.
-        threshold: Probability in (0, 1) from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask, in (0, 1).
         kinds: Some of `KINDS`.
-        folder: Folder to write to, which is empty.
+        folder: Empty folder to write to.
 
     Returns:
-        The files. Those of the frames of a video or DICOM file are in one ZIP archive.
+        The files. The files for the frames of a video or DICOM file are in one ZIP archive.
 
     Raises:
         OptionError: No kind is chosen, or one is unknown or does not fit the file.

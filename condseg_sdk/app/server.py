@@ -67,7 +67,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OptionError: It cannot listen there.
     """
-    unknown = OptionError(f"--host {host} is no address of this machine; leave it out, or give one", option="host")
+    unknown = OptionError(f"--host {host} is not an address of this machine; leave it out, or give one", option="host")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((str(address[0]), port), family=family)
@@ -77,14 +77,14 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRNOTAVAIL:
             raise unknown from error
         if error.errno == errno.EADDRINUSE:
-            remedy = "close the other program, or give --port 0 for any free one"
+            remedy = "close the other program, or use --port 0 for any free one"
             raise OptionError(f"--port {port} is in use; {remedy}", option="port") from error
-        remedy = "give a --port above 1023, or 0 for any free one"
+        remedy = "use a --port above 1023, or 0 for any free one"
         raise OptionError(f"--port {port} cannot be opened ({error.strerror}); {remedy}", option="port") from error
 
 
 def is_local(listener: socket.socket) -> bool:
-    """Whether only this machine can reach a socket."""
+    """Return whether only this machine can reach a socket."""
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
@@ -127,9 +127,9 @@ def make_server(settings: AppSettings, models: Models, folder: Path) -> Any:
 
 
 class _Guard:
-    """Adds the headers of `HEADERS`, and refuses requests that reach a local server under another name.
+    """Adds `HEADERS` to responses, and refuses requests that address a local server by another host name.
 
-    The second keeps a foreign page, whose name was made to lead to this machine (DNS rebinding), from reading ours.
+    The refusal prevents DNS rebinding: a foreign page whose host name resolves to this machine cannot read this page.
 
     Args:
         app: The ASGI application.

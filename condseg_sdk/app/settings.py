@@ -22,9 +22,9 @@ class AppSettings:
         model: Name or path of the model that is selected at the start, as in `Predictor.from_pretrained`.
         device: Device of all models, as in `Predictor.from_pretrained`.
         runtime: Runtime of all models, as in `Predictor.from_pretrained`.
-        host: Address to listen on. Only 127.0.0.1 and the like keep the page on this machine.
+        host: Address to listen on. Only loopback addresses such as 127.0.0.1 keep the page on this machine.
         port: Port to listen on; 0 takes any free one.
-        user: Name that the page asks for, together with the password; None for no login.
+        user: User name for the login, together with the password; None for no login.
         password: Password of `user`.
         max_upload: Largest file that can be uploaded, in megabytes.
         max_pixels: Largest number of pixels of an image or frame.
@@ -58,7 +58,7 @@ class AppSettings:
         for name in ("max_upload", "max_pixels", "max_frames", "queue"):
             check_integer(name, getattr(self, name), least=1)
         if (self.user is None) != (self.password is None):
-            raise OptionError("a login needs both, a user and a password: give both, or none", option="user")
+            raise OptionError("a login needs both a user and a password: give both or neither", option="user")
         if self.user is not None:
             check_text("user", self.user)
             check_text("password", self.password)

@@ -1,4 +1,4 @@
-"""Checks of an uploaded file before anything of it is decoded: its bytes, its pixels and its frames."""
+"""Checks an uploaded file before it is decoded: its numbers of bytes, pixels and frames."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Upload:
 
     Attributes:
         path: Path of the file.
-        kind: What it is; "frames" is a DICOM file with several.
-        num_frames: Number of frames, 1 for an image; None for a video whose header does not state it.
-        rate: Frames in a second of a video; None for everything else.
+        kind: Kind of the file; "frames" is a DICOM file with several frames.
+        num_frames: Number of frames, 1 for an image; None for a video whose header does not contain it.
+        rate: Frames per second of a video; None for everything else.
     """
 
     path: Path

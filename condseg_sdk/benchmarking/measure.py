@@ -1,4 +1,4 @@
-"""Measurement of subjects in turn: a few repetitions each per round, so that a drift of the machine affects all."""
+"""Measures subjects in turn, a few repetitions each per round, so that a drift of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ WARM = 3.0  # seconds; a longer repetition does not need one before it to warm t
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rows of a table have in common.
+    """Settings that all rows of a table share.
 
     Attributes:
         network: Name of the network.
         batch: Number of images in one call.
         size: Height and width of the images.
         threads: Number of threads; None for the defaults of PyTorch and ONNX Runtime.
-        threshold: Probability from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask.
     """
 
     network: str
@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """Measurements of one subject; Values that could not be measured are None, and `note` says why.
+    """Measurements of one subject; values that could not be measured are None, and `note` says why.
 
     Attributes:
         network: Name of the network.
@@ -65,8 +65,8 @@ class Row:
         load_s: Seconds for loading.
         first_s: Seconds for the first call, including compilation.
         file_mb: Size of the file that it is loaded from.
-        max_difference: Largest difference of a probability from float32 PyTorch, over `compared` images.
-        dice: Mean Dice of the masks with those of float32 PyTorch, over these images.
+        max_difference: Largest difference in probability from float32 PyTorch, over `compared` images.
+        dice: Mean Dice between the masks and float32 PyTorch's, over these images.
         compared: Number of compared images.
         floor: Median time divided by the time that convolutions and matrix products alone would take at the rate of a
             MatMul of side 2048 in the same runtime and run; for float32 ONNX on the CPU.
@@ -130,7 +130,7 @@ def measure(
         reference: Logits of float32 PyTorch for them, (N, h, w).
         budget: Seconds to spend on rounds beyond the minimum number.
         ceiling: Subject for the rate of matrix products, see `flops.matmul_subject`.
-        progress: Function that gets lines about the progress.
+        progress: Function that is called with lines about the progress.
 
     Returns:
         A row for each subject, in their order.
@@ -162,7 +162,7 @@ def measure(
 
 
 def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
-    """Do some work with a subject's worker; a failure becomes its note, and the others go on."""
+    """Run some work with a subject's worker; a failure becomes its note, and the other subjects continue."""
     assert entry.worker is not None
     try:
         work(entry, entry.worker)
@@ -242,12 +242,12 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
 def agreement(
     logits: Mapping[int, NDArray[np.float32]], reference: NDArray[np.float32], threshold: float
 ) -> tuple[float, float]:
-    """Compute the largest difference of a probability and the mean Dice of the masks.
+    """Compute the largest difference in probability and the mean Dice of the masks.
 
     Args:
         logits: Logits (h, w) by image number.
         reference: Logits of float32 PyTorch, (N, h, w).
-        threshold: Probability from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask.
     """
     differences, dices = [], []
     for number, ours in logits.items():

@@ -1,4 +1,4 @@
-"""Rows as bars: images per second, one panel for each network, batch and size."""
+"""Draws rows as bars: images per second, one panel for each network, batch and size."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def benchmark(
         config: Settings of the benchmark.
         work: An existing folder for the exported files.
         baselines: Returns further subjects to put first, so `speedup` refers to them.
-        finished: Function that gets all rows so far after each batch and size, to save them.
+        finished: Function that is called with all rows so far after each batch and size, to save them.
         progress: Function that gets lines about the progress.
     """
     predictor = Predictor.from_pretrained(checkpoint, device="cpu")
@@ -127,7 +127,7 @@ def benchmark(
 def export_all(
     predictor: Predictor, config: BenchmarkConfig, *, work: Path, progress: Callable[[str], object]
 ) -> dict[OnnxPrecision, Path | str]:
-    """Export each precision to a file; in place of a file the reason why there is none."""
+    """Export each precision to a file; return the reason instead where that is impossible."""
     files: dict[OnnxPrecision, Path | str] = {}
     for precision, spec in PRECISIONS.items():
         if not set(spec.devices) & set(config.devices):

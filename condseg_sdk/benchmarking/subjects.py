@@ -1,4 +1,4 @@
-"""The subjects of a benchmark: a checkpoint in every runtime, precision and device, including those missing here."""
+"""The subjects of a benchmark: a checkpoint in every runtime, precision and device, even those not available here."""
 
 from __future__ import annotations
 

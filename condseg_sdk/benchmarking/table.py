@@ -1,4 +1,4 @@
-"""Rows as CSV for programs, and as Markdown for people."""
+"""Writes rows as CSV for programs, and as Markdown for people."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cells(row: Row) -> list[str]:
 
 
 def _not_measured(rows: Sequence[Row]) -> list[str]:
-    """One line about all rows without metrics, where there are any: each reason is given once."""
+    """Return one line about the rows without metrics, if there are any; each reason appears once."""
     by_reason: dict[str, dict[str, None]] = {}
     for row in rows:
         reason = by_reason.setdefault(row.note or "no reason known", {})

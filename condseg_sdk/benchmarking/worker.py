@@ -1,4 +1,4 @@
-"""A process for each subject, for its own memory and load time, which runs on request.
+"""Runs each subject in its own process, so that its memory and load time can be measured.
 
 A waiting worker sleeps in `recv`. Its threads stop spinning within `SETTLE` seconds after a run, and the caller waits
 for that before the turn of the next worker.
@@ -48,7 +48,7 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 class Worker:
-    """A subject in its process: a context manager that ends the process on exit."""
+    """A subject in its own process: a context manager that ends the process on exit."""
 
     def __init__(self, subject: Subject, images: NDArray[np.float32], *, batch: int, threads: int | None) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would share the memory of its parent

@@ -82,7 +82,7 @@ def _metadata(config: CheckpointConfig | None, name: str) -> str:
 
 
 def _results(provenance: Mapping[str, Any]) -> list[EvalResult]:
-    """List the measured metrics; without any, those of the validation split, which chose epoch and threshold."""
+    """List the measured metrics; without any, those of the validation split, used to choose epoch and threshold."""
     metrics: Mapping[str, Any] = provenance.get("metrics") or {}
     if not _numbers(metrics):
         held_out = provenance.get("validation")

@@ -29,7 +29,7 @@ class CheckpointConfig:
     Args:
         network: Arguments of `ConDSeg`. Tuples become lists, as in JSON.
         preprocessing: The input that the network expects.
-        threshold: Probability from which a pixel belongs to the mask, above 0 and below 1.
+        threshold: Lowest probability at which a pixel belongs to the mask, above 0 and below 1.
         provenance: Origin of the weights, as JSON. The model card shows `data`, `license`, `attribution`, `datasets`
             (names on the Hub), `metrics`, `validation`, `command` and `date`.
 

@@ -25,7 +25,7 @@ class HubFile:
     Attributes:
         repo_id: "org/name".
         filename: Path in the repository; the config.json of a checkpoint is beside it.
-        revision: The commit. None, for an encoder only, is the main branch.
+        revision: The commit. None means the main branch and is allowed for an encoder only.
 
     Raises:
         OptionError: A value is not allowed.
@@ -75,7 +75,7 @@ class ManifestEntry:
         kind: "checkpoint" or "encoder".
         network: Name in `NETWORKS`, or "custom" for other arguments; for an encoder its name in `ENCODERS`.
         license: SPDX identifier in lower case, as on the Hub.
-        attribution: Names that the license asks to mention.
+        attribution: Credit that the license requires.
         data: Data that the weights were trained on.
         preprocessing: The input that the network expects.
         sha256: SHA-256 of the file with the weights. Without one, on the Hub only, the file is compared with the
@@ -85,9 +85,9 @@ class ManifestEntry:
         file: Folder of a checkpoint, below condseg_sdk/weights/bundled or beside your own manifest.
         hub: File on the Hub.
         package: File of a Python package, for an encoder.
-        threshold: Probability from which a pixel belongs to the mask; None for an encoder.
+        threshold: Lowest probability at which a pixel belongs to the mask; None for an encoder.
         metrics: Measured metrics: dataset, split, mIoU, mDSC and more.
-        root: Folder that `file` is below; not written into the manifest.
+        root: Folder that `file` is relative to; not written into the manifest.
         manifest: Manifest that the entry was read from, for messages; not written either.
 
     Raises:

@@ -28,7 +28,7 @@ class ExportInfo:
 
     Args:
         precision: Precision of weights and arithmetic; inputs and outputs are always float32.
-        dynamic: Whether batch, height and width are dynamic. Otherwise they are one image at the checkpoint's size.
+        dynamic: Whether batch, height and width are dynamic. Otherwise the input is one image at the checkpoint's size.
         branch_uncertainty: Whether there is a second output, of the uncertainty branch.
         preprocessing: Whether the graph takes images of any size, for programs without this package.
         opset: Version of the ONNX operators.

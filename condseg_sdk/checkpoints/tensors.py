@@ -1,4 +1,4 @@
-"""model.safetensors of a checkpoint: exactly the tensors of a network, or an error that names the others."""
+"""Reads and writes model.safetensors: exactly the tensors of a network, or an error that names the differences."""
 
 from __future__ import annotations
 

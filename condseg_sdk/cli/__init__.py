@@ -15,8 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: Arguments without the name of the program. Default: those of the process, whose streams and signals
-            are then prepared for a command line, too.
+        arguments: Arguments without the name of the program. Default: the process's arguments; its streams and signals
+            are then prepared for a command line as well.
 
     Returns:
         The exit code: 0 if everything was done; 1 if something is missing (skipped images, output that could not be

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `benchmarks/latency.py` has, too."""
+    """Add the arguments that this command shares with `benchmarks/latency.py`."""
     add = parser.add_argument
     add("--batch", type=int, nargs="+", default=[1, 8], help="numbers of images in one call (default: 1 8)")
     add("--images", help="folder or pattern of images like those to be segmented, for the comparison and int8")

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "tensor must fit."
     )
     add = parser.add_argument
-    add("source", metavar="SRC.pth", help="file that torch.save wrote")
+    add("source", metavar="SRC.pth", help="file written by torch.save")
     add("out", metavar="OUT", help="folder to write")
     add("--network", required=True, choices=("r50", "pvt"), help="ResNet-50 or PVTv2-b2")
     add(
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         default=0.5,
-        help="probability from which a pixel belongs to the mask (default: %(default)s)",
+        help="lowest probability at which a pixel belongs to the mask (default: %(default)s)",
     )
     add("--data", help="data that the weights were trained on, for the model card")
     add("--license", help="SPDX identifier in lower case, for the model card")

@@ -120,7 +120,7 @@ def _count(bar: Any, stop: interrupts.Stop) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Return the command that produces the same result again, without options for output and device."""
+    """Return the command that reproduces the result, without options for output and device."""
     words = ["condseg", "evaluate", options.model, options.data]
     given: dict[str, Any] = {
         "masks": options.masks,

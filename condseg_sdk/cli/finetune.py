@@ -52,7 +52,7 @@ def _flag(name: str) -> str:
 
 
 def _argument(setting: Setting) -> dict[str, Any]:
-    """The options of `add_argument` for a setting."""
+    """Return the options of `add_argument` for a setting."""
     if bool in setting.types:
         return {"action": "store_true", "help": setting.help}
     numbers = [kind for kind in (int, float) if kind in setting.types and str not in setting.types]

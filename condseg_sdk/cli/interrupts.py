@@ -75,7 +75,7 @@ def deferred() -> Iterator[Stop]:
 
 @contextmanager
 def _in_mode(mode: Literal["raise", "defer"]) -> Iterator[None]:
-    """Set the mode for the length of a block."""
+    """Set the mode for the duration of a block."""
     global _mode
     before, _mode = _mode, mode
     try:
@@ -85,7 +85,7 @@ def _in_mode(mode: Literal["raise", "defer"]) -> Iterator[None]:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal.signal calls
-    """Handle a signal by the current mode."""
+    """Handle a signal according to the current mode."""
     global _received
     if os.getpid() != _owner:  # a forked child, such as a data loading worker
         if number == signal.SIGINT:

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("repo_id", metavar="ORG/NAME", help="repository, created if it does not exist")
     add("--onnx", action="store_true", help="also export, verify and publish model.onnx")
     add("--private", action="store_true", default=None, help="create a new repository as private")
-    add("--token", help="access token with write access (default: that of `hf auth login`)")
+    add("--token", help="access token with write access (default: the one stored by `hf auth login`)")
     add("--branch", help="branch to commit to, created if it does not exist (default: main)")
     add("--create-pr", action="store_true", help="open a pull request instead of committing")
     add("--message", default="Upload checkpoint with condseg_sdk", help="commit message (default: %(default)s)")

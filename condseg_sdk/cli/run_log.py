@@ -1,7 +1,7 @@
 """`condseg predict --log`: a file with one line of JSON for each image, written as soon as the image is done.
 
 Lines are only appended, each in one piece. A run that is stopped or killed leaves the lines of the images that are
-done; an image without a line was not segmented, or its line was not written any more.
+done; an image without a line was not segmented, or the process ended before its line was written.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RunLog:
     """A log to which a run appends, from several threads. Use it in a `with` block, which closes it.
 
     Args:
-        path: Path of the file. It is made at the first line; lines of earlier runs stay.
+        path: Path of the file. The file is created with the first line; lines of earlier runs are kept.
 
     Raises:
         OutputError: The file exists and is not a log of this package, or it cannot be written.
@@ -148,7 +148,7 @@ class RunLog:
             self._write((json.dumps(line) + "\n").encode())
 
     def _sha256(self, source: Path) -> str | None:
-        """Return the SHA-256 of a source; the frames of a video compute it once."""
+        """Return the SHA-256 of a source; for the frames of a video it is computed once."""
         if self._hashed is None or self._hashed[0] != source:
             digest = None
             with suppress(CheckpointError):  # it cannot be read, which the line says otherwise
@@ -171,7 +171,7 @@ class RunLog:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
             raise OutputError(
-                f"{self.path} cannot be written ({error.strerror}); the files of the images are there: free space, or "
+                f"{self.path} cannot be written ({error.strerror}); the images' own files were written: free space, or "
                 "choose another --log",
                 path=self.path,
             ) from error

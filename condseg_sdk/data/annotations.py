@@ -27,7 +27,7 @@ def read_annotation_file(file: Path, *, folder: Path, images: Path | None = None
         images: Folder of the images; None to search around the file.
 
     Raises:
-        DatasetError: The file is in no known format, or its images are not found.
+        DatasetError: The format of the file is unknown, or its images are not found.
     """
     found = read_annotations([file], folder=folder, images=images, alone=True)
     if found is None:

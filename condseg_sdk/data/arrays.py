@@ -80,7 +80,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             if len(names) != 1 and "mask" not in names:
                 raise DatasetError(
-                    f"{path} contains the arrays {str(names)[:200]}: name the one that is the mask 'mask'"
+                    f"{path} contains the arrays {str(names)[:200]}: rename the array with the mask to 'mask'"
                 )
             index = names.index("mask") if "mask" in names else 0
             with archive.open(archive.infolist()[index]) as entry:

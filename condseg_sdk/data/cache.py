@@ -31,7 +31,7 @@ MEMORY_LIMIT = 4 * 1024**3
 """Number of bytes up to which a dataset is kept in memory: 16,000 pairs at 256x256. A larger one is mapped."""
 
 LOST_SHARE = 0.005
-"""Share of a mask's foreground outside of the field of view from which on the image is named in a warning."""
+"""Share of a mask's foreground outside of the field of view above which a warning names the image."""
 
 
 def load_pair(pair: Pair, *, bits: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -113,7 +113,7 @@ def _shown(size: Size) -> str:
 
 
 def _orientations(stats: Sequence[PairStats]) -> list[Problem]:
-    """Find rotated images whose masks would fit either way, so the sizes do not show it."""
+    """Find rotated images whose masks fit with and without the rotation, so that the sizes show no error."""
     doubtful = [
         str(item.pair.image)
         for item in stats
@@ -180,7 +180,7 @@ def _meaning(stats: Sequence[PairStats]) -> list[Problem]:
 
 
 def _readings(stats: Sequence[PairStats]) -> list[Problem]:
-    """Report remarks on the masks' values, and a few label masks among others."""
+    """Report remarks on the values of masks, and a few label masks among masks of another kind."""
     remarks: dict[str, list[str]] = defaultdict(list)
     for item in stats:
         if item.remark is not None:

@@ -40,7 +40,7 @@ class DatasetReport:
         image_sizes: (height, width) of the smallest and of the largest image; None if no image could be read.
         bits: Number of bits in use in images with 16-bit values; None if there are none.
         mask_kinds: Number of masks by how their values were read ("two values", "labels", ...).
-        content: Digest of all images and masks in their order, which tells other data under the same names apart.
+        content: Digest of all images and masks in their order, by which changed files with the same names are noticed.
         problems: Problems, errors first. Training does not start if there is an error.
         left_out: Number of files and folders that the search left out, by kind, in words; "" for none.
 
@@ -67,7 +67,7 @@ class DatasetReport:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """Problems that a person should look at."""
+        """Problems that somebody should check."""
         return self._of("warning")
 
     def _of(self, severity: Severity) -> tuple[Problem, ...]:

@@ -1,4 +1,4 @@
-"""Finds masks that are files by class: a folder for each class, or the class at the end of the file's name.
+"""Finds masks stored as one file per class: in a folder per class, or with the class at the end of the file name.
 
 The layouts are masks/polyp/1.png beside masks/tool/1.png, and masks/1_polyp.png beside masks/1_tool.png.
 """
@@ -19,7 +19,7 @@ __all__ = ["class_folders", "class_names"]
 
 MAX_CLASSES = 50
 NO_CLASS = re.compile(r"[\d\W_]*|.*(reader|observer|expert|annotator|rater|manual|doctor|grader).*", re.IGNORECASE)
-"""Names that number masks, or say who drew them: the masks of several readers are no classes."""
+"""Names that number masks, or say who drew them: the masks of several readers are not classes."""
 
 
 class _ClassFile(NamedTuple):
@@ -34,7 +34,7 @@ class _ClassFile(NamedTuple):
 def class_folders(
     images: Sequence[Folder], masks: Sequence[Folder], problems: Sequence[Problem]
 ) -> DiscoveredPairs | None:
-    """Read a folder for each class; None if the folders are not of classes."""
+    """Read masks from one folder per class; return None if the folders are not classes."""
     places = {normalize_name(item.prefix) for item in images}
     files: list[_ClassFile] = []
     for item in masks:
@@ -48,7 +48,7 @@ def class_folders(
 def class_names(
     images: Sequence[Folder], masks: Sequence[Folder], problems: Sequence[Problem]
 ) -> DiscoveredPairs | None:
-    """Read the class at the end of the name of each mask; None if the names do not have it."""
+    """Read the class at the end of each mask's name; return None if the names do not have one."""
     stems = {normalize_name(path.stem) for item in images for path in item.files}
     files: list[_ClassFile] = []
     for item in masks:
@@ -66,7 +66,7 @@ def class_names(
 def _matched(
     images: Sequence[Folder], files: Sequence[_ClassFile], problems: Sequence[Problem], layout: str
 ) -> DiscoveredPairs | None:
-    """Match the files with their images; None unless there are several classes and images with several of them."""
+    """Match files with images; return None unless there are several classes and images with several of them."""
     labels = dict.fromkeys(file.label for file in files)
     pairs: dict[Split | None, list[Pair]] = {}
     used: set[Path] = set()
@@ -86,7 +86,9 @@ def _matched(
     if not 2 <= len(labels) <= MAX_CLASSES or most < 2:
         return None
     left = [str(file.path) for file in files if file.path not in used]
-    unmatched += problems_of("error", "mask", "without an image of its name; add the image or remove the mask", left)
+    unmatched += problems_of(
+        "error", "mask", "without an image of the same name; add the image or remove the mask", left
+    )
     return DiscoveredPairs(pairs, f"{layout} ({', '.join(sorted(labels))})", tuple(problems), tuple(unmatched))
 
 

@@ -42,14 +42,15 @@ def select_classes(found: DiscoveredPairs, classes: tuple[str, ...] | None) -> D
     """Keep the regions, values and files of the chosen classes; everything else becomes background.
 
     Args:
-        found: Pairs in which any class is foreground.
+        found: Pairs in which every class counts as foreground.
         classes: Names of the classes, in any case; None for all of them, with a warning if there are several.
 
     Returns:
-        The pairs. Without a region of the classes, a mask is empty.
+        The pairs. A mask without a region of these classes is empty.
 
     Raises:
-        DatasetError: No region has one of the names, or the data names no classes. The names found are listed.
+        DatasetError: No region has one of the names, or the data names no classes. The message lists the names that
+            were found.
     """
     counts = Counter(name for pairs in found.pairs.values() for pair in pairs for name in _names(pair.mask))
     if classes is None:
@@ -58,7 +59,7 @@ def select_classes(found: DiscoveredPairs, classes: tuple[str, ...] | None) -> D
     missing = [name for name in classes if normalize_name(name.strip()) not in known]
     if missing and not counts:
         raise DatasetError(
-            f"classes={list(classes)}: the data names no classes; leave classes= (--classes) out, or give annotation "
+            f"classes={list(classes)}: the data names no classes; leave classes= (--classes) out, or pass annotation "
             "files, an nnU-Net dataset or a folder of masks for each class"
         )
     if missing:

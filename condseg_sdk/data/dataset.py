@@ -57,7 +57,7 @@ def open_dataset(
               segmentation;
             - a dataset of nnU-Net: its folder, with dataset.json, imagesTr/ and labelsTr/;
             - in Python, a list of (image, mask) paths or of `Pair` objects.
-        masks: A folder of masks or annotation files, or an annotation file, outside of a folder of images.
+        masks: Folder of masks or annotation files, or one annotation file, if `data` is a folder of images only.
         classes: Names of the classes that are foreground, where annotations, dataset.json or files name classes;
             everything else is background. Default: all of them.
         train_list: Text file with the names to train on, one per line.
@@ -65,11 +65,11 @@ def open_dataset(
         group_by: Column of a CSV file, or a regular expression whose first group finds the pair's group (such as the
             patient) in the image's name (`r"^(patient\d+)_"`). A group is never divided.
         val_fraction: Share of the training pairs to hold out for validation, in (0, 1), where the data defines no
-            validation split; default: 0.2 of fewer than 200 pairs, otherwise 0.1.
+            validation split; default: 0.2 if there are fewer than 200 pairs, otherwise 0.1.
         seed: Seed of the random choice of these pairs.
 
     Returns:
-        The dataset. Its `problems` are those of names and folders; `check_dataset` finds those in the files.
+        The dataset. Its `problems` concern names and folders; `check_dataset` finds those inside the files.
 
     Raises:
         DatasetError: There is nothing to train on, or it is not clear which mask belongs to which image.
@@ -224,7 +224,7 @@ def _read_all(data: Any, masks: PathLike | None, group_by: str | None) -> Discov
 
 
 def _with_splits(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict[Split, Path]) -> DiscoveredPairs:
-    """Divide pairs by the lists, otherwise as the data defines its splits."""
+    """Divide pairs by the lists if there are any, otherwise by the splits that the data defines."""
     found = splits.distinct_names(found)
     if isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
         lists = lists or _lists_beside(Path(data), found)
@@ -233,7 +233,7 @@ def _with_splits(data: Dataset | DataSource, found: DiscoveredPairs, lists: dict
 
 
 def _lists_beside(folder: Path, found: DiscoveredPairs) -> dict[Split, Path]:
-    """Find train.txt, val.txt and test.txt in a folder whose subfolders do not divide it."""
+    """Find train.txt, val.txt and test.txt in a folder whose subfolders do not define splits."""
     lists: dict[Split, Path] = {}
     if set(found.pairs) != {None}:
         return lists

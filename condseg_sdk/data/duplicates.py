@@ -1,9 +1,9 @@
 """Finds near-duplicate images: a perceptual hash and a thumbnail of each image, compared across splits.
 
-The hash is dHash at 16x16 (whether each cell is brighter than its left neighbor), three lines on OpenCV: the package
-that has it, imagehash, depends on SciPy and PyWavelets for its other hashes. A small distance alone is not enough where
-all images look alike, such as lesions in the middle of skin; thumbnails that also correlate are. On Kvasir-SEG, GlaS
-and ISIC-2017 the limits find images that were saved again, recolored or slightly moved, and no two different ones.
+The hash is dHash at 16x16 (whether each cell is brighter than its left neighbor), three lines with OpenCV: the package
+for it, imagehash, depends on SciPy and PyWavelets for its other hashes. A small distance alone is not enough where all
+images look alike, such as lesions in the middle of skin; the thumbnails must correlate as well. On Kvasir-SEG, GlaS and
+ISIC-2017 the limits find images that were saved again, recolored or slightly moved, and no two different ones.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class PairStats:
         mask_turned: Whether the mask file has an EXIF orientation of its own.
         shape: Shape of the mask.
         kind: How the values of the mask were read.
-        remark: Why a person should look at the mask, or None.
+        remark: Reason why somebody should check the mask, or None.
     """
 
     pair: Pair
@@ -122,7 +122,7 @@ def _digest(path: Path) -> bytes:
 
 
 def _look_at(path: Path, bits: int | None) -> tuple[NDArray[np.uint8], Size, int, BitDepth | None]:
-    """Return an image's gray values, maybe at a smaller size, its upright size, EXIF orientation and bits in use."""
+    """Return an image's gray values, possibly at a smaller size, its upright size, EXIF orientation and bits in use."""
     with open_image(path) as image:
         orientation = orientation_of(image)
         size = image.size if orientation >= 5 else image.size[::-1]

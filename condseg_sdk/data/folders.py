@@ -108,7 +108,7 @@ def _with_left_out(found: DiscoveredPairs, walk: Walk) -> DiscoveredPairs:
 
 
 def _left_out(walk: Walk, used: Collection[str] = ()) -> Walk:
-    """Return what is neither an image nor a mask nor an annotation of the suffixes that were used."""
+    """Return the files that are neither images nor masks, and do not have one of the used annotation suffixes."""
     known = MASK_SUFFIXES.union(used)
     others = [path for path in walk.files if path.suffix.lower() not in known]
     kept = [path for path in others if not (path.suffix.lower() == ".txt" and split_of_word(path.stem))]  # lists
@@ -198,7 +198,7 @@ def _side_by_side(folders: Sequence[Folder]) -> DiscoveredPairs | None:
 
 
 def _marked(files: Sequence[Path]) -> list[Path]:
-    """Return the masks among files by a word in their names, with or without an image if others have one."""
+    """Return the files that a word in their names marks as masks, if any of them has an image."""
     words_alone = [path for path in files if is_mask_word(path.stem)]
     if words_alone and len(files) - len(words_alone) == 1:  # a folder for each image: image.png, mask_1.png, mask_2.png
         return words_alone

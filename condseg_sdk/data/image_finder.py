@@ -1,7 +1,7 @@
-"""Finds the file on this machine that an annotation file names by a path on another one.
+"""Finds the file on this machine that an annotation file names by a path from another machine.
 
 Names come with the folders of the machine that wrote them: ../../label-studio/data/media/upload/1/a.png,
-/data/local-files/?d=set/a.png, file:///home/me/my%20set/a.png. Label Studio also adds eight characters in front.
+/data/local-files/?d=set/a.png, file:///home/me/my%20set/a.png. Label Studio also adds a prefix of eight characters.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class FoundImage:
 
     Attributes:
         path: Path of the file.
-        is_guess: Whether it was found by the name of the file alone, since its folders differ.
-        several: All files that may be meant, if it cannot be decided which.
+        is_guess: Whether it was found only by its file name, since its folders differ.
+        several: All candidates, if the name does not decide between several files.
     """
 
     path: Path
@@ -147,7 +147,7 @@ def _without_upload_prefix(name: str) -> str:
 
 
 def _as_upload(name: str) -> str:
-    """Spell the name as Label Studio stores it: "_" for spaces, without all but letters, digits, "-", "_" and "."."""
+    """Spell the name as Label Studio stores it: "_" for spaces, and only letters, digits, "-", "_" and "."."""
     return re.sub(r"[^-\w.]", "", _without_upload_prefix(name).strip().replace(" ", "_"))
 
 

@@ -101,7 +101,7 @@ class ImageSearch:
 
     def problems(self) -> list[Problem]:
         """Return the problems of the search."""
-        several = "with a name that several files have; write its folders, too"
+        several = "with a name that several files share; include its folders"
         guessed = "found by file name in another folder; check that it is the same image"
         files = self.incomplete[0].name if len(self.incomplete) == 1 else "the annotation files"
         missing = f"of the annotations that does not exist; add it or remove it from {files}"

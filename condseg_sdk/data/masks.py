@@ -45,7 +45,7 @@ class MaskReading:
     Attributes:
         mask: Mask, bool (H, W), upright, True for foreground.
         kind: How its values were read.
-        remark: Why a person should look at the file, or None. Files of the same kind have the same text.
+        remark: Reason why somebody should check the file, or None. Files of the same kind have the same text.
         turned: Whether the file has an EXIF orientation of its own.
     """
 
@@ -264,7 +264,7 @@ def _distinct(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _are_labels(values: NDArray[Any], different: NDArray[Any]) -> bool:
-    """Whether gray levels are labels, which fill areas, and not noise or smooth edges of a region.
+    """Return whether gray levels are labels, which fill areas, and not noise or smooth edges of a region.
 
     Integers below 128 are labels, since nobody stores a region that dark. Otherwise the pixels between black and white
     decide: in labels, most of them are in areas of a single value.

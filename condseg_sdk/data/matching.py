@@ -26,7 +26,7 @@ from condseg_sdk.images.load import IMAGE_SUFFIXES
 
 __all__ = ["Folder", "match_folders", "unchanged"]
 
-MERGED = "with several masks, which were merged (their number is in brackets); if several readers drew them, keep one's"
+MERGED = "with several masks, which were merged (number in brackets); if several readers drew them, keep one reader's"
 BY_PLACE = "matched with the masks in its folder, whose names differ; check that they belong to it"
 FORMATS = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 
@@ -49,12 +49,12 @@ class Folder:
 
     @property
     def role(self) -> str | None:
-        """What the folder contains by its name, "images" or "masks"."""
+        """What the folder contains, judging by its name: "images" or "masks"."""
         return next((role for name in reversed(self.folders) if (role := folder_role(name))), None)
 
     @property
     def split(self) -> Split | None:
-        """The split that its name, or that of a folder above, means."""
+        """The split that its name, or the name of a folder above it, stands for."""
         return split_of_folders(self.folders)
 
     @property
@@ -148,7 +148,7 @@ def _match(images: Files, masks: Files) -> tuple[dict[str, list[str]], list[str]
     """Match names that are equal, or equal without the words for mask and image; an image may have several masks.
 
     Returns:
-        Names of masks by the name of their image, and the names of images whose masks were found by their folder alone.
+        Names of masks by the name of their image, and the names of images whose masks were found only by their folder.
     """
     matched: dict[str, list[str]] = {}
     left = dict.fromkeys(masks)

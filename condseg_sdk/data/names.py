@@ -1,7 +1,7 @@
 """Names of files and folders: which belong together, and which words in them mean images, masks, train or test.
 
-Names are compared without case and Unicode form (macOS writes é as two characters), so that a dataset is read alike on
-every file system.
+Names are compared regardless of case and Unicode form (macOS writes é as two characters), so that a dataset is read
+alike on every file system.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _words(name: str) -> list[str]:
 
 
 def folder_role(name: str) -> Literal["images", "masks"] | None:
-    """Return what a folder contains by its name; a word for masks counts more than one for images ("image_masks").
+    """Return what a folder contains, judging by its name; a word for masks outweighs one for images ("image_masks").
 
     Example:
         >>> folder_role("Ground Truth"), folder_role("JPEGImages"), folder_role("patient7")
@@ -94,12 +94,12 @@ def folder_role(name: str) -> Literal["images", "masks"] | None:
 
 
 def split_of_word(word: str) -> Split | None:
-    """Return the split that a single word means: "valid" -> "validation"."""
+    """Return the split that a single word stands for: "valid" -> "validation"."""
     return SPLIT_WORDS.get(word.strip().lower())
 
 
 def split_of_folders(names: Sequence[str]) -> Split | None:
-    """Return the split that the names of nested folders mean; the innermost folder counts first.
+    """Return the split that the names of nested folders stand for; the innermost folder counts first.
 
     Example:
         >>> split_of_folders(["TrainDataset", "images"]), split_of_folders(["images"])
@@ -149,7 +149,7 @@ def loosely_numbered(stem: str) -> tuple[str, str] | None:
 
 
 def is_mask_word(stem: str) -> bool:
-    """Whether a name is only a word for masks, perhaps with a number: "mask", "mask_1", "GT"."""
+    """Return whether a name is only a word for masks, perhaps with a number: "mask", "mask_1", "GT"."""
     return re.fullmatch(rf"(?:{FILE_MASK_WORDS})[_\-. ]*\(?\d*\)?", stem, re.IGNORECASE) is not None
 
 

@@ -1,4 +1,4 @@
-"""Reads datasets of nnU-Net: imagesTr/ and labelsTr/ with a dataset.json that names the classes.
+"""Reads nnU-Net datasets: imagesTr/ and labelsTr/ with a dataset.json that names the classes.
 
 Version 2 maps names to values ("polyp": 1, or "lesion": [1, 2]), version 1 values to names ("1": "polyp").
 """
@@ -25,7 +25,7 @@ BACKGROUND, IGNORE = "background", "ignore"
 
 
 def is_nnunet(folder: Path) -> bool:
-    """Whether a folder is a dataset of nnU-Net: it has imagesTr/ and a dataset.json with labels."""
+    """Return whether a folder is an nnU-Net dataset: it has imagesTr/ and a dataset.json with labels."""
     file = folder / DATASET
     if not ((folder / "imagesTr").is_dir() and file.is_file()):
         return False
@@ -37,13 +37,13 @@ def is_nnunet(folder: Path) -> bool:
 
 
 def read_nnunet(folder: Path) -> DiscoveredPairs:
-    """Find the pairs of a dataset of nnU-Net; imagesTs/ is the test split where labelsTs/ is there.
+    """Find the pairs of an nnU-Net dataset; imagesTs/ is the test split if labelsTs/ exists.
 
     Args:
         folder: Folder for which `is_nnunet` is true.
 
     Raises:
-        DatasetError: The images are not 2D images, have several files of channels, or no image has a label.
+        DatasetError: The images are not 2D, their channels are separate files, or no image has a label.
     """
     file = folder / DATASET
     content = load_json(file)
@@ -72,7 +72,7 @@ def read_nnunet(folder: Path) -> DiscoveredPairs:
 
 
 def _listed(labels: Any) -> list[tuple[str, Any]]:
-    """Return names and values in the order of version 2."""
+    """Return the mapping from names to values, as in version 2."""
     items = list(labels.items()) if isinstance(labels, Mapping) else []
     if items and all(isinstance(value, str) for _, value in items):  # version 1
         return [(value, int(key)) for key, value in items if key.isdecimal() and len(key) < 10]
@@ -92,7 +92,7 @@ def _values(labels: Any, file: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
             raise DatasetError(f"{file}: the label {one_line(name, 60)} has the value 0 of the background; correct it")
         found.append((name, tuple(several)))
     if not found:
-        raise DatasetError(f"{file} names no label but the background; add those of the masks, such as 'polyp': 1")
+        raise DatasetError(f"{file} names no label but the background; add the labels of the masks, such as 'polyp': 1")
     return tuple(found)
 
 
@@ -115,7 +115,9 @@ def _pairs(
     alone = [str(paths[0]) for case, paths in cases.items() if case not in masks]
     left = [str(path) for case, path in masks.items() if case not in cases]
     return pairs, [
-        *problems_of("error", "image", f"without a label of its name in {labels}; add it, or remove the image", alone),
+        *problems_of(
+            "error", "image", f"without a label of the same name in {labels}; add it, or remove the image", alone
+        ),
         *problems_of("error", "label", f"without an image in {images}; add it, or remove the label", left),
     ]
 

@@ -63,8 +63,8 @@ class MergedMask:
 
     Attributes:
         files: Paths of the masks.
-        labels: Name of the class of each file; empty if the files are not of classes.
-        others: Files of classes that do not count; if there are no `files`, the mask is empty and of their size.
+        labels: Name of the class of each file; empty if the files do not stand for classes.
+        others: Files of the other classes; if there are no `files`, the mask is empty and has their size.
     """
 
     files: tuple[Path, ...]
@@ -106,7 +106,7 @@ class Pair:
             dataset has images with the same name in several folders.
         image: Path of the image.
         mask: Path of a mask, several masks to merge, or regions of an annotation file.
-        group: What must stay together when the dataset is divided, such as a patient; None for no group.
+        group: Pairs of one group, such as a patient, stay in one split; None for no group.
 
     Example:
         >>> Pair("frame1", Path("images/frame1.png"), Path("masks/frame1.png")).group is None
@@ -124,7 +124,7 @@ class Problem:
     """A problem of a dataset.
 
     Attributes:
-        severity: "error" if training must not start, "warning" if a person should look.
+        severity: "error" if training must not start, "warning" if somebody should check.
         message: What is wrong and what to do, in one line, with the number of files and without their names.
         files: All files or names with the problem.
     """

@@ -1,4 +1,4 @@
-"""Finds masks that can be read but are probably wrong: areas of a pixel, boxes instead of outlines, a wrong scale.
+"""Finds masks that can be read but are probably wrong: single pixels, boxes instead of outlines, a wrong scale.
 
 An annotation file is valid at any scale of its coordinates; only the drawn mask shows a wrong one.
 """

@@ -63,7 +63,7 @@ def draw(mask: RegionMask) -> NDArray[np.bool_]:
 
 
 def mask_size(mask: RegionMask) -> Size:
-    """Return the (height, width) at which regions are drawn: that in the file, otherwise that of the image.
+    """Return the (height, width) at which regions are drawn: the size in the file, otherwise the image's size.
 
     Raises:
         SizeMismatchError: The file gives the image another aspect ratio than it has.
@@ -84,7 +84,7 @@ def mask_size(mask: RegionMask) -> Size:
 
 
 def strays(mask: RegionMask) -> bool:
-    """Whether an outline extends so far beyond the image that a person should look."""
+    """Return whether an outline extends so far beyond the image that somebody should check it."""
     size = (1, 1) if mask.is_normalized else mask.size
     if size is None:
         return False
@@ -137,7 +137,7 @@ def _decode_counts(text: str, mask: RegionMask) -> list[int]:
     """Decode the counts of a compressed code, since pycocotools does not check that they fill the image.
 
     Each character holds five bits, the lowest first, and a sixth that tells whether more follow. From the fourth count
-    on, the difference to the count two before is stored.
+    on, the difference from the count two before is stored.
     """
     counts: list[int] = []
     value = shift = 0

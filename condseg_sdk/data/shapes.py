@@ -14,12 +14,12 @@ GREATEST = 1e9  # pixels; larger values are not coordinates
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of a JSON file can be a coordinate."""
+    """Return whether a value of a JSON file can be a coordinate."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= GREATEST
 
 
 def is_point(value: object) -> bool:
-    """Whether a value of a JSON file is [x, y]."""
+    """Return whether a value of a JSON file is [x, y]."""
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 

@@ -206,8 +206,8 @@ def divide(found: DiscoveredPairs, *, val_fraction: float | None, seed: int) -> 
 
     Args:
         found: Pairs of a dataset, by the split that the data defines.
-        val_fraction: Share of the training pairs to hold out; default: `SMALL_SET_FRACTION` of fewer than `SMALL_SET`
-            pairs, otherwise `FRACTION`.
+        val_fraction: Share of the training pairs to hold out; default: `SMALL_SET_FRACTION` if there are fewer than
+            `SMALL_SET` pairs, otherwise `FRACTION`.
         seed: Seed of the random choice.
 
     Raises:

@@ -68,7 +68,7 @@ def read_csv(path: Path, *, group_column: str | None = None) -> DiscoveredPairs:
 
 
 def names_pairs(path: Path) -> bool:
-    """Whether a CSV file can be read and names images and masks that exist."""
+    """Return whether a CSV file can be read and names images and masks that exist."""
     try:
         return any(read_csv(path).pairs.values())
     except DatasetError:
@@ -91,7 +91,7 @@ def read_pairs(items: Sequence[object]) -> DiscoveredPairs:
         DatasetError: An item is neither, an image is given twice, or no file exists.
     """
     if not items:
-        raise DatasetError("an empty list contains no pairs; pass (image, mask), two paths, for each")
+        raise DatasetError("an empty list contains no pairs; pass (image, mask) with two paths for each")
     pairs = [item if isinstance(item, Pair) else _pair(item) for item in items]
     if not all(isinstance(item, Pair) for item in items):
         pairs = _named(pairs)
@@ -104,7 +104,7 @@ def read_pairs(items: Sequence[object]) -> DiscoveredPairs:
 def _pair(item: object) -> Pair:
     paths = item if isinstance(item, (tuple, list)) else ()
     if len(paths) != 2 or not all(isinstance(path, (str, os.PathLike)) for path in paths):
-        raise DatasetError(f"{str(item)[:80]!r} is not a pair; pass (image, mask), two paths")
+        raise DatasetError(f"{str(item)[:80]!r} is not a pair; pass (image, mask) with two paths")
     return Pair("", Path(paths[0]), Path(paths[1]))
 
 

@@ -75,7 +75,7 @@ def evaluate(
     masks.
 
     Args:
-        predictor: Predictor with any runtime; for `branch_uncertainty` one that has this map.
+        predictor: Predictor with any runtime; `branch_uncertainty` needs a predictor that has this map.
         data: A `Dataset`, images with masks in any layout that `open_dataset` reads, or a list of pairs.
         masks: Folder of masks, or annotation file, outside of a folder of images.
         classes: Names of the classes that are foreground, as in `open_dataset`.
@@ -83,7 +83,7 @@ def evaluate(
             all images.
         split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
             split of the training run in whose folder the checkpoint is.
-        threshold: Probability from which a pixel is foreground, in (0, 1); default: the checkpoint's.
+        threshold: Lowest probability at which a pixel is foreground, in (0, 1); default: the checkpoint's.
         tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
         branch_uncertainty: Whether to measure how well the uncertainty branch detects errors.
@@ -93,7 +93,7 @@ def evaluate(
         seed: Seed of the confidence intervals, from 0 to 2**32 - 1.
         model_name: Name of the model in the results; default: `repr(predictor)`.
         data_name: Name of the data in the results; default: the name of the folder or file, with the list or split.
-        command: Command that produces the results again, for the saved files.
+        command: Command that reproduces the results, for the saved files.
         on_start: Called with the number of images before the first one.
         on_result: Called with the result of each image.
 
@@ -165,7 +165,7 @@ def choose_pairs(
     split: Split | None = None,
     recorded: Mapping[Split, Sequence[str]] | None = None,
 ) -> list[Pair]:
-    """Choose the pairs to evaluate: all of them, those of a list, or those of a split.
+    """Choose the pairs to evaluate: all pairs, the pairs in a list, or the pairs of a split.
 
     Args:
         data: As in `evaluate`.
@@ -215,7 +215,7 @@ def _of_names(
     classes: Sequence[str] | str | None,
     names: Sequence[str] | None,
 ) -> list[Pair]:
-    """Return the pairs of these names, or none if one is missing, since this is not the data that was divided."""
+    """Return the pairs of these names, or none if one is missing, since the run then used other data."""
     try:
         return find_pairs(data, names=names, masks=masks, classes=classes) if names else []
     except DatasetError:

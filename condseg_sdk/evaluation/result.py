@@ -52,7 +52,7 @@ FILES = {"images": "per_image.csv", "summary": "summary.json"}
 
 @dataclass(frozen=True)
 class ImageMetrics(ImageScores):
-    """Metrics of one image at one size: those of `ImageScores` and more; docs/evaluation.md explains each of them.
+    """Metrics of one image at one size: the metrics of `ImageScores`, and more. docs/evaluation.md explains each.
 
     Attributes:
         mae: Mean absolute difference of probability and ground truth, in [0, 1].
@@ -146,12 +146,12 @@ class Evaluation:
         images: Result of each image, in the order of the data.
         model: Name of the model.
         data: Name of the data.
-        threshold: Probability from which a pixel is foreground.
+        threshold: Lowest probability at which a pixel is foreground.
         options: Options of the evaluation.
         environment: Versions, hardware and device.
         date: Date as YYYY-MM-DD, UTC.
         seconds: Time of prediction and evaluation in seconds.
-        command: Command that produces the same result again, or None.
+        command: Command that reproduces the result, or None.
 
     Example:
         >>> from condseg_sdk import evaluate
@@ -248,7 +248,7 @@ class Evaluation:
         }
 
     def to_dict(self) -> dict[str, object]:
-        """Return everything except for the single images, as plain JSON types."""
+        """Return everything except for the individual images, as plain JSON types."""
 
         def plain(estimates: Mapping[str, Estimate]) -> dict[str, object]:
             return {name: estimate.to_dict() for name, estimate in estimates.items()}

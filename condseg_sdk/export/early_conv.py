@@ -177,7 +177,7 @@ class MergedConv(nn.Module):
 
     Args:
         conv: A 3x3 convolution with a padding of 1.
-        channels: Number of channels of each part; their sum is that of the convolution.
+        channels: Number of channels of each part; they add up to the input channels of the convolution.
         scales: Factor by which each part is upsampled.
     """
 

@@ -61,7 +61,7 @@ class JoinedDilatedBlock(nn.Module):
 
 
 class JoinedChannelAttention(ChannelAttention):
-    """Several channel attentions side by side: one with as many groups."""
+    """Several channel attentions, computed as one with as many groups."""
 
     def __init__(self, parts: list[ChannelAttention]) -> None:
         nn.Module.__init__(self)  # the weights are those of the parts

@@ -1,6 +1,6 @@
 """The inference form: a trained `ConDSeg` rewritten into an equivalent, faster module.
 
-Each change keeps the result up to rounding (docs/benchmarks.md lists the largest differences of probabilities):
+Each change keeps the result up to rounding (docs/benchmarks.md lists the largest differences in probability):
 
 - parts that no requested map needs are left out: auxiliary heads, and the uncertainty branch unless requested;
 - BatchNorm is folded into the convolution before it;
@@ -38,7 +38,7 @@ def inference_form(
 
     Args:
         network: A trained network; not changed.
-        uncertainty: Whether to compute the map of the uncertainty branch, too.
+        uncertainty: Whether to also compute the map of the uncertainty branch.
         size: (H, W) of all images, if known; some shortcuts hold only at a known size.
         graph: Whether to put layers into the form that ONNX graphs run fastest. Eager PyTorch is faster without it,
             since it can add in place.

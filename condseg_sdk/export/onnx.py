@@ -50,7 +50,7 @@ class ExportReport:
         if self.agreement is None:
             return f"{text}, not verified"
         largest, dice = self.agreement.max_difference, self.agreement.dice
-        return f"{text}, largest difference of a probability {largest:.1e}, Dice of masks {dice:.4f}"
+        return f"{text}, largest difference in probability {largest:.1e}, Dice of masks {dice:.4f}"
 
 
 def export_onnx(
@@ -75,7 +75,7 @@ def export_onnx(
     their field of view, it also takes "field_of_view", int64 (4), since no operator finds it. The checkpoint's config
     is in the metadata.
 
-    The options are those of `Predictor.export_onnx`; images are uint8 RGB (H, W, 3), and the network is not changed.
+    `Predictor.export_onnx` describes the options; images are uint8 RGB (H, W, 3), and the network is not changed.
 
     Raises:
         OptionError: The value of an argument is not allowed.
@@ -109,7 +109,7 @@ def export_onnx(
 
 
 def check_export_options(path: object, precision: object, opset: object, **flags: object) -> None:
-    """Refuse what can be refused before minutes of work.
+    """Refuse invalid options before minutes of work.
 
     Raises:
         OptionError: The value of an argument is not allowed.

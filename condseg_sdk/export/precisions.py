@@ -22,8 +22,8 @@ class PrecisionSpec:
     """How one precision is made, verified and run.
 
     Attributes:
-        max_difference: Largest difference of a probability from float32 PyTorch that verification accepts.
-        min_dice: Smallest mean Dice of the masks with those of float32 PyTorch.
+        max_difference: Largest difference in probability from float32 PyTorch that verification accepts.
+        min_dice: Smallest accepted mean Dice between the masks and float32 PyTorch's.
         devices: Devices of ONNX Runtime that are worth measuring it on.
         convert: Makes the model from the traced float32 one and normalized calibration images, each float32 (3, H, W).
             None leaves the model as it is.

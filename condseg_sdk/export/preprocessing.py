@@ -1,6 +1,6 @@
 """Preprocessing as part of a graph, so that programs in other languages need only ONNX Runtime.
 
-The graph takes an image of any size and returns the probability of each pixel. The arithmetic is that of
+The graph takes an image of any size and returns the probability of each pixel. The arithmetic is the same as in
 `Preprocessing` and `resize_logits`, except for the rounding between Pillow's two passes of a resize. No ONNX operator
 finds a field of view: the program gives it as a second input, and the graph crops the image to it and sets
 probabilities outside to 0.
@@ -38,7 +38,7 @@ def add_preprocessing(model: Any, preprocessing: Preprocessing) -> None:
             "image", uint8 RGB (height, width, 3), its outputs "probability" and, where it has one,
             "branch_uncertainty_probability", float32 (height, width) in [0, 1], both sizes dynamic. Where the
             preprocessing looks for a field of view there is a second input, "field_of_view", which `BOX_HELP` explains;
-            `export_onnx` writes the explanation into the metadata, too.
+            `export_onnx` also writes the explanation into the metadata.
         preprocessing: Preprocessing of the checkpoint.
 
     Raises:

@@ -66,7 +66,7 @@ def to_int8(
         model: A float32 onnx.ModelProto from `trace`; not changed.
         samples: Normalized images, each float32 (3, H, W), of the size of the model.
         method: How the range of an activation is found.
-        keep_float: Names of the convolutions that stay float32. Default: those of `sensitive_convolutions`.
+        keep_float: Names of the convolutions that stay float32. Default: the result of `sensitive_convolutions`.
 
     Raises:
         ExportError: The quantizer failed.

@@ -91,7 +91,7 @@ def _of_free_sizes(network: ConDSeg, uncertainty: bool, opset: int) -> Any:
 
 
 def _has_a_size(node: Any) -> bool:
-    """Whether a node of a traced graph depends on the size of its example."""
+    """Return whether a node of a traced graph depends on the size of its example."""
     sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
     return node.op_type in SIZED or sizes is not None
 

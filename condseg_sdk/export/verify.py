@@ -1,4 +1,4 @@
-"""Verification of an exported model: its probabilities and masks against those of the network."""
+"""Verifies an exported model: compares its probabilities and masks with the network's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Agreement:
     """Difference of a model from float32 PyTorch on a few images.
 
     Attributes:
-        max_difference: Largest difference of a probability.
+        max_difference: Largest difference in probability.
         dice: Mean Dice of the masks.
         images: Number of compared images.
     """
@@ -112,7 +112,7 @@ def _computed(
 
 
 def _synthetic(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Make images to compare on without given ones: noise, and smooth gradients as in a photo."""
+    """Make images for the comparison if none are given: noise, and smooth gradients as in a photo."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     smooth = np.stack([np.sin(rows / 17 + k) * np.cos(columns / 23 - k) for k in range(3)], -1)
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)

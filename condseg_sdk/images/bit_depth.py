@@ -34,7 +34,7 @@ FEW = 0.01
 """Share of an image's pixels that may be brighter than the bits in use, such as text or a mark drawn at 65535."""
 
 DARK = 0.1
-"""Share of pixels above 12 bits up to which an image of 16 bits may be one of 12 bits with a large mark: a warning."""
+"""Largest share of pixels above 12 bits for which a 16-bit image may be a 12-bit one with a large mark: a warning."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BitDepth:
         bits: Number of bits: `2**bits - 1` is white.
         greatest: Largest value in the image or the set.
         is_guess: Whether the bits were inferred from the values alone, and all or most of them leave bits unused.
-        clipped: Share of pixels that are brighter than white, in the image of the set with the most of them.
+        clipped: Share of pixels that are brighter than white, in the image with the largest share.
         needed: Number of bits that all pixels except for a few need.
     """
 
@@ -71,7 +71,7 @@ class BitDepth:
 
 
 def check_bits(bits: int | None) -> None:
-    """Check that 16-bit images can have a number of bits.
+    """Check a number of bits in use for 16-bit images.
 
     Raises:
         OptionError: `bits` is neither None nor an integer from 8 to 16.

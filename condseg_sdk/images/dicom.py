@@ -1,8 +1,8 @@
 """Reads the frames of DICOM files as RGB arrays, with the spacing of their pixels.
 
 pydicom and its plug-ins decode the pixels; `dicom_values.py` turns gray values, palettes and 16-bit colors into what a
-viewer shows, and `dicom_spacing.py` reads the spacing. Of the header only the attributes of the image are read: names
-and other data of the patient are not.
+viewer shows, and `dicom_spacing.py` reads the spacing. Only the image's attributes are read from the header; names and
+other data of the patient are not.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _TAGS = [
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins with these bytes, at least 132 of them, is a DICOM file.
+    """Return whether a file that begins with these bytes, at least 132 of them, is a DICOM file.
 
     Example:
         >>> is_dicom(bytes(128) + b"DICM")
@@ -67,7 +67,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
-    """Whether a path or bytes are a DICOM file by their content.
+    """Return whether a file or bytes are DICOM, judging by their content.
 
     Example:
         >>> is_dicom_source("scan.dcm"), is_dicom_source("frame.jpg")
@@ -83,7 +83,7 @@ def is_dicom_source(source: str | os.PathLike[str] | bytes) -> bool:
 
 
 def may_be_dicom(path: Path) -> bool:
-    """Whether a path is a DICOM file by its suffix, or by its content if it has no suffix or ends in a number.
+    """Return whether a path is a DICOM file by its suffix, or by its content if it has no suffix or ends in a number.
 
     Archives name files by numbers, such as "IM000001" or "1.2.840.113619.2.55.3".
     """
@@ -99,7 +99,7 @@ def multi_frame(source: object) -> DicomFile | None:
     """Return the DICOM file behind a path or bytes, if it has several frames.
 
     Returns:
-        The file; None for everything else, files that cannot be read included.
+        The file; None for everything else, including files that cannot be read.
     """
     if not HAS_DICOM:
         return None
@@ -126,7 +126,7 @@ class DicomFrame:
 
     @property
     def name(self) -> str:
-        """Name for messages and predictions: that of the file, with the number if it has several frames."""
+        """Name for messages and predictions: the file's name, with the frame number if there are several."""
         return self.file.name if self.file.num_frames == 1 else f"{self.file.name} frame {self.number}"
 
     @property
@@ -146,7 +146,7 @@ class _Header:
     Attributes:
         attributes: Attributes of the image; none of the patient.
         options: Arguments for pydicom's decoder.
-        decoder: pydicom's decoder of the file's compression.
+        decoder: pydicom's decoder for the file's compression.
         offset: Position of the pixel data in the file.
         inflated: The pixel data, if the whole file is compressed (deflate); otherwise None.
     """
@@ -234,8 +234,8 @@ class DicomFile:
             number: Number of the frame, from 0.
 
         Returns:
-            One spacing for the whole frame, one for each calibrated region of an ultrasound image, or none where the
-            file states nothing.
+            One spacing for the whole frame, one for each calibrated region of an ultrasound image, or none if the file
+            contains no spacing.
         """
         with errors_about(self.source), image_errors(self.name):
             return read_spacing(_attributes_of(self._header.attributes, number), self.size)
@@ -291,7 +291,7 @@ class DicomFile:
         if size is not None and size != (options["columns"], options["rows"]):
             stated = f"{options['columns']}x{options['rows']}"
             found = f"frame {number} has {size[0]}x{size[1]}"
-            raise ImageError(f"{self.name} states frames of {stated} pixels, but {found}; export it again")
+            raise ImageError(f"{self.name} declares frames of {stated} pixels, but {found}; export it again")
         single = {key: value for key, value in options.items() if key != "extended_offsets"} | {"number_of_frames": 1}
         return header.decoder.as_array(encapsulate([data]), index=0, **single)
 
@@ -339,7 +339,7 @@ def _read_header(file: BinaryIO, name: str) -> _Header:
 
 
 def _is_deflated(file: BinaryIO, name: str) -> bool:
-    """Whether the whole file is compressed; such a file is refused if it would inflate to more memory than allowed."""
+    """Return whether the whole file is compressed; refuse it if it would inflate to more memory than allowed."""
     from pydicom.filereader import read_dataset
 
     file.seek(_PREAMBLE + 4)
@@ -360,7 +360,7 @@ def _is_deflated(file: BinaryIO, name: str) -> bool:
 
 
 def _check_header(header: _Header, file: BinaryIO, name: str) -> None:
-    """Check what the header states before anything is decoded: size, type, and number of frames."""
+    """Check what the header declares before anything is decoded: size, type, and number of frames."""
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
     options = header.options
@@ -368,14 +368,14 @@ def _check_header(header: _Header, file: BinaryIO, name: str) -> None:
     if not (isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0):
         raise ImageError(f"{name} has no pixels ({columns}x{rows}); export it again")
     if not 0 < frames <= MAX_PIXELS:
-        raise ImageError(f"{name} states {frames} frames; export it again")
+        raise ImageError(f"{name} declares {frames} frames; export it again")
     check_size((columns, rows), _cost(header), name)
     if header.decoder.is_encapsulated:
         file.seek(header.offset)
         parse_basic_offsets(file)
         found = parse_fragments(file)[0]
         if found < frames:
-            raise ImageError(f"{name} states {frames} frames, but contains {found}; copy or export it again")
+            raise ImageError(f"{name} declares {frames} frames, but contains {found}; copy or export it again")
         return
     available = len(header.inflated) if header.inflated is not None else file.seek(0, os.SEEK_END) - header.offset
     samples = 2 if options["photometric_interpretation"] == "YBR_FULL_422" else options["samples_per_pixel"]
@@ -405,7 +405,7 @@ def _attributes_of(attributes: Dataset, number: int) -> Dataset:
 
 
 def _codestream_size(data: bytes) -> tuple[int, int] | None:
-    """Return the (width, height) that a JPEG, JPEG-LS or JPEG 2000 codestream states; None for others.
+    """Return the (width, height) that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None for others.
 
     Decoders allocate it, whatever the DICOM header says.
     """
@@ -430,7 +430,7 @@ def _codestream_size(data: bytes) -> tuple[int, int] | None:
 
 
 class _Muted(logging.Filter):
-    """Drops the records of threads that read a file: what pydicom logs there is part of our errors."""
+    """Drops log records of threads that read a file: our errors already contain what pydicom logs there."""
 
     def __init__(self) -> None:
         super().__init__()

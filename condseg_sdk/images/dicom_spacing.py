@@ -1,4 +1,4 @@
-"""Reads the spacing of the pixels from the attributes of a DICOM image; what is not stated is not guessed."""
+"""Reads the spacing of the pixels from the attributes of a DICOM image; a missing spacing is not guessed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_spacing(attributes: Dataset, size: tuple[int, int]) -> tuple[PixelSpaci
     """Read the spacing of an image.
 
     Args:
-        attributes: Attributes of the image; those of its functional groups are on the top level.
+        attributes: Attributes of the image, with the attributes of its functional groups at the top level.
         size: (height, width) of the image. A region that reaches beyond it belongs to an image that was resized or
             cropped since, and its spacing is no longer valid.
 
@@ -48,7 +48,7 @@ def _whole(pair: tuple[float, float], kind: SpacingKind) -> tuple[PixelSpacing]:
 
 
 def _pair(value: Any) -> tuple[float, float] | None:
-    """Return the distance between rows and that between columns, if they are two numbers above 0."""
+    """Return the distances between rows and between columns, if they are two numbers above 0."""
     try:
         row, column = (float(number) for number in value)
     except (TypeError, ValueError):
@@ -57,7 +57,7 @@ def _pair(value: Any) -> tuple[float, float] | None:
 
 
 def _read_region(region: Dataset, size: tuple[int, int]) -> PixelSpacing | None:
-    """Return the spacing of a region whose axes are both in centimeters, as those of an image of tissue are."""
+    """Return the spacing of a region whose axes are both in centimeters, as in an image of tissue."""
     if not region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETERS:
         return None
     corners = [region.get(f"RegionLocation{corner}") for corner in ("MinX0", "MinY0", "MaxX1", "MaxY1")]

@@ -46,7 +46,7 @@ def to_rgb(values: NDArray[Any], photometric: str, attributes: Dataset, name: st
         return _palette(values, attributes)
     if photometric in ("RGB", "YBR_ICT", "YBR_RCT") and values.ndim == 3 and values.shape[2] == 3:
         if values.dtype.kind != "u":
-            raise ImageError(f"{name} has signed colors, which are not supported; convert it to RGB of 8 bits")
+            raise ImageError(f"{name} has signed colors, which are not supported; convert it to 8-bit RGB")
         white = 2 ** int(attributes.BitsStored) - 1 if values.dtype.itemsize > 1 else 255
         return np.ascontiguousarray(_scale(values, 0, white))
     samples = values.shape[2] if values.ndim == 3 else 1
@@ -90,7 +90,7 @@ def _has_table(attributes: Dataset) -> bool:
 
 
 def _has_window(attributes: Dataset) -> bool:
-    """Whether there is a window that can be used: files with an empty window or one of no width exist."""
+    """Return whether there is a usable window: in some files it is empty or has a width of 0."""
     try:
         center, width = (float(_first(attributes.get(keyword))) for keyword in ("WindowCenter", "WindowWidth"))
     except (TypeError, ValueError, IndexError):
@@ -118,10 +118,10 @@ def _shown_range(attributes: Dataset) -> tuple[float, float]:
 
 
 def _stored_range(values: NDArray[Any], rescaled: NDArray[Any], attributes: Dataset, name: str) -> tuple[float, float]:
-    """Return the black and the white of an image without a window.
+    """Return the values shown as black and as white in an image without a window.
 
-    Up to 8 bits are shown as they are stored, as the standard asks for. Images of more bits mostly use a small part of
-    them: they are shown from their smallest to their largest value, as viewers do.
+    Up to 8 bits are shown as they are stored, as the standard requires. Images with more bits mostly use a small part
+    of the range and are shown from their smallest to their largest value, as in viewers.
     """
     bits = int(attributes.get("BitsStored") or 16)
     if values.dtype.kind == "u" and bits <= 8 and not attributes.get("ModalityLUTSequence"):
@@ -137,7 +137,7 @@ def _stored_range(values: NDArray[Any], rescaled: NDArray[Any], attributes: Data
 
 
 def _padding(values: NDArray[Any], attributes: Dataset) -> NDArray[np.bool_] | None:
-    """Return the pixels that are no part of the image, such as the corners around a round one."""
+    """Return the pixels that are not part of the image, such as the corners around a round one."""
     edges = [attributes.get(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     numbers = [edge for edge in edges if isinstance(edge, int)]
     if not isinstance(edges[0], int):

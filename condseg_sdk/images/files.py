@@ -76,7 +76,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file for its stored values, orientation or size instead of its colors.
+    """Open an image file to read its stored values, orientation or size.
 
     The header is read, and the same files are refused as in `load_image`. Pixels are decoded on demand inside the
     `with` block, where Pillow's errors become ImageErrors as well. For a DICOM file the image is RGB.
@@ -223,7 +223,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def is_deep_color(image: Image.Image) -> bool:
-    """Whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8.
+    """Return whether a file has several channels of 16 bits, of which Pillow keeps only the upper 8.
 
     `open_encoded` checks it before decoding, since Pillow does not report it for a decoded PNG file.
     """
@@ -240,9 +240,9 @@ def is_deep_color(image: Image.Image) -> bool:
 
 
 def states_range(image: Image.Image) -> bool:
-    """Whether an opened PNM or JPEG 2000 file states a white below 65535, by which Pillow scales its values.
+    """Return whether an opened PNM or JPEG 2000 file declares a white level below 65535, to which Pillow scales.
 
-    A white of all 16 bits means nothing, since OpenCV and others declare it for any values. A decoded file no longer
+    A white level of 65535 means nothing, since OpenCV and others declare it for any values. A decoded file no longer
     shows it.
     """
     if image.format == "JPEG2000":
@@ -274,11 +274,11 @@ def _jpeg2000_bits(image: Image.Image) -> int | None:
 
 @dataclass(frozen=True)
 class StoredBits:
-    """The bits in use as a 16-bit file states them.
+    """The bits in use that a 16-bit file declares.
 
     Attributes:
         bits: Number of bits in use.
-        may_be_shifted: Whether these may be the upper bits, in which case white is 65535 nevertheless.
+        may_be_shifted: Whether these may be the upper bits, so that white is still 65535.
     """
 
     bits: int
@@ -286,7 +286,7 @@ class StoredBits:
 
 
 def stored_bits(image: Image.Image) -> StoredBits | None:
-    """Return the bits in use that a 16-bit file states: TIFF's MaxSampleValue, or PNG's sBIT chunk."""
+    """Return the bits in use that a 16-bit file declares: TIFF's MaxSampleValue, or PNG's sBIT chunk."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         greatest = image.tag_v2.get(_MAX_SAMPLE_VALUE)
         values = greatest if isinstance(greatest, tuple) else (greatest,)
@@ -315,7 +315,7 @@ def _significant_bits(file: IO[bytes]) -> int | None:
 
 
 def is_white_zero(image: Image.Image) -> bool:
-    """Whether a TIFF file stores white as 0, which Pillow ignores in 16-bit files."""
+    """Return whether a TIFF file stores white as 0, which Pillow ignores in 16-bit files."""
     return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
 
 
@@ -340,7 +340,7 @@ def read_deep_color(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint16]
     upper = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     if upper[..., :3].max() < 64:
         remedy = "save it uncompressed, or as 16-bit PNG"
-        raise ImageError(f"{name} has 16-bit colors of few bits in a compression that is not supported; {remedy}")
+        raise ImageError(f"{name} is a very dark 16-bit color image in an unsupported compression; {remedy}")
     return upper.astype(np.uint16) * 257
 
 
@@ -352,7 +352,7 @@ def _as_rgb(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def read_rare_tiff(file: IO[bytes], name: str) -> tuple[NDArray[np.generic], int] | None:
-    """Read a TIFF file for which Pillow has no mode, such as RGB of floats or of packed 12 bits.
+    """Read a TIFF file for which Pillow has no mode, such as floating-point RGB or packed 12-bit values.
 
     Returns:
         The values, RGB or gray, and the EXIF orientation; None if the file cannot be read here either.

@@ -19,7 +19,7 @@ MAX_PIXELS = 178_956_970
 """Largest number of pixels of a file, which is checked before decoding: Pillow's limit for decompression bombs."""
 
 DECODE_BUDGET = MemoryBudget(MAX_DECODE_BYTES)
-"""Memory of all images in decoding together."""
+"""Memory for all images that are being decoded at once."""
 
 
 def source_path(source: str | os.PathLike[str]) -> Path:

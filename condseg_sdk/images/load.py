@@ -91,7 +91,7 @@ class LoadedImage:
     Attributes:
         pixels: Image, RGB uint8 (H, W, 3), contiguous, upright.
         depth: Bits in use in an image with 16-bit values; None for others, and for DICOM.
-        spacing: Distance between the pixels, where the file states it: one for the whole image, or one for each
+        spacing: Distance between the pixels, if the file contains it: one for the whole image, or one for each
             calibrated region.
     """
 
@@ -120,10 +120,10 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
         color_order: Channel order of a NumPy array: "bgr" for arrays that OpenCV read. Other sources have a known
             order.
         bits: Number of bits in use, 8 to 16, of images with 16-bit values; others are unaffected, and so are files that
-            state it exactly (TIFF of packed bits; PNM and JPEG 2000 with fewer than 16 bits). Default: as the
-            file states (TIFF's MaxSampleValue, PNG's sBIT), otherwise the smallest of 8, 10, 12, 14 and 16 bits that
-            holds the image's values except for a few pixels, such as small text, with a warning in the log if these
-            are not 16.
+            declare it exactly (TIFF of packed bits; PNM and JPEG 2000 with fewer than 16 bits). Default: as the file
+            declares (TIFF's MaxSampleValue, PNG's sBIT), otherwise the smallest of 8, 10, 12, 14 and 16 bits that holds
+            the image's values except for a few pixels, such as small text, with a warning in the log if these are not
+            16.
 
     Returns:
         Image, RGB uint8 (H, W, 3), contiguous, at the size that a viewer shows. It may share memory with `source`.
@@ -149,8 +149,8 @@ def load_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int 
 def read_image(source: ImageLike, *, color_order: ColorOrder = "rgb", bits: int | None = None) -> Iterator[LoadedImage]:
     """Load an image as `load_image` does, but return how its values were read instead of logging a warning.
 
-    The memory of a large file stays reserved for the length of the block; other threads that need to decode large files
-    wait meanwhile.
+    The memory of a large file stays reserved for the duration of the block; other threads that need to decode
+    large files wait meanwhile.
 
     Raises:
         ImageError: As in `load_image`.
@@ -176,7 +176,7 @@ def find_bits(sources: Iterable[ImageLike]) -> BitDepth | None:
 
     Returns:
         The smallest of 8, 10, 12, 14 and 16 bits that holds the 16-bit values of all images except for a few pixels of
-        each; None if no image has 16-bit values, or all of them state their range.
+        each; None if no image has 16-bit values, or all of them declare their range.
 
     Example:
         >>> import numpy as np
@@ -227,7 +227,7 @@ _MAY_HAVE_16_BITS = (
 
 
 def _may_have_16_bits(file: IO[bytes]) -> bool:
-    """Whether the header of an encoded image allows 16-bit values; nothing is decoded."""
+    """Return whether the header of an encoded image allows 16-bit values; nothing is decoded."""
     head = file.read(132)
     if is_dicom(head):  # some begin like a TIFF file; their values are scaled by their own header
         return False
@@ -403,7 +403,7 @@ _AS_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
     8: lambda upright: np.rot90(upright, -1),
 }
-"""Views of an upright image in the order in which a file of an EXIF orientation stores its rows and columns."""
+"""Views of an upright image in the order in which a file with that EXIF orientation stores its rows and columns."""
 
 
 def _upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -438,7 +438,7 @@ def _from_array(
     *,
     stored: StoredBits | None = None,
 ) -> LoadedImage:
-    """Convert an array; `stored` are the bits in use that its file states."""
+    """Convert an array; `stored` are the bits in use that its file declares."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ImageError(f"{name} has the wrong shape; pass one image (H, W), (H, W, 3) or (H, W, 4)")
     if array.size == 0:
@@ -474,7 +474,7 @@ def _to_uint8(
 
 
 def _depth(values: NDArray[Any], bits: int | None, stored: StoredBits | None) -> BitDepth:
-    """Choose the bits of 16-bit values: those given, those that the file states, or those that the values need."""
+    """Choose the bits of 16-bit values: the given ones, the ones that the file declares, or what the values need."""
     color = values[..., :3] if values.ndim == 3 and values.shape[2] == 4 else values
     greatest, needed = int(color.max(initial=0)), bits_in_use(color)
     if bits is not None:
@@ -495,7 +495,7 @@ def _clipping(color: NDArray[Any], bits: int, greatest: int, needed: int, *, is_
 
 
 def _is_tensor(source: object) -> TypeGuard[torch.Tensor]:
-    """Whether a source is a torch tensor, without importing torch: a program with tensors has imported it."""
+    """Return whether a source is a torch tensor, without importing torch: a program with tensors has imported it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)
 

@@ -1,4 +1,4 @@
-"""Limits the memory of images in decoding, so that several threads do not fill it with large ones."""
+"""Limits the memory for decoding, so that several threads do not fill it with large images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 __all__ = ["MAX_DECODE_BYTES", "MemoryBudget"]
 
 MAX_DECODE_BYTES = 1_300_000_000
-"""Bytes that images in decoding may need together; a file that needs more is refused."""
+"""Bytes that all images being decoded may need together; a file that needs more is refused."""
 
 
 class MemoryBudget:
@@ -38,7 +38,7 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        """Reserve `size` bytes for the length of a block, after waiting until they are free.
+        """Reserve `size` bytes for the duration of a block, after waiting until they are free.
 
         A thread that already holds bytes does not wait again, since it would wait for itself.
         """

@@ -36,14 +36,14 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]: ...
 @overload
 def find_images(source: Sources) -> list[ImageLike]: ...
 def find_images(source: Sources) -> Sequence[ImageLike]:
-    """List the images that a source means, in a stable order.
+    """List the images that a source refers to, in a stable order.
 
     Args:
         source: A path, a folder (searched at any depth, each real folder once), a glob pattern ("scans/**/*.png"),
-            any source that `load_image` accepts, or a list or tuple of these. Folders and patterns mean files with a
-            suffix in `IMAGE_SUFFIXES` that are not hidden, sorted by path; with pydicom also DICOM files
-            without a suffix. A pattern with the suffix of a video ("films/*.mp4") matches videos. What is left out is
-            counted by kind in one line of the log.
+            any source that `load_image` accepts, or a list or tuple of these. Folders and patterns stand for files with
+            a suffix in `IMAGE_SUFFIXES` that are not hidden, sorted by path; with pydicom also DICOM files without a
+            suffix. A pattern with the suffix of a video ("films/*.mp4") matches videos. What is left out is counted by
+            kind in one line of the log.
 
     Returns:
         Paths for strings and paths, other objects as they are. Files given by name are not checked here; `load_image`
@@ -78,7 +78,7 @@ def find_images(source: Sources) -> Sequence[ImageLike]:
 
 
 def _also(path: Path) -> bool:
-    """Whether a file without the suffix of an image is one."""
+    """Return whether a file without the suffix of an image is an image."""
     return HAS_DICOM and may_be_dicom(path)
 
 
@@ -98,7 +98,7 @@ def _remedies(name: str, left_out: Counter[str]) -> list[str]:
 
 
 def _expand_pattern(pattern: str) -> Walk:
-    """List the images or videos that a glob pattern means; `**` matches any number of folders, each visited once."""
+    """List the images or videos that a glob pattern matches; `**` matches any number of folders, each visited once."""
     parts = Path(pattern).parts
     literal = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     literal = min(literal, len(parts) - 1)
@@ -134,7 +134,7 @@ def _globbed(parts: Sequence[str]) -> list[Path]:
 
 
 def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path match those of a glob pattern, in which `**` means any number of folders."""
+    """Return whether the parts of a path match those of a glob pattern, in which `**` means any number of folders."""
     if not pattern:
         return not path
     if pattern[0] == "**":
@@ -147,7 +147,7 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def is_single(source: object) -> bool:
-    """Whether a source is one image and not a list, a folder or a glob pattern.
+    """Return whether a source is one image and not a list, a folder or a glob pattern.
 
     A path that exists is never a pattern, even with brackets in its name.
 

@@ -1,4 +1,4 @@
-"""The distance between the pixels of an image, where its file states it."""
+"""The distance between the pixels of an image, if its file contains it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def spacing_in(spacings: tuple[PixelSpacing, ...], box: tuple[float, float, floa
         box: Box x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
 
     Returns:
-        The spacing, or None where no single one is valid: the box is not inside of a calibrated region, or it touches
+        The spacing, or None if no single one is valid: the box is not inside of a calibrated region, or it touches
         another region with another spacing.
 
     Example:

@@ -1,4 +1,4 @@
-"""What the package reads as images: the types of its public signatures."""
+"""Types of the public signatures: what the package accepts as images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels out: predictions as files of annotation tools. One module for each format, and one entry in `FORMATS`."""
+"""Writes predictions as label files for annotation tools. One module for each format, and one entry in `FORMATS`."""
 
 from condseg_sdk.labels import coco, contact_sheet, geojson, label_png, labelme, measurements, yolo
 from condseg_sdk.labels.base import LabelFormat

@@ -1,4 +1,4 @@
-"""The interface of a label format, and what every format can ask of a prediction."""
+"""The interface of a label format, and the values of a prediction that a format can use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from condseg_sdk.segmentation import Region, Segmentation, find_regions
 __all__ = ["ImageName", "LabelFormat", "LabelOptions", "LabeledImage", "Record", "Write"]
 
 Record: TypeAlias = Mapping[str, Any]
-"""What the files of a whole run need to know of one image."""
+"""What the files of a whole run need to know about one image."""
 
 Write: TypeAlias = Callable[[Path], object]
 """Writes a file to the path that it is called with."""
@@ -44,7 +44,7 @@ class LabelOptions:
     Attributes:
         label: Name of the class of every region.
         folder: Folder to write to.
-        spacing: Distance between rows and between columns in millimeters; None for that of each image's file.
+        spacing: Distance between rows and between columns in millimeters; None to use the one in each image's file.
     """
 
     label: str
@@ -54,7 +54,7 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """A prediction and its name; what several formats need is computed once.
+    """A prediction and its name; values that several formats need are computed once.
 
     Attributes:
         seg: Prediction.
@@ -66,7 +66,7 @@ class LabeledImage:
 
     @property
     def path(self) -> Path | None:
-        """Path of the image, None where it is an array, a frame of a video or the like."""
+        """Path of the image; None for an array, a frame of a video and the like."""
         source = self.seg.source
         return Path(source) if isinstance(source, (str, os.PathLike)) else None
 
@@ -109,18 +109,18 @@ class LabeledImage:
 
 @dataclass(frozen=True)
 class LabelFormat:
-    """A format of labels. A new one is a module with a `FORMAT`, registered in `labels/__init__.py`.
+    """A format of labels. A new format is a module with a `FORMAT`, registered in `labels/__init__.py`.
 
     Attributes:
         name: Name of the format, as `save_labels` and `condseg predict --save` take it.
-        summary: What is written, for the help of the command line.
+        summary: Description of the files, for the help text of the command line.
         image_files: Returns the paths of an image's own files below the output folder.
         encode: Makes the contents of these files, in the same order.
-        record: Returns what the run's files need to know of an image.
-        run_files: Paths below the output folder of the files of the whole run.
+        record: Returns what the run's files need to know about an image.
+        run_files: Paths of the files about the whole run, below the output folder.
         finish: Returns a function for each of `run_files` that writes it. The records are ordered from the most
             uncertain image to the least uncertain one, and can be iterated several times.
-        kept: Number of records that `finish` needs: those of the most uncertain images; None for all of them.
+        kept: Number of records that `finish` needs, from the most uncertain image on; None for all of them.
         is_sealed: Whether the files carry a seal themselves (`provenance.py`); otherwise checksums.json lists them.
     """
 

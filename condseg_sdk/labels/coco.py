@@ -1,7 +1,7 @@
 """COCO JSON (instances): one file, a polygon for each region, images from the most uncertain to the least.
 
-Each annotation is one polygon, since VIA reads only the first one of several and Label Studio no run lengths; holes are
-cut out of it (`polygons.py`). It has a score, which Label Studio's converter requires.
+Each annotation is one polygon, since VIA reads only the first one of several, and Label Studio reads no run lengths;
+holes are cut out of it (`polygons.py`). It has a score, which Label Studio's converter requires.
 """
 
 from __future__ import annotations

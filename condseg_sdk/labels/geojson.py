@@ -57,7 +57,7 @@ def _geometry(region: Region) -> dict[str, object]:
 
 
 def _closed(ring: NDArray[np.int32], *, is_hole: bool) -> list[list[int]]:
-    """Return a ring as RFC 7946 wants it: the first corner again at the end; outlines turn left, holes right."""
+    """Return a ring as RFC 7946 requires: the first corner again at the end; outlines turn left, holes right."""
     turns_left = cv2.contourArea(ring, oriented=True) > 0
     ordered = ring if turns_left != is_hole else ring[::-1]
     return [*ordered.tolist(), ordered[0].tolist()]

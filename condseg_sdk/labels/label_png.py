@@ -1,4 +1,4 @@
-"""Label images: one indexed PNG for each image, 0 for the background and 1 for the class, in a color."""
+"""Label images: one indexed PNG for each image, in which 0 is the background and 1 is the class, shown in color."""
 
 from __future__ import annotations
 

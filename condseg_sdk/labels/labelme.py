@@ -48,7 +48,7 @@ def _encode(image: LabeledImage, options: LabelOptions) -> list[bytes]:
 
 
 def _image_path(image: LabeledImage, file: Path) -> str:
-    """The path from the file to its image, where LabelMe looks for it."""
+    """Return the path from the file to its image, where LabelMe looks for it."""
     if image.path is None:
         return image.name.file_name
     try:

@@ -59,7 +59,7 @@ def _spacing(region: Region, options: LabelOptions) -> tuple[float, float] | Non
 
 
 def _diameters(region: Region, spacing: tuple[float, float], unit: str) -> dict[str, float]:
-    """Measure a region: the diameter of a disk of its area, and the distance of its two farthest points."""
+    """Measure a region: the diameter of a disk of equal area, and the distance between its two farthest points."""
     row, column = spacing
     hull = cv2.convexHull(region.outline)[:, 0] * np.array([column, row])
     farthest = np.sqrt(((hull[:, None] - hull[None]) ** 2).sum(-1).max())

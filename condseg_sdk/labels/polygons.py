@@ -1,4 +1,4 @@
-"""Polygons of a mask that give exactly this mask when they are drawn again.
+"""Polygons of a mask that reproduce it exactly when they are drawn.
 
 All corners are corners of pixels, in whole numbers: the pixel in column x and row y is the square from (x, y) to
 (x + 1, y + 1), as in COCO. A program that fills the pixels whose centers are inside, such as pycocotools, gets the
@@ -24,10 +24,10 @@ Cut: TypeAlias = tuple[int, int, int]
 
 
 def one_polygon(region: Region) -> NDArray[np.int32]:
-    """Join the outline of a region and those of its holes to one polygon.
+    """Join the outlines of a region and of its holes into one polygon.
 
-    Most annotation formats know neither holes nor regions of several polygons. A cut without width leads from each hole
-    to the outline, there and back, so that filling the polygon leaves the hole out.
+    Most annotation formats support neither holes nor regions of several polygons. A cut of zero width leads from each
+    hole to the outline and back, so that filling the polygon leaves the hole out.
 
     Args:
         region: Region with or without holes.
@@ -60,10 +60,10 @@ def one_polygon(region: Region) -> NDArray[np.int32]:
 
 
 def _cuts(rings: Sequence[NDArray[np.int32]], firsts: Sequence[int]) -> list[dict[int, list[Cut]]]:
-    """Find for each hole the nearest vertical edge to the left of its leftmost corner: nothing is in between.
+    """For each hole, find the nearest vertical edge to the left of its leftmost corner, with nothing between them.
 
     Returns:
-        For each ring the cuts that begin on its edges, by the number of the edge.
+        For each ring, the cuts that begin on its edges, by the number of the edge.
     """
     cuts: list[dict[int, list[Cut]]] = [defaultdict(list) for _ in rings]
     owners = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])

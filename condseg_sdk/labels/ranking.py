@@ -1,4 +1,4 @@
-"""Orders what is known of each image by its uncertainty, in memory that does not grow with the number of images."""
+"""Orders the records of images by their uncertainty, in memory that does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Ranking:
     """Records in the order of their images' uncertainty: the most uncertain first, equal ones by name.
 
     Args:
-        kept: Number of records to keep, in memory: those of the most uncertain images. None keeps all of them, in a
+        kept: Number of records to keep in memory, from the most uncertain image on. None keeps all of them, in a
             temporary file.
 
     Example:
@@ -69,7 +69,7 @@ class Ranking:
 
 
 class _Later(str):
-    """A name that is less than those before it in the alphabet."""
+    """A name in reverse alphabetical order: it compares as less than the names before it."""
 
     __slots__ = ()
 

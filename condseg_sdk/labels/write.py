@@ -38,8 +38,8 @@ def save_labels(
     """Write predictions as labels for annotation tools, and as tables and a contact sheet.
 
     Predictions are taken one after the other, so that `predictor.stream(...)` needs no more memory for 100,000 images
-    than for a few. What is about all images is ordered from the most uncertain image to the least
-    (`Segmentation.uncertainty_score`). `open_dataset` and `finetune` read these labels back to the pixel.
+    than for a few. Files about all images are ordered from the most uncertain image to the least uncertain one
+    (`Segmentation.uncertainty_score`). `open_dataset` and `finetune` read these labels back exactly, to the pixel.
 
     Args:
         segmentations: Predictions, such as `predictor.stream("frames/")`.
@@ -47,13 +47,13 @@ def save_labels(
         formats: One or several of "coco", "labelme", "yolo", "geojson", "label-png", "csv" and "sheet":
             docs/labeling.md shows the files of each.
         label: Name of the class of all regions, as the annotation tool knows it.
-        root: Folder of the images. Their paths below it are their names in the labels; without it, their file names.
-        spacing: Distance between pixels in millimeters, for the table of "csv": one number, or that between rows and
-            that between columns, as in DICOM. Default: that of each image's file, where it states one.
+        root: Folder of the images. Labels name each image by its path below this folder; without it, by its file name.
+        spacing: Distance between pixels in millimeters, for the table of "csv": one number, or the distances between
+            rows and between columns, as in DICOM. Default: the one in each image's file, if there is one.
         overwrite: Whether to replace files that condseg did not write, or that were changed since.
 
     Returns:
-        The folder. If the predictions end in an error, the files of those before it are there and complete.
+        The folder. If the iteration over the predictions raises an error, the files of those before it are complete.
 
     Raises:
         OptionError: A format is unknown, or another argument is not allowed.
@@ -76,7 +76,7 @@ def save_labels(
             name = _name(seg, base)
             files = writer.image_files(name)
             if not taken.isdisjoint((name.file_name, *files)):
-                remedy = "give root=, the folder of all images, or rename one"
+                remedy = "pass root=, the folder of all images, or rename one"
                 raise OutputError(f"{seg.name}: another image has the same name without its folder; {remedy}")
             taken.update((name.file_name, *files))
             check_replaced(files, overwrite=overwrite)
@@ -93,7 +93,7 @@ def _name(seg: Segmentation, root: Path | None) -> ImageName:
         try:
             path = Path(seg.name).resolve().relative_to(root.resolve())
         except (ValueError, OSError) as error:
-            raise OptionError(f"{seg.name} is not in {root}; give the folder of all images", option="root") from error
+            raise OptionError(f"{seg.name} is not in {root}; pass the folder of all images", option="root") from error
     else:
         path = PurePath(path.name)
     stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
@@ -115,7 +115,7 @@ def write_files(files: dict[Path, bytes]) -> None:
 
 
 def written_labels(path: Path, folder: Path) -> bool:
-    """Whether a path in the output folder is one that a label format may write."""
+    """Return whether a path in the output folder is one that a label format may write."""
     if not path.resolve().is_relative_to(folder.resolve()):
         return False
     place = path.resolve().relative_to(folder.resolve())
@@ -132,7 +132,7 @@ class EncodedLabels:
         files: Contents of its own files.
         score: Uncertainty of the image.
         name: Name of the image.
-        records: What the files of the run need to know of it, by format.
+        records: What the files of the run need to know about it, by format.
         digests: SHA-256 of files without a seal, by their paths below the output folder.
     """
 
@@ -146,13 +146,13 @@ class EncodedLabels:
 class LabelWriter:
     """Collects the labels of a run and writes the files about all of its images at the end.
 
-    Used in a `with` block, at whose end these files are written, also after an error or an interrupt.
+    Used in a `with` block, at whose end these files are written, even after an error or an interrupt.
 
     Args:
         folder: Folder to write to.
-        formats: Names of the formats, of `FORMATS`.
+        formats: Names of formats in `FORMATS`.
         label: Name of the class of all regions.
-        spacing: Distance between pixels in millimeters, one or two numbers; None for that of each image's file.
+        spacing: Distance between pixels in millimeters, one or two numbers; None to use the one in each image's file.
 
     Raises:
         OptionError: A format is unknown, or another argument is not allowed.
@@ -204,7 +204,7 @@ class LabelWriter:
         return EncodedLabels(files, image.uncertainty, image.name.file_name, records, digests)
 
     def add(self, labels: EncodedLabels) -> None:
-        """Add an image whose files are written to those of the run. Several threads may do this at once."""
+        """Add an image, whose files are written, to the files of the run. Several threads may do this at once."""
         with self._lock:
             self._count += 1
             self._digests.update(labels.digests)

@@ -1,6 +1,7 @@
 """YOLO segmentation: a folder with data.yaml, copies of the images, and a text file of polygons for each.
 
-The images are copied because every reader of the format searches the labels beside them, in labels/ instead of images/.
+The images are copied because every reader of the format looks for the labels beside them, in labels/ instead of
+images/.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metrics of a segmentation, one idea per file; docs/evaluation.md explains each of them.
 
-`surface` imports MONAI, which takes a second, and is therefore not imported here, from where training imports `score`.
+`surface` is not imported here: it imports MONAI, which takes a second, and training needs only `score`.
 """
 
 from condseg_sdk.metrics.overlap import ImageScores, mean_scores, score

@@ -1,6 +1,6 @@
 """Calibration: whether a probability of 0.8 is correct in 8 of 10 pixels.
 
-The sums of each bin are kept for each image, so that no pixel is needed twice and images can be resampled for a
+The sums of each bin are kept for each image, so that no pixel is read twice and images can be resampled for a
 confidence interval.
 """
 

@@ -72,7 +72,7 @@ def overlap_ratio(overlap: ArrayLike, total: ArrayLike) -> NDArray[np.float64]:
         total: Numbers of pixels, such as their unions; 0 where both masks are empty.
 
     Returns:
-        Ratios as float64, of the common shape.
+        Ratios as float64, of the broadcast shape.
 
     Example:
         >>> overlap_ratio([2, 0], [4, 0]).tolist()

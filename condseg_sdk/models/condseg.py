@@ -51,8 +51,8 @@ def network_arguments(encoder: str) -> dict[str, Any]:
         encoder: A key of `ENCODERS`.
 
     Returns:
-        The arguments of the first named network with this encoder. Without one, those of condseg-lite (for a light
-        encoder) or condseg-r50 (for any other), with this encoder.
+        The arguments of the first named network with this encoder. Without one, the arguments of condseg-lite (for a
+        light encoder) or condseg-r50 (for any other), with this encoder.
 
     Example:
         >>> network_arguments("efficientnet_lite2")["channels"]
@@ -203,7 +203,7 @@ class ConDSeg(PretrainedNetwork):
         Args:
             images: Images (B, 3, H, W), float, normalized as the checkpoint's `Preprocessing` says. H and W are free:
                 the last row and column are repeated up to the network's stride, and the logits are cropped.
-            aux: Whether to compute the maps of the auxiliary heads, too.
+            aux: Whether to also compute the maps of the auxiliary heads.
 
         Returns:
             The logits, at the size of the images.

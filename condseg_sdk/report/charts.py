@@ -133,7 +133,7 @@ def _validation(stage: int, what: str, rows: Sequence[Mapping[str, float]]) -> C
 
 
 def evaluation_charts(evaluation: Evaluation) -> list[Chart]:
-    """Draw precision and recall, Dice over thresholds, of images and by object size, and reliability."""
+    """Draw precision over recall; Dice by threshold, by image and by object size; and reliability."""
     return [
         _precision_recall(evaluation),
         _dice_over_thresholds(evaluation),

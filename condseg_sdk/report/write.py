@@ -147,7 +147,7 @@ def check_report_folder(folder: str | os.PathLike[str], *, overwrite: bool = Fal
 
     Args:
         folder: Folder of report/.
-        overwrite: Whether to replace other PNG files in it, such as edited ones or those of an older release.
+        overwrite: Whether to replace other PNG files in it, such as edited files or files of an older release.
 
     Raises:
         OutputError: The folder contains other files.

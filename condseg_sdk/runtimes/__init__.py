@@ -1,1 +1,1 @@
-"""What executes a network. `base.py` says what a runtime is; every other module is one."""
+"""What executes a network. `base.py` defines the interface of a runtime; the other modules implement it."""

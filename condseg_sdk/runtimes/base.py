@@ -50,7 +50,7 @@ class Runtime(Protocol):
 
 
 def uses_all_cores(device: str) -> bool:
-    """Whether a network on a device computes on the cores that decoding and resizing need, too.
+    """Return whether a network on a device computes on the cores that decoding and resizing also need.
 
     Example:
         >>> uses_all_cores("cpu"), uses_all_cores("openvino:cpu"), uses_all_cores("cuda:0")
@@ -68,7 +68,7 @@ def log_cpu() -> None:
 def run_flipped(runtime: Runtime, batch: NDArray[np.float32], *, branch_uncertainty: bool) -> Logits:
     """Average the logits over four flips of the images, each flipped back (test-time augmentation).
 
-    The arguments and the result are those of `runtime.run`; it takes four times as long.
+    The arguments and the result are the same as for `runtime.run`; it takes four times as long.
     """
     totals: list[NDArray[np.float32]] = []
     for axes in ((), (-1,), (-2,), (-2, -1)):

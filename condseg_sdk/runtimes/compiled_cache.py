@@ -1,7 +1,7 @@
 """Compiled models in Hugging Face's cache, for execution providers that compile when they open a file.
 
-A provider does not notice a damaged cache: its predictions would be wrong. The files are therefore written beside their
-place, and their SHA-256 is checked before each use.
+A provider does not notice a damaged cache: its predictions would be wrong. The files are therefore written to a
+temporary folder and renamed, and their SHA-256 is checked before each use.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the folder has the files that were written, and nothing else."""
+    """Return whether the folder has the files that were written, and nothing else."""
     try:
         recorded = read_json(folder / CHECKSUMS, error=CondsegError, remedy="compile it again")
         return bool(recorded) and recorded == _checksums(folder)

@@ -9,10 +9,10 @@ __all__ = ["preload_cuda"]
 
 
 def preload_cuda() -> None:
-    """Load CUDA and cuDNN of the wheels that pip installed, if any.
+    """Load CUDA and cuDNN from the wheels that pip installed, if any.
 
     ONNX Runtime looks for them only beside itself. In a virtual environment that sees the packages of the system, they
-    are often in the other folder, where PyTorch brought them.
+    are often in the other folder, where PyTorch installed them.
     """
     import onnxruntime
 

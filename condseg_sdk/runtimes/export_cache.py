@@ -1,4 +1,4 @@
-"""The ONNX file of a checkpoint that has none: exported once, verified, and kept in Hugging Face's cache."""
+"""Exports a checkpoint that has no ONNX file once, verifies the file and keeps it in Hugging Face's cache."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ logger = logging.getLogger("condseg_sdk")
 
 
 def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = None, dynamic: bool = False) -> Path:
-    """Return the ONNX file of a checkpoint; the first call with this content and version of the package makes it.
+    """Return the ONNX file of a checkpoint; the first call with this content and version of the package exports it.
 
     Args:
         checkpoint: Checkpoint folder, or a .safetensors file with its config.json beside it.
         preprocessing: As in `load_checkpoint`.
-        dynamic: Whether batch, height and width are dynamic. Fixed sizes are faster where a batch gains nothing.
+        dynamic: Whether batch, height and width are dynamic. Fixed sizes are faster on devices that gain nothing from
+            batches.
 
     Raises:
         CheckpointError: The checkpoint is incomplete or damaged.

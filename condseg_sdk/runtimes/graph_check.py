@@ -31,7 +31,7 @@ REMEDY = "the file is damaged or incompatible with this release; export it again
 
 
 def check_graph(path: Path) -> tuple[CheckpointConfig, ExportInfo]:
-    """Check an exported file without executing anything of it.
+    """Check an exported file without executing any part of it.
 
     Returns:
         The checkpoint's config and how the file was exported.
@@ -181,7 +181,7 @@ def _sizes_of_initializers(graph: onnx.GraphProto) -> Iterator[int]:
 
 
 def _inferred_bytes(model: onnx.ModelProto, shape: Sequence[int]) -> Mapping[str, int]:
-    """Return the bytes of the tensors whose shape follows from that of the input, by name."""
+    """Return the bytes, by name, of the tensors whose shape follows from the shape of the input."""
     import onnx
 
     graph = model.graph

@@ -28,12 +28,12 @@ class OnnxRuntime:
     Args:
         path: File that `export_onnx` wrote.
         device: "auto" or the name of a device; see `open_session`.
-        options: Threads, precision and session configuration; default: those of `OnnxOptions()`.
+        options: Threads, precision and session configuration; default: `OnnxOptions()`.
 
     Raises:
         CheckpointError: The file is damaged, cannot be read by this ONNX Runtime, or is not an export of condseg_sdk.
         DeviceError: The device cannot be used, or the session does not use it.
-        OptionError: `device` is unknown, or does not have an option.
+        OptionError: `device` is unknown, or does not support one of the options.
         OutputError: The compiled model cannot be kept.
 
     Example:

@@ -29,8 +29,8 @@ class OpenedModel(NamedTuple):
         runtime: Executes the network.
         config: Config of the checkpoint.
         path: Checkpoint folder, or .safetensors or .onnx file, that was opened.
-        weights: File whose SHA-256 identifies the model: that of the checkpoint's weights, or an .onnx file that was
-            opened by name.
+        weights: File whose SHA-256 identifies the model: the checkpoint's weights, or an .onnx file that was opened by
+            name.
     """
 
     runtime: Runtime
@@ -47,10 +47,10 @@ def open_runtime(
     preprocessing: Preprocessing | None = None,
     **where: Unpack[ResolveOptions],
 ) -> OpenedModel:
-    """Open a model, by the arguments of `Predictor.from_pretrained`.
+    """Open a model with the arguments of `Predictor.from_pretrained`.
 
     Raises:
-        OptionError: The model's runtime does not have an option.
+        OptionError: The model's runtime does not support one of the options.
         ModelNotFoundError: The model does not exist.
         HubError: The Hub denies access or cannot be reached.
         CheckpointError: The model is incomplete or damaged.
@@ -84,7 +84,7 @@ def _onnx_file(
     batches: bool,
     **where: Unpack[ResolveOptions],
 ) -> tuple[Path, Path]:
-    """Return an .onnx file, the model.onnx of a checkpoint, or one that is exported from a checkpoint without it.
+    """Return an .onnx file, the model.onnx of a checkpoint, or an export of a checkpoint that has none.
 
     Args:
         model: As in `open_runtime`.
@@ -93,7 +93,7 @@ def _onnx_file(
         where: As in `open_runtime`.
 
     Returns:
-        The file, and the one that identifies the model: of an export, the weights that it was made from.
+        The file, and the file that identifies the model: for an export, the weights that it was made from.
     """
     if is_onnx(model):
         if preprocessing is None:
@@ -119,7 +119,7 @@ def _weights_of(checkpoint: Path) -> Path:
 def choose_options(
     model: str | os.PathLike[str], device: str, runtime: RuntimeName | TorchOptions | OnnxOptions | None
 ) -> TorchOptions | OnnxOptions:
-    """Return the options of the runtime that opens a model, by the arguments of `Predictor.from_pretrained`.
+    """Return the options of the runtime that opens a model, from the arguments of `Predictor.from_pretrained`.
 
     Raises:
         OptionError: `runtime` has another value.

@@ -55,8 +55,8 @@ class OnnxOptions:
     """How ONNX Runtime runs an exported file.
 
     Args:
-        threads: Number of CPU threads for one operation. Default: the number of physical cores, or the smaller number
-            that affinity or the CPU quota of a container leave.
+        threads: Number of CPU threads for one operation. Default: the number of physical cores, or fewer if affinity or
+            the CPU quota of a container allows fewer.
         session_options: Entries of ONNX Runtime's session configuration.
         precision: Precision of the arithmetic, for devices that can compute in a lower one than the file's: "bfloat16"
             with device="openvino", "float16" with device="openvino:gpu". Default: "float32", and on an NPU, which has

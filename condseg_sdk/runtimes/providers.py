@@ -65,7 +65,7 @@ class Plugin:
     install: str
 
     def is_installed(self) -> bool:
-        """Whether the package is there, as far as can be told without loading it."""
+        """Return whether the package is there, as far as can be told without loading it."""
         return find_spec(self.package) is not None
 
     def register(self, device: str) -> None:
@@ -129,7 +129,7 @@ class Provider:
         processor: What it runs on, for messages.
         numbered: Whether the number of a GPU may follow the name, as in "cuda:1".
         nvidia: Whether it needs NVIDIA's driver.
-        plugin: Package that it comes from; None for those of ONNX Runtime.
+        plugin: Package that it comes from; None for the providers of ONNX Runtime itself.
         hardware: Metadata that a plug-in gives its devices of this kind.
         precisions: Precisions of the arithmetic that it supports, the default first.
         capabilities: Metadata by which a plug-in lists the precisions of its device; "" if it does not.
@@ -256,7 +256,7 @@ def _cuda(settings: ProviderSettings) -> dict[str, Any]:
 
 
 def _tensorrt(settings: ProviderSettings) -> dict[str, Any]:
-    """Return the options of TensorRT, which builds an engine for minutes and therefore always keeps it."""
+    """Return the options of TensorRT, whose engine takes minutes to build and is therefore always kept."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "condseg_sdk" / "tensorrt"
     folder.mkdir(parents=True, exist_ok=True)
@@ -333,7 +333,7 @@ PROVIDERS: dict[str, Provider] = {
             batches=True,
             plugin=Plugin("onnxruntime_ep_webgpu", "onnxruntime-ep-webgpu"),
         ),
-        _openvino_provider("CPU", "processor of Intel", ("float32", "bfloat16")),
+        _openvino_provider("CPU", "Intel processor", ("float32", "bfloat16")),
         _openvino_provider("GPU", "GPU of Intel", ("float32", "float16")),
         _openvino_provider("NPU", "NPU of Intel", ("float16",)),
     )
@@ -375,11 +375,11 @@ def preferred_devices(precision: OnnxPrecision = "float32") -> list[str]:
     """Return the devices to try for device="auto", in order; the CPU is the last.
 
     Args:
-        precision: Precision of the file. In OpenVINO those of int8 and float16 round differently, which changes
+        precision: Precision of the file. OpenVINO rounds differently in int8 and float16 files, which changes
             probabilities by more than 0.001: "auto" leaves them to ONNX Runtime's own provider.
 
-    This is what was measured to be the fastest (docs/performance.md): an NVIDIA GPU, on a processor of Intel OpenVINO
-    if its plug-in is installed, and otherwise ONNX Runtime's own provider. Each of them computes in float32.
+    These devices were measured to be the fastest (docs/performance.md): an NVIDIA GPU; OpenVINO on an Intel processor,
+    if its plug-in is installed; otherwise ONNX Runtime's own provider. Each of them computes in float32.
     """
     import onnxruntime
 

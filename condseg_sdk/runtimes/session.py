@@ -70,7 +70,7 @@ def open_session(path: Path, device: str, options: OnnxOptions, info: ExportInfo
     Raises:
         CheckpointError: This ONNX Runtime cannot read the file.
         DeviceError: The device cannot be used, or the session does not use it.
-        OptionError: `device` is unknown, or does not have an option.
+        OptionError: `device` is unknown, or does not support one of the options.
         OutputError: The compiled model cannot be kept.
     """
     if device != "auto":

@@ -27,7 +27,7 @@ _TF32 = threading.Lock()
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the torch device of a name.
+    """Return the torch device for a name.
 
     Args:
         device: "auto" (a GPU if one can be used, otherwise the CPU), "cpu", "cuda", "cuda:1", "mps", ...
@@ -107,7 +107,7 @@ class TorchRuntime:
         network: The network. It is not modified; a copy is rewritten (`inference_form`) with channels last,
             which is faster on CPUs and GPUs.
         device: Name of the device; see `resolve_device`.
-        options: Precision and execution; default: those of `TorchOptions()`.
+        options: Precision and execution; default: `TorchOptions()`.
 
     Raises:
         DeviceError: The device cannot be used, or a CUDA graph is requested on another device.
@@ -224,7 +224,7 @@ class CudaGraphCache:
         self._lock = threading.Lock()  # threads must not share the one input and output of a graph
 
     def __call__(self, images: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
-        """Return the logits of a batch, those of the mask first."""
+        """Return the logits of a batch, the mask's first."""
         with self._lock, torch.cuda.device(images.device):  # streams belong to the current device
             key = (tuple(images.shape), uncertainty)
             if key not in self._recorded:

@@ -1,7 +1,7 @@
 """Augmentation with artifacts of cameras and screens: black corners, overlay boxes, specular highlights.
 
-A network that has seen the recorder of one hospital only learns its corners and its position box. Random ones teach it
-to ignore them. All random numbers are passed in, as in `augmentation.py`.
+A network trained on images from a single hospital's recorder learns the recorder's corners and position box. Random
+ones teach it to ignore them. All random numbers are passed in, as in `augmentation.py`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Base:
         name: Origin of the weights, for messages.
         is_checkpoint: Whether the whole network is trained, and not only its encoder.
         data: Data that a checkpoint was trained on, in words.
-        attribution: Credit that the license of a checkpoint asks for, and that license.
+        attribution: Credit that the license of a checkpoint requires, and that license.
     """
 
     network: ConDSeg
@@ -83,7 +83,7 @@ def _open(config: FinetuneConfig) -> Base:
 
 
 def _default(arguments: Mapping[str, Any] | None) -> str:
-    """The default base of a network."""
+    """Return the default base of a network."""
     if arguments is None or _new(arguments, 0).arguments == _new(NETWORKS[DEFAULT_NETWORK], 0).arguments:
         return DEFAULT_BASE
     return f"{IMAGENET}{arguments.get('encoder', 'resnet50')}"

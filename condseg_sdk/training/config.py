@@ -112,7 +112,7 @@ class Setting:
             raise OptionError(f"{self.name}={value!r} must be a {whole}number{within}", option=self.name)
 
     def _contains(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN is outside every range."""
+        """Return whether a number lies in the range; NaN is outside every range."""
         if not self.range:
             return True
         low, high = map(float, self.range[1:-1].split(","))
@@ -151,12 +151,13 @@ class FinetuneConfig:
     )
     image_size: int | None = _setting(
         None, MODEL, "Side of the checkpoint's input in pixels.",
-        auto="that of a named base, otherwise 256, or less for small images", range=SIDE
+        auto="the base's, if one is named; otherwise 256, or less for small images", range=SIDE
     )
     field_of_view: FieldOfView | None = _setting(
         None, MODEL,
         "Part of the image that the network sees, in training and in the checkpoint: endoscopy is the endoscope's view "
-        "without margins, text and inset images; none is the whole image.", auto="that of a named base, otherwise none"
+        "without margins, text and inset images; none is the whole image.",
+        auto="the base's, if one is named; otherwise none"
     )
     freeze_encoder: bool = _setting(False, MODEL, "Keep the weights of the encoder as they are.")
     freeze_batchnorm: bool = _setting(
@@ -182,16 +183,16 @@ class FinetuneConfig:
     )
     batch_size: int | None = _setting(
         None, OPTIMIZATION, "Number of images per step, over all devices.",
-        auto="4 or 8 on a CPU, by memory on a GPU, fewer for small sets", range="[1, inf)"
+        auto="4 or 8 on a CPU, chosen by memory on a GPU, fewer for small sets", range="[1, inf)"
     )
     learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of everything but the encoder.",
-        auto="that of the encoder: 0.001 for condseg-lite, 0.0001 as in the paper for condseg-r50 and condseg-pvt",
+        auto="the encoder's: 0.001 for condseg-lite, 0.0001 as in the paper for condseg-r50 and condseg-pvt",
         range="[0, inf)"
     )
     encoder_learning_rate: float | None = _setting(
         None, OPTIMIZATION, "Peak learning rate of the encoder.",
-        auto="that of the encoder: 0.0002 for condseg-lite, 0.00001 as in the paper for condseg-r50 and condseg-pvt",
+        auto="the encoder's: 0.0002 for condseg-lite, 0.00001 as in the paper for condseg-r50 and condseg-pvt",
         range="[0, inf)"
     )
     schedule: Schedule = _setting(
@@ -222,7 +223,7 @@ class FinetuneConfig:
     )
     val_fraction: float | None = _setting(
         None, DATA, "Share of the training pairs to hold out for validation, if the data defines no validation split.",
-        auto="0.2 of fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
+        auto="0.2 if there are fewer than 200 pairs, otherwise 0.1", range="(0, 1)"
     )
     bits: int | None = _setting(
         None, DATA, "Number of bits in use in 16-bit images; stored in the checkpoint.",
@@ -239,12 +240,13 @@ class FinetuneConfig:
         False, REPRODUCIBILITY,
         "Bit-identical results on the same machine with the same number of threads; slower on GPUs."
     )
-    accelerator: str = _setting("auto", MACHINE, "Accelerator of Lightning: auto, cpu, gpu, mps.")
+    accelerator: str = _setting("auto", MACHINE, "Lightning accelerator: auto, cpu, gpu, mps.")
     devices: int | str = _setting("auto", MACHINE, "Number of devices per machine, or their indices (0,2).")
-    strategy: str = _setting("auto", MACHINE, "Strategy of Lightning: auto, ddp and others.")
+    strategy: str = _setting("auto", MACHINE, "Lightning strategy: auto, ddp and others.")
     num_nodes: int = _setting(1, MACHINE, "Number of machines.", range="[1, inf)")
     num_workers: int | None = _setting(
-        None, MACHINE, "Number of processes that load data.", auto="0; a few for a set above 4 GiB", range="[0, inf)"
+        None, MACHINE, "Number of processes that load data.", auto="0, or a few for a dataset above 4 GiB",
+        range="[0, inf)"
     )
     # fmt: on
 
@@ -271,7 +273,7 @@ class FinetuneConfig:
             **overrides: New values by the name of the setting.
 
         Returns:
-            The new settings; these are not changed.
+            The new settings; the existing ones are not changed.
 
         Raises:
             OptionError: A setting does not exist (the message suggests similar names), or a value is not allowed.
@@ -338,7 +340,7 @@ def settings() -> dict[str, Setting]:
 
 
 def _types(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; generic types without their arguments."""
+    """Return the members of a union; generic types without their arguments."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return tuple(kind if get_origin(kind) in (None, Literal) else get_origin(kind) for kind in members)
 

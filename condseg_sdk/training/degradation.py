@@ -1,4 +1,4 @@
-"""Augmentation that degrades an image as a recorder does: sensor noise, low resolution, JPEG compression.
+"""Augmentation that degrades an image in the way recorders do: sensor noise, low resolution, JPEG compression.
 
 Images of an older recorder, or frames of a video, are worse than those of a published dataset. All random numbers are
 passed in, as in `augmentation.py`.
@@ -22,7 +22,7 @@ JPEG_QUALITY = (10.0, 60.0)
 
 
 class RandomDegradation(nn.Module):
-    """Degrade some of the images as a poor recorder does. The masks stay as they are.
+    """Degrade some of the images in the way a poor recorder does. The masks stay as they are.
 
     Shape:
         images (B, 3, H, W) float32 in [0, 1], random numbers (B, 7) in [0, 1) -> images of the same shape.

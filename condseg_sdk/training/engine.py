@@ -58,8 +58,8 @@ def fit(
         batches: Training and validation batches.
         folder: Folder of the stage, for last.ckpt (to resume from), best.ckpt, metrics.csv and finished.json.
         epochs: Number of epochs.
-        config: Settings without open values.
-        loggers: Loggers in addition to that of TensorBoard.
+        config: Settings in which every value has been chosen.
+        loggers: Loggers in addition to TensorBoard's.
         progress: Whether to show progress bars.
 
     Raises:

@@ -103,8 +103,8 @@ def finetune(
             separate masks, lists and groups; see docs/data.md.
         output_dir: Folder of the run. The checkpoint is written to its subfolder "checkpoint".
         config: Settings of the run; default: `FinetuneConfig()`.
-        resume: Whether to continue the run in `output_dir` from its last saved epoch. Without a run in it a new one is
-            started. The result is the same as without the interruption.
+        resume: Whether to continue the run in `output_dir` from its last saved epoch. If it contains no run, a new one
+            is started. The result is the same as without the interruption.
         logger: Loggers of Lightning, such as `WandbLogger`, in addition to TensorBoard and the CSV files.
         progress: Whether to show progress bars.
         report: Whether to evaluate the checkpoint on the validation split, at the images' own sizes, and to write
@@ -184,7 +184,7 @@ def finetune(
 def _merge(
     config: FinetuneConfig | None, overrides: Mapping[str, object], data: DataSource | Dataset
 ) -> FinetuneConfig:
-    """The settings with the overrides and, for a dataset that is divided already, with the share it was divided by."""
+    """Return the settings with the overrides and, for a dataset that is already split, its validation share."""
     for name in DATASET_OPTIONS:
         if name in overrides:
             raise OptionError(
@@ -222,7 +222,7 @@ def _check_provenance(given: Any) -> dict[str, Any]:
 
 
 def _open_run(output_dir: str | os.PathLike[str], data: DataSource | Dataset, *, report: bool) -> RunFolder:
-    """The run's folder, after checks that it can be used. Nothing is written yet."""
+    """Return the run's folder, after checks that it can be used. Nothing is written yet."""
     run = RunFolder(check_path("output_dir", output_dir))
     if not is_utf8(run.path.absolute()):
         raise OptionError(
@@ -284,7 +284,7 @@ def _train(
 
 
 def _preprocessing(config: FinetuneConfig, base: Base) -> Preprocessing:
-    """Return the preprocessing of the checkpoint, which is that of the base at another size."""
+    """Return the preprocessing of the checkpoint: the base's preprocessing at another size."""
     assert config.image_size is not None
     return replace(base.preprocessing, size=(config.image_size, config.image_size), bits=config.bits)
 
@@ -310,14 +310,14 @@ def _recipe(config: FinetuneConfig, base: Base, train: CachedPairs) -> Recipe:
 
 
 def _foreground_weight(train: CachedPairs) -> float:
-    """The square root of the number of background pixels per foreground pixel, from 1 to `MAX_FOREGROUND_WEIGHT`."""
+    """Return the square root of background to foreground pixels, from 1 to `MAX_FOREGROUND_WEIGHT`."""
     masks = train.values[:, 3]
     share = int(torch.count_nonzero(masks)) / masks.numel()  # a mean would copy the masks, in float32
     return min(max(((1 - share) / max(share, 1e-6)) ** 0.5, 1.0), MAX_FOREGROUND_WEIGHT)
 
 
 def _consistency_network(network: ConDSeg, seed: int) -> ConsistencyNetwork:
-    """The network of stage 1: the same encoder with a light head."""
+    """Return the network of stage 1: the same encoder with a light head."""
     arguments = network.arguments
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -329,7 +329,7 @@ def _consistency_network(network: ConDSeg, seed: int) -> ConsistencyNetwork:
 def _warn_if_not_learned(miou: float, validation: CachedPairs) -> None:
     if miou <= trivial_baseline_iou(validation):
         logging.getLogger("condseg_sdk").warning(
-            "The network has not learned: its mIoU of %.3f on the validation split is not better than that of masks "
+            "The network has not learned: its mIoU of %.3f on the validation split is no better than with masks "
             "that are all full or all empty. Train longer, or check images and masks.",
             miou,
         )

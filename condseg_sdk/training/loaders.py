@@ -72,7 +72,7 @@ class EpochSampler(Sampler[int]):
         self.rank, self.world = rank, world
 
     def set_epoch(self, epoch: int) -> None:
-        """Use the order of another epoch; Lightning calls this at the start of each."""
+        """Switch to the order of another epoch; Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -78,7 +78,7 @@ class Optimization:
 
 
 def _cosine(step: int, steps: int) -> float:
-    """The learning rate at a step, as a share of its peak."""
+    """Return the learning rate at a step, as a share of its peak."""
     warmup = max(math.ceil(WARMUP * steps), 1)
     if step < warmup:
         return (step + 1) / warmup

@@ -59,7 +59,7 @@ class RunFolder:
         return self.path / REPORT
 
     def resumed(self, config: FinetuneConfig, *, resume: bool, first: bool) -> FinetuneConfig:
-        """Return the settings to train with: those of the run in this folder, or the given ones for a new run.
+        """Return the settings to train with: the settings of the run in this folder, or the given ones for a new run.
 
         Settings of the machine may change when a run is resumed; the given ones are used.
 
@@ -70,7 +70,7 @@ class RunFolder:
 
         Raises:
             OptionError: There is a run and `resume` is False, or it is True and the settings differ.
-            OutputError: The folder contains files that a run would replace and did not write.
+            OutputError: The folder contains files that a run would replace but did not write.
             TrainingError: settings.json is damaged.
         """
         if not self.is_begun:
@@ -94,7 +94,7 @@ class RunFolder:
         return saved.override(**{name: getattr(config, name) for name in machine})
 
     def _check_is_free(self) -> None:
-        """Refuse a folder with files that no run wrote, or with those of a run without settings.json."""
+        """Refuse a folder with files that no run wrote, or with the files of a run without settings.json."""
         for name in ("stage1", "stage2", CHECKPOINT):
             if (self.path / name).exists():
                 raise self._refused(f"contains {name} of a run without {SETTINGS}: choose another output_dir")
@@ -107,7 +107,7 @@ class RunFolder:
                 )
 
     def _refused(self, reason: str) -> OptionError:
-        """The error for a folder that this call cannot use."""
+        """Return the error for a folder that this call cannot use."""
         return OptionError(f"{self.path} {reason}", option="output_dir", path=self.path)
 
     def _saved_config(self) -> FinetuneConfig:

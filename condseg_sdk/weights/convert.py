@@ -54,13 +54,13 @@ def convert_checkpoint(
 
     Args:
         source: A file of `torch.save`: a state dict, or a larger dictionary that contains one, with or without the
-            prefix of DataParallel. Also a .safetensors file with these names.
+            prefix of DataParallel. A .safetensors file with the same tensor names works as well.
         folder: A new or empty folder, or one with an older checkpoint, which is replaced.
         network: "r50" for ResNet-50, "pvt" for PVTv2-b2.
         color_order: Order of the channels in training: "bgr" before November 2025, "rgb" since. The file does not say
             which, and the wrong order costs accuracy without an error. Pixels are divided by 255 in both.
         size: Height and width of the training images in pixels.
-        threshold: Probability from which a pixel belongs to the mask.
+        threshold: Lowest probability at which a pixel belongs to the mask.
         provenance: "license", "data", "attribution", "metrics" and the like, for config.json and the model card.
 
     Returns:
@@ -99,7 +99,7 @@ def convert_checkpoint(
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ModelNotFoundError(f"{path} is not a file: pass the .pth file that torch.save wrote", path=path)
+        raise ModelNotFoundError(f"{path} is not a file: pass the .pth file written by torch.save", path=path)
     if path.suffix == ".safetensors":
         return read_tensors(path)
     if not _is_saved_by_torch(path):
@@ -126,7 +126,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _is_saved_by_torch(path: Path) -> bool:
-    """Whether a file begins as an archive or, as PyTorch wrote it before version 1.6, as a pickle."""
+    """Return whether a file begins as an archive or, as PyTorch wrote it before version 1.6, as a pickle."""
     try:
         with path.open("rb") as file:
             return file.read(2).startswith((b"PK", b"\x80"))

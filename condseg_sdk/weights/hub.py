@@ -45,7 +45,7 @@ class ResolveOptions(HubOptions, total=False):
 
     Attributes:
         revision: Branch, tag or commit, for a repository on the Hub only.
-        manifest: Path of your own manifest, in addition to the package's and to those of CONDSEG_MANIFEST.
+        manifest: Path of your own manifest, in addition to the package's and to the ones in CONDSEG_MANIFEST.
     """
 
     revision: str | None
@@ -78,7 +78,7 @@ def resolve(
             - "org/name" or "org/name@revision" on the Hugging Face Hub;
             - a name from `list_models()`.
         revision: Branch, tag or commit, for a repository on the Hub only.
-        manifest: Path of your own manifest, in addition to the package's and to those of CONDSEG_MANIFEST.
+        manifest: Path of your own manifest, in addition to the package's and to the ones in CONDSEG_MANIFEST.
         hub: As in `HubOptions`.
 
     Returns:
@@ -124,7 +124,7 @@ def resolve_onnx(
 ) -> Path:
     """Find the ONNX file of a model: model.onnx of a folder or a repository, or the .onnx file that is given.
 
-    The arguments are those of `resolve`.
+    The arguments are the same as for `resolve`.
 
     Raises:
         ModelNotFoundError: No model has that name, or there is no model.onnx.
@@ -164,7 +164,7 @@ def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None =
     """Return the local file or folder of a model, or None for a name in a manifest or on the Hub.
 
     A name in a manifest means that model, unless a local folder of that name is a checkpoint: a folder of predictions
-    or images never hides the model. The arguments are those of `resolve`.
+    or images never hides the model. The arguments are the same as for `resolve`.
 
     Example:
         >>> local_path("condseg-r50") is None
@@ -178,7 +178,7 @@ def local_path(model: str | os.PathLike[str], *, manifest: ManifestPath | None =
 
 
 def is_onnx(model: str | os.PathLike[str]) -> bool:
-    """Whether a model is an ONNX file, by its name, by the name of the file it links to, or by its content."""
+    """Return whether a model is an ONNX file, by its name, by the name of the file it links to, or by its content."""
     if os.fspath(model).lower().endswith(ONNX_SUFFIX):
         return True
     path = _path(model)

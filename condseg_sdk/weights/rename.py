@@ -28,7 +28,7 @@ def rename_tensors(
     Args:
         state: The published state dict.
         expected: State dict of the network that takes the tensors, possibly on the meta device.
-        names: Prefixes of the published names, mapped to prefixes of the network's. The longest prefix counts.
+        names: Prefixes of the published names, mapped to prefixes of the network's. The longest prefix is used.
         left_out: Prefixes of published tensors that the network does not have.
         what: Name of the network, for the error message.
 
@@ -83,6 +83,6 @@ def _rename(name: str, names: Mapping[str, str]) -> str:
 
 
 def _is_alike(value: Tensor, target: Tensor) -> bool:
-    """Whether a tensor is dense, real and on the CPU, and floating-point exactly if the target is."""
+    """Return whether a tensor is dense, real and on the CPU, and floating-point exactly if the target is."""
     ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     return ordinary and value.is_floating_point() == target.is_floating_point() and not value.is_complex()

@@ -109,7 +109,7 @@ def test_among_files_with_one_name_the_folders_decide(tmp_path: Path) -> None:
     dataset = open_dataset(path)
     assert pair_names(dataset) == ["a", "b"]
     (error,) = lines(dataset, "error")
-    assert error.startswith("1 image with a name that several files have; write its folders, too: elsewhere/a.png (")
+    assert error.startswith("1 image with a name that several files share; include its folders: elsewhere/a.png (")
 
 
 def test_images_that_a_coco_file_does_not_list_are_reported(tmp_path: Path) -> None:

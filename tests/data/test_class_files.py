@@ -52,7 +52,7 @@ def test_an_image_without_a_mask_of_any_class_is_an_error(tmp_path: Path) -> Non
     save(tmp_path / "masks/tool/d.png")
     lines = [problem.line() for problem in open_dataset(tmp_path).problems if problem.severity == "error"]
     assert any("1 image without a mask of any class" in line and "c.png" in line for line in lines)
-    assert any("1 mask without an image of its name" in line and "d.png" in line for line in lines)
+    assert any("1 mask without an image of the same name" in line and "d.png" in line for line in lines)
 
 
 @pytest.mark.parametrize("labels", [("reader1", "reader2"), ("1", "2"), ("expert A", "expert B")])

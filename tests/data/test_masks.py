@@ -286,7 +286,7 @@ def test_an_archive_of_arrays_needs_one_named_mask(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", image=np.zeros((2, 2)), mask=TRUTH)
     np.testing.assert_array_equal(load_mask(tmp_path / "a.npz"), TRUTH)
     np.savez(tmp_path / "b.npz", x=TRUTH, y=TRUTH)
-    with pytest.raises(DatasetError, match=r"b\.npz contains the arrays \['x', 'y'\]: name the one"):
+    with pytest.raises(DatasetError, match=r"b\.npz contains the arrays \['x', 'y'\]: rename the array"):
         load_mask(tmp_path / "b.npz")
 
 

@@ -347,14 +347,14 @@ class TestWhatIsRefused:
         del ds.PixelData
         assert "without pixel data" in self.refused(ds, tmp_path / "none.dcm")
         cut = make_dataset([jpeg(np.zeros((8, 8, 3), np.uint8))] * 2, "YBR_FULL_422", size=(8, 8), NumberOfFrames=5)
-        assert "states 5 frames, but contains 2" in self.refused(cut, tmp_path / "frames.dcm")
+        assert "declares 5 frames, but contains 2" in self.refused(cut, tmp_path / "frames.dcm")
 
     def test_sizes_are_checked_before_decoding(self, tmp_path: Path) -> None:
         small = jpeg(np.zeros((8, 8, 3), np.uint8))
         place = small.index(b"\xff\xc0")
         bomb = small[: place + 5] + (60000).to_bytes(2, "big") * 2 + small[place + 9 :]
         ds = make_dataset([bomb], "YBR_FULL_422", size=(8, 8))
-        assert "states frames of 8x8 pixels, but frame 0 has 60000x60000" in self.refused(ds, tmp_path / "a.dcm")
+        assert "declares frames of 8x8 pixels, but frame 0 has 60000x60000" in self.refused(ds, tmp_path / "a.dcm")
         ds.Rows = ds.Columns = 60000
         assert "pixels" in self.refused(ds, tmp_path / "b.dcm")
         ds.Rows = 0

@@ -167,7 +167,7 @@ def test_frames_and_arrays_get_names_of_their_own(tmp_path: Path) -> None:
 
 def test_two_images_of_one_name_need_the_folder_of_all_images(tmp_path: Path) -> None:
     segs = [segmentation(disk(3), tmp_path / f"images/{p}/a.png") for p in ("p1", "p2")]
-    with pytest.raises(OutputError, match="same name without its folder; give root="):
+    with pytest.raises(OutputError, match="same name without its folder; pass root="):
         save_labels(segs, tmp_path / "out")
     save_labels(segs, tmp_path / "new", root=tmp_path / "images")
     names = [image["file_name"] for image in json.loads((tmp_path / "new/coco.json").read_text())["images"]]

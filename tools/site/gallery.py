@@ -17,7 +17,7 @@ HEIGHT = 320
 HEAD = f"""# Gallery
 
 `{MODEL}` on the example images of the repository: the image, the overlay, the probability and the uncertainty. They are
-made while this site is built. The scenes are rendered from geometry and show no patient, so that they say nothing about
+made while this site is built. The scenes are rendered from geometry and show no patient, so they say nothing about
 accuracy; for that see [Accuracy](accuracy.md). Real images of the data sets are not shown because their licenses do not
 all permit it.
 """

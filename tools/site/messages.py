@@ -15,14 +15,14 @@ BEGIN, END = "\x02", "\x03"  # around a placeholder
 HEAD = """# Troubleshooting
 
 Every error of condseg_sdk is one line that says what is wrong, with what, and what to do about it. Search this page for
-words of your message: it lists what the package can say, by the class of the error. Words in angle brackets stand for
+words of your message: it lists all messages of the package by the class of the error. Words in angle brackets stand for
 your files and values.
 
-Often met:
+Common problems:
 
 - **`opencv-python needs system libraries`**: see [Install](install.md#opencv-on-linux).
-- **A GPU is not used**: `predictor.device` and `predictor.providers` say what runs. `device="cuda"` is strict: it names
-  what is missing instead of falling back to the CPU.
+- **A GPU is not used**: `predictor.device` and `predictor.providers` say where the network runs. `device="cuda"` is
+  strict: it names what is missing instead of falling back to the CPU.
 - **Predictions are slow beside another busy process**: set `OMP_WAIT_POLICY=PASSIVE` before PyTorch is loaded; see
   [Serving](serving.md).
 - **No download is possible**: the bundled models need none. For others see [Weights](weights.md).

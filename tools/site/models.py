@@ -22,7 +22,7 @@ calibration.
 ENCODERS = """
 ## Encoders for training
 
-`finetune(..., base="NAME")` starts from these weights of ImageNet (`condseg models --encoders`).
+`finetune(..., base="NAME")` starts from these ImageNet weights (`condseg models --encoders`).
 
 | name | MB | from | license |
 |---|---:|---|---|"""

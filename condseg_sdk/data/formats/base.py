@@ -14,7 +14,7 @@ from condseg_sdk.json_files import read_json
 __all__ = ["MAX_BYTES", "DatasetFormat", "Described", "load_json"]
 
 Described: TypeAlias = dict[Split | None, list[RegionMask]]
-"""Images by their split, None where the file defines none. An image without a path is searched by its name."""
+"""Images by their split, None where the file defines none. An image without a path is searched for by its name."""
 
 MAX_BYTES = 2**30  # size of a JSON file; the largest of COCO has 450 MB
 
@@ -26,7 +26,7 @@ def load_json(file: Path) -> Any:
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """A format of annotation files. A new one is a module with a `FORMAT`, registered in `formats/__init__.py`.
+    """A format of annotation files. A new format is a module with a `FORMAT`, registered in `formats/__init__.py`.
 
     Attributes:
         name: Name of the format, as its users write it.

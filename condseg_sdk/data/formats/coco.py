@@ -17,7 +17,7 @@ KIND = "COCO regions"
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether JSON looks like COCO: an object with "images" and "annotations"."""
+    """Return whether JSON looks like COCO: an object with "images" and "annotations"."""
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
@@ -25,7 +25,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     """Read the images of a COCO file; damaged entries are left out and reported.
 
     Returns:
-        The images, and the problems of other entries.
+        The images, and the problems with other entries.
 
     Raises:
         DatasetError: The file is not a COCO file, or has no usable image.

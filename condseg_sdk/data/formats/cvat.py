@@ -41,7 +41,7 @@ def _load(file: Path) -> ElementTree.Element:
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether XML looks like CVAT: <annotations> with images or tracks."""
+    """Return whether XML looks like CVAT: <annotations> with images or tracks."""
     if not isinstance(content, ElementTree.Element) or content.tag != "annotations":
         return False
     return any(content.find(tag) is not None for tag in ("image", "track", "meta"))
@@ -51,11 +51,11 @@ def _read(content: ElementTree.Element, file: Path) -> tuple[Described, list[Pro
     """Read the images of a CVAT file; damaged shapes are left out and reported.
 
     Args:
-        content: What `_recognizes` accepts.
+        content: Content that `_recognizes` accepts.
         file: Path of the file.
 
     Returns:
-        The images, and the problems of shapes.
+        The images, and the problems with their shapes.
 
     Raises:
         DatasetError: The file describes a video, or no image that can be used.

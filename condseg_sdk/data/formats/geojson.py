@@ -18,7 +18,7 @@ NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether JSON looks like GeoJSON: a collection of features, or a list of them as QuPath exports it."""
+    """Return whether JSON looks like GeoJSON: a collection of features, or a list of them as QuPath exports it."""
     if isinstance(content, dict):
         return content.get("type") in ("FeatureCollection", "Feature")
     return isinstance(content, list) and bool(content) and all(map(_is_feature, content))
@@ -32,7 +32,7 @@ def _read(content: Any, file: Path) -> tuple[Described, list[Problem]]:
     """Read the one image of a GeoJSON file.
 
     Args:
-        content: What `_recognizes` accepts.
+        content: Content that `_recognizes` accepts.
         file: Path of the file, whose name is used if the image is not named.
 
     Returns:
@@ -62,7 +62,7 @@ def _read(content: Any, file: Path) -> tuple[Described, list[Problem]]:
 
 
 def _polygons(geometry: Any, place: str) -> Iterator[list[float]]:
-    """Convert a geometry: an outline and its holes become one polygon, with a cut to each hole, there and back."""
+    """Convert a geometry: an outline and its holes become one polygon, with a cut to each hole and back."""
     content: dict[str, Any] = geometry if isinstance(geometry, dict) else {}
     kind, several = content.get("type"), content.get("coordinates")
     if kind == "Polygon":

@@ -22,7 +22,7 @@ NO_AREA = ("point", "points", "line", "linestrip")
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether JSON looks like LabelMe: an object with "shapes" and the image's path or size."""
+    """Return whether JSON looks like LabelMe: an object with "shapes" and the image's path or size."""
     return isinstance(content, dict) and "shapes" in content and bool({"imagePath", "imageHeight"} & content.keys())
 
 

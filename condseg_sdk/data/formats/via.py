@@ -20,7 +20,7 @@ NO_AREA = ("point", "polyline", "line")
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether JSON looks like VIA: entries with "filename" and "regions", perhaps inside a project."""
+    """Return whether JSON looks like VIA: entries with "filename" and "regions", perhaps inside a project."""
     if not isinstance(content, dict):
         return False
     if "_via_img_metadata" in content:
@@ -32,7 +32,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     """Read the images of a VIA file; damaged entries are left out and reported.
 
     Returns:
-        The images, whose sizes VIA does not write, and the problems of other entries.
+        The images, whose sizes VIA does not store, and the problems with other entries.
 
     Raises:
         DatasetError: The file has no usable image.
@@ -82,7 +82,7 @@ def _entry(entry: Any) -> tuple[str, list[tuple[dict[str, Any], str]]]:
 
 
 def _label(attributes: Any) -> str:
-    """Return the class of a region: an attribute with the name of a class's, or the only attribute."""
+    """Return the class of a region: the attribute in `CLASS_NAMES`, or the only attribute."""
     texts = (
         {key.lower(): value for key, value in attributes.items() if isinstance(value, str)}
         if isinstance(attributes, dict)

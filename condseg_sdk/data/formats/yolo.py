@@ -34,7 +34,7 @@ def _load(file: Path) -> Any:
 
 
 def _recognizes(content: Any) -> bool:
-    """Whether YAML describes a dataset: it names classes and a folder of images."""
+    """Return whether YAML describes a dataset: it names classes and a folder of images."""
     return isinstance(content, dict) and "names" in content and bool(KEYS.keys() & content.keys())
 
 
@@ -42,7 +42,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     """Read the images that data.yaml lists, with their label files.
 
     Returns:
-        The images with a label file that can be used, and the problems of the others.
+        The images with a label file that can be used, and the problems with the others.
 
     Raises:
         DatasetError: No image can be used.
@@ -90,13 +90,13 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
 
 
 def _entries(value: Any) -> list[str]:
-    """The paths of a split: one, several, or none where the key is missing or empty."""
+    """Return the paths of a split: one, several, or none where the key is missing or empty."""
     values = value if isinstance(value, list) else [value]
     return [entry for entry in values if isinstance(entry, str) and entry.strip()]
 
 
 def _resolve(entry: str, root: Any, file: Path) -> Path | None:
-    """The folder or list of images that an entry means on this machine.
+    """Return the folder or list of images that an entry means on this machine.
 
     Roboflow writes ../train/images for the folder train/images beside data.yaml.
     """
@@ -110,7 +110,7 @@ def _resolve(entry: str, root: Any, file: Path) -> Path | None:
 
 
 def _images(place: Path) -> Iterator[Path]:
-    """The image files below a folder, or those that a text file lists."""
+    """Return the image files below a folder, or those that a text file lists."""
     if place.is_dir():
         yield from walk_folder(place, suffixes=IMAGE_SUFFIXES).files
     elif place.suffix.lower() in IMAGE_SUFFIXES:
@@ -121,7 +121,7 @@ def _images(place: Path) -> Iterator[Path]:
 
 
 def _label_file(image: Path) -> Path:
-    """The label file of an image: in labels/ where the image is in images/, else beside it."""
+    """Return the label file of an image: in labels/ where the image is in images/, else beside it."""
     parts = list(image.parts)
     folders = [i for i, part in enumerate(parts[:-1]) if part == "images"]
     if folders:
@@ -164,7 +164,7 @@ def _regions(file: Path) -> tuple[tuple[Any, ...], list[int]]:
 
 
 def _names(listed: Any) -> dict[str, str]:
-    """The names of the classes by their numbers; `listed` is a list, or a mapping from the number."""
+    """Return the names of the classes by their numbers; `listed` is a list, or a mapping from the number."""
     names = dict(enumerate(listed)) if isinstance(listed, list) else listed if isinstance(listed, dict) else {}
     return {str(key): one_line(value, 60) for key, value in names.items()}
 
