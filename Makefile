@@ -112,7 +112,7 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@$(INSTALL) --editable .
 	@touch $@
 
-EXTRAS := train,app,dicom,openvino,dev
+EXTRAS := train,app,dicom,openvino,ray,dev
 $(VENV)/.installed-dev: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing condseg_sdk with [$(EXTRAS)] into $(VENV) ..."
 	@$(INSTALL) --editable '.[$(EXTRAS)]'

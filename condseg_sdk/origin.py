@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.errors import CheckpointError, OptionError
 
-__all__ = ["ModelFile", "Origin", "OriginDict", "model_label", "utc_now"]
+__all__ = ["JobDict", "ModelFile", "Origin", "OriginDict", "model_label", "utc_now"]
 
 logger = logging.getLogger("condseg_sdk")
 
@@ -50,6 +50,18 @@ class ModelFile:
         return self.__dict__
 
 
+class JobDict(TypedDict):
+    """What a worker of a cluster was asked to do, by which the next call recognizes finished images.
+
+    The SHA-256 of the image's file, and the arguments of `Predictor.stream` that change a prediction.
+    """
+
+    source_sha256: str
+    tta: bool
+    tile: int | None
+    bits: int | None
+
+
 class OriginDict(TypedDict):
     """The origin of a prediction as plain JSON types; see `Origin`."""
 
@@ -59,6 +71,7 @@ class OriginDict(TypedDict):
     runtime: str
     device: str
     date: str
+    job: NotRequired[JobDict]
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ class Origin:
         date: Time of the prediction in UTC, such as "2026-11-28T09:30:12.345+00:00"; the environment variable
             SOURCE_DATE_EPOCH replaces it, so that the same prediction gives the same files.
         version: Version of this package.
+        job: Source and settings of a prediction on a cluster (`condseg_sdk.distributed`); None elsewhere.
     """
 
     model: str
@@ -81,10 +95,11 @@ class Origin:
     device: str
     date: str
     version: str = __version__
+    job: JobDict | None = None
 
     def to_dict(self) -> OriginDict:
         """Convert the origin to plain JSON types, with the SHA-256 of the weights as `model_sha256`."""
-        return {
+        stated: OriginDict = {
             "model": self.model,
             "model_sha256": self.weights.sha256,
             "version": self.version,
@@ -92,6 +107,9 @@ class Origin:
             "device": self.device,
             "date": self.date,
         }
+        if self.job is not None:
+            stated["job"] = self.job
+        return stated
 
 
 def model_label(model: str | os.PathLike[str]) -> str:

@@ -221,6 +221,16 @@ class Predictor:
         """
         return self._config.threshold
 
+    @property
+    def model_sha256(self) -> str | None:
+        """SHA-256 of the file with the weights, which outputs state; None if the file has changed since it was opened.
+
+        Example:
+            >>> len(predictor.model_sha256)
+            64
+        """
+        return self._weights.sha256
+
     def __call__(
         self,
         image: ImageLike,

@@ -15,6 +15,7 @@ OPT_OUTS = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime reads it at its import; `disable_telemetry_events()` is too late
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub and hf_xet: installed libraries, and how transfers went
     "GRADIO_ANALYTICS_ENABLED": "False",  # only this spelling works
+    "RAY_USAGE_STATS_ENABLED": "0",  # read where a cluster is started, such as by `condseg predict --ray local`
 }
 """Environment variables, and the values that switch the reports of a library off. Lightning, MONAI, kornia, PyTorch and
 the OpenVINO plug-in of ONNX Runtime send none in the versions of constraints.txt."""

@@ -8,6 +8,7 @@ corrected by hand is never replaced. Each format has a place for the seal that i
 - JSON: a field "software".
 - Markdown and HTML: a comment in the last line. It may also list the SHA-256 of CSV tables in the same folder, which
   have no such place.
+- Text of protocol buffers (.pbtxt): a comment in the last line.
 - ONNX: an entry in the metadata, the last bytes of the file.
 - DICOM: the padding that may follow the data set, the last bytes of the file.
 - MP4, MOV, Matroska, AVI: a block of the container without content ("free", Void, "JUNK"), the last bytes of the file.
@@ -25,7 +26,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,9 +39,11 @@ __all__ = [
     "add_checksums",
     "check_replaced",
     "is_ours",
+    "read_statement",
     "seal_dicom",
     "seal_json",
     "seal_onnx",
+    "seal_pbtxt",
     "seal_png",
     "seal_text",
     "seal_video",
@@ -53,6 +56,7 @@ CHECKSUMS = "checksums.json"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SEAL = re.compile(rb"condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})")
 _COMMENT = re.compile(rb"<!-- condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64}) -->\n\Z")
+_PBTXT_COMMENT = re.compile(rb"# condseg_sdk [\w.+-]{1,40} sha256=([0-9a-f]{64})\n\Z")
 _ONNX_KEY = b"condseg_sdk.seal"
 _VIDEO_SEAL = 128  # bytes of a video's seal with the spaces behind it
 _PADDING = b"\xfc\xff\xfc\xffOB\0\0"  # tag and type of Data Set Trailing Padding, little endian with explicit types
@@ -97,6 +101,27 @@ def is_ours(path: Path) -> bool:
         return (check is not None and check(path)) or _is_listed(path)
     except (CondsegError, OSError, ValueError, struct.error):  # not readable in the format of its suffix
         return False
+
+
+def read_statement(path: Path) -> dict[str, Any]:
+    """Read what a sealed PNG or JSON file states about its prediction: the threshold and the origin.
+
+    Args:
+        path: File that may have been written by this package.
+
+    Returns:
+        The fields of `Segmentation.statement`; empty if the file is missing, is not ours, was changed, or states
+        nothing.
+    """
+    if not path.is_file() or not is_ours(path):
+        return {}
+    if path.suffix.lower() == ".json":
+        values = read_json(path, error=CondsegError, remedy="write it again")
+        return {"threshold": values.get("threshold"), **(values.get("origin") or {})}
+    key = b"condseg_sdk\0"
+    chunks = _png_chunks(path.read_bytes()) if path.suffix.lower() == ".png" else ()
+    texts = [content for kind, content in chunks if kind == b"tEXt" and content.startswith(key)]
+    return dict(json.loads(texts[0].removeprefix(key))) if texts else {}
 
 
 def seal_png(data: bytes) -> bytes:
@@ -168,6 +193,17 @@ def seal_text(text: str, *, tables: Iterable[Path] = ()) -> bytes:
     listed = "".join(f"<!-- {path.name} sha256={_file_digest(path)} -->\n" for path in tables)
     body = f"{text.rstrip()}\n\n{listed}".encode(errors="backslashreplace")
     return body + b"<!-- " + _seal(hashlib.sha256(body)) + b" -->\n"
+
+
+def seal_pbtxt(text: str) -> bytes:
+    """Encode a protocol buffer in text format as UTF-8 with a seal in a comment at its end.
+
+    Example:
+        >>> seal_pbtxt("max_batch_size: 8").splitlines()[0]
+        b'max_batch_size: 8'
+    """
+    body = f"{text}\n".encode()
+    return body + b"# " + _seal(hashlib.sha256(body)) + b"\n"
 
 
 def seal_onnx(data: bytes) -> bytes:
@@ -274,9 +310,9 @@ def _is_our_json(path: Path) -> bool:
     return seal is not None and seal[1].decode() == _json_digest(values).hexdigest()
 
 
-def _is_our_text(path: Path) -> bool:
+def _is_our_text(path: Path, comment: re.Pattern[bytes] = _COMMENT) -> bool:
     data = path.read_bytes()
-    seal = _COMMENT.search(data)
+    seal = comment.search(data)
     return seal is not None and hashlib.sha256(data[: seal.start()]).hexdigest() == seal[1].decode()
 
 
@@ -365,6 +401,7 @@ _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".geojson": _is_our_json,
     ".md": _is_our_text,
     ".html": _is_our_text,
+    ".pbtxt": partial(_is_our_text, comment=_PBTXT_COMMENT),
     ".csv": _is_our_table,
     ".onnx": _is_our_onnx,
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv", ".avi"), _is_our_video),

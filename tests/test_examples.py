@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.helpers.datasets import make_set
+from condseg_sdk import Predictor
+from tests.helpers.datasets import make_set, picture, save
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -85,3 +90,77 @@ def test_the_labeling_loop_corrects_the_most_uncertain_images_and_trains_on_them
         file.write_text(json.dumps(corrected))
     found = loop.train(images, work, str(checkpoint), 6, epochs=1, image_size=64, report=False, progress=False)
     assert (found / "model.safetensors").is_file()
+
+
+def test_onnx_in_20_lines_gives_the_mask_of_the_predictor(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu")
+    predictor.export_onnx(tmp_path / "model.onnx", preprocessing=True, verify=False)
+    source, target = tmp_path / "frame.png", tmp_path / "mask.png"
+    save(source, picture("frame", (64, 64)))  # the network's size: nothing is resized
+    monkeypatch.setattr(sys, "argv", ["onnx_20_lines.py", str(tmp_path / "model.onnx"), str(source), str(target)])
+    load("onnx_20_lines")
+    code = (EXAMPLES / "onnx_20_lines.py").read_text().partition('"""\n\n')[2]
+    assert len(code.split("\n")) <= 22
+    assert "condseg_sdk" not in code
+    with Image.open(target) as mask:
+        assert np.mean((np.asarray(mask) > 0) != predictor(source).mask) < 0.005
+
+
+@pytest.fixture(scope="module")
+def service(checkpoint: Path) -> Iterator[TestClient]:
+    example = load("fastapi_service")
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu")
+    with TestClient(example.make_app(predictor, max_bytes=50_000, max_pixels=10_000)) as client:
+        yield client
+
+
+def png(height: int, width: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture("frame", (height, width))).save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_the_service_returns_masks_under_50_requests_at_once(service: TestClient) -> None:
+    assert service.get("/health").json()["status"] == "ok"
+    image = png(20, 24)
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: service.post("/mask", content=image), range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    masks = [np.asarray(Image.open(io.BytesIO(answer.content))) for answer in answers]
+    assert masks[0].shape == (20, 24)
+    for mask in masks:
+        np.testing.assert_array_equal(mask, masks[0])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"x" * 60_000, 413, "more than 50,000 bytes"),
+        (png(101, 100), 413, "10,100 pixels"),
+        (b"not an image", 422, "not an image"),
+        (png(20, 24)[:-40], 422, "damaged"),
+        (b"", 422, "not an image"),
+    ],
+)
+def test_the_service_says_what_is_wrong_with_a_body(service: TestClient, body: bytes, status: int, words: str) -> None:
+    answer = service.post("/mask", content=body)
+    assert answer.status_code == status
+    assert words in answer.json()["detail"]
+
+
+def test_the_service_listens_on_this_machine_and_sends_the_crowd_away(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = load("fastapi_service")
+    called: dict[str, object] = {}
+    monkeypatch.setattr(example.uvicorn, "run", lambda _, **options: called.update(options))
+    monkeypatch.setattr(sys, "argv", ["fastapi_service.py", "--model", str(checkpoint)])
+    example.main()
+    assert called["host"] == "127.0.0.1"
+    app = example.make_app(Predictor.from_pretrained(checkpoint, device="cpu"), waiting=1)
+    with TestClient(app) as client, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.post("/mask", content=png(20, 24)).status_code, range(8)))
+    assert 200 in answers
+    assert {*answers} <= {200, 503}

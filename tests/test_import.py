@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import condseg_sdk
 
 LAZY = ("torch", "onnx", "onnxruntime", "cv2", "numpy", "PIL", "huggingface_hub", "safetensors", "lightning", "scipy")
-TRAINING = ("lightning", "kornia", "monai", "matplotlib", "torchmetrics", "onnxruntime")
+TRAINING = ("lightning", "kornia", "monai", "matplotlib", "torchmetrics", "onnxruntime", "ray")
 
 
 def loaded_by(code: str) -> set[str]:

@@ -10,6 +10,8 @@ from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
 from condseg_sdk.errors import OptionError
+from condseg_sdk.export.triton import MODEL_FILE, write_triton_config
+from condseg_sdk.files import make_folder
 from condseg_sdk.provenance import check_replaced
 
 
@@ -20,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("model", help="checkpoint: a name, a folder or org/name")
-    add("out", help="file to write; its name ends in .onnx")
+    add("out", help="file to write, whose name ends in .onnx; with --triton a folder")
     add(
         "--precision",
         choices=get_args(OnnxPrecision),
@@ -34,6 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write a graph for programs without this package: it takes a uint8 RGB image of any size and returns "
         "probabilities",
+    )
+    add(
+        "--triton",
+        action="store_true",
+        help="write a model for Triton Inference Server: the folder OUT in its model repository, with config.pbtxt and "
+        "1/model.onnx",
     )
     add("--calibration", help="folder or pattern of calibration images, for int8")
     add("--opset", type=int, default=18, help="version of the ONNX operators (default: %(default)s)")
@@ -49,11 +57,17 @@ def run(options: argparse.Namespace) -> int:
 
     if is_onnx(options.model):
         raise OptionError(f"{options.model} is an ONNX file already; pass the checkpoint that it was exported from")
-    check_replaced([Path(options.out)], overwrite=options.overwrite)
+    folder = Path(options.out) if options.triton else None
+    if folder is not None and folder.suffix == ".onnx":
+        raise OptionError(f"{folder}: --triton writes a folder, which is named after the model; choose such a name")
+    path = Path(options.out) if folder is None else folder / MODEL_FILE
+    check_replaced([path] if folder is None else [path, folder / "config.pbtxt"], overwrite=options.overwrite)
     predictor = Predictor.from_pretrained(options.model, device="cpu")
     with interrupts.raising(f"{options.out} was not written"):
+        if folder is not None:
+            make_folder(path.parent)
         report = predictor.export_onnx(
-            options.out,
+            path,
             precision=options.precision,
             dynamic=not options.static,
             branch_uncertainty=options.branch_uncertainty,
@@ -63,5 +77,7 @@ def run(options: argparse.Namespace) -> int:
             images=options.images,
             calibration=options.calibration,
         )
+        if folder is not None:
+            write_triton_config(folder)
     print(report)
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from condseg_sdk.cli import interrupts, predict_video
+from condseg_sdk.cli.cluster import run_on_cluster
 from condseg_sdk.cli.device import add_device
 from condseg_sdk.cli.outputs import (
     RECORDING_ENDING,
@@ -87,6 +88,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="raise",
         help="what to do with an image that cannot be read, or whose files cannot be written (default: %(default)s)",
     )
+    add("--ray", metavar="ADDRESS", help="segment on a Ray cluster: local, auto or host:port (docs/scale_out.md)")
+    add("--ray-cpus", type=int, default=1, metavar="N", help="CPUs of each worker with --ray (default: %(default)s)")
     predict_video.add_video_options(parser)
     add_overwrite(parser)
     parser.set_defaults(defaults=argparse.Namespace(**{a.dest: a.default for a in parser._actions}))
@@ -258,6 +261,8 @@ def run(options: argparse.Namespace) -> int:
     kinds, formats = _save_kinds(options.save)
     segment_kind = _segment_kind(options, kinds)
     check_output_folder(options.out)
+    if options.ray is not None:
+        return run_on_cluster(options, {kind: ENDINGS[kind] for kind in kinds}, formats)
     log = None if options.log is None else RunLog(options.log)
     labels = LabelWriter(options.out, formats, label=options.label, spacing=options.spacing) if formats else None
     endings = [ENDINGS[kind] for kind in kinds]

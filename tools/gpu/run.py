@@ -162,7 +162,8 @@ def unpack(kit: Kit, log: Path, limit: float) -> Outcome:  # noqa: ARG001 - read
     for file in join(kit.parts, kit.work):
         target = kit.repository if file.name.startswith("repository") else kit.work
         with tarfile.open(file) as tar:
-            tar.extractall(target, filter="data")
+            # Python before 3.11.4 has no filters; the parts have just been compared with their SHA-256.
+            tar.extractall(target, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         file.unlink()
     log.write_text("".join(f"{path.relative_to(kit.work)}\n" for path in sorted(kit.work.glob("*/*"))))
     return Outcome("ok", 0, round(time.monotonic() - start, 1))
