@@ -5,11 +5,14 @@ python examples/onnx_20_lines.py model.onnx frame.jpg mask.png
 """
 
 import json
+import os
 import sys
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import (docs/privacy.md)
+import onnxruntime
 
 model, source, target = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
