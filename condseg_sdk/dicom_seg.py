@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,9 +19,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from condseg_sdk.errors import ImageError, OptionError, OutputError
+from condseg_sdk.errors import CondsegError, ImageError, OptionError, OutputError
 from condseg_sdk.images.dicom import DicomFile, without_pydicom_log
-from condseg_sdk.images.limits import image_errors
 from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES
 from condseg_sdk.origin import Origin
 from condseg_sdk.provenance import seal_dicom
@@ -96,13 +96,29 @@ def default_segment(model: str) -> SegmentKind:
     return _KINDS.get(model, SegmentKind())
 
 
+@contextmanager
+def _nameless_errors(name: str) -> Iterator[None]:
+    """Turn every error of pydicom and highdicom into an ImageError that quotes nothing: they quote patients' data."""
+    try:
+        yield
+    except CondsegError:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{name} needs more memory than is free; make it smaller, or free memory") from error
+    except Exception as error:  # noqa: BLE001 - of any kind, and with a name that must not be quoted
+        raise ImageError(
+            f"{name}: no segmentation can refer to it, since an attribute of its patient, study or equipment is not "
+            f"valid ({type(error).__name__}); correct it, or save masks instead"
+        ) from None
+
+
 def encode_dicom_seg(
     file: DicomFile, masks: Mapping[int, NDArray[np.bool_]], *, origin: Origin, threshold: float, segment: SegmentKind
 ) -> bytes:
     """Make the bytes of a SEG file, with a seal at its end; `make_dicom_seg` describes the arguments."""
     content = io.BytesIO()
     made = make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment)
-    with image_errors(file.name), without_pydicom_log():
+    with _nameless_errors(file.name), without_pydicom_log():
         made.save_as(content)
     return seal_dicom(content.getvalue())
 
@@ -134,7 +150,7 @@ def make_dicom_seg(
         raise OutputError("a DICOM segmentation needs highdicom; pip install 'condseg_sdk[dicom]'") from error
     if sum(mask.size for mask in masks.values()) > MAX_DECODE_BYTES:
         raise OutputError(f"{file.name}: a segmentation of {len(masks)} frames needs too much memory; split the file")
-    with image_errors(file.name), without_pydicom_log():
+    with _nameless_errors(file.name), without_pydicom_log():
         source = _read_source(file)
         shown = {number: mask for number, mask in sorted(masks.items()) if mask.any()} or dict(masks)
         if _has_position(source):

@@ -280,3 +280,26 @@ def test_texts_that_dicom_cannot_hold_are_refused_by_their_option(text: object) 
         SegmentKind(text)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="segment type: .* cannot be written to DICOM"):
         SegmentKind(type=("1", "SCT", text))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PatientBirthDate": "Doe-born-1970"},
+        {"StudyDate": "Doe20260101"},
+        {"StudyTime": "Doe12"},
+        {"PatientSex": "DoeX"},
+        {"SpecificCharacterSet": "Doe"},
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_invalid_attribute_of_a_patient_is_not_quoted_in_errors(
+    predictor: Predictor, tmp_path: Path, attributes: dict[str, str]
+) -> None:
+    with pydicom.config.disable_value_validation():
+        file = save_dataset(make_dataset(pictures(1)[0], "RGB", **attributes), tmp_path / "c.dcm")
+    seg = predictor(file)
+    with pytest.raises(ImageError, match="save masks instead") as caught:
+        encode_all([seg])
+    assert "Doe" not in str(caught.value)
+    assert caught.value.__cause__ is None

@@ -339,4 +339,4 @@ def _segment_kind(options: argparse.Namespace, kinds: list[SaveKind]) -> Segment
     code = ("52988006", "SCT", "Lesion") if text is None else tuple(part.strip() for part in text.split(",", 2))
     if len(code) != 3 or not all(code):
         raise OptionError(f"{flag} {text}: give a code, its scheme and its meaning, such as 52988006,SCT,Lesion")
-    return SegmentKind(label or code[2], cast("Code", code))
+    return SegmentKind(code[2] if label is None else label, cast("Code", code))
