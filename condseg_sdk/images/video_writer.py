@@ -87,7 +87,7 @@ class FrameGrid:
     Example:
         >>> grid = FrameGrid(10)
         >>> [grid.copies(time) for time in (0.0, 0.1, 0.4, 0.41, 0.42, 0.5, 0.6)]
-        [1, 1, 3, 1, None, None, 1]
+        [1, 1, 3, 1, None, 1, 1]
     """
 
     def __init__(self, rate: float) -> None:
