@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, OutputError
 from condseg_sdk.images.dicom import DicomFile, without_pydicom_log
+from condseg_sdk.images.limits import image_errors
 from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES
 from condseg_sdk.origin import Origin
 from condseg_sdk.provenance import seal_dicom
@@ -98,18 +99,17 @@ def default_segment(model: str) -> SegmentKind:
 
 @contextmanager
 def _nameless_errors(name: str) -> Iterator[None]:
-    """Turn every error of pydicom and highdicom into an ImageError that quotes nothing: they quote patients' data."""
-    try:
-        yield
-    except CondsegError:
-        raise
-    except MemoryError as error:
-        raise ImageError(f"{name} needs more memory than is free; make it smaller, or free memory") from error
-    except Exception as error:  # noqa: BLE001 - of any kind, and with a name that must not be quoted
-        raise ImageError(
-            f"{name}: no segmentation can refer to it, since an attribute of its patient, study or equipment is not "
-            f"valid ({type(error).__name__}); correct it, or save masks instead"
-        ) from None
+    """Like `image_errors`, but without the words of pydicom and highdicom, which quote patients' data."""
+    with image_errors(name):
+        try:
+            yield
+        except (CondsegError, MemoryError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - of any kind, and with a name that must not be quoted
+            raise ImageError(
+                f"{name}: no segmentation can refer to it, since an attribute of its patient, study or equipment is "
+                f"not valid ({type(error).__name__}); correct it, or save masks instead"
+            ) from None
 
 
 def encode_dicom_seg(
