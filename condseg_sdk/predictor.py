@@ -236,6 +236,7 @@ class Predictor:
         image: ImageLike,
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -249,6 +250,8 @@ class Predictor:
             image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]), torch tensor
                 (3, H, W) or frame of a DICOM file; see `condseg_sdk.images.load.load_image`.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest `Segmentation.score` of an image, in (0, 1), below which its mask is empty: fewer false
+                alarms, and more missed regions (docs/accuracy.md). Default: no limit.
             batch_size: Number of tiles that the network processes at once.
             tta: Whether to average over four flips of the image (test-time augmentation): four times the work, a little
                 more accurate.
@@ -271,7 +274,7 @@ class Predictor:
             >>> seg.probability.shape == seg.size
             True
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         if isinstance(image, Video) or _is_stream(image):
             raise OptionError(f"{_shown(image)} is not one image: use predictor.stream(...)", option="image")
         if not is_single(image):
@@ -284,6 +287,7 @@ class Predictor:
         sources: Sources,
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -298,6 +302,7 @@ class Predictor:
             sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
                 a list of one. A DICOM file with several frames stands for all of them.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest score of an image, as in a call of the predictor.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
@@ -322,7 +327,7 @@ class Predictor:
             >>> all(seg.mask.shape == seg.size for seg in segs)
             True
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         pipeline = self._pipeline(request, on_error)
         if isinstance(sources, Video) or _is_stream(sources):
             raise OptionError(f"{_shown(sources)} is not a list of images: use predictor.stream(...)", option="sources")
@@ -333,6 +338,7 @@ class Predictor:
         sources: Sources | Video | LiveVideo | Realtime | Iterable[ImageLike],
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -353,6 +359,7 @@ class Predictor:
                 `condseg_sdk.images.live.Realtime`; if the next frame of a camera depends on the prediction for this
                 one, call the predictor itself.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest score of an image, as in a call of the predictor.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
@@ -378,7 +385,7 @@ class Predictor:
             colonoscopy.mp4 frame 1
             colonoscopy.mp4 frame 2
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         if color_order == "bgr" and _is_video(sources):
             raise OptionError(
                 f"{_shown(sources)}: color_order='bgr' is for NumPy arrays; the frames of a video are RGB already",
@@ -522,6 +529,7 @@ class Predictor:
     def _request(
         self,
         threshold: float | None,
+        min_score: float | None,
         batch_size: int,
         tta: bool,
         tile: int | None,
@@ -537,6 +545,7 @@ class Predictor:
             tile=tile,
             branch_uncertainty=branch_uncertainty,
             color_order=color_order,
+            min_score=min_score,
         )
         if branch_uncertainty:
             self._runtime.check_branch_uncertainty()
@@ -554,6 +563,7 @@ class Predictor:
             model_id=self.model_id,
             assumed_bits=self._assumed_bits,
             origin=self._origin,
+            score_calibration=self._config.score,
         )
 
     def _origin(self) -> Origin:

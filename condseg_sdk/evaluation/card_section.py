@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from condseg_sdk.checkpoints.card import with_evaluation
@@ -31,7 +32,10 @@ def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
         f"Measured on {len(evaluation.images)} images of {evaluation.data} ({evaluation.date}), with a threshold of "
         f"{evaluation.threshold:g}{_options(evaluation)}. Means over images with 95 % confidence intervals (percentile "
         "bootstrap over images)." + (f" {note}" if note else ""),
-        _table(evaluation),
+        _table([("", "at 256x256", "at the image's own size"), *evaluation.table()]),
+        "By subgroup, mIoU and mDSC over the images with a region. A region is missed if the mask touches none of its "
+        "pixels; a false alarm is an image without a region in which something is marked.",
+        *(_table(rows) for rows in evaluation.subgroup_tables()),
         _limits(evaluation),
     ]
     if evaluation.command:
@@ -55,12 +59,14 @@ def _options(evaluation: Evaluation) -> str:
         said.append("averaged over four flips")
     if evaluation.options.tile:
         said.append(f"in tiles of {evaluation.options.tile} pixels")
+    if evaluation.options.min_score is not None:
+        said.append(f"masks of images with a score below {evaluation.options.min_score:g} empty")
     return "".join(f", {words}" for words in said)
 
 
-def _table(evaluation: Evaluation) -> str:
-    rows = [("", "at 256x256", "at the image's own size"), ("---",) * 3, *evaluation.table()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
 
 
 def _limits(evaluation: Evaluation) -> str:

@@ -26,14 +26,15 @@ from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import DatasetError, OptionError, errors_about
-from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, ImageMetrics, ImageResult
+from condseg_sdk.evaluation.image_result import ImageMetrics, ImageResult
+from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions
 from condseg_sdk.metrics import score
 from condseg_sdk.metrics.calibration import calibration_bins
 from condseg_sdk.metrics.error_detection import score_error_detection
 from condseg_sdk.metrics.surface import boundary_iou, surface_scores
 from condseg_sdk.metrics.threshold_curve import threshold_counts
 from condseg_sdk.options import check_choice, check_seed, check_spacing
-from condseg_sdk.segmentation import Segmentation
+from condseg_sdk.segmentation import Segmentation, find_regions
 from condseg_sdk.weights.hub import local_path
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def evaluate(
     classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
+    group_by: str | None = None,
     threshold: float | None = None,
+    min_score: float | None = None,
     tta: bool = False,
     tile: int | None = None,
     branch_uncertainty: bool = False,
@@ -68,7 +71,7 @@ def evaluate(
     on_start: Callable[[int], object] | None = None,
     on_result: Callable[[ImageResult], object] | None = None,
 ) -> Evaluation:
-    """Evaluate a predictor on images with masks.
+    r"""Evaluate a predictor on images with masks.
 
     Each image is evaluated at its own size and at 256x256, as in the paper; calibration and error detection only at
     256x256, where all images have the same weight. docs/evaluation.md explains each metric and the treatment of empty
@@ -83,7 +86,11 @@ def evaluate(
             all images.
         split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
             split of the training run in whose folder the checkpoint is.
+        group_by: Column of a CSV file, or a regular expression whose first group finds the image's group, such as its
+            hospital, in its name (`r"^(c\d)_"`). Adds metrics by group. Default: the groups of a
+            `Dataset`, or of a CSV file with a column "group".
         threshold: Lowest probability at which a pixel is foreground, in (0, 1); default: the checkpoint's.
+        min_score: Lowest score of an image, in (0, 1), below which its mask is empty; default: no limit.
         tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
         branch_uncertainty: Whether to measure how well the uncertainty branch detects errors.
@@ -119,15 +126,18 @@ def evaluate(
         )
     check_seed(seed)
     pixel_size = None if spacing is None else check_spacing(spacing)
-    options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
+    options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, min_score, seed)
     recorded = recorded_split(local_path(predictor.model_id))
     with errors_about(data):
-        pairs = choose_pairs(data, masks=masks, classes=classes, names=names, split=split, recorded=recorded)
+        pairs = choose_pairs(
+            data, masks=masks, classes=classes, names=names, split=split, group_by=group_by, recorded=recorded
+        )
     if split != "train":
         _warn_of_training_images(pairs, recorded)
     predictions = predictor.stream(
         [pair.image for pair in pairs],
         threshold=threshold,
+        min_score=min_score,
         batch_size=batch_size,
         tta=tta,
         tile=tile,
@@ -163,6 +173,7 @@ def choose_pairs(
     classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
+    group_by: str | None = None,
     recorded: Mapping[Split, Sequence[str]] | None = None,
 ) -> list[Pair]:
     """Choose the pairs to evaluate: all pairs, the pairs in a list, or the pairs of a split.
@@ -173,6 +184,7 @@ def choose_pairs(
         classes: As in `evaluate`.
         names: As in `evaluate`.
         split: As in `evaluate`.
+        group_by: As in `evaluate`.
         recorded: Names in each split of a training run, for data that defines no splits itself.
 
     Returns:
@@ -191,13 +203,13 @@ def choose_pairs(
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
         if listed is not None and not (isinstance(listed, Sequence) and all(isinstance(name, str) for name in listed)):
             raise OptionError(f"names={reprlib.repr(names)} must be a list of strings, or a text file", option="names")
-        pairs = find_pairs(data, names=listed, masks=masks, classes=classes)
+        pairs = find_pairs(data, names=listed, masks=masks, classes=classes, group_by=group_by)
     else:
         check_choice("split", split, Split)
         if names is not None:
             raise OptionError(f"split={split!r} and names cannot be combined: pass one of them", option="split")
-        pairs = find_split(data, split, masks=masks, classes=classes)
-        pairs = pairs or _of_names(data, masks, classes, (recorded or {}).get(split))
+        pairs = find_split(data, split, masks=masks, classes=classes, group_by=group_by)
+        pairs = pairs or _of_names(data, masks, classes, group_by, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]
             raise DatasetError(
@@ -213,11 +225,12 @@ def _of_names(
     data: Dataset | DataSource,
     masks: str | os.PathLike[str] | None,
     classes: Sequence[str] | str | None,
+    group_by: str | None,
     names: Sequence[str] | None,
 ) -> list[Pair]:
     """Return the pairs of these names, or none if one is missing, since the run then used other data."""
     try:
-        return find_pairs(data, names=names, masks=masks, classes=classes) if names else []
+        return find_pairs(data, names=names, masks=masks, classes=classes, group_by=group_by) if names else []
     except DatasetError:
         return []
 
@@ -254,6 +267,9 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         size=seg.size,
         foreground=float(target.mean()),
         empty=_which_is_empty(bool(prediction.any()), bool(target.any())),
+        marked=float(prediction.mean()),
+        regions=len(find_regions(prediction)),
+        score=seg.score,
         own=_image_metrics(prediction, seg.probability, target, spacing),
         small=_image_metrics(small_prediction, probability, small_target, None),
         uncertainty=score_error_detection(small.uncertainty, wrong),

@@ -15,8 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
 
 from condseg_sdk.checkpoints.config import as_json
 from condseg_sdk.data import CachedPairs, Dataset, DataSource, check_dataset, open_dataset
@@ -27,8 +29,10 @@ from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.options import check_flags, check_path
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.region_score import ScoreCalibration, peak_logit
 from condseg_sdk.report import check_report_folder, write_report
 from condseg_sdk.training.base import Base, open_base
+from condseg_sdk.training.calibrate_score import MIN_IMAGES, calibrate_score
 from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import barrier, is_rank_zero, rank_zero_info
 from condseg_sdk.training.engine import fit
@@ -37,7 +41,12 @@ from condseg_sdk.training.loaders import PairBatches
 from condseg_sdk.training.optimizer import Optimization
 from condseg_sdk.training.plan import check_precision, dataset_stats, detect_machine, make_plan
 from condseg_sdk.training.run_folder import RunFolder
-from condseg_sdk.training.select_threshold import choose_threshold, trivial_baseline_iou
+from condseg_sdk.training.select_threshold import (
+    choose_threshold,
+    ground_truth,
+    predict_logits,
+    trivial_baseline_iou,
+)
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
 
@@ -164,11 +173,13 @@ def finetune(
             )
             seconds = _train(run, config, base, train, validation, loggers=loggers, progress=progress)
             if is_first:
-                metrics = choose_threshold(base.network, validation, preprocessing)
+                logits = predict_logits(base.network, validation, preprocessing)
+                metrics = choose_threshold(logits, validation)
                 _warn_if_not_learned(metrics["mIoU"], validation)
                 card = _provenance(given or {}, config, data, base, metrics)
                 arguments = base.network.arguments
-                checkpoint = CheckpointConfig(arguments, preprocessing, metrics["threshold"], card)
+                score = _calibrated_score(logits, validation)
+                checkpoint = CheckpointConfig(arguments, preprocessing, metrics["threshold"], card, score)
                 save_checkpoint(run.checkpoint, base.network, checkpoint)
                 history = read_history(run.path)
                 if report:
@@ -333,6 +344,20 @@ def _warn_if_not_learned(miou: float, validation: CachedPairs) -> None:
             "that are all full or all empty. Train longer, or check images and masks.",
             miou,
         )
+
+
+def _calibrated_score(logits: Sequence[NDArray[np.float32]], validation: CachedPairs) -> ScoreCalibration | None:
+    """Calibrate the score of images on the validation split, where it has images with and without a region."""
+    has_region = [bool(mask.any()) for mask in ground_truth(validation)]
+    score = calibrate_score([peak_logit(x) for x in logits], has_region)
+    if score is None:
+        shown = sum(has_region)
+        rank_zero_info(
+            f"Segmentation.score is not calibrated: the validation split has {shown} images with a region and "
+            f"{len(has_region) - shown} without one; at least {MIN_IMAGES} of each are needed that the network tells "
+            "apart"
+        )
+    return score
 
 
 def _provenance(
