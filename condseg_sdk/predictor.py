@@ -42,6 +42,7 @@ from condseg_sdk.smoothing import LogitSmoother, smooth_predictions
 from condseg_sdk.weights.hub import local_path
 
 if TYPE_CHECKING:
+    from condseg_sdk.data.training_digests import TrainingDigests
     from condseg_sdk.export.onnx import ExportReport
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.publish import PushResult
@@ -220,6 +221,23 @@ class Predictor:
             True
         """
         return self._config.threshold
+
+    @property
+    def training_images(self) -> TrainingDigests | None:
+        """Digests of the images that the checkpoint was trained on, None if it has none.
+
+        By them `evaluate` and `check_dataset` recognize such images (docs/evaluation.md).
+
+        Raises:
+            CheckpointError: training_images.json is damaged.
+
+        Example:
+            >>> predictor.training_images is None
+            True
+        """
+        from condseg_sdk.weights.checkpoint import load_digests  # loads PyTorch
+
+        return load_digests(self._weights.path)
 
     @property
     def model_sha256(self) -> str | None:

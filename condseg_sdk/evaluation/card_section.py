@@ -69,6 +69,12 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
 
 
+def _trained_on(evaluation: Evaluation) -> str:
+    if evaluation.trained_on is None:
+        return "Whether these images were trained on was not compared: the checkpoint has no digests of its images."
+    return f"{evaluation.trained_on} of these images were trained on, by their content (training_images.json)."
+
+
 def _limits(evaluation: Evaluation) -> str:
     sizes = sorted(image.size for image in evaluation.images)
     shares = [image.foreground for image in evaluation.images]
@@ -81,6 +87,7 @@ def _limits(evaluation: Evaluation) -> str:
         "- Intervals show how much the metrics depend on the choice of images of this kind, not how they change on "
         "images of another kind. The interval of ECE is biased upward, more so for few images: the value may be at "
         "its lower end, or below.",
+        f"- {_trained_on(evaluation)}",
         "- Distances are in pixels; where only one of prediction and ground truth is empty, they count as the image's "
         f"diagonal ({evaluation.half_empty} of {len(evaluation.images)} images).",
         "- Not a medical device: for research and development only, not for diagnosis or treatment.",

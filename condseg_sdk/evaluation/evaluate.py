@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.data import DataSource, Pair, data_name, find_pairs, find_split, read_names, resize_mask
+from condseg_sdk.data.examine import image_fingerprint
 from condseg_sdk.data.masks import load_mask_of
 from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
@@ -134,6 +135,7 @@ def evaluate(
         )
     if split != "train":
         _warn_of_training_images(pairs, recorded)
+    digests = predictor.training_images
     predictions = predictor.stream(
         [pair.image for pair in pairs],
         threshold=threshold,
@@ -150,9 +152,12 @@ def evaluate(
     results = []
     for pair, seg in zip(pairs, predictions, strict=True):
         with errors_about(pair.mask):
-            results.append(_measure(pair, seg, options.spacing_mm))
+            known = None if digests is None else digests.matches([image_fingerprint(pair.image, bits=seg.bits)])[0]
+            results.append(_measure(pair, seg, options.spacing_mm, trained_on=known))
         if on_result is not None:
             on_result(results[-1])
+    if split != "train":
+        _warn_of_content(results)
     return Evaluation(
         images=tuple(results),
         model=model_name or repr(predictor),
@@ -247,6 +252,18 @@ def _warn_of_training_images(pairs: Sequence[Pair], recorded: Mapping[Split, Seq
         )
 
 
+def _warn_of_content(results: Sequence[ImageResult]) -> None:
+    known = [result.pair.name for result in results if result.trained_on]
+    if known:
+        logger.warning(
+            "%d of %d images were trained on, by their content, such as %s; the metrics say little about other images. "
+            "The column trained_on of per_image.csv names all",
+            len(known),
+            len(results),
+            known[0],
+        )
+
+
 def _describe(data: Dataset | DataSource, names: object, split: Split | None) -> str:
     """Describe the data in words, without the folders above it."""
     text = data_name(data)
@@ -257,7 +274,7 @@ def _describe(data: Dataset | DataSource, names: object, split: Split | None) ->
     return f"{text} ({split} split)" if split else text
 
 
-def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
+def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None, *, trained_on: bool | None) -> ImageResult:
     target, prediction = load_mask_of(pair, seg.size), seg.mask
     small, small_target = seg.resized(PAPER_SIZE), resize_mask(target, PAPER_SIZE)
     small_prediction, probability = small.mask, small.probability
@@ -270,6 +287,7 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         marked=float(prediction.mean()),
         regions=len(find_regions(prediction)),
         score=seg.score,
+        trained_on=trained_on,
         own=_image_metrics(prediction, seg.probability, target, spacing),
         small=_image_metrics(small_prediction, probability, small_target, None),
         uncertainty=score_error_detection(small.uncertainty, wrong),

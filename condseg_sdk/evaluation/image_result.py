@@ -49,6 +49,7 @@ class ImageResult:
         marked: Share of the image that the prediction marks, in [0, 1], at the image's own size.
         regions: Number of connected regions of the prediction, at the image's own size.
         score: `Segmentation.score`, how likely it is that the image has a region at all.
+        trained_on: Whether the checkpoint was trained on the image or a copy of it; None if it has no digests.
         own: Metrics at the image's own size.
         small: Metrics at 256x256.
         uncertainty: How well `Segmentation.uncertainty` finds the errors, at 256x256.
@@ -65,6 +66,7 @@ class ImageResult:
     marked: float
     regions: int
     score: float
+    trained_on: bool | None
     own: ImageMetrics
     small: ImageMetrics
     uncertainty: ErrorDetection
@@ -102,6 +104,7 @@ class ImageResult:
             "marked": self.marked,
             "regions": self.regions,
             "score": self.score,
+            "trained_on": "" if self.trained_on is None else int(self.trained_on),
             **{f"{key}_256": value for key, value in asdict(self.small).items() if not key.endswith("_mm")},
             **{f"{key}_own": value for key, value in asdict(self.own).items()},
             **{f"uncertainty_{key}": value for key, value in asdict(self.uncertainty).items()},

@@ -196,6 +196,12 @@ class Evaluation:
         return sum(image.empty in ("prediction", "target") for image in self.images)
 
     @property
+    def trained_on(self) -> int | None:
+        """Number of images that the checkpoint was trained on, by their content; None if it has no digests."""
+        known = [image.trained_on for image in self.images]
+        return None if None in known else sum(map(bool, known))
+
+    @property
     def metrics(self) -> dict[str, object]:
         """Metrics at 256x256 as plain numbers, for `provenance["metrics"]` of a checkpoint and for the manifest.
 
@@ -236,6 +242,7 @@ class Evaluation:
             "by_min_score": [limit.to_dict() for limit in self.by_min_score],
             "one_mask_empty": self.half_empty,
             "both_masks_empty": sum(image.empty == "both" for image in self.images),
+            "trained_on": self.trained_on,
             "interval": "95 %, percentile bootstrap over images; Wilson's interval for shares of images",
             "environment": self.environment,
             "date": self.date,
@@ -293,6 +300,8 @@ class Evaluation:
             yield from _aligned(rows)
         yield ""
         yield "means over images with 95 % intervals, in subgroups over those with a region; distances in pixels"
+        if self.trained_on:
+            yield f"{self.trained_on} images were trained on, by their content"
         if self.half_empty:
             yield f"{self.half_empty} images with prediction or ground truth empty: their distance is the diagonal"
 

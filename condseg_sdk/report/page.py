@@ -105,6 +105,7 @@ def page(
         overlays=_groups(overlays),
         count=len(evaluation.images),
         empty_note=_empty_note(evaluation),
+        trained_on=evaluation.trained_on,
         means=evaluation.table(),
         charts=[_embedded(chart) for chart in charts],
         subgroups=evaluation.subgroup_tables(),

@@ -31,7 +31,7 @@ from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.region_score import ScoreCalibration, peak_logit
 from condseg_sdk.report import check_report_folder, write_report
-from condseg_sdk.training.base import Base, open_base
+from condseg_sdk.training.base import Base, base_images, open_base
 from condseg_sdk.training.calibrate_score import MIN_IMAGES, calibrate_score
 from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import barrier, is_rank_zero, rank_zero_info
@@ -149,7 +149,7 @@ def finetune(
 
     if not isinstance(data, Dataset):
         data = open_dataset(data, val_fraction=config.val_fraction, seed=config.seed)
-    checked = check_dataset(data, bits=config.bits)
+    checked = check_dataset(data, bits=config.bits, trained_on=base_images(config.base, config.network))
     with errors_about(data.source):
         checked.raise_if_wrong()
     base = open_base(config)
@@ -180,7 +180,7 @@ def finetune(
                 arguments = base.network.arguments
                 score = _calibrated_score(logits, validation)
                 checkpoint = CheckpointConfig(arguments, preprocessing, metrics["threshold"], card, score)
-                save_checkpoint(run.checkpoint, base.network, checkpoint)
+                save_checkpoint(run.checkpoint, base.network, checkpoint, digests=checked.training_digests)
                 history = read_history(run.path)
                 if report:
                     write_report(run.path, pairs=data.validation, history=history, seed=config.seed)

@@ -38,7 +38,7 @@ HARD = 8.0  # a logit that is as good as certain
 class Predictions:
     """In a predictor's place: its logits for each image, by the file's stem."""
 
-    model_id, device, providers, threshold = "predictions", "cpu", ("none",), 0.5
+    model_id, device, providers, threshold, training_images = "predictions", "cpu", ("none",), 0.5, None
 
     def __init__(self, logits: dict[str, NDArray[np.float32]]) -> None:
         self.logits = logits
