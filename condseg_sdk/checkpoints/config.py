@@ -32,7 +32,8 @@ class CheckpointConfig:
         preprocessing: The input that the network expects.
         threshold: Lowest probability at which a pixel belongs to the mask, above 0 and below 1.
         provenance: Origin of the weights, as JSON. The model card shows `data`, `license`, `attribution`, `datasets`
-            (names on the Hub), `metrics`, `validation`, `command` and `date`.
+            (names on the Hub), `metrics`, `validation`, `command` and `date`, and the texts `intended_use`,
+            `out_of_scope`, `sites`, `groups`, `known_failures`, `subgroups` and `calibration`.
         score: Calibration of `Segmentation.score`; None if it is not calibrated.
 
     Raises:

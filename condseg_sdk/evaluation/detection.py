@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ class Subgroup:
     def row(self) -> tuple[str, ...]:
         """Return the cells under `SUBGROUP_COLUMNS`."""
         without = str(self.false_alarms.images)
-        cells = (str(self.iou), str(self.dice), str(self.missed), without, str(self.false_alarms))
+        cells = (_short(self.iou), _short(self.dice), _short(self.missed), without, _short(self.false_alarms))
         return (self.name, str(self.images), *cells)
 
 
@@ -94,7 +95,7 @@ class ScoreLimit:
     def row(self) -> tuple[str, str, str]:
         """Return the cells under `LIMIT_COLUMNS`."""
         limit = "none" if self.min_score is None else f"{self.min_score:g}"
-        return limit, str(self.missed), str(self.false_alarms)
+        return limit, _short(self.missed), _short(self.false_alarms)
 
 
 def score_limits(images: Sequence[ImageResult]) -> list[ScoreLimit]:
@@ -168,6 +169,14 @@ def _subgroup(name: str, images: Sequence[ImageResult], seed: int) -> Subgroup:
         missed=_share(image.is_missed for image in shown),
         false_alarms=_share(image.is_false_alarm for image in images if not image.has_region),
     )
+
+
+def _short(found: Estimate) -> str:
+    """Format a value of a table with many columns."""
+    if math.isnan(found.value):
+        return "-"
+    interval = "" if math.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})"
+    return f"{found.value:.3f}{interval}"
 
 
 def _share(properties: Iterable[bool]) -> Estimate:

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 
 from condseg_sdk.checkpoints.config import as_json
-from condseg_sdk.data import CachedPairs, Dataset, DataSource, check_dataset, open_dataset
+from condseg_sdk.data import CachedPairs, Dataset, DatasetReport, DataSource, check_dataset, open_dataset
 from condseg_sdk.errors import OptionError, errors_about
 from condseg_sdk.files import is_utf8, real_path
 from condseg_sdk.forking import fork_safe
@@ -119,8 +119,9 @@ def finetune(
         report: Whether to evaluate the checkpoint on the validation split, at the images' own sizes, and to write
             report.html.
         provenance: Plain JSON values for the checkpoint's config and model card: "license" (an identifier of the Hub,
-            such as "cc-by-4.0"), "attribution", "date" and others; "data" is the name of the data and the number of
-            images by default.
+            such as "cc-by-4.0"), "attribution", "date", and the texts of the card's sections, "intended_use",
+            "out_of_scope", "sites", "known_failures", "subgroups" and "calibration"; "data" is the name of the data and
+            the number of images by default.
         **overrides: Settings to change in `config`, by name, such as `epochs=20`. docs/training.md lists all settings.
 
     Returns:
@@ -176,7 +177,7 @@ def finetune(
                 logits = predict_logits(base.network, validation, preprocessing)
                 metrics = choose_threshold(logits, validation)
                 _warn_if_not_learned(metrics["mIoU"], validation)
-                card = _provenance(given or {}, config, data, base, metrics)
+                card = _provenance(given or {}, config, checked, data, base, metrics)
                 arguments = base.network.arguments
                 score = _calibrated_score(logits, validation)
                 checkpoint = CheckpointConfig(arguments, preprocessing, metrics["threshold"], card, score)
@@ -361,14 +362,21 @@ def _calibrated_score(logits: Sequence[NDArray[np.float32]], validation: CachedP
 
 
 def _provenance(
-    given: Mapping[str, Any], config: FinetuneConfig, dataset: Dataset, base: Base, metrics: Mapping[str, float]
+    given: Mapping[str, Any],
+    config: FinetuneConfig,
+    checked: DatasetReport,
+    dataset: Dataset,
+    base: Base,
+    metrics: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the origin of a checkpoint for its config and model card."""
     counts = f"{len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
+    groups = [checked.splits[split].groups for split in ("train", "validation")]
     before = "" if base.data is None else f"; before: {base.data}"
     attributions = [str(name) for name in (given.get("attribution"), base.attribution) if name is not None]
     return {
         "data": f"{dataset.name}, {counts}{before}",
+        **({"groups": f"{groups[0]} in training, {groups[1]} held out"} if all(groups) else {}),
         **given,
         **({"attribution": "; ".join(attributions)} if attributions else {}),
         "training": config.to_dict(),
