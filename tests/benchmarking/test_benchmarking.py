@@ -231,6 +231,29 @@ def test_numbers_keep_three_digits() -> None:
     assert (shown["memory MB"], shown["n"]) == ("", "5")
 
 
+def test_the_summary_divides_by_pytorch_and_puts_the_ratio_first() -> None:
+    def row(network: str, runtime: str, form: str, precision: str, device: str, p50: float | None, dice: float) -> Row:
+        return Row(network, 1, 256, runtime, form, precision, device, p50_ms=p50, dice=dice)
+
+    text = table.summary(
+        [
+            row("lite", "PyTorch", "published", "float32", "cpu", 200, 1),
+            row("lite", "PyTorch", "inference form", "float32", "cpu", 100, 1),
+            row("r50", "PyTorch", "inference form", "float32", "cpu", 1000, 1),
+            row("lite", "OpenVINO", "ours", "bfloat16", "openvino:cpu", 25, 0.9962),
+            row("r50", "OpenVINO", "ours", "bfloat16", "openvino:cpu", None, 1),
+            row("lite", "ONNX Runtime", "ours", "float32", "cuda", 2, 0.9999),
+        ]
+    )
+    assert text.splitlines() == [
+        "|  | lite | r50 |",
+        "| --- | ---: | ---: |",
+        "| PyTorch float32 | **1.00x** (100 ms) | **1.00x** (1000 ms) |",
+        "| OpenVINO bfloat16 | **4.00x** (25.0 ms, Dice 0.996) |  |",
+        "| ONNX Runtime float32 on cuda | **50.00x** (2.00 ms) |  |",
+    ]
+
+
 def test_the_marked_part_of_a_page_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
