@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.utils import tqdm
+from huggingface_hub.utils import are_progress_bars_disabled
+from tqdm import tqdm
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
@@ -61,8 +62,8 @@ def _place(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool)
 @fork_safe
 def _export(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool, path: Path) -> None:
     # Not at the top: once the file is there, PyTorch is not needed any more.
-    # The bar is the Hub client's, so that HF_HUB_DISABLE_PROGRESS_BARS applies to the export as to downloads.
-    with tqdm(total=1, desc="loading PyTorch", unit="step") as bar:
+    # HF_HUB_DISABLE_PROGRESS_BARS applies to the export as to downloads.
+    with tqdm(total=1, desc="loading PyTorch", unit="step", disable=are_progress_bars_disabled()) as bar:
         from condseg_sdk.export.onnx import STEPS, export_onnx
         from condseg_sdk.weights.checkpoint import load_checkpoint
 
