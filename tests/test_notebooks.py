@@ -61,4 +61,4 @@ def test_a_notebook_runs_in_jupyter(path: Path, tmp_path: Path, monkeypatch: pyt
             float(part.split()[0]) for part in (text.split("before training: ")[1], text.split("mIoU")[-1])
         )
         print(f"mIoU before {before}, after {after}")
-        assert after > before + 0.4
+        assert after > before + 0.3

@@ -17,6 +17,8 @@ EXECUTED = ("predict_and_plot",)
 NOTEBOOKS = (*EXECUTED, "finetune_on_your_masks")
 BESIDE = {"finetune_on_your_masks": "synthetic_endoscopy.py"}  # what the cells import
 
+PICTURES = {"finetune_on_your_masks": "![Image, ground truth, before and after training](../assets/finetune.jpg)\n"}
+
 LINKS = "\n[Download the notebook]({name}.ipynb){{ .md-button download }}{beside}\n"
 BESIDE_LINK = ", and beside it [{file}]({file}){{ download }}"
 
@@ -39,7 +41,7 @@ def files() -> dict[str, str | bytes]:
             made[f"notebooks/{beside}"] = (EXAMPLES / beside).read_text(encoding="utf-8")
         title, _, rest = page.lstrip().partition("\n")
         links = LINKS.format(name=name, beside="" if beside is None else BESIDE_LINK.format(file=beside))
-        made[f"notebooks/{name}.md"] = f"{title}\n{links}{rest}"
+        made[f"notebooks/{name}.md"] = f"{title}\n{links}\n{PICTURES.get(name, '')}{rest}"
     return made
 
 
