@@ -95,7 +95,7 @@ class Predictor:
             model: Name from `list_models()`, checkpoint folder, "org/name" (also "org/name@revision" and
                 "hf://org/name/path") on the Hugging Face Hub, or file from `export_onnx`, which ONNX Runtime then runs.
             device: "auto" uses a GPU if there is one, otherwise the CPU. "cpu", "cuda" and "cuda:1", with PyTorch also
-                "mps", and with ONNX Runtime also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
+                "mps", and with .onnx files also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
                 "openvino:npu" (docs/onnx.md), are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
                 Default: ONNX Runtime for an .onnx file and for devices that only it supports, otherwise PyTorch. "onnx"

@@ -131,11 +131,12 @@ def export_all(
     """Export each precision to a file; return the reason instead where that is impossible."""
     files: dict[OnnxPrecision, Path | str] = {}
     for precision, spec in PRECISIONS.items():
-        if not set(spec.devices) & set(config.devices):
+        devices = set(spec.devices) & set(config.devices)
+        if not devices:
             continue
         progress(f"exporting {precision}")
         options: dict[str, Any] = {"precision": precision, "verify": False}
-        if config.sizes in ((), predictor.preprocessing.size[:1]) and not any(map(_gains_from_batches, spec.devices)):
+        if config.sizes in ((), predictor.preprocessing.size[:1]) and not any(map(_gains_from_batches, devices)):
             options["dynamic"] = False  # as for runtime="onnx"; OpenVINO's int8 is less accurate with free sizes
         if spec.needs_calibration:
             if not config.images:

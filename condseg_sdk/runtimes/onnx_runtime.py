@@ -110,7 +110,7 @@ class OnnxRuntime:
 
     def _checked_run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Call `_run`, and translate the errors of ONNX Runtime."""
-        remedy = "the file is damaged or incompatible with this onnxruntime; export it again"
+        remedy = f"the file is damaged or incompatible with this {self._provider.engine}; export it again"
         try:
             outputs = self._run(names, batch)
         except Exception as error:
