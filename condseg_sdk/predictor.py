@@ -40,6 +40,7 @@ from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.smoothing import LogitSmoother, smooth_predictions
 from condseg_sdk.weights.hub import local_path
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from condseg_sdk.export.onnx import ExportReport
@@ -653,7 +654,7 @@ def _bits_of_set(images: list[Any], sources: Any) -> int | None:
     if depth is None:
         return None
     if depth.is_guess:
-        name = os.fspath(sources) if isinstance(sources, (str, os.PathLike)) else f"{len(images)} images"
+        name = os.fspath(sources) if isinstance(sources, (str, os.PathLike)) else pluralize(len(images), "image")
         logger.warning("%s: %s", name, depth.describe())
     return depth.bits
 

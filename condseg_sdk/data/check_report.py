@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from condseg_sdk.data.pairs import Problem, Severity, Split, one_line, pluralize
+from condseg_sdk.data.pairs import Problem, Severity, Split, one_line
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.words import pluralize
 
 __all__ = ["DatasetReport", "SplitStatistics"]
 

@@ -23,6 +23,7 @@ from condseg_sdk.metrics.error_detection import ErrorDetection
 from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
 from condseg_sdk.metrics.threshold_curve import ThresholdCurve, threshold_curve
 from condseg_sdk.provenance import seal_json
+from condseg_sdk.words import pluralize
 
 __all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions", "ImageMetrics", "ImageResult"]
 
@@ -302,7 +303,7 @@ class Evaluation:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.model} on {self.data}: {len(self.images)} images, threshold {self.threshold:g}"
+        yield f"{self.model} on {self.data}: {pluralize(len(self.images), 'image')}, threshold {self.threshold:g}"
         rows = [("", *SIZES.values()), *self.table()]
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         for row in rows:

@@ -40,7 +40,10 @@ def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = Non
     path = _place(checkpoint, preprocessing, dynamic)
     if not is_ours(path):  # its seal tells whether the file is whole
         logger.warning("%s: exporting to ONNX once; kept in %s", checkpoint, path.parent)
-        _export(checkpoint, preprocessing, dynamic, path)
+        try:
+            _export(checkpoint, preprocessing, dynamic, path)
+        except OutputError as error:
+            raise _cannot_be_stored(checkpoint, error) from error
     return path
 
 
@@ -52,11 +55,15 @@ def _place(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool)
     try:
         return huggingface_hub.cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
     except (OSError, ValueError) as error:
-        raise OutputError(
-            f"the ONNX file of {checkpoint} cannot be stored ({error}); set HF_ASSETS_CACHE to a folder that can be "
-            "written to, or make the file with `condseg export`",
-            path=checkpoint,
-        ) from error
+        raise _cannot_be_stored(checkpoint, error) from error
+
+
+def _cannot_be_stored(checkpoint: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"the ONNX file of {checkpoint} cannot be stored ({error}); set HF_ASSETS_CACHE to a folder that can be "
+        "written to and has space, or make the file with `condseg export`",
+        path=checkpoint,
+    )
 
 
 @fork_safe

@@ -15,6 +15,7 @@ from condseg_sdk.runtimes.graph_check import INPUT, check_graph
 from condseg_sdk.runtimes.options import OnnxOptions
 from condseg_sdk.runtimes.providers import CPU, reason_of
 from condseg_sdk.runtimes.session import open_session
+from condseg_sdk.words import pluralize
 
 __all__ = ["OnnxRuntime"]
 
@@ -115,7 +116,8 @@ class OnnxRuntime:
         except Exception as error:
             if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
                 raise OptionError(
-                    f"there is not enough memory for a batch of {len(batch)} images in {self._path}: lower batch_size",
+                    f"there is not enough memory for a batch of {pluralize(len(batch), 'image')} in "
+                    f"{self._path}: lower batch_size",
                     option="batch_size",
                 ) from error
             raise CheckpointError(f"{self._path} cannot be run ({reason_of(error)}): {remedy}") from error

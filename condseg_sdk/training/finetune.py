@@ -40,6 +40,7 @@ from condseg_sdk.training.run_folder import RunFolder
 from condseg_sdk.training.select_threshold import choose_threshold, trivial_baseline_iou
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
+from condseg_sdk.words import pluralize
 
 __all__ = ["FinetuneResult", "finetune"]
 
@@ -339,7 +340,7 @@ def _provenance(
     given: Mapping[str, Any], config: FinetuneConfig, dataset: Dataset, base: Base, metrics: Mapping[str, float]
 ) -> dict[str, Any]:
     """Return the origin of a checkpoint for its config and model card."""
-    counts = f"{len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
+    counts = f"{pluralize(len(dataset.train), 'image')} ({len(dataset.validation)} more chose epoch and threshold)"
     before = "" if base.data is None else f"; before: {base.data}"
     attributions = [str(name) for name in (given.get("attribution"), base.attribution) if name is not None]
     return {

@@ -114,5 +114,19 @@ def test_a_cache_that_cannot_be_written_causes_an_error_of_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(CACHE, str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="cannot be stored .*set HF_ASSETS_CACHE to a folder that can be written to"):
+    with pytest.raises(
+        OutputError, match="cannot be stored .*set HF_ASSETS_CACHE to a folder that can be written to and has space"
+    ):
+        exported_once(checkpoint)
+
+
+def test_a_full_disk_names_the_variable_that_moves_the_cache(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OutputError("model.onnx cannot be written (No space left on device)")
+
+    monkeypatch.setattr(CACHE, str(tmp_path))
+    monkeypatch.setattr(export_cache, "_export", full)
+    with pytest.raises(OutputError, match="No space left on device.*set HF_ASSETS_CACHE to a folder .* has space"):
         exported_once(checkpoint)
