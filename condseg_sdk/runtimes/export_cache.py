@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.utils import are_progress_bars_disabled
+from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]  # documented as public
 from tqdm import tqdm
 
 from condseg_sdk._version import __version__
