@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, OutputError
-from condseg_sdk.images.dicom import DicomFile, without_pydicom_log
+from condseg_sdk.images.dicom import DicomFile, without_pydicom_messages
 from condseg_sdk.images.limits import image_errors
 from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES
 from condseg_sdk.origin import Origin
 from condseg_sdk.provenance import seal_dicom
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -124,7 +125,7 @@ def encode_dicom_seg(
     """Make the bytes of a SEG file, with a seal at its end; `make_dicom_seg` describes the arguments."""
     content = io.BytesIO()
     made = make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment, min_score=min_score)
-    with _nameless_errors(file.name), without_pydicom_log():
+    with _nameless_errors(file.name), without_pydicom_messages():
         made.save_as(content)
     return seal_dicom(content.getvalue())
 
@@ -162,9 +163,11 @@ def make_dicom_seg(
     except ImportError as error:
         raise OutputError("a DICOM segmentation needs highdicom; pip install 'condseg_sdk[dicom]'") from error
     if sum(mask.size for mask in masks.values()) > MAX_DECODE_BYTES:
-        raise OutputError(f"{file.name}: a segmentation of {len(masks)} frames needs too much memory; split the file")
+        raise OutputError(
+            f"{file.name}: a segmentation of {pluralize(len(masks), 'frame')} needs too much memory; split the file"
+        )
     limits = {"threshold": threshold} | ({} if min_score is None else {"min_score": min_score})
-    with _nameless_errors(file.name), without_pydicom_log():
+    with _nameless_errors(file.name), without_pydicom_messages():
         source = _read_source(file)
         shown = {number: mask for number, mask in sorted(masks.items()) if mask.any()} or dict(masks)
         if _has_position(source):

@@ -40,6 +40,7 @@ from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.smoothing import LogitSmoother, smooth_predictions
 from condseg_sdk.weights.hub import local_path
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from condseg_sdk.data.training_digests import TrainingDigests
@@ -95,7 +96,7 @@ class Predictor:
             model: Name from `list_models()`, checkpoint folder, "org/name" (also "org/name@revision" and
                 "hf://org/name/path") on the Hugging Face Hub, or file from `export_onnx`, which ONNX Runtime then runs.
             device: "auto" uses a GPU if there is one, otherwise the CPU. "cpu", "cuda" and "cuda:1", with PyTorch also
-                "mps", and with ONNX Runtime also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
+                "mps", and with .onnx files also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
                 "openvino:npu" (docs/onnx.md), are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
                 Default: ONNX Runtime for an .onnx file and for devices that only it supports, otherwise PyTorch. "onnx"
@@ -681,7 +682,7 @@ def _bits_of_set(images: list[Any], sources: Any) -> int | None:
     if depth is None:
         return None
     if depth.is_guess:
-        name = os.fspath(sources) if isinstance(sources, (str, os.PathLike)) else f"{len(images)} images"
+        name = os.fspath(sources) if isinstance(sources, (str, os.PathLike)) else pluralize(len(images), "image")
         logger.warning("%s: %s", name, depth.describe())
     return depth.bits
 

@@ -25,6 +25,7 @@ from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
 from condseg_sdk.images.dicom import DicomFile, DicomFrame, is_dicom_source
+from condseg_sdk.images.limits import require_file
 from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
 from condseg_sdk.images.spacing import PixelSpacing, SpacingKind, resize_spacing, spacing_in
 from condseg_sdk.opencv import cv2
@@ -707,6 +708,8 @@ def _dicom_frame(seg: Segmentation) -> DicomFrame:
     if isinstance(seg.source, DicomFrame):
         return seg.source
     source = seg.source
+    if isinstance(source, (str, os.PathLike)):
+        require_file(Path(source))
     if not isinstance(source, (str, os.PathLike, bytes)) or not is_dicom_source(source):
         raise ImageError(f"{seg.name} is not a DICOM file, which a DICOM segmentation refers to; save 'mask' instead")
     return DicomFile(source).only_frame()

@@ -15,13 +15,14 @@ from tqdm import tqdm
 from condseg_sdk.data.check_report import DatasetReport, SplitStatistics
 from condseg_sdk.data.duplicates import near_duplicates
 from condseg_sdk.data.examine import PairStats, Rejected, examine
-from condseg_sdk.data.pairs import SPLITS, Dataset, Pair, Problem, pluralize, problems_of
+from condseg_sdk.data.pairs import SPLITS, Dataset, Pair, Problem, problems_of
 from condseg_sdk.data.plausibility import implausible
 from condseg_sdk.data.sizes import Size, size_agreement
 from condseg_sdk.data.training_digests import TrainingDigests
 from condseg_sdk.errors import OptionError
 from condseg_sdk.images.bit_depth import BitDepth, common_depth
 from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
+from condseg_sdk.words import pluralize
 
 __all__ = ["check_dataset"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from condseg_sdk.data.pairs import Problem, Severity, Split, one_line, pluralize
+from condseg_sdk.data.pairs import Problem, Severity, Split, one_line
 from condseg_sdk.data.training_digests import TrainingDigests
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.words import pluralize
 
 __all__ = ["DatasetReport", "SplitStatistics"]
 

@@ -19,11 +19,12 @@ from condseg_sdk.data.folders import read_folder
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
 from condseg_sdk.data.names import split_of_word
 from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
-from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
+from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError, errors_about
 from condseg_sdk.files import real_path
 from condseg_sdk.options import check_number, check_path, check_seed, check_text
+from condseg_sdk.words import pluralize
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_split", "open_dataset"]
 

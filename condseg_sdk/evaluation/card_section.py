@@ -8,6 +8,7 @@ from pathlib import Path
 from condseg_sdk.checkpoints.card import with_evaluation
 from condseg_sdk.evaluation.result import Evaluation
 from condseg_sdk.files import write_text
+from condseg_sdk.words import pluralize
 
 __all__ = ["evaluation_card", "extend_card"]
 
@@ -29,9 +30,9 @@ def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
     """
     parts = [
         "## Evaluation",
-        f"Measured on {len(evaluation.images)} images of {evaluation.data} ({evaluation.date}), with a threshold of "
-        f"{evaluation.threshold:g}{_options(evaluation)}. Means over images with 95 % confidence intervals (percentile "
-        "bootstrap over images)." + (f" {note}" if note else ""),
+        f"Measured on {pluralize(len(evaluation.images), 'image')} of {evaluation.data} ({evaluation.date}), with a "
+        f"threshold of {evaluation.threshold:g}{_options(evaluation)}. Means over images with 95 % confidence "
+        "intervals (percentile bootstrap over images)." + (f" {note}" if note else ""),
         _table([("", "at 256x256", "at the image's own size"), *evaluation.table()]),
         "By subgroup, mIoU and mDSC over the images with a region. A region is missed if the mask touches none of its "
         "pixels; a false alarm is an image without a region in which something is marked.",
@@ -89,7 +90,7 @@ def _limits(evaluation: Evaluation) -> str:
         "its lower end, or below.",
         f"- {_trained_on(evaluation)}",
         "- Distances are in pixels; where only one of prediction and ground truth is empty, they count as the image's "
-        f"diagonal ({evaluation.half_empty} of {len(evaluation.images)} images).",
+        f"diagonal ({evaluation.half_empty} of {pluralize(len(evaluation.images), 'image')}).",
         "- Not a medical device: for research and development only, not for diagnosis or treatment.",
     ]
     return "\n".join(lines)

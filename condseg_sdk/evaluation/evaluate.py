@@ -37,6 +37,7 @@ from condseg_sdk.metrics.threshold_curve import threshold_counts
 from condseg_sdk.options import check_choice, check_seed, check_spacing
 from condseg_sdk.segmentation import Segmentation, find_regions
 from condseg_sdk.weights.hub import local_path
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -256,10 +257,10 @@ def _warn_of_content(results: Sequence[ImageResult]) -> None:
     known = [result.pair.name for result in results if result.trained_on]
     if known:
         logger.warning(
-            "%d of %d images were trained on, by their content, such as %s; the metrics say little about other images. "
-            "The column trained_on of per_image.csv names all",
+            "%d of %s trained on before, by content, such as %s; the metrics say little about other images. The column "
+            "trained_on of per_image.csv names all",
             len(known),
-            len(results),
+            pluralize(len(results), "image"),
             known[0],
         )
 

@@ -31,6 +31,7 @@ from condseg_sdk.metrics.error_detection import ErrorDetection
 from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
 from condseg_sdk.metrics.threshold_curve import ThresholdCurve, threshold_curve
 from condseg_sdk.provenance import seal_json
+from condseg_sdk.words import pluralize
 
 __all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions"]
 
@@ -293,7 +294,7 @@ class Evaluation:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.model} on {self.data}: {len(self.images)} images, threshold {self.threshold:g}"
+        yield f"{self.model} on {self.data}: {pluralize(len(self.images), 'image')}, threshold {self.threshold:g}"
         yield from _aligned([("", *SIZES.values()), *self.table()])
         for rows in self.subgroup_tables():
             yield ""
@@ -301,7 +302,7 @@ class Evaluation:
         yield ""
         yield "means over images with 95 % intervals, in subgroups over those with a region; distances in pixels"
         if self.trained_on:
-            yield f"{self.trained_on} images were trained on, by their content"
+            yield f"{pluralize(self.trained_on, 'image')} trained on before, by content"
         if self.half_empty:
             yield f"{self.half_empty} images with prediction or ground truth empty: their distance is the diagonal"
 

@@ -49,6 +49,7 @@ from condseg_sdk.training.select_threshold import (
 )
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
+from condseg_sdk.words import pluralize
 
 __all__ = ["FinetuneResult", "finetune"]
 
@@ -354,9 +355,9 @@ def _calibrated_score(logits: Sequence[NDArray[np.float32]], validation: CachedP
     if score is None:
         shown = sum(has_region)
         rank_zero_info(
-            f"Segmentation.score is not calibrated: the validation split has {shown} images with a region and "
-            f"{len(has_region) - shown} without one; at least {MIN_IMAGES} of each are needed that the network tells "
-            "apart"
+            f"Segmentation.score is not calibrated: the validation split has {pluralize(shown, 'image')} with a "
+            f"region and {len(has_region) - shown} without one; at least {MIN_IMAGES} of each are needed that the "
+            "network tells apart"
         )
     return score
 
@@ -370,7 +371,7 @@ def _provenance(
     metrics: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the origin of a checkpoint for its config and model card."""
-    counts = f"{len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
+    counts = f"{pluralize(len(dataset.train), 'image')} ({len(dataset.validation)} more chose epoch and threshold)"
     groups = [checked.splits[split].groups for split in ("train", "validation")]
     before = "" if base.data is None else f"; before: {base.data}"
     attributions = [str(name) for name in (given.get("attribution"), base.attribution) if name is not None]

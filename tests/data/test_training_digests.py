@@ -124,10 +124,10 @@ def test_evaluation_warns_of_images_that_were_trained_on(
     data = disguised(tmp_path / "own", tmp_path / "test")
     with caplog.at_level(logging.WARNING):
         evaluation = evaluate(Predictor.from_pretrained(trained), data)
-    assert "1 of 2 images were trained on, by their content, such as x" in caplog.text
+    assert "1 of 2 images trained on before, by content, such as x" in caplog.text
     assert [image.trained_on for image in evaluation.images] == [True, False]
     assert evaluation.trained_on == 1
-    assert "1 images were trained on" in str(evaluation)
+    assert "1 image trained on before" in str(evaluation)
     with (evaluation.save(tmp_path / "out") / "per_image.csv").open(newline="") as file:
         assert [row["trained_on"] for row in csv.DictReader(file)] == ["1", "0"]
 
