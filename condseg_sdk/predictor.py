@@ -43,6 +43,7 @@ from condseg_sdk.weights.hub import local_path
 from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
+    from condseg_sdk.data.training_digests import TrainingDigests
     from condseg_sdk.export.onnx import ExportReport
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.publish import PushResult
@@ -223,6 +224,23 @@ class Predictor:
         return self._config.threshold
 
     @property
+    def training_images(self) -> TrainingDigests | None:
+        """Digests of the images that the checkpoint was trained on, None if it has none.
+
+        By them `evaluate` and `check_dataset` recognize such images (docs/evaluation.md).
+
+        Raises:
+            CheckpointError: training_images.json is damaged.
+
+        Example:
+            >>> predictor.training_images is None
+            True
+        """
+        from condseg_sdk.weights.checkpoint import load_digests  # loads PyTorch
+
+        return load_digests(self._weights.path)
+
+    @property
     def model_sha256(self) -> str | None:
         """SHA-256 of the file with the weights, which outputs state; None if the file has changed since it was opened.
 
@@ -237,6 +255,7 @@ class Predictor:
         image: ImageLike,
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -250,6 +269,8 @@ class Predictor:
             image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]), torch tensor
                 (3, H, W) or frame of a DICOM file; see `condseg_sdk.images.load.load_image`.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest `Segmentation.score` of an image, in (0, 1), below which its mask is empty: fewer false
+                alarms, and more missed regions (docs/accuracy.md). Default: no limit.
             batch_size: Number of tiles that the network processes at once.
             tta: Whether to average over four flips of the image (test-time augmentation): four times the work, a little
                 more accurate.
@@ -272,7 +293,7 @@ class Predictor:
             >>> seg.probability.shape == seg.size
             True
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         if isinstance(image, Video) or _is_stream(image):
             raise OptionError(f"{_shown(image)} is not one image: use predictor.stream(...)", option="image")
         if not is_single(image):
@@ -285,6 +306,7 @@ class Predictor:
         sources: Sources,
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -299,6 +321,7 @@ class Predictor:
             sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
                 a list of one. A DICOM file with several frames stands for all of them.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest score of an image, as in a call of the predictor.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
@@ -323,7 +346,7 @@ class Predictor:
             >>> all(seg.mask.shape == seg.size for seg in segs)
             True
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         pipeline = self._pipeline(request, on_error)
         if isinstance(sources, Video) or _is_stream(sources):
             raise OptionError(f"{_shown(sources)} is not a list of images: use predictor.stream(...)", option="sources")
@@ -334,6 +357,7 @@ class Predictor:
         sources: Sources | Video | LiveVideo | Realtime | Iterable[ImageLike],
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -354,6 +378,7 @@ class Predictor:
                 `condseg_sdk.images.live.Realtime`; if the next frame of a camera depends on the prediction for this
                 one, call the predictor itself.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest score of an image, as in a call of the predictor.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
@@ -379,7 +404,7 @@ class Predictor:
             colonoscopy.mp4 frame 1
             colonoscopy.mp4 frame 2
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         if color_order == "bgr" and _is_video(sources):
             raise OptionError(
                 f"{_shown(sources)}: color_order='bgr' is for NumPy arrays; the frames of a video are RGB already",
@@ -523,6 +548,7 @@ class Predictor:
     def _request(
         self,
         threshold: float | None,
+        min_score: float | None,
         batch_size: int,
         tta: bool,
         tile: int | None,
@@ -538,6 +564,7 @@ class Predictor:
             tile=tile,
             branch_uncertainty=branch_uncertainty,
             color_order=color_order,
+            min_score=min_score,
         )
         if branch_uncertainty:
             self._runtime.check_branch_uncertainty()
@@ -555,6 +582,7 @@ class Predictor:
             model_id=self.model_id,
             assumed_bits=self._assumed_bits,
             origin=self._origin,
+            score_calibration=self._config.score,
         )
 
     def _origin(self) -> Origin:

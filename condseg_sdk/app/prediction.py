@@ -184,13 +184,14 @@ def measurements(values: SegmentationDict) -> str:
     pixels = values["size"][0] * values["size"][1]
     regions = values["regions"]
     if not regions:
-        return f"**No region** reaches the threshold of {values['threshold']:.2f}."
+        return f"**No region** reaches the threshold of {values['threshold']:.2f}. Score {values['score']:.2f}."
     count = pluralize(len(regions), "region")
     facts = [f"{values['area']:,} pixels", f"{values['area'] / pixels:.1%} of the image"]
     if values["area_mm2"] is not None:
         facts.append(f"{values['area_mm2']:,.1f} mm²")
     if values["mean_probability"] is not None:
         facts.append(f"mean probability {values['mean_probability']:.2f}")
+    facts.append(f"score {values['score']:.2f}")
     known = any(region["area_mm2"] is not None for region in regions)
     columns = ["region", "area (pixels)", "share", "box x0, y0, x1, y1"]
     columns += ["area (mm²)", "diameter (mm)"] if known else []

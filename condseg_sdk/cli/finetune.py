@@ -69,6 +69,7 @@ def _argument(setting: Setting) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from condseg_sdk import check_dataset, finetune, open_dataset
+    from condseg_sdk.training.base import base_images
     from condseg_sdk.training.distributed import is_rank_zero
     from condseg_sdk.training.run_folder import RunFolder
 
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         seed=config.seed,
     )
     if options.check:
-        report = check_dataset(dataset, bits=config.bits)
+        report = check_dataset(dataset, bits=config.bits, trained_on=base_images(config.base, config.network))
         print(report)
         return 2 if report.errors else 0
     if options.no_progress:

@@ -69,6 +69,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--segment-label", metavar="TEXT", help="name of the segment in dicom-seg")
     add("--segment-type", metavar="CODE,SCHEME,MEANING", help="coded type of the segment in dicom-seg (docs/dicom.md)")
     add("--threshold", type=real, help="probability in (0, 1) (default: the checkpoint's)")
+    add(
+        "--min-score",
+        type=real,
+        metavar="SCORE",
+        help="lowest score of an image in (0, 1), below which its mask is empty (docs/accuracy.md; default: none)",
+    )
     add("--batch-size", type=integer, default=8, help="images at once (default: %(default)s)")
     add("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
     add("--tile", type=integer, metavar="PIXELS", help="cut large images into tiles of this side")
@@ -277,7 +283,7 @@ def run(options: argparse.Namespace) -> int:
     outputs = plan_outputs(
         options.source, options.out, endings, labels=labels, log=options.log, overwrite=options.overwrite
     )
-    request = {"threshold": options.threshold, "batch_size": options.batch_size}
+    request = {"threshold": options.threshold, "min_score": options.min_score, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits, "smooth": options.smooth}
     predictor = _open(options)
     work = _Work(predictor, outputs, kinds, labels, request, options.on_error == "skip", segment_kind, log)

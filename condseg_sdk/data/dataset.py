@@ -105,6 +105,7 @@ def find_split(
     *,
     masks: PathLike | None = None,
     classes: Sequence[str] | str | None = None,
+    group_by: str | None = None,
 ) -> list[Pair]:
     """Find the pairs of a split that the data itself defines, without any random choice.
 
@@ -115,6 +116,7 @@ def find_split(
         split: Name of the split.
         masks: As in `open_dataset`.
         classes: As in `open_dataset`.
+        group_by: As in `open_dataset`.
 
     Returns:
         The pairs; none if the data does not name this split.
@@ -126,7 +128,7 @@ def find_split(
         >>> [pair.name for pair in find_split("my_test_set", "test")]
         ['test0', 'test1']
     """
-    found = _with_splits(data, _read(data, masks, None, classes), {})
+    found = _with_splits(data, _read(data, masks, group_by, classes), {})
     pairs = found.pairs.get(split, [])
     if pairs:
         for problem in found.unmatched:
@@ -140,6 +142,7 @@ def find_pairs(
     names: Sequence[str] | None = None,
     masks: PathLike | None = None,
     classes: Sequence[str] | str | None = None,
+    group_by: str | None = None,
 ) -> list[Pair]:
     """Find all pairs of a dataset, in any split.
 
@@ -148,6 +151,7 @@ def find_pairs(
         names: Names of the pairs to return, without extension, in this order; default: all pairs, sorted by name.
         masks: As in `open_dataset`.
         classes: As in `open_dataset`.
+        group_by: As in `open_dataset`.
 
     Raises:
         DatasetError: An image has no mask, a mask has no image, or a listed name does not exist.
@@ -156,7 +160,7 @@ def find_pairs(
         >>> len(find_pairs("my_dataset"))
         12
     """
-    found = splits.distinct_names(_read(data, masks, None, classes))
+    found = splits.distinct_names(_read(data, masks, group_by, classes))
     pairs = sorted((pair for items in found.pairs.values() for pair in items), key=lambda pair: pair.name)
     problems = list(found.problems)
     if names is None:

@@ -17,7 +17,8 @@ from condseg_sdk.data import Pair, load_pair
 from condseg_sdk.errors import OptionError
 from condseg_sdk.evaluation.card_section import extend_card
 from condseg_sdk.evaluation.evaluate import evaluate
-from condseg_sdk.evaluation.result import Evaluation, ImageResult
+from condseg_sdk.evaluation.image_result import ImageResult
+from condseg_sdk.evaluation.result import Evaluation
 from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, real_path, write_bytes
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.predictor import Predictor

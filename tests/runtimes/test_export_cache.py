@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from condseg_sdk import Predictor, Preprocessing
 from condseg_sdk.errors import HubError, OutputError
+from condseg_sdk.export.onnx import STEPS
 from condseg_sdk.runtimes import export_cache
 from condseg_sdk.runtimes.export_cache import exported_once
 from tests.helpers.hub_server import HubServer, Repository
@@ -52,6 +55,25 @@ def test_the_kept_file_predicts_as_the_checkpoint_does(checkpoint: Path, exports
     expected = Predictor.from_pretrained(checkpoint, device="cpu")(IMAGE)
     np.testing.assert_allclose(opened(IMAGE).probability, expected.probability, atol=1e-4)
     assert exports == []
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_an_export_shows_its_steps_unless_progress_bars_are_off(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bars: bool
+) -> None:
+    def export(*_: object, progress: Callable[[str], object], **__: object) -> None:
+        for step in STEPS:
+            progress(step)
+
+    monkeypatch.setattr("condseg_sdk.export.onnx.export_onnx", export)
+    if not bars:
+        disable_progress_bars()
+    try:
+        export_cache._export(checkpoint, None, False, Path("model.onnx"))
+    finally:
+        enable_progress_bars()
+    text = capsys.readouterr().err
+    assert ("loading PyTorch" in text, "comparing it with PyTorch: 100%" in text, "4/4" in text) == (bars,) * 3
 
 
 def test_a_damaged_file_is_made_again(checkpoint: Path, kept: Path, exports: list[Path]) -> None:
