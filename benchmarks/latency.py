@@ -1,6 +1,6 @@
-"""Speed of every network in every form, runtime and precision: the tables of docs/benchmarks.md.
+"""Speed of every network in every form, runtime and precision: the table of docs/benchmarks.md and the CSV beside it.
 
-    python benchmarks/latency.py --images kvasir_seg/images --out benchmark --plot --docs docs/benchmarks.md
+    python benchmarks/latency.py --size 256 --batch 1 --images kvasir_seg/images --docs docs/benchmarks.md
     python benchmarks/latency.py --quick
 
 condseg-lite has its bundled weights. The paper's two networks have random ones, normalized on the images, since speed
@@ -27,7 +27,7 @@ from condseg_sdk.benchmarking.machine import machine_lines
 from condseg_sdk.benchmarking.measure import Row
 from condseg_sdk.benchmarking.run import BenchmarkConfig, benchmark, network_inputs
 from condseg_sdk.benchmarking.subjects import Subject
-from condseg_sdk.benchmarking.table import include, markdown
+from condseg_sdk.benchmarking.table import include, markdown, summary, write_rows
 from condseg_sdk.cli.benchmark import add_config_options, check_outputs, make_config, save_outputs
 from condseg_sdk.errors import CondsegError
 from condseg_sdk.models import NETWORKS, ConDSeg
@@ -88,7 +88,11 @@ def main() -> int:
         "--size", type=int, nargs="+", default=[256, 352], help="heights and widths in pixels (default: 256 352)"
     )
     parser.add_argument("--quick", action="store_true", help="condseg-lite, one image at 256x256, nothing compiled")
-    parser.add_argument("--docs", type=Path, help="Markdown file in which the tables replace the marked part")
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        help="Markdown file whose marked part becomes the summary; all rows go to assets/benchmarks.csv beside it",
+    )
     add_config_options(parser)
     parser.set_defaults(compile=None)
     options = parser.parse_args()
@@ -105,7 +109,9 @@ def main() -> int:
         text = markdown(rows, header, command=command)
         print(text)
         if options.docs is not None:
-            include(options.docs, text)
+            write_rows(rows, options.docs.parent / "assets" / "benchmarks.csv")
+            facts = "\n".join(f"- {line}" for line in header)
+            include(options.docs, f"{summary(rows)}\n\n{facts}\n\n```bash\n{command}\n```")
     except CondsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

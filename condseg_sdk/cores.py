@@ -44,7 +44,7 @@ def limited_cores() -> int | None:
 def _quota() -> float:
     """Return the smallest CPU quota of this process's control groups in cores; infinity if there is none."""
     try:
-        lines = MEMBERSHIP.read_text().splitlines()
+        lines = MEMBERSHIP.read_bytes().decode(errors="surrogateescape").splitlines()  # names may be any bytes
     except OSError:  # not Linux
         return math.inf
     limits = [math.inf]
@@ -77,8 +77,8 @@ def _limit_v1(folder: Path) -> float:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text().strip()
-    except OSError:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
         return ""
 
 

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.errors import CondsegError, ImageError, OptionError, OutputError
-from condseg_sdk.images.dicom import DicomFile, without_pydicom_log
+from condseg_sdk.images.dicom import DicomFile, without_pydicom_messages
 from condseg_sdk.images.limits import image_errors
 from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES
 from condseg_sdk.origin import Origin
 from condseg_sdk.provenance import seal_dicom
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -113,18 +114,30 @@ def _nameless_errors(name: str) -> Iterator[None]:
 
 
 def encode_dicom_seg(
-    file: DicomFile, masks: Mapping[int, NDArray[np.bool_]], *, origin: Origin, threshold: float, segment: SegmentKind
+    file: DicomFile,
+    masks: Mapping[int, NDArray[np.bool_]],
+    *,
+    origin: Origin,
+    threshold: float,
+    segment: SegmentKind,
+    min_score: float | None = None,
 ) -> bytes:
     """Make the bytes of a SEG file, with a seal at its end; `make_dicom_seg` describes the arguments."""
     content = io.BytesIO()
-    made = make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment)
-    with _nameless_errors(file.name), without_pydicom_log():
+    made = make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment, min_score=min_score)
+    with _nameless_errors(file.name), without_pydicom_messages():
         made.save_as(content)
     return seal_dicom(content.getvalue())
 
 
 def make_dicom_seg(
-    file: DicomFile, masks: Mapping[int, NDArray[np.bool_]], *, origin: Origin, threshold: float, segment: SegmentKind
+    file: DicomFile,
+    masks: Mapping[int, NDArray[np.bool_]],
+    *,
+    origin: Origin,
+    threshold: float,
+    segment: SegmentKind,
+    min_score: float | None = None,
 ) -> Dataset:
     """Make a DICOM segmentation of one segment.
 
@@ -135,6 +148,7 @@ def make_dicom_seg(
         origin: What made the masks.
         threshold: Lowest probability at which a pixel belongs to the mask.
         segment: What the segment shows.
+        min_score: Score below which the masks are empty; None for no such limit.
 
     Returns:
         highdicom's Segmentation, a pydicom data set.
@@ -149,22 +163,25 @@ def make_dicom_seg(
     except ImportError as error:
         raise OutputError("a DICOM segmentation needs highdicom; pip install 'condseg_sdk[dicom]'") from error
     if sum(mask.size for mask in masks.values()) > MAX_DECODE_BYTES:
-        raise OutputError(f"{file.name}: a segmentation of {len(masks)} frames needs too much memory; split the file")
-    with _nameless_errors(file.name), without_pydicom_log():
+        raise OutputError(
+            f"{file.name}: a segmentation of {pluralize(len(masks), 'frame')} needs too much memory; split the file"
+        )
+    limits = {"threshold": threshold} | ({} if min_score is None else {"min_score": min_score})
+    with _nameless_errors(file.name), without_pydicom_messages():
         source = _read_source(file)
         shown = {number: mask for number, mask in sorted(masks.items()) if mask.any()} or dict(masks)
         if _has_position(source):
             frames = np.zeros((file.num_frames, *file.size), bool)
             for number, mask in shown.items():
                 frames[number] = mask
-            made = _make(source, frames, origin, threshold, segment)
+            made = _make(source, frames, origin, limits, segment)
         else:
             _remove_position(source)
-            made = _make(source, next(iter(shown.values()))[None], origin, threshold, segment)
+            made = _make(source, next(iter(shown.values()))[None], origin, limits, segment)
             _set_spacing(made, file)
             if file.num_frames > 1:
                 _set_frames(made, shown)
-        _set_identity(made, source, origin, threshold, segment)
+        _set_identity(made, source, origin, limits, segment)
         return made
 
 
@@ -222,7 +239,7 @@ def _set_spacing(made: Dataset, file: DicomFile) -> None:
 
 
 def _make(
-    source: Dataset, frames: NDArray[np.bool_], origin: Origin, threshold: float, segment: SegmentKind
+    source: Dataset, frames: NDArray[np.bool_], origin: Origin, limits: Mapping[str, float], segment: SegmentKind
 ) -> Dataset:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation, SegmentDescription
@@ -230,7 +247,7 @@ def _make(
     from pydicom.sr.codedict import codes
 
     sha256 = origin.weights.sha256
-    parameters = {"threshold": f"{threshold:g}"} | ({"model_sha256": sha256} if sha256 else {})
+    parameters = {name: f"{value:g}" for name, value in limits.items()} | ({"model_sha256": sha256} if sha256 else {})
     algorithm = AlgorithmIdentificationSequence(
         name=origin.model[-64:],
         family=codes.cid7162.ArtificialIntelligence,
@@ -246,7 +263,7 @@ def _make(
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
     )
-    series, instance = (_uid(source, origin, threshold, segment, name) for name in ("series", "instance"))
+    series, instance = (_uid(source, origin, limits, segment, name) for name in ("series", "instance"))
     return Segmentation(
         source_images=[source],
         pixel_array=frames,
@@ -266,9 +283,10 @@ def _make(
     )
 
 
-def _uid(source: Dataset, origin: Origin, threshold: float, segment: SegmentKind, level: str) -> str:
+def _uid(source: Dataset, origin: Origin, limits: Mapping[str, float], segment: SegmentKind, level: str) -> str:
     """Return a UID that is the same for the same input, so that the images of a series and a model share a series."""
-    what = [level, source.SeriesInstanceUID, origin.model, origin.weights.sha256, origin.version, threshold, segment]
+    what = [level, source.SeriesInstanceUID, origin.model, origin.weights.sha256, origin.version]
+    what += [*limits.values(), segment]
     if level != "series":
         what += [source.SOPInstanceUID, origin.date]
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, repr(what)).int}"
@@ -299,7 +317,9 @@ def _set_frames(made: Dataset, masks: Mapping[int, NDArray[np.bool_]]) -> None:
     made.PixelData = pack_bits(np.stack([*masks.values()]).astype(np.uint8))
 
 
-def _set_identity(made: Dataset, source: Dataset, origin: Origin, threshold: float, segment: SegmentKind) -> None:
+def _set_identity(
+    made: Dataset, source: Dataset, origin: Origin, limits: Mapping[str, float], segment: SegmentKind
+) -> None:
     """Replace the values that highdicom takes from the clock or chooses at random."""
     time = datetime.fromisoformat(origin.date)
     made.SeriesDescription = f"condseg_sdk {segment.label}"[:64]
@@ -311,6 +331,6 @@ def _set_identity(made: Dataset, source: Dataset, origin: Origin, threshold: flo
     for equipment in made.get("ContributingEquipmentSequence", []):
         if "ContributionDateTime" in equipment:
             equipment.ContributionDateTime = time.strftime("%Y%m%d%H%M%S.%f")
-    organization = _uid(source, origin, threshold, segment, "dimensions")
+    organization = _uid(source, origin, limits, segment, "dimensions")
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization

@@ -24,6 +24,7 @@ from condseg_sdk.files import real_path, write_text
 __all__ = [
     "COMMIT",
     "CONFIG_FILE",
+    "DIGESTS_FILE",
     "REPOSITORY",
     "WEIGHTS_FILE",
     "HubOptions",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+DIGESTS_FILE = "training_images.json"
+"""Digests of the images that a checkpoint was trained on; a checkpoint may lack them."""
 COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PLAIN_PATH = re.compile(r"[\w-][\w.+-]*(/[\w-][\w.+-]*)*")  # no part begins with a dot: no "..", nothing hidden
@@ -128,7 +131,7 @@ class HubSource:
 
 
 def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha256: str | None = None) -> Path:
-    """Download a checkpoint's weights and the config.json beside them, both of the same commit.
+    """Download a checkpoint's weights, and config.json and the digests beside them, all of the same commit.
 
     Args:
         source: The repository.
@@ -143,10 +146,24 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
         HubError: The Hub denies access or cannot be reached, and the file is not in the cache.
         CheckpointError: A file is missing, or the SHA-256 of the weights is wrong.
     """
-    config = f"{filename.rpartition('/')[0]}/{CONFIG_FILE}".lstrip("/")
+    folder = filename.rpartition("/")[0]
+    config = f"{folder}/{CONFIG_FILE}".lstrip("/")
     with translate_hub_errors(source, config, filename):
         _, commit = source.fetch(config)
-    return download_file(replace(source, revision=commit), filename, sha256=sha256, asked=source, also=(config,))
+    pinned = replace(source, revision=commit)
+    path = download_file(pinned, filename, sha256=sha256, asked=source, also=(config,))
+    _fetch_digests(pinned, f"{folder}/{DIGESTS_FILE}".lstrip("/"))
+    return path
+
+
+def _fetch_digests(source: HubSource, filename: str) -> None:
+    """Download the digests of the training images, which a checkpoint works without."""
+    from huggingface_hub import errors  # not at the top: it loads the network's libraries
+
+    try:
+        source.fetch(filename)
+    except (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+        logger.debug("%s: no digests of training images (%s)", source, error)
 
 
 def download_file(

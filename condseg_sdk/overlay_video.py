@@ -57,6 +57,7 @@ def save_overlay_video(
     path: str | os.PathLike[str],
     *,
     threshold: float | None = None,
+    min_score: float | None = None,
     batch_size: int = 8,
     tta: bool = False,
     tile: int | None = None,
@@ -74,6 +75,7 @@ def save_overlay_video(
         source: Path of a video, "camera:0", the URL of a stream, or one of these that is open.
         path: File to write: .mp4, .m4v, .mov, .mkv or .avi. It appears when it is complete; an error leaves nothing.
         threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+        min_score: Lowest score of a frame, in (0, 1), below which its mask is empty. Default: no limit.
         batch_size: Number of frames that the network processes at once; with `realtime` it is one.
         tta: Whether to average over four flips of each frame.
         tile: Side in pixels of the tiles that each frame is cut into.
@@ -102,7 +104,13 @@ def save_overlay_video(
     check_overlay_path(target, opened, overwrite=overwrite)
     frames = Realtime(opened) if realtime else opened
     predictions = predictor.stream(
-        frames, threshold=threshold, batch_size=batch_size, tta=tta, tile=tile, smooth=smooth
+        frames,
+        threshold=threshold,
+        min_score=min_score,
+        batch_size=batch_size,
+        tta=tta,
+        tile=tile,
+        smooth=smooth,
     )
     return write_overlays(predictions, frames, target)
 

@@ -25,10 +25,11 @@ from condseg_sdk.forking import fork_safe
 from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.load import ColorOrder, read_image
 from condseg_sdk.images.spacing import PixelSpacing
-from condseg_sdk.options import check_choice, check_flags, check_integer, check_threshold
+from condseg_sdk.options import check_choice, check_flags, check_integer, check_number, check_threshold
 from condseg_sdk.origin import Origin
 from condseg_sdk.prefetch import DECODERS, PauseGate, prefetch_map, worker_threads
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.region_score import ScoreCalibration
 from condseg_sdk.runtimes.base import Logits, Runtime, run_flipped, uses_all_cores
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.tiling import merge, plan_tiles
@@ -62,6 +63,7 @@ class Request:
     tile: int | None
     branch_uncertainty: bool
     color_order: ColorOrder
+    min_score: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("color_order", self.color_order, ColorOrder)
@@ -69,6 +71,9 @@ class Request:
         values = {
             "threshold": check_threshold(self.threshold),
             "batch_size": check_integer("batch_size", self.batch_size, least=1, most=MAX_BATCH),
+            "min_score": (
+                None if self.min_score is None else check_number("min_score", self.min_score, above=0, below=1)
+            ),
             "tile": None if self.tile is None else check_integer("tile", self.tile, least=MIN_TILE),
         }
         for name, value in values.items():
@@ -139,6 +144,7 @@ class Pipeline:
         model_id: Name of the model in messages.
         assumed_bits: Numbers of bits that were already assumed for individual images; each is logged once.
         origin: Returns the origin that the predictions contain; called once for each batch.
+        score_calibration: Calibration of the predictions' scores, if the checkpoint has one.
     """
 
     def __init__(
@@ -151,6 +157,7 @@ class Pipeline:
         model_id: str = "the model",
         assumed_bits: set[int] | None = None,
         origin: Callable[[], Origin] | None = None,
+        score_calibration: ScoreCalibration | None = None,
     ) -> None:
         self.runtime = runtime
         self.preprocessing = preprocessing
@@ -158,6 +165,7 @@ class Pipeline:
         self.on_error = on_error
         self.model_id = model_id
         self.origin = origin
+        self.score_calibration = score_calibration
         # On a CPU the network uses every core, and each of its steps waits for the slowest: a decoder at the same time
         # costs more than it gains. There the two take turns: between two batches the decoders use all cores.
         self._cores = PauseGate() if uses_all_cores(runtime.device) else None
@@ -309,4 +317,6 @@ class Pipeline:
             spacing=item.spacing,
             origin=origin,
             seconds=time.perf_counter() - item.start,
+            score_calibration=self.score_calibration,
+            min_score=self.request.min_score,
         )

@@ -40,8 +40,10 @@ from condseg_sdk.runtimes.options import OnnxOptions, RuntimeName, TorchOptions
 from condseg_sdk.segmentation import Segmentation
 from condseg_sdk.smoothing import LogitSmoother, smooth_predictions
 from condseg_sdk.weights.hub import local_path
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
+    from condseg_sdk.data.training_digests import TrainingDigests
     from condseg_sdk.export.onnx import ExportReport
     from condseg_sdk.models import ConDSeg
     from condseg_sdk.publish import PushResult
@@ -94,7 +96,7 @@ class Predictor:
             model: Name from `list_models()`, checkpoint folder, "org/name" (also "org/name@revision" and
                 "hf://org/name/path") on the Hugging Face Hub, or file from `export_onnx`, which ONNX Runtime then runs.
             device: "auto" uses a GPU if there is one, otherwise the CPU. "cpu", "cuda" and "cuda:1", with PyTorch also
-                "mps", and with ONNX Runtime also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
+                "mps", and with .onnx files also "tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu" and
                 "openvino:npu" (docs/onnx.md), are used or raise an error.
             runtime: "torch" or "onnx", or the options of one of them, `TorchOptions(...)` or `OnnxOptions(...)`.
                 Default: ONNX Runtime for an .onnx file and for devices that only it supports, otherwise PyTorch. "onnx"
@@ -222,6 +224,23 @@ class Predictor:
         return self._config.threshold
 
     @property
+    def training_images(self) -> TrainingDigests | None:
+        """Digests of the images that the checkpoint was trained on, None if it has none.
+
+        By them `evaluate` and `check_dataset` recognize such images (docs/evaluation.md).
+
+        Raises:
+            CheckpointError: training_images.json is damaged.
+
+        Example:
+            >>> predictor.training_images is None
+            True
+        """
+        from condseg_sdk.weights.checkpoint import load_digests  # loads PyTorch
+
+        return load_digests(self._weights.path)
+
+    @property
     def model_sha256(self) -> str | None:
         """SHA-256 of the file with the weights, which outputs state; None if the file has changed since it was opened.
 
@@ -236,6 +255,7 @@ class Predictor:
         image: ImageLike,
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -249,6 +269,8 @@ class Predictor:
             image: Path, bytes of a file, binary file object, PIL image, NumPy array (H, W[, C]), torch tensor
                 (3, H, W) or frame of a DICOM file; see `condseg_sdk.images.load.load_image`.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest `Segmentation.score` of an image, in (0, 1), below which its mask is empty: fewer false
+                alarms, and more missed regions (docs/accuracy.md). Default: no limit.
             batch_size: Number of tiles that the network processes at once.
             tta: Whether to average over four flips of the image (test-time augmentation): four times the work, a little
                 more accurate.
@@ -271,7 +293,7 @@ class Predictor:
             >>> seg.probability.shape == seg.size
             True
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         if isinstance(image, Video) or _is_stream(image):
             raise OptionError(f"{_shown(image)} is not one image: use predictor.stream(...)", option="image")
         if not is_single(image):
@@ -284,6 +306,7 @@ class Predictor:
         sources: Sources,
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -298,6 +321,7 @@ class Predictor:
             sources: Folder, glob pattern, or a list or tuple of images, folders and patterns. One image is treated as
                 a list of one. A DICOM file with several frames stands for all of them.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest score of an image, as in a call of the predictor.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
@@ -322,7 +346,7 @@ class Predictor:
             >>> all(seg.mask.shape == seg.size for seg in segs)
             True
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         pipeline = self._pipeline(request, on_error)
         if isinstance(sources, Video) or _is_stream(sources):
             raise OptionError(f"{_shown(sources)} is not a list of images: use predictor.stream(...)", option="sources")
@@ -333,6 +357,7 @@ class Predictor:
         sources: Sources | Video | LiveVideo | Realtime | Iterable[ImageLike],
         *,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -353,6 +378,7 @@ class Predictor:
                 `condseg_sdk.images.live.Realtime`; if the next frame of a camera depends on the prediction for this
                 one, call the predictor itself.
             threshold: Lowest probability of a pixel in the mask, in (0, 1). Default: the checkpoint's own.
+            min_score: Lowest score of an image, as in a call of the predictor.
             batch_size: Number of images (or tiles) that the network processes at once.
             tta: Whether to average over four flips of the image, as in a call of the predictor.
             tile: Side in pixels of the tiles that each image is cut into, as in a call of the predictor.
@@ -378,7 +404,7 @@ class Predictor:
             colonoscopy.mp4 frame 1
             colonoscopy.mp4 frame 2
         """
-        request = self._request(threshold, batch_size, tta, tile, branch_uncertainty, color_order, bits)
+        request = self._request(threshold, min_score, batch_size, tta, tile, branch_uncertainty, color_order, bits)
         if color_order == "bgr" and _is_video(sources):
             raise OptionError(
                 f"{_shown(sources)}: color_order='bgr' is for NumPy arrays; the frames of a video are RGB already",
@@ -522,6 +548,7 @@ class Predictor:
     def _request(
         self,
         threshold: float | None,
+        min_score: float | None,
         batch_size: int,
         tta: bool,
         tile: int | None,
@@ -537,6 +564,7 @@ class Predictor:
             tile=tile,
             branch_uncertainty=branch_uncertainty,
             color_order=color_order,
+            min_score=min_score,
         )
         if branch_uncertainty:
             self._runtime.check_branch_uncertainty()
@@ -554,6 +582,7 @@ class Predictor:
             model_id=self.model_id,
             assumed_bits=self._assumed_bits,
             origin=self._origin,
+            score_calibration=self._config.score,
         )
 
     def _origin(self) -> Origin:
@@ -653,7 +682,7 @@ def _bits_of_set(images: list[Any], sources: Any) -> int | None:
     if depth is None:
         return None
     if depth.is_guess:
-        name = os.fspath(sources) if isinstance(sources, (str, os.PathLike)) else f"{len(images)} images"
+        name = os.fspath(sources) if isinstance(sources, (str, os.PathLike)) else pluralize(len(images), "image")
         logger.warning("%s: %s", name, depth.describe())
     return depth.bits
 

@@ -8,8 +8,9 @@ variables.
 from __future__ import annotations
 
 import os
+import sys
 
-__all__ = ["OPT_OUTS", "disable_telemetry"]
+__all__ = ["OPT_OUTS", "block_openvino_telemetry", "disable_telemetry"]
 
 OPT_OUTS = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime reads it at its import; `disable_telemetry_events()` is too late
@@ -17,8 +18,8 @@ OPT_OUTS = {
     "GRADIO_ANALYTICS_ENABLED": "False",  # only this spelling works
     "RAY_USAGE_STATS_ENABLED": "0",  # read where a cluster is started, such as by `condseg predict --ray local`
 }
-"""Environment variables, and the values that switch the reports of a library off. Lightning, MONAI, kornia, PyTorch and
-the OpenVINO plug-in of ONNX Runtime send none in the versions of constraints.txt."""
+"""Environment variables, and the values that switch the reports of a library off. Lightning, MONAI, kornia and PyTorch
+send none in the versions of constraints.txt. OpenVINO has no variable: see `block_openvino_telemetry`."""
 
 
 def disable_telemetry() -> None:
@@ -31,3 +32,18 @@ def disable_telemetry() -> None:
     """
     for name, value in OPT_OUTS.items():
         os.environ.setdefault(name, value)
+
+
+def block_openvino_telemetry() -> None:
+    """Make the import of the package `openvino_telemetry` fail in this process, before OpenVINO is imported.
+
+    Each import of OpenVINO would report to Google Analytics, unless the user has run a script that refuses it. Without
+    the package, OpenVINO reports nothing.
+
+    Example:
+        >>> block_openvino_telemetry()
+        >>> import openvino_telemetry
+        Traceback (most recent call last):
+        ModuleNotFoundError: import of openvino_telemetry halted; None in sys.modules
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

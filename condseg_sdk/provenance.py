@@ -33,6 +33,7 @@ from typing import Any, BinaryIO
 from condseg_sdk._version import __version__
 from condseg_sdk.errors import CondsegError, OutputError
 from condseg_sdk.json_files import read_json
+from condseg_sdk.words import pluralize
 
 __all__ = [
     "CHECKSUMS",
@@ -85,10 +86,12 @@ def check_replaced(paths: Iterable[Path], *, overwrite: bool) -> None:
         if path.exists() and not path.stat().st_mode & 0o222:
             others.append((path, "is write-protected"))
         elif not is_ours(path):
-            others.append((path, "was not written by condseg, or was changed since"))
+            others.append(
+                (path, "was not written by condseg, was changed since, or is left from a run that was killed")
+            )
     if others:
         path, reason = others[0]
-        more = f" (and {len(others) - 1} more such files)" if len(others) > 1 else ""
+        more = f" (and {pluralize(len(others) - 1, 'more such file')})" if len(others) > 1 else ""
         raise OutputError(f"{path} {reason}{more}; choose another output folder, or add --overwrite", path=path)
 
 

@@ -21,7 +21,7 @@ from condseg_sdk.export.onnx import export_onnx
 from condseg_sdk.files import real_path
 from condseg_sdk.models import NETWORKS, ConDSeg
 from condseg_sdk.options import check_flags, check_text
-from condseg_sdk.weights.checkpoint import save_checkpoint
+from condseg_sdk.weights.checkpoint import load_digests, save_checkpoint
 from condseg_sdk.weights.hub import ONNX_FILE
 
 __all__ = ["PushResult", "push_checkpoint"]
@@ -60,7 +60,9 @@ def push_checkpoint(
     create_pr: bool = False,
     commit_message: str = "Upload checkpoint with condseg_sdk",
 ) -> PushResult:
-    """Publish a checkpoint with config.json, model.safetensors (float32), README.md and, if asked for, model.onnx.
+    """Publish a checkpoint: config.json, model.safetensors (float32), README.md and, if asked for, model.onnx.
+
+    If the folder has digests of the training images (training_images.json), they are published, too.
 
     The arguments are the same as for `Predictor.push_to_hub`, and `folder`, the checkpoint folder (or the .safetensors
     file in it) that the network was loaded from. If somebody has edited the README.md there, it is published; otherwise
@@ -94,7 +96,7 @@ def push_checkpoint(
         card = _card(folder, config, card)
     with tempfile.TemporaryDirectory() as temporary:
         part = Path(temporary) / "checkpoint"
-        save_checkpoint(part, network, config, card=card)
+        save_checkpoint(part, network, config, card=card, digests=None if folder is None else load_digests(folder))
         if onnx:
             export_onnx(network, config, part / ONNX_FILE)
         api = HfApi(token=token)

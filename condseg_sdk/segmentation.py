@@ -25,13 +25,15 @@ from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.field_of_view import FloatBox, scale_box
 from condseg_sdk.files import write_bytes
 from condseg_sdk.images.dicom import DicomFile, DicomFrame, is_dicom_source
+from condseg_sdk.images.limits import require_file
 from condseg_sdk.images.load import ColorOrder, ImageLike, load_image
 from condseg_sdk.images.spacing import PixelSpacing, SpacingKind, resize_spacing, spacing_in
 from condseg_sdk.opencv import cv2
-from condseg_sdk.options import check_choice, check_path, check_spacing, check_threshold
+from condseg_sdk.options import check_choice, check_number, check_path, check_spacing, check_threshold
 from condseg_sdk.origin import Origin, OriginDict
 from condseg_sdk.preprocessing import resize_logits, sigmoid
 from condseg_sdk.provenance import seal_json, seal_png
+from condseg_sdk.region_score import UNCALIBRATED, ScoreCalibration, peak_logit
 
 __all__ = [
     "Region",
@@ -124,6 +126,7 @@ class SpacingDict(TypedDict):
 class _SegOptions(TypedDict):
     origin: Origin
     threshold: float
+    min_score: float | None
     segment: SegmentKind
 
 
@@ -136,6 +139,8 @@ class SegmentationDict(TypedDict):
     size: list[int]
     field_of_view: list[float] | None
     threshold: float
+    score: float
+    min_score: float | None
     area: int
     area_mm2: float | None
     mean_probability: float | None
@@ -171,10 +176,12 @@ class Segmentation:
             contain; None for a prediction that no `Predictor` made.
         seconds: Time from the beginning of reading the image to its prediction, including the wait for the rest of its
             batch; None for a prediction that no `Predictor` made.
+        score_calibration: Calibration of `score`; None for a checkpoint without one.
+        min_score: Score below which the mask is empty, between 0 and 1; None for no such limit.
 
     Raises:
-        OptionError: The threshold is not between 0 and 1, logits are not finite float32 numbers (h, w), or the field
-            of view is not inside the image.
+        OptionError: The threshold or the lowest score is not between 0 and 1, logits are not finite float32 numbers
+            (h, w), or the field of view is not inside the image.
 
     Example:
         >>> import numpy as np
@@ -199,9 +206,13 @@ class Segmentation:
     spacing: tuple[PixelSpacing, ...] = field(default=(), repr=False)
     origin: Origin | None = field(default=None, repr=False)
     seconds: float | None = field(default=None, repr=False)
+    score_calibration: ScoreCalibration | None = field(default=None, repr=False)
+    min_score: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", check_threshold(self.threshold))
+        if self.min_score is not None:
+            object.__setattr__(self, "min_score", check_number("min_score", self.min_score, above=0, below=1))
         if self.field_of_view is not None:
             (x0, y0, x1, y1), (height, width) = self.field_of_view, self.size
             if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
@@ -235,14 +246,34 @@ class Segmentation:
     def mask(self) -> NDArray[np.bool_]:
         """Pixels whose probability reaches the threshold: bool (H, W), at the image's size.
 
-        Logits are compared, which is the same as `probability >= threshold` up to the rounding of float32.
+        Logits are compared, which is the same as `probability >= threshold` up to the rounding of float32. Where
+        `score` is below `min_score`, the mask is empty.
 
         Example:
             >>> seg = Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a")
             >>> seg.mask.tolist()
             [[False, True, True]]
         """
+        if self.min_score is not None and self.score < self.min_score:
+            return np.zeros(self.size, np.bool_)
         return self._restore(self.logits) >= math.log(self.threshold / (1 - self.threshold))
+
+    @property
+    def score(self) -> float:
+        """How likely it is that the image has a region at all: a probability in [0, 1].
+
+        It follows from the highest 0.5 % of the network's logits by a logistic curve that the checkpoint contains
+        (`score_calibration`). A checkpoint without the curve gives the sigmoid of their mean instead, which orders
+        images in the same way but is no calibrated probability: it is near 1 for most images with any mask. The curve
+        holds for whole images, not for predictions from tiles. docs/evaluation.md describes how it is fitted.
+
+        Example:
+            >>> import numpy as np
+            >>> seg = Segmentation(np.zeros((4, 6), np.float32), (8, 12), threshold=0.5, source=b"", name="a")
+            >>> seg.score
+            0.5
+        """
+        return (self.score_calibration or UNCALIBRATED)(peak_logit(self.logits))
 
     def _restore(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return resize_logits(logits, self.size, self.field_of_view)
@@ -484,8 +515,9 @@ class Segmentation:
 
         Returns:
             name, frame and time (None for an image that is no frame), size [height, width], field_of_view
-            [x0, y0, x1, y1] (None for all of the image), threshold, area in pixels, area_mm2 (None where the spacing is
-            unknown), mean_probability over the mask (None where that is empty), spacing, origin (see `Origin`), and
+            [x0, y0, x1, y1] (None for all of the image), threshold, score, min_score (None for no limit), area in
+            pixels, area_mm2 (None where the spacing is unknown), mean_probability over the mask (None where that is
+            empty), spacing, origin (see `Origin`), and
             regions: each with area, area_mm2, diameter_mm, box [x0, y0, x1, y1], polygon [[x, y], ...], holes.
         """
         mask = self.mask
@@ -497,6 +529,8 @@ class Segmentation:
             "size": list(self.size),
             "field_of_view": None if self.field_of_view is None else list(self.field_of_view),
             "threshold": self.threshold,
+            "score": self.score,
+            "min_score": self.min_score,
             "area": int(np.count_nonzero(mask)),
             "area_mm2": _total_mm2(regions) if self.spacing else None,
             "mean_probability": float(self.probability[mask].mean()) if mask.any() else None,
@@ -543,13 +577,14 @@ class Segmentation:
         return make_dicom_seg(frame.file, masks, **_seg_options(self, segment))
 
     def statement(self) -> dict[str, object]:
-        """Return the values for files without fields of their own: the threshold, and the origin if there is one.
+        """Return the values for files without fields of their own: threshold, lowest score and origin if there are any.
 
         Example:
             >>> Segmentation(np.float32([[-4, 4, 4]]), (1, 3), threshold=0.5, source=b"", name="a").statement()
             {'threshold': 0.5}
         """
-        return {"threshold": self.threshold, **(self.origin.to_dict() if self.origin is not None else {})}
+        limit = {} if self.min_score is None else {"min_score": self.min_score}
+        return {"threshold": self.threshold, **limit, **(self.origin.to_dict() if self.origin is not None else {})}
 
     def save(self, path: str | os.PathLike[str], *, kind: SaveKind = "mask") -> Path:
         """Write the prediction to a file, which is complete or not there at all.
@@ -673,6 +708,8 @@ def _dicom_frame(seg: Segmentation) -> DicomFrame:
     if isinstance(seg.source, DicomFrame):
         return seg.source
     source = seg.source
+    if isinstance(source, (str, os.PathLike)):
+        require_file(Path(source))
     if not isinstance(source, (str, os.PathLike, bytes)) or not is_dicom_source(source):
         raise ImageError(f"{seg.name} is not a DICOM file, which a DICOM segmentation refers to; save 'mask' instead")
     return DicomFile(source).only_frame()
@@ -683,7 +720,7 @@ def _seg_options(seg: Segmentation, segment: SegmentKind | None) -> _SegOptions:
         remedy = "use a prediction of a Predictor"
         raise OptionError(f"{seg.name}: its origin is unknown, but a DICOM segmentation names the model; {remedy}")
     segment = default_segment(seg.origin.model) if segment is None else segment
-    return {"origin": seg.origin, "threshold": seg.threshold, "segment": segment}
+    return {"origin": seg.origin, "threshold": seg.threshold, "min_score": seg.min_score, "segment": segment}
 
 
 def _spacing_dict(spacing: PixelSpacing) -> SpacingDict:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from condseg_sdk.words import pluralize
+
 __all__ = ["Walk", "is_hidden", "is_system_folder", "left_out_kind", "walk_folder", "walk_folders"]
 
 SYSTEM_FOLDERS = frozenset(
@@ -30,7 +32,6 @@ SYSTEM_FILES = frozenset(
 
 MAX_KINDS = 6  # number of kinds in one line; the rest is summed
 LONGEST_SUFFIX = 12
-PLURALS = {"entry": "entries", "file": "files", "folder": "folders", "link": "links"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Walk:
             '3 .dcm files, 1 hidden folder'
         """
         kinds = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
-        shown = [f"{count} {_plural(kind, count)}" for kind, count in kinds[:MAX_KINDS]]
+        shown = [f"{pluralize(count, kind)}" for kind, count in kinds[:MAX_KINDS]]
         rest = sum(count for _, count in kinds[MAX_KINDS:])
-        return ", ".join([*shown, f"{rest} others"] if rest else shown)
+        return ", ".join([*shown, pluralize(rest, "other")] if rest else shown)
 
 
 def walk_folder(
@@ -78,7 +79,7 @@ def walk_folder(
 
     Returns:
         The wanted files, and what was left out: other suffixes, hidden entries, folders of NAS and operating systems,
-        broken links, entries that are not regular files, and folders that cannot be read.
+        broken links, special files (pipes, sockets, devices), and folders that cannot be read.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -162,7 +163,7 @@ def _kind(
     if is_folder:
         return f"folder named {entry.name}" if is_system_folder(entry.name) else "folder"
     if not is_file:
-        return "broken link" if entry.is_symlink() else "entry that is not a regular file"
+        return "broken link" if entry.is_symlink() else "special file"
     suffix = Path(entry.name).suffix.lower()
     if suffixes is None or suffix in suffixes or (also is not None and also(Path(entry.path))):
         return "file"
@@ -181,12 +182,3 @@ def left_out_kind(name: str) -> str:
         return "file without a suffix"
     can_be_shown = suffix.isprintable() and len(suffix) <= LONGEST_SUFFIX
     return f"{suffix} file" if can_be_shown else "file of an unknown kind"
-
-
-def _plural(kind: str, count: int) -> str:
-    """Return the plural of a kind, such as "links that ..." for "link that ..."."""
-    words = kind.split(" ")
-    noun = next((index for index, word in enumerate(words) if word in PLURALS), None)
-    if count > 1 and noun is not None:
-        words[noun] = PLURALS[words[noun]]
-    return " ".join(words)

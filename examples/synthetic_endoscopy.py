@@ -2,7 +2,8 @@
 
 No photograph, no patient and no data set stand behind these pictures. They are geometry (a bent tube with
 folds, one bump on its wall), ray marched with a lamp beside the camera, so that the demo has something honest
-to segment without a download. Not for training, and no figure of merit may be taken from them.
+to segment without a download, and the notebook something to train on. A model trained on them is of no use for real
+images, and they say nothing about accuracy.
 
     python examples/synthetic_endoscopy.py examples/images --seeds 0 12 16    (made the scenes of the demo)
     python examples/synthetic_endoscopy.py scenes/images --masks scenes/masks  (pairs of image and mask)

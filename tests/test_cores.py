@@ -58,3 +58,11 @@ def test_older_control_groups_count(tmp_path: Path, mount: str) -> None:
     assert cores.limited_cores() == 4
     write(tmp_path / mount, cpu__cfs_quota_us="-1\n")
     assert cores.limited_cores() is None
+
+
+def test_a_group_whose_name_is_not_utf_8_counts(tmp_path: Path) -> None:
+    (tmp_path / "membership").write_bytes(b"0::/caf\xe9\n")
+    write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")), cpu__max="300000 100000\n")
+    assert cores.available_cores() == 3
+    (tmp_path / "cpu.max").write_bytes(b"\xff\n")
+    assert cores.available_cores() == 3

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from pathlib import Path
+from typing import Literal
 
 import highdicom
 import numpy as np
@@ -17,7 +19,7 @@ from condseg_sdk import Predictor, Segmentation
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.dicom_seg import SegmentKind, encode_dicom_seg
 from condseg_sdk.errors import ImageError, OptionError
-from condseg_sdk.images.dicom import DicomFile
+from condseg_sdk.images.dicom import DicomFile, without_pydicom_messages
 from condseg_sdk.images.spacing import PixelSpacing
 from condseg_sdk.origin import ModelFile, Origin
 from condseg_sdk.provenance import is_ours
@@ -292,14 +294,41 @@ def test_texts_that_dicom_cannot_hold_are_refused_by_their_option(text: object) 
         {"SpecificCharacterSet": "Doe"},
     ],
 )
-@pytest.mark.filterwarnings("ignore")
-def test_an_invalid_attribute_of_a_patient_is_not_quoted_in_errors(
-    predictor: Predictor, tmp_path: Path, attributes: dict[str, str]
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_an_invalid_attribute_of_a_patient_is_not_quoted_in_errors_warnings_and_logs(
+    predictor: Predictor,
+    tmp_path: Path,
+    attributes: dict[str, str],
+    action: Literal["always", "error"],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with pydicom.config.disable_value_validation():
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         file = save_dataset(make_dataset(pictures(1)[0], "RGB", **attributes), tmp_path / "c.dcm")
-    seg = predictor(file)
-    with pytest.raises(ImageError, match="save masks instead") as caught:
-        encode_all([seg])
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter(action)
+        seg = predictor(file)
+        with pytest.raises(ImageError, match="save masks instead") as caught:
+            encode_all([seg])
     assert "Doe" not in str(caught.value)
     assert caught.value.__cause__ is None
+    assert [str(warning.message) for warning in warned] == []
+    assert "Doe" not in caplog.text
+
+
+def test_warnings_of_pydicom_outside_of_the_package_are_shown() -> None:
+    with without_pydicom_messages():
+        warnings.warn("ours", stacklevel=1)
+    with pytest.warns(UserWarning, match="the user's"):
+        warnings.warn("the user's", stacklevel=1)
+
+
+def test_a_source_that_vanishes_is_not_called_an_invalid_attribute(
+    predictor: Predictor, cine: Path, endoscopy: Path
+) -> None:
+    for file in (endoscopy, cine):
+        segs = predictor.predict(file)
+        file.unlink()
+        with pytest.raises(ImageError, match=rf"{file.name} does not exist"):
+            encode_all(segs)

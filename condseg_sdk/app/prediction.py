@@ -22,6 +22,7 @@ from condseg_sdk.images.video import Video
 from condseg_sdk.opencv import cv2
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.segmentation import Segmentation, SegmentationDict
+from condseg_sdk.words import pluralize
 
 __all__ = ["Prediction", "View", "describe", "measurements", "segment", "show"]
 
@@ -168,7 +169,8 @@ def describe(prediction: Prediction) -> str:
     if prediction.upload.kind == "image":
         return f"{prediction.upload.path.name}: {size}, segmented in {1000 * prediction.seconds:.0f} ms {by}"
     each = f"{1000 * prediction.seconds / count:.0f} ms per frame"
-    text = f"{prediction.upload.path.name}: {count} frames of {size}, segmented in {prediction.seconds:.1f} s {by}"
+    frames = f"{pluralize(count, 'frame')} of {size}"
+    text = f"{prediction.upload.path.name}: {frames}, segmented in {prediction.seconds:.1f} s {by}"
     damage = "" if prediction.damage is None else f"; the video is damaged: {prediction.damage}"
     return f"{text}, {each}{damage}"
 
@@ -182,13 +184,14 @@ def measurements(values: SegmentationDict) -> str:
     pixels = values["size"][0] * values["size"][1]
     regions = values["regions"]
     if not regions:
-        return f"**No region** reaches the threshold of {values['threshold']:.2f}."
-    count = f"{len(regions)} region" + ("s" if len(regions) > 1 else "")
+        return f"**No region** reaches the threshold of {values['threshold']:.2f}. Score {values['score']:.2f}."
+    count = pluralize(len(regions), "region")
     facts = [f"{values['area']:,} pixels", f"{values['area'] / pixels:.1%} of the image"]
     if values["area_mm2"] is not None:
         facts.append(f"{values['area_mm2']:,.1f} mm²")
     if values["mean_probability"] is not None:
         facts.append(f"mean probability {values['mean_probability']:.2f}")
+    facts.append(f"score {values['score']:.2f}")
     known = any(region["area_mm2"] is not None for region in regions)
     columns = ["region", "area (pixels)", "share", "box x0, y0, x1, y1"]
     columns += ["area (mm²)", "diameter (mm)"] if known else []

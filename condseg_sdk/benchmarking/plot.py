@@ -12,7 +12,7 @@ from condseg_sdk.errors import InstallationError, OptionError
 from condseg_sdk.files import write_bytes
 from condseg_sdk.provenance import seal_png
 
-COLORS = {"PyTorch": "#c8553d", "ONNX Runtime": "#2a6f97"}
+COLORS = {"PyTorch": "#c8553d", "ONNX Runtime": "#2a6f97", "OpenVINO": "#6a4c93"}
 
 
 def require_matplotlib() -> None:

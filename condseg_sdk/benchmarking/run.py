@@ -20,6 +20,7 @@ from condseg_sdk.opencv import cv2
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.runtimes.providers import find_provider
+from condseg_sdk.words import pluralize
 
 COMPARED = 8  # images
 DEVICES = ("cpu", "openvino", "cuda", "tensorrt")
@@ -98,7 +99,7 @@ def benchmark(
     rows: list[Row] = []
     for size in config.sizes or (max(own),):
         inputs = network_inputs(predictor.preprocessing, size, config.images)
-        progress(f"{name} at {size}x{size}: float32 PyTorch on {len(inputs)} images")
+        progress(f"{name} at {size}x{size}: float32 PyTorch on {pluralize(len(inputs), 'image')}")
         reference = np.concatenate([run_trained_form(checkpoint)(image[None]) for image in inputs])
         for batch in config.batches:
             setting = Setting(name, batch, size, config.threads, predictor.threshold)
@@ -130,11 +131,12 @@ def export_all(
     """Export each precision to a file; return the reason instead where that is impossible."""
     files: dict[OnnxPrecision, Path | str] = {}
     for precision, spec in PRECISIONS.items():
-        if not set(spec.devices) & set(config.devices):
+        devices = set(spec.devices) & set(config.devices)
+        if not devices:
             continue
         progress(f"exporting {precision}")
         options: dict[str, Any] = {"precision": precision, "verify": False}
-        if config.sizes in ((), predictor.preprocessing.size[:1]) and not any(map(_gains_from_batches, spec.devices)):
+        if config.sizes in ((), predictor.preprocessing.size[:1]) and not any(map(_gains_from_batches, devices)):
             options["dynamic"] = False  # as for runtime="onnx"; OpenVINO's int8 is less accurate with free sizes
         if spec.needs_calibration:
             if not config.images:

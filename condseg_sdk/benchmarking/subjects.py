@@ -34,7 +34,7 @@ class Subject:
     """One thing to measure.
 
     Attributes:
-        runtime: "PyTorch" or "ONNX Runtime".
+        runtime: "PyTorch", "ONNX Runtime" or "OpenVINO".
         form: Form of the network, such as "inference form".
         precision: Precision of the arithmetic, such as "float16".
         device: "cpu", "openvino:cpu", "cuda" or "tensorrt".
@@ -96,7 +96,7 @@ def torch_subjects(checkpoint: Path, *, compiled: bool = True) -> list[Subject]:
 
 
 def onnx_subjects(files: Mapping[OnnxPrecision, Path | str], *, threads: int | None = None) -> list[Subject]:
-    """List the exported files in ONNX Runtime on every device.
+    """List the exported files on every device.
 
     Args:
         files: For each precision the file, or the reason why there is none.
@@ -104,16 +104,17 @@ def onnx_subjects(files: Mapping[OnnxPrecision, Path | str], *, threads: int | N
     """
     rows = []
     for precision, file in files.items():
-        for device in (find_provider(name)[0].device for name in PRECISIONS[precision].devices):
+        for provider in (find_provider(name)[0] for name in PRECISIONS[precision].devices):
+            device, runtime = provider.device, "OpenVINO" if provider.openvino else "ONNX Runtime"
             if isinstance(file, str):
-                rows.append(Subject("ONNX Runtime", "ours", precision, device, None, missing=file))
+                rows.append(Subject(runtime, "ours", precision, device, None, missing=file))
                 continue
             build = partial(_run_onnx, file, device=device, threads=threads if uses_all_cores(device) else None)
-            rows.append(Subject("ONNX Runtime", "ours", precision, device, build, file, missing_device(device)))
+            rows.append(Subject(runtime, "ours", precision, device, build, file, missing_device(device)))
     exact = files.get("float32")
     if isinstance(exact, Path):  # a processor without the instructions refuses it with the reason
         build = partial(_run_onnx, exact, device=OPENVINO, threads=threads, precision="bfloat16")
-        rows.append(Subject("ONNX Runtime", "ours", "bfloat16", OPENVINO, build, exact, missing_device(OPENVINO)))
+        rows.append(Subject("OpenVINO", "ours", "bfloat16", OPENVINO, build, exact, missing_device(OPENVINO)))
     return rows
 
 

@@ -15,6 +15,8 @@ COLUMNS = (
     "runtime", "form", "precision", "device", "p50 ms", "p95", "p99", "images/s", "speed", "memory MB", "load s",
     "first s", "file MB", "max diff", "Dice", "floor", "n",
 )  # fmt: skip
+PREDICTOR_FORMS = ("inference form", "ours")
+EXACT_DICE = 0.9995  # what rounds to a Dice of 1.000 is exact
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 
@@ -33,6 +35,35 @@ def markdown(rows: Sequence[Row], header: Sequence[str], *, command: str) -> str
         head = [_line(COLUMNS), _line(["---"] * 4 + ["---:"] * (len(COLUMNS) - 4))]
         parts.append("\n".join([*head, *(_line(cells(row)) for row in group)]))
     return "\n\n".join(parts) + "\n"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Write the speed of a network in each runtime as a table: the ratio first, then the time.
+
+    Speeds are relative to PyTorch in float32 on the CPU, the inference form that `Predictor` runs by default. The
+    forms that `Predictor` does not run are left out.
+
+    Args:
+        rows: Measured rows of one batch and size, with that of PyTorch on the CPU for each network.
+    """
+    used = [row for row in rows if row.p50_ms is not None and row.form in PREDICTOR_FORMS]
+    networks = list(dict.fromkeys(row.network for row in used))
+    by_way: dict[str, dict[str, Row]] = {}
+    for row in used:
+        device = "" if row.device in ("cpu", "openvino:cpu") else f" on {row.device}"
+        by_way.setdefault(f"{row.runtime} {row.precision}{device}", {})[row.network] = row
+    base = by_way["PyTorch float32"]
+    lines = [_line(["", *networks]), _line(["---"] + ["---:"] * len(networks))]
+    for way, of in by_way.items():
+        lines.append(_line([way, *(_speed(of.get(name), base[name]) for name in networks)]))
+    return "\n".join(lines)
+
+
+def _speed(row: Row | None, base: Row) -> str:
+    if row is None or row.p50_ms is None or base.p50_ms is None:
+        return ""
+    rounded = "" if row.dice is None or row.dice >= EXACT_DICE else f", Dice {row.dice:.3f}"
+    return f"**{base.p50_ms / row.p50_ms:.2f}x** ({_number(row.p50_ms)} ms{rounded})"
 
 
 def cells(row: Row) -> list[str]:

@@ -1,4 +1,8 @@
-"""The model card: README.md of a checkpoint, with metadata for the Hugging Face Hub at its top."""
+"""The model card: README.md of a checkpoint, with metadata for the Hugging Face Hub at its top.
+
+Its sections follow the model card in the FDA's draft guidance on AI-enabled device software (January 2025). What nobody
+has recorded or measured is said to be so.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,21 @@ EVALUATION = re.compile(r"^## Evaluation\n.*?(?=^## |\Z)", re.MULTILINE | re.DOT
 DISCLAIMER = (
     "**Not a medical device**: for research and development only, not for diagnosis or treatment; "
     "the weights know nothing beyond the data named below."
+)
+INTENDED_USE = (
+    "Not described by its author. Research and development on images like those of its training data, in which it "
+    "marks regions like those that were marked there."
+)
+OUT_OF_SCOPE = (
+    "Diagnosis, treatment and any decision about a patient. Images of another kind, device, hospital or group of "
+    "patients than the data below, until somebody has measured it on them."
+)
+KNOWN_FAILURES = (
+    "Not measured. It makes a prediction for every image, even of something else entirely. `condseg evaluate --report` "
+    "shows the worst images of a test set, missed regions, and false alarms on images without a region."
+)
+SUBGROUPS = (
+    "By hospital, device, age, sex or skin tone: not measured. By size of the region: see Evaluation, if there is one."
 )
 CITATION = """\
 @inproceedings{lei2025condseg,
@@ -48,7 +67,18 @@ def model_card(config: CheckpointConfig | None, *, name: str = "ConDSeg", onnx: 
             "A network without preprocessing or threshold; load it with `condseg_sdk.ConDSeg.from_pretrained`."
         ]
     else:
-        sections += [_facts(config), _metrics(config.provenance), _usage(name, onnx)]
+        provenance = config.provenance
+        sections += [
+            _facts(config),
+            _text("Intended use", provenance, INTENDED_USE),
+            _text("Out of scope", provenance, OUT_OF_SCOPE),
+            _data(provenance),
+            _performance(provenance),
+            _text("Known failures", provenance, KNOWN_FAILURES),
+            _calibration(config),
+            _training(provenance),
+            _usage(name, onnx),
+        ]
     sections += [f"## Citation\n\n```bibtex\n{CITATION}\n```"]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -109,24 +139,60 @@ def _facts(config: CheckpointConfig) -> str:
     height, width = preprocessing.size
     facts = {
         "Network": f"ConDSeg, encoder {config.network.get('encoder', 'resnet50')}; one kind of region, binary",
-        "Data seen in training": provenance.get("data", "not recorded"),
         "Input": f"{width}x{height} pixels, {preprocessing.color_order.upper()}; images of any shape are resized to it",
         "Field of view": "the endoscope's image: margins, text and small images beside it are cropped first"
         if preprocessing.field_of_view == "endoscopy"
         else None,
+        "Output": "for each pixel the probability that it belongs to a region, at the image's own size; a mask",
         "Threshold": f"{config.threshold:g}",
         "License": provenance.get("license", "not recorded"),
         "Attribution": provenance.get("attribution"),
         "Date": provenance.get("date"),
-        "Made with": f"`{provenance['command']}`" if "command" in provenance else None,
     }
-    return "## Facts\n\n" + "\n".join(f"- {key}: {value}" for key, value in facts.items() if value)
+    return _list("Facts", facts)
 
 
-def _metrics(provenance: Mapping[str, Any]) -> str:
+def _list(title: str, facts: Mapping[str, object]) -> str:
+    return f"## {title}\n\n" + "\n".join(f"- {key}: {value}" for key, value in facts.items() if value)
+
+
+def _text(title: str, provenance: Mapping[str, Any], default: str) -> str:
+    """Write a section whose text the provenance may contain."""
+    return f"## {title}\n\n{provenance.get(title.lower().replace(' ', '_'), default)}"
+
+
+def _data(provenance: Mapping[str, Any]) -> str:
+    facts = {
+        "Data seen in training": provenance.get("data", "not recorded"),
+        "Sites": provenance.get("sites", "not recorded"),
+        "Groups, such as patients": provenance.get("groups", "not recorded"),
+        "Digests": "training_images.json, where it is part of the checkpoint, has digests by which an image is "
+        "recognized that was trained on, and no images",
+    }
+    return _list("Data and sites", facts)
+
+
+def _performance(provenance: Mapping[str, Any]) -> str:
     titles = {"metrics": "Measured", "validation": "On the validation split of the training data"}
     tables = [_table(title, provenance[key]) for key, title in titles.items() if _numbers(provenance.get(key))]
-    return "## Metrics\n\n" + "\n\n".join(tables) if tables else ""
+    subgroups = provenance.get("subgroups", SUBGROUPS)
+    return "## Performance\n\n" + "\n\n".join([*(tables or ["Not measured."]), subgroups])
+
+
+def _calibration(config: CheckpointConfig) -> str:
+    if config.score is None:
+        score = "`Segmentation.score`, whether an image has a region at all, is not calibrated."
+    else:
+        curve = f"slope {config.score.slope:.4g}, intercept {config.score.intercept:.4g}"
+        score = f"`Segmentation.score`, whether an image has a region at all, is calibrated ({curve})."
+    measured = config.provenance.get("calibration", "Of single pixels: see Evaluation, if there is one.")
+    return f"## Calibration\n\n{score} {measured}"
+
+
+def _training(provenance: Mapping[str, Any]) -> str:
+    """Write how the checkpoint was made, one command a line."""
+    commands = str(provenance.get("command", "")).split("; ")
+    return "## How it was made\n\n```bash\n" + "\n".join(commands) + "\n```" if commands[0] else ""
 
 
 def _table(title: str, metrics: Mapping[str, Any]) -> str:

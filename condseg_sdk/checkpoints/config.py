@@ -1,4 +1,4 @@
-"""config.json of a checkpoint: arguments of the network, preprocessing, threshold and provenance."""
+"""config.json of a checkpoint: arguments of the network, preprocessing, threshold, score and provenance."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.json_files import parse_json
 from condseg_sdk.options import check_threshold
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.region_score import ScoreCalibration
 
 __all__ = ["FORMAT_VERSION", "CheckpointConfig", "as_json"]
 
 FORMAT_VERSION = (
     2  # version 1 lacks VERSION_2_KEYS; configs without them are still written as version 1, for older releases
 )
-VERSION_2_KEYS = ("field_of_view", "bits")
+VERSION_2_KEYS = ("field_of_view", "bits")  # of the preprocessing; `score` belongs to version 2, too
 KEYS = ("format_version", "network", "preprocessing", "threshold", "provenance")
 
 
@@ -31,7 +32,9 @@ class CheckpointConfig:
         preprocessing: The input that the network expects.
         threshold: Lowest probability at which a pixel belongs to the mask, above 0 and below 1.
         provenance: Origin of the weights, as JSON. The model card shows `data`, `license`, `attribution`, `datasets`
-            (names on the Hub), `metrics`, `validation`, `command` and `date`.
+            (names on the Hub), `metrics`, `validation`, `command` and `date`, and the texts `intended_use`,
+            `out_of_scope`, `sites`, `groups`, `known_failures`, `subgroups` and `calibration`.
+        score: Calibration of `Segmentation.score`; None if it is not calibrated.
 
     Raises:
         OptionError: A value is out of range or cannot be written as JSON.
@@ -46,11 +49,14 @@ class CheckpointConfig:
     preprocessing: Preprocessing
     threshold: float
     provenance: dict[str, Any]
+    score: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", check_threshold(self.threshold))
         if not isinstance(self.preprocessing, Preprocessing):
             raise OptionError(f"preprocessing={reprlib.repr(self.preprocessing)} must be a Preprocessing")
+        if not isinstance(self.score, ScoreCalibration | None):
+            raise OptionError(f"score={reprlib.repr(self.score)} must be a ScoreCalibration")
         for name in ("network", "provenance"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
@@ -62,8 +68,9 @@ class CheckpointConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of config.json; `from_dict` reads it back."""
         preprocessing = self.preprocessing.to_dict()
-        version = FORMAT_VERSION if any(key in preprocessing for key in VERSION_2_KEYS) else 1
-        return {"format_version": version, **asdict(self), "preprocessing": preprocessing}
+        values = {key: value for key, value in asdict(self).items() if value is not None}  # a score may be missing
+        version = FORMAT_VERSION if "score" in values or any(key in preprocessing for key in VERSION_2_KEYS) else 1
+        return {"format_version": version, **values, "preprocessing": preprocessing}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CheckpointConfig:
@@ -80,23 +87,23 @@ class CheckpointConfig:
                 f"format version {version} is newer than this release reads ({FORMAT_VERSION}): "
                 f"install condseg_sdk {_writer(values)} or later"
             )
-        if type(version) is not int or version not in (1, FORMAT_VERSION) or set(values) != set(KEYS):
+        if type(version) is not int or version not in (1, FORMAT_VERSION) or set(values) - {"score"} != set(KEYS):
             raise CheckpointError(
                 f"the keys must be {', '.join(KEYS)} with format_version 1 or {FORMAT_VERSION}, "
                 f"not {reprlib.repr(list(values))} with {reprlib.repr(version)}"
             )
         preprocessing = values["preprocessing"]
-        newer = [key for key in VERSION_2_KEYS if isinstance(preprocessing, Mapping) and key in preprocessing]
+        within = [key for key in VERSION_2_KEYS if isinstance(preprocessing, Mapping) and key in preprocessing]
+        newer = [*(f"preprocessing with {key}" for key in within), *(key for key in values if key == "score")]
         if version == 1 and newer:
-            raise CheckpointError(
-                f"format_version 1 does not support preprocessing with {newer[0]}: save the checkpoint again"
-            )
+            raise CheckpointError(f"format_version 1 does not support {newer[0]}: save the checkpoint again")
         try:
             return cls(
                 network=values["network"],
                 preprocessing=Preprocessing.from_dict(values["preprocessing"]),
                 threshold=values["threshold"],
                 provenance=values["provenance"],
+                score=ScoreCalibration.from_dict(values["score"]) if "score" in values else None,
             )
         except OptionError as error:
             raise CheckpointError(str(error)) from error

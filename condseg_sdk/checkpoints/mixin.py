@@ -19,7 +19,8 @@ from condseg_sdk._version import __version__
 from condseg_sdk.checkpoints.card import model_card
 from condseg_sdk.checkpoints.config import CheckpointConfig, as_json
 from condseg_sdk.checkpoints.tensors import WeightsDtype, load_weights, tensors_to_bytes
-from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE, HubSource, download_checkpoint
+from condseg_sdk.data.training_digests import TrainingDigests
+from condseg_sdk.download import CONFIG_FILE, DIGESTS_FILE, WEIGHTS_FILE, HubSource, download_checkpoint
 from condseg_sdk.errors import CheckpointError, OptionError
 from condseg_sdk.files import atomic_folder, real_path
 from condseg_sdk.json_files import read_json_object, write_json
@@ -27,7 +28,7 @@ from condseg_sdk.json_files import read_json_object, write_json
 __all__ = ["PretrainedNetwork", "save_checkpoint"]
 
 CARD_FILE = "README.md"
-CHECKPOINT_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+CHECKPOINT_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, DIGESTS_FILE)
 
 
 class PretrainedNetwork(nn.Module, PyTorchModelHubMixin):
@@ -178,15 +179,17 @@ def save_checkpoint(
     config: CheckpointConfig | None,
     *,
     card: str | None = None,
+    digests: TrainingDigests | None = None,
     dtype: WeightsDtype = "float32",
 ) -> Path:
-    """Write a checkpoint, config.json, model.safetensors and README.md: the whole folder or nothing.
+    """Write a checkpoint, config.json, model.safetensors, README.md and digests: the whole folder or nothing.
 
     Args:
         folder: A new or empty folder, or one with an older checkpoint, which is replaced.
         network: Network on any device. All of its arguments are written, since defaults may change.
         config: Config of the checkpoint. Without one, config.json contains only the network's arguments.
         card: Content of README.md. The default is `model_card(config)`.
+        digests: Digests of the images that it was trained on, for training_images.json. Without them there is none.
         dtype: Type of the floating-point weights in the file; "float16" is for bundled weights.
 
     Returns:
@@ -208,6 +211,8 @@ def save_checkpoint(
         write_json(part / CONFIG_FILE, values, indent=2)
         (part / WEIGHTS_FILE).write_bytes(weights)
         (part / CARD_FILE).write_text(text, encoding="utf-8")
+        if digests is not None:
+            digests.save(part / DIGESTS_FILE)
 
     return atomic_folder(folder, write, replaces=CHECKPOINT_FILES)
 

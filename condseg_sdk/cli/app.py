@@ -11,6 +11,7 @@ from typing import get_args
 from condseg_sdk.app.settings import AppSettings
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.device import add_device
+from condseg_sdk.cli.types import integer
 from condseg_sdk.errors import OptionError
 from condseg_sdk.runtimes.options import RuntimeName
 
@@ -33,35 +34,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--host", default=DEFAULTS.host, help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=int, default=DEFAULTS.port, help="port to listen on, 0 for any free one (default: %(default)s)"
+        "--port",
+        type=integer,
+        default=DEFAULTS.port,
+        help="port to listen on, 0 for any free one (default: %(default)s)",
     )
     parser.add_argument(
         "--user", help=f"name for a login; its password is the environment variable {PASSWORD}, or is asked for"
     )
     parser.add_argument(
         "--max-upload",
-        type=int,
+        type=integer,
         metavar="MB",
         default=DEFAULTS.max_upload,
         help="largest file in megabytes (default: %(default)s)",
     )
     parser.add_argument(
         "--max-pixels",
-        type=int,
+        type=integer,
         metavar="PIXELS",
         default=DEFAULTS.max_pixels,
         help="largest number of pixels of an image or frame (default: %(default)s)",
     )
     parser.add_argument(
         "--max-frames",
-        type=int,
+        type=integer,
         metavar="FRAMES",
         default=DEFAULTS.max_frames,
         help="largest number of frames of a video (default: %(default)s)",
     )
     parser.add_argument(
         "--queue",
-        type=int,
+        type=integer,
         metavar="REQUESTS",
         default=DEFAULTS.queue,
         help="number of requests that may wait (default: %(default)s)",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
+from condseg_sdk.cli.types import integer, real
 from condseg_sdk.errors import OptionError
 from condseg_sdk.files import make_folder, write_bytes
 from condseg_sdk.provenance import check_replaced, seal_text
@@ -37,19 +38,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_config_options(parser)
     parser.add_argument(
-        "--size", type=int, nargs="+", default=[], help="heights and widths in pixels (default: the checkpoint's)"
+        "--size",
+        type=integer,
+        nargs="+",
+        default=[],
+        help="heights and widths in pixels (default: the checkpoint's)",
     )
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that this command shares with `benchmarks/latency.py`."""
     add = parser.add_argument
-    add("--batch", type=int, nargs="+", default=[1, 8], help="numbers of images in one call (default: 1 8)")
+    add("--batch", type=integer, nargs="+", default=[1, 8], help="numbers of images in one call (default: 1 8)")
     add("--images", help="folder or pattern of images like those to be segmented, for the comparison and int8")
-    add("--calibration", type=int, default=32, help="number of calibration images for int8 (default: 32)")
-    add("--threads", type=int, help="number of threads of PyTorch and ONNX Runtime (default: their own)")
+    add("--calibration", type=integer, default=32, help="number of calibration images for int8 (default: 32)")
+    add("--threads", type=integer, help="number of threads of PyTorch and ONNX Runtime (default: their own)")
     add("--device", nargs="+", choices=DEVICES, default=list(DEVICES), help="devices to measure (default: all)")
-    add("--seconds", type=float, default=30.0, help="seconds for each batch and size (default: %(default)s)")
+    add("--seconds", type=real, default=30.0, help="seconds for each batch and size (default: %(default)s)")
     add(
         "--compile", choices=("none", "first", "all"), default="none",
         help="batches and sizes at which to measure torch.compile, which takes minutes each (default: none)"

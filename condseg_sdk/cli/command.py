@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -43,8 +42,6 @@ def _run(arguments: list[str]) -> int:
     try:
         _check_working_folder()
         options = make_parser(arguments).parse_args(arguments)
-        # What these find odd in a header may quote the patient's data; what matters is in our own errors.
-        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")
         logging.basicConfig(format="condseg: %(message)s", level=logging.WARNING)
         code: int = options.run(options)
         return code

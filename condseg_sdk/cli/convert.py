@@ -8,6 +8,7 @@ from typing import get_args
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
+from condseg_sdk.cli.types import integer, real
 from condseg_sdk.errors import CheckpointError, CondsegError, OutputError
 from condseg_sdk.images.load import ColorOrder
 from condseg_sdk.provenance import is_ours
@@ -30,11 +31,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="order of the channels in training: bgr before November 2025, rgb since; the file does not say which",
     )
     add(
-        "--size", type=int, default=256, help="height and width of the training images in pixels (default: %(default)s)"
+        "--size",
+        type=integer,
+        default=256,
+        help="height and width of the training images in pixels (default: %(default)s)",
     )
     add(
         "--threshold",
-        type=float,
+        type=real,
         default=0.5,
         help="lowest probability at which a pixel belongs to the mask (default: %(default)s)",
     )

@@ -10,6 +10,7 @@ from typing import Any
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.device import add_device
 from condseg_sdk.cli.outputs import add_overwrite, check_output_folder
+from condseg_sdk.cli.types import integer, real
 from condseg_sdk.errors import CondsegError, OptionError
 
 CARD = "model_card.md"
@@ -32,22 +33,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--split", choices=SPLITS, help="only this split, as defined by the data or the checkpoint's run"
     )
+    add("--group-by", metavar="GROUP", help="CSV column, or regular expression whose first group finds the hospital")
     add("--out", type=Path, help="folder for per_image.csv, summary.json and model_card.md")
     add("--report", action="store_true", help="also write report.html and its images to OUT")
-    add("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
+    add("--threshold", type=real, help="probability in (0, 1) (default: the checkpoint's)")
+    add("--min-score", type=real, metavar="SCORE", help="lowest score of an image, below which its mask is empty")
     add("--tta", action="store_true", help="average over four flips of the image")
-    add("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
-    add("--bits", type=int, help="bits in use in 16-bit images (default: found from all of them)")
+    add("--tile", type=integer, metavar="PIXELS", help="cut large images into tiles of this side")
+    add("--bits", type=integer, help="bits in use in 16-bit images (default: found from all of them)")
     add("--branch-uncertainty", action="store_true", help="also measure the map of the uncertainty branch")
     add(
         "--spacing",
-        type=float,
+        type=real,
         nargs="+",
         metavar="MM",
         help="distance between pixels, one or two numbers: adds distances in mm",
     )
-    add("--batch-size", type=int, default=8, help="number of images processed together (default: %(default)s)")
-    add("--seed", type=int, default=0, help="seed of the confidence intervals, 0 to 4294967295 (default: %(default)s)")
+    add("--batch-size", type=integer, default=8, help="number of images processed together (default: %(default)s)")
+    add(
+        "--seed",
+        type=integer,
+        default=0,
+        help="seed of the confidence intervals, 0 to 4294967295 (default: %(default)s)",
+    )
     add_device(parser)
     add_overwrite(parser)
 
@@ -84,7 +92,9 @@ def run(options: argparse.Namespace) -> int:
             classes=options.classes,
             names=options.list,
             split=options.split,
+            group_by=options.group_by,
             threshold=options.threshold,
+            min_score=options.min_score,
             tta=options.tta,
             tile=options.tile,
             branch_uncertainty=options.branch_uncertainty,
@@ -127,8 +137,10 @@ def _command(options: argparse.Namespace) -> str:
         "classes": options.classes,
         "list": options.list,
         "split": options.split,
+        "group-by": options.group_by,
     }
-    given |= {"threshold": options.threshold, "tile": options.tile, "bits": options.bits, "spacing": options.spacing}
+    given |= {"threshold": options.threshold, "min-score": options.min_score}
+    given |= {"tile": options.tile, "bits": options.bits, "spacing": options.spacing}
     given |= {"seed": options.seed or None}
     for name, value in given.items():
         if value is not None:

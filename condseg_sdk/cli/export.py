@@ -9,6 +9,7 @@ from typing import get_args
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import add_overwrite
+from condseg_sdk.cli.types import integer
 from condseg_sdk.errors import OptionError
 from condseg_sdk.export.triton import MODEL_FILE, write_triton_config
 from condseg_sdk.files import make_folder
@@ -44,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "1/model.onnx",
     )
     add("--calibration", help="folder or pattern of calibration images, for int8")
-    add("--opset", type=int, default=18, help="version of the ONNX operators (default: %(default)s)")
+    add("--opset", type=integer, default=18, help="version of the ONNX operators (default: %(default)s)")
     add("--images", help="folder or pattern of images for the verification")
     add("--no-verify", action="store_true", help="skip the comparison with PyTorch")
     add_overwrite(parser)

@@ -9,6 +9,7 @@ from typing import Any
 
 from condseg_sdk.cli import interrupts
 from condseg_sdk.cli.outputs import check_output_folder
+from condseg_sdk.cli.types import integer, real
 from condseg_sdk.errors import OptionError
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.training.config import FinetuneConfig, Setting, settings
@@ -55,9 +56,10 @@ def _argument(setting: Setting) -> dict[str, Any]:
     """Return the options of `add_argument` for a setting."""
     if bool in setting.types:
         return {"action": "store_true", "help": setting.help}
-    numbers = [kind for kind in (int, float) if kind in setting.types and str not in setting.types]
+    kinds = {int: integer, float: real}
+    types = [kinds[kind] for kind in kinds if kind in setting.types and str not in setting.types]
     return {
-        "type": numbers[0] if numbers else str,
+        "type": types[0] if types else str,
         "default": setting.default,
         "choices": setting.choices or None,
         "help": setting.description,
@@ -67,6 +69,7 @@ def _argument(setting: Setting) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from condseg_sdk import check_dataset, finetune, open_dataset
+    from condseg_sdk.training.base import base_images
     from condseg_sdk.training.distributed import is_rank_zero
     from condseg_sdk.training.run_folder import RunFolder
 
@@ -82,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         seed=config.seed,
     )
     if options.check:
-        report = check_dataset(dataset, bits=config.bits)
+        report = check_dataset(dataset, bits=config.bits, trained_on=base_images(config.base, config.network))
         print(report)
         return 2 if report.errors else 0
     if options.no_progress:

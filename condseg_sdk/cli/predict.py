@@ -23,6 +23,7 @@ from condseg_sdk.cli.outputs import (
     plan_outputs,
 )
 from condseg_sdk.cli.run_log import RunLog
+from condseg_sdk.cli.types import integer, real, reals
 from condseg_sdk.cores import available_cores
 from condseg_sdk.dicom_seg import Code, SegmentKind
 from condseg_sdk.errors import CondsegError, OptionError
@@ -33,6 +34,7 @@ from condseg_sdk.labels.base import LabeledImage
 from condseg_sdk.labels.write import LabelWriter, write_files
 from condseg_sdk.prefetch import prefetch_map, worker_threads
 from condseg_sdk.runtimes.options import Precision, RuntimeName
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -62,15 +64,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--save", default="mask,overlay", metavar="KINDS", help=kinds)
     add("--label", default="foreground", help="class of all regions in labels (default: %(default)s)")
     spacing = "mm between pixels, or between rows and columns (0.2,0.25), for csv (default: the file's)"
-    add("--spacing", type=_numbers, metavar="MM", help=spacing)
+    add("--spacing", type=reals, metavar="MM", help=spacing)
     add("--log", type=Path, metavar="FILE", help="append one line of JSON for each image (docs/outputs.md)")
     add("--segment-label", metavar="TEXT", help="name of the segment in dicom-seg")
     add("--segment-type", metavar="CODE,SCHEME,MEANING", help="coded type of the segment in dicom-seg (docs/dicom.md)")
-    add("--threshold", type=float, help="probability in (0, 1) (default: the checkpoint's)")
-    add("--batch-size", type=int, default=8, help="images at once (default: %(default)s)")
+    add("--threshold", type=real, help="probability in (0, 1) (default: the checkpoint's)")
+    add(
+        "--min-score",
+        type=real,
+        metavar="SCORE",
+        help="lowest score of an image in (0, 1), below which its mask is empty (docs/accuracy.md; default: none)",
+    )
+    add("--batch-size", type=integer, default=8, help="images at once (default: %(default)s)")
     add("--tta", action="store_true", help="average over four flips: slower, a little more accurate")
-    add("--tile", type=int, metavar="PIXELS", help="cut large images into tiles of this side")
-    add("--bits", type=int, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)")
+    add("--tile", type=integer, metavar="PIXELS", help="cut large images into tiles of this side")
+    add("--bits", type=integer, help="bits in use in 16-bit images, 8 to 16 (default: found from all images)")
     add(
         "--runtime",
         choices=get_args(RuntimeName),
@@ -89,7 +97,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what to do with an image that cannot be read, or whose files cannot be written (default: %(default)s)",
     )
     add("--ray", metavar="ADDRESS", help="segment on a Ray cluster: local, auto or host:port (docs/scale_out.md)")
-    add("--ray-cpus", type=int, default=1, metavar="N", help="CPUs of each worker with --ray (default: %(default)s)")
+    add(
+        "--ray-cpus",
+        type=integer,
+        default=1,
+        metavar="N",
+        help="CPUs of each worker with --ray (default: %(default)s)",
+    )
     predict_video.add_video_options(parser)
     add_overwrite(parser)
     parser.set_defaults(defaults=argparse.Namespace(**{a.dest: a.default for a in parser._actions}))
@@ -247,7 +261,7 @@ class _Work:
             return 1 if self.skipped or self.damaged else 0
         over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped if isinstance(failed, Path)}
         left = [image for image, base in self.outputs.images.items() if not {image, base} & over]
-        parts = [f"{len(left)} of {len(self.outputs.images)} images, such as {left[0]}"] if left else []
+        parts = [f"{len(left)} of {pluralize(len(self.outputs.images), 'image')}, such as {left[0]}"] if left else []
         parts += [f"the rest of {video}" for video in self.outputs.videos if video not in self.finished]
         print(f"{interrupts.STOPPED}; not segmented: {', '.join(parts) or 'nothing'}", file=sys.stderr)
         return interrupts.exit_code()
@@ -269,7 +283,7 @@ def run(options: argparse.Namespace) -> int:
     outputs = plan_outputs(
         options.source, options.out, endings, labels=labels, log=options.log, overwrite=options.overwrite
     )
-    request = {"threshold": options.threshold, "batch_size": options.batch_size}
+    request = {"threshold": options.threshold, "min_score": options.min_score, "batch_size": options.batch_size}
     request |= {"tta": options.tta, "tile": options.tile, "bits": options.bits, "smooth": options.smooth}
     predictor = _open(options)
     work = _Work(predictor, outputs, kinds, labels, request, options.on_error == "skip", segment_kind, log)
@@ -321,10 +335,6 @@ def _save_kinds(text: str) -> tuple[list[SaveKind], list[str]]:
         raise OptionError(f"--save {text}: {unknown[0]!r} is not one of {', '.join(known)}", option="save")
     formats = [kind for kind in kinds if kind in FORMATS]
     return cast("list[SaveKind]", [kind for kind in kinds if kind in ENDINGS]), formats
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
 
 
 def _segment_kind(options: argparse.Namespace, kinds: list[SaveKind]) -> SegmentKind | None:

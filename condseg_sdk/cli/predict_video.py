@@ -76,6 +76,7 @@ def run(options: argparse.Namespace, defaults: argparse.Namespace, open_predicto
     predictions = predictor.stream(
         frames,
         threshold=options.threshold,
+        min_score=options.min_score,
         batch_size=options.batch_size,
         tta=options.tta,
         tile=options.tile,

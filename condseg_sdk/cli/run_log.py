@@ -43,6 +43,8 @@ class LogLine(TypedDict):
     model: str | None
     model_sha256: str | None
     threshold: float | None
+    score: float | None
+    min_score: float | None
     runtime: str | None
     device: str | None
     seconds: float | None
@@ -97,6 +99,8 @@ class RunLog:
             model=origin and origin["model"],
             model_sha256=origin and origin["model_sha256"],
             threshold=seg.threshold,
+            score=round(seg.score, 6),
+            min_score=seg.min_score,
             runtime=origin and origin["runtime"],
             device=origin and origin["device"],
             seconds=round(seconds, 4),
@@ -124,6 +128,8 @@ class RunLog:
         model: str | None = None,
         model_sha256: str | None = None,
         threshold: float | None = None,
+        score: float | None = None,
+        min_score: float | None = None,
         runtime: str | None = None,
         device: str | None = None,
         seconds: float | None = None,
@@ -141,6 +147,8 @@ class RunLog:
                 "model": model,
                 "model_sha256": model_sha256,
                 "threshold": threshold,
+                "score": score,
+                "min_score": min_score,
                 "runtime": runtime,
                 "device": device,
                 "seconds": seconds,

@@ -15,12 +15,14 @@ from tqdm import tqdm
 from condseg_sdk.data.check_report import DatasetReport, SplitStatistics
 from condseg_sdk.data.duplicates import near_duplicates
 from condseg_sdk.data.examine import PairStats, Rejected, examine
-from condseg_sdk.data.pairs import SPLITS, Dataset, Pair, Problem, pluralize, problems_of
+from condseg_sdk.data.pairs import SPLITS, Dataset, Pair, Problem, problems_of
 from condseg_sdk.data.plausibility import implausible
 from condseg_sdk.data.sizes import Size, size_agreement
+from condseg_sdk.data.training_digests import TrainingDigests
 from condseg_sdk.errors import OptionError
 from condseg_sdk.images.bit_depth import BitDepth, common_depth
 from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
+from condseg_sdk.words import pluralize
 
 __all__ = ["check_dataset"]
 
@@ -31,12 +33,20 @@ DIM = 4  # bits: an image that leaves so many bits of the dataset unused is almo
 RARE = 0.1  # masks that differ in kind from the rest are probably a mistake if they are this few
 
 
-def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool = False) -> DatasetReport:
+def check_dataset(
+    dataset: Dataset,
+    *,
+    bits: int | None = None,
+    trained_on: TrainingDigests | None = None,
+    progress: bool = False,
+) -> DatasetReport:
     """Decode every image and mask of a dataset once, in threads, and report the problems.
 
     Args:
         dataset: Dataset, as `open_dataset` returns it.
         bits: Number of bits in use in images with 16-bit values; None to find it from all of them.
+        trained_on: Digests of the images that a checkpoint was trained on, as in `Predictor.training_images`: images of
+            the validation and test splits that are among them are reported.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -71,6 +81,10 @@ def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool =
     problems += problems_of("error", "mask", "with another aspect ratio than the image; export it again", mismatched)
     for look in CHECKS:
         problems += look(stats)
+    if trained_on is not None:
+        problems += _trained_on(stats, trained_on)
+    content = hashlib.blake2b(b"".join(item.content for item in stats), digest_size=16)
+    known = trained_on or TrainingDigests.of([], salt=content.digest())
     sizes = sorted((item.size for item in stats), key=lambda size: size[0] * size[1])
     return DatasetReport(
         layout=dataset.layout,
@@ -81,9 +95,10 @@ def check_dataset(dataset: Dataset, *, bits: int | None = None, progress: bool =
         image_sizes=(sizes[0], sizes[-1]) if sizes else None,
         bits=depth.bits if (depth := _common_depth(stats)) is not None else None,
         mask_kinds=dict(Counter(item.kind for item in stats).most_common()),
-        content=hashlib.blake2b(b"".join(item.content for item in stats), digest_size=16).hexdigest(),
+        content=content.hexdigest(),
         problems=tuple(sorted(problems, key=lambda problem: problem.severity)),
         left_out=dataset.left_out,
+        training_digests=known.extended([item.fingerprint for item in stats if item.split == "train"]),
     )
 
 
@@ -233,6 +248,15 @@ def _lookalikes(stats: Sequence[PairStats]) -> list[Problem]:
         "nearly identical to one of another split (video frames, or an image saved again?), which makes metrics too "
         "optimistic; keep them together with group_by, or remove them"
     )
+    return problems_of("warning", "image", message, files)
+
+
+def _trained_on(stats: Sequence[PairStats], digests: TrainingDigests) -> list[Problem]:
+    """Find held-out images that the base was trained on."""
+    held_out = [item for item in stats if item.split != "train"]
+    matches = digests.matches([item.fingerprint for item in held_out])
+    files = [f"{item.pair.image} ({item.split})" for item, known in zip(held_out, matches, strict=True) if known]
+    message = "that the base was trained on, by its content, which makes metrics too optimistic; remove it"
     return problems_of("warning", "image", message, files)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from condseg_sdk.data.pairs import Problem, Severity, Split, one_line, pluralize
+from condseg_sdk.data.pairs import Problem, Severity, Split, one_line
+from condseg_sdk.data.training_digests import TrainingDigests
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.words import pluralize
 
 __all__ = ["DatasetReport", "SplitStatistics"]
 
@@ -43,6 +45,7 @@ class DatasetReport:
         content: Digest of all images and masks in their order, by which changed files with the same names are noticed.
         problems: Problems, errors first. Training does not start if there is an error.
         left_out: Number of files and folders that the search left out, by kind, in words; "" for none.
+        training_digests: Digests of the images of the train split, and of those that the base was trained on.
 
     Example:
         >>> from condseg_sdk.data import check_dataset, open_dataset
@@ -59,6 +62,7 @@ class DatasetReport:
     content: str
     problems: tuple[Problem, ...]
     left_out: str = ""
+    training_digests: TrainingDigests | None = field(default=None, repr=False, compare=False)
 
     @property
     def errors(self) -> tuple[Problem, ...]:

@@ -19,11 +19,12 @@ from condseg_sdk.data.folders import read_folder
 from condseg_sdk.data.formats import ANNOTATION_SUFFIXES
 from condseg_sdk.data.names import split_of_word
 from condseg_sdk.data.nnunet import is_nnunet, read_nnunet
-from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split, pluralize
+from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Split
 from condseg_sdk.data.tables import read_csv, read_csv_columns, read_pairs
 from condseg_sdk.errors import DatasetError, OptionError, errors_about
 from condseg_sdk.files import real_path
 from condseg_sdk.options import check_number, check_path, check_seed, check_text
+from condseg_sdk.words import pluralize
 
 __all__ = ["DataSource", "data_name", "find_pairs", "find_split", "open_dataset"]
 
@@ -104,6 +105,7 @@ def find_split(
     *,
     masks: PathLike | None = None,
     classes: Sequence[str] | str | None = None,
+    group_by: str | None = None,
 ) -> list[Pair]:
     """Find the pairs of a split that the data itself defines, without any random choice.
 
@@ -114,6 +116,7 @@ def find_split(
         split: Name of the split.
         masks: As in `open_dataset`.
         classes: As in `open_dataset`.
+        group_by: As in `open_dataset`.
 
     Returns:
         The pairs; none if the data does not name this split.
@@ -125,7 +128,7 @@ def find_split(
         >>> [pair.name for pair in find_split("my_test_set", "test")]
         ['test0', 'test1']
     """
-    found = _with_splits(data, _read(data, masks, None, classes), {})
+    found = _with_splits(data, _read(data, masks, group_by, classes), {})
     pairs = found.pairs.get(split, [])
     if pairs:
         for problem in found.unmatched:
@@ -139,6 +142,7 @@ def find_pairs(
     names: Sequence[str] | None = None,
     masks: PathLike | None = None,
     classes: Sequence[str] | str | None = None,
+    group_by: str | None = None,
 ) -> list[Pair]:
     """Find all pairs of a dataset, in any split.
 
@@ -147,6 +151,7 @@ def find_pairs(
         names: Names of the pairs to return, without extension, in this order; default: all pairs, sorted by name.
         masks: As in `open_dataset`.
         classes: As in `open_dataset`.
+        group_by: As in `open_dataset`.
 
     Raises:
         DatasetError: An image has no mask, a mask has no image, or a listed name does not exist.
@@ -155,7 +160,7 @@ def find_pairs(
         >>> len(find_pairs("my_dataset"))
         12
     """
-    found = splits.distinct_names(_read(data, masks, None, classes))
+    found = splits.distinct_names(_read(data, masks, group_by, classes))
     pairs = sorted((pair for items in found.pairs.values() for pair in items), key=lambda pair: pair.name)
     problems = list(found.problems)
     if names is None:

@@ -22,7 +22,7 @@ from condseg_sdk.images.bit_depth import BitDepth
 from condseg_sdk.images.files import is_deep_color, orientation_of
 from condseg_sdk.images.load import open_image, read_image
 
-__all__ = ["PairStats", "Rejected", "examine"]
+__all__ = ["PairStats", "Rejected", "examine", "image_fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,19 @@ def examine(job: tuple[Pair, Split], bits: int | None) -> PairStats | Rejected:
         return Rejected(str(error), is_mismatch=True)
     except CondsegError as error:
         return Rejected(str(error))
+
+
+def image_fingerprint(path: Path, *, bits: int | None = None) -> Fingerprint:
+    """Compute the fingerprint of an image file.
+
+    Args:
+        path: Path of the image.
+        bits: Number of bits in use if the image has 16-bit values; None to find it from the image.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    return fingerprint(_look_at(path, bits)[0])
 
 
 def _stats(pair: Pair, split: Split, bits: int | None) -> PairStats:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from condseg_sdk.files import real_path
+from condseg_sdk.words import pluralize
 
 __all__ = [
     "SPLITS",
@@ -22,7 +23,6 @@ __all__ = [
     "Severity",
     "Split",
     "one_line",
-    "pluralize",
     "problems_of",
 ]
 
@@ -152,12 +152,6 @@ def one_line(text: object, limit: int = 400) -> str:
     """
     shown = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in str(text))
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
-
-
-def pluralize(count: int, noun: str) -> str:
-    """Return "1 mask", "2 masks", "2 boxes"."""
-    ending = "es" if noun.endswith("x") else "s"
-    return f"{count} {noun}{'' if count == 1 else ending}"
 
 
 def problems_of(severity: Severity, noun: str, what: str, files: Iterable[str]) -> list[Problem]:

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from condseg_sdk.data.names import duplicate_names, normalize_name, read_names, split_of_name
-from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Problem, Split, pluralize, problems_of
+from condseg_sdk.data.pairs import SPLITS, Dataset, DiscoveredPairs, Pair, Problem, Split, problems_of
 from condseg_sdk.errors import DatasetError, OptionError
+from condseg_sdk.words import pluralize
 
 __all__ = ["by_lists", "by_names", "distinct_names", "divide", "hold_out", "select", "with_groups"]
 
@@ -63,7 +64,9 @@ def _whole_groups(pairs: Sequence[Pair], count: int, rng: random.Random) -> set[
     for i, pair in enumerate(pairs):
         members[i if pair.group is None else pair.group].append(i)
     if len(members) < 2:
-        raise DatasetError(f"all {len(pairs)} pairs belong to the group {pairs[0].group!r}: two or more are needed")
+        raise DatasetError(
+            f"all {pluralize(len(pairs), 'pair')} belong to the group {pairs[0].group!r}: two or more are needed"
+        )
     drawn = list(members.values())
     rng.shuffle(drawn)
     chosen: set[int] = set()

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from condseg_sdk.data.names import STRAY_BYTES, duplicate_names, normalize_name, split_of_word, unique_names
-from condseg_sdk.data.pairs import DiscoveredPairs, MaskSource, Pair, Problem, Split, one_line, pluralize, problems_of
+from condseg_sdk.data.pairs import DiscoveredPairs, MaskSource, Pair, Problem, Split, one_line, problems_of
 from condseg_sdk.data.text_files import read_text
 from condseg_sdk.errors import DatasetError
+from condseg_sdk.words import pluralize
 
 __all__ = ["names_pairs", "read_csv", "read_csv_columns", "read_pairs"]
 
@@ -182,7 +183,7 @@ def _found(pairs: dict[Split | None, list[Pair]], source: str, layout: str) -> D
     missing = [str(path) for path in files if not os.path.isfile(path)]  # noqa: PTH113
     if len(missing) == len(files):
         raise DatasetError(f"{layout}: none of its files exists, such as {missing[0]}; check the paths")
-    problems = problems_of("error", "file", f"that does not exist; correct its path in {source}", missing)
+    problems = problems_of("error", "file", f"that cannot be found; correct its path in {source}", missing)
     return DiscoveredPairs(pairs, layout, (*problems, *_shared_masks(every)))
 
 

@@ -66,6 +66,7 @@ def segment_files(
     device: str = "auto",
     runtime: RuntimeName | None = None,
     threshold: float | None = None,
+    min_score: float | None = None,
     batch_size: int = 8,
     tta: bool = False,
     tile: int | None = None,
@@ -84,6 +85,7 @@ def segment_files(
             `Predictor.from_pretrained`.
         runtime: "torch" or "onnx". Default: as in `Predictor.from_pretrained`.
         threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+        min_score: Lowest score of an image, in (0, 1), below which its mask is empty. Default: no limit.
         batch_size: Number of images that the network processes at once.
         tta: Whether to average over four flips of each image.
         tile: Side in pixels of the tiles that each image is cut into. Default: no tiles.
@@ -108,7 +110,7 @@ def segment_files(
     _import_ray()
     # Errors of the model and the arguments come before the cluster starts.
     checked = open_predictor(model, "cpu" if device in ("auto", "cuda") else device, runtime, None)
-    checked.stream([], threshold=threshold, batch_size=batch_size, tta=tta, tile=tile, bits=bits)
+    checked.stream([], threshold=threshold, min_score=min_score, batch_size=batch_size, tta=tta, tile=tile, bits=bits)
     if bits is None and checked.preprocessing.bits is None:
         depth = find_bits([item.source for item in images])
         bits = None if depth is None else depth.bits
@@ -118,6 +120,7 @@ def segment_files(
         "model": model if path is None else path.absolute(),
         "runtime": runtime,
         "threshold": threshold,
+        "min_score": min_score,
         "batch_size": batch_size,
         "tta": tta,
         "tile": tile,
@@ -142,6 +145,7 @@ class _WorkerOptions(TypedDict):
     model: str | os.PathLike[str]
     runtime: RuntimeName | None
     threshold: float | None
+    min_score: float | None
     batch_size: int
     tta: bool
     tile: int | None

@@ -36,6 +36,7 @@ class SegmentImages:
         threads: Number of CPU threads of the network. Default: `num_cpus` of the actor for PyTorch, all cores of the
             machine for ONNX Runtime; give the same number as `num_cpus`.
         threshold: Probability in (0, 1) from which a pixel belongs to the mask. Default: the checkpoint's own.
+        min_score: Lowest score of an image, in (0, 1), below which its mask is empty. Default: no limit.
         batch_size: Number of images that the network processes at once.
         tta: Whether to average over four flips of the image.
         tile: Side in pixels of the tiles that each image is cut into. Default: no tiles.
@@ -63,6 +64,7 @@ class SegmentImages:
         runtime: RuntimeName | None = None,
         threads: int | None = None,
         threshold: float | None = None,
+        min_score: float | None = None,
         batch_size: int = 8,
         tta: bool = False,
         tile: int | None = None,
@@ -71,6 +73,7 @@ class SegmentImages:
         self.kinds = tuple(kinds)
         self.predictor = open_predictor(model, device, runtime, threads)
         self.threshold = self.predictor.threshold if threshold is None else threshold
+        self.min_score = min_score
         self.bits = self.predictor.preprocessing.bits if bits is None else bits
         self.batch_size, self.tta, self.tile = batch_size, tta, tile
 
@@ -110,6 +113,7 @@ class SegmentImages:
         predictions = self.predictor.stream(
             list(dict.fromkeys(paths)),
             threshold=self.threshold,
+            min_score=self.min_score,
             batch_size=self.batch_size,
             tta=self.tta,
             tile=self.tile,

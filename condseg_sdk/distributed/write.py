@@ -97,7 +97,8 @@ class WriteFiles:
 
     def _is_done(self, item: OutputFiles, job: JobDict) -> bool:
         model = self.segmenter.predictor.model_sha256
-        wanted = {"threshold": self.segmenter.threshold, "model_sha256": model, "job": job}
+        limits = {"threshold": self.segmenter.threshold, "min_score": self.segmenter.min_score}
+        wanted = {**limits, "model_sha256": model, "job": job}
         stated = (read_statement(path) for path in item.files.values())
         return model is not None and all({key: found.get(key) for key in wanted} == wanted for found in stated)
 

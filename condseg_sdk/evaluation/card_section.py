@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from condseg_sdk.checkpoints.card import with_evaluation
 from condseg_sdk.evaluation.result import Evaluation
 from condseg_sdk.files import write_text
+from condseg_sdk.words import pluralize
 
 __all__ = ["evaluation_card", "extend_card"]
 
@@ -28,10 +30,13 @@ def evaluation_card(evaluation: Evaluation, *, note: str | None = None) -> str:
     """
     parts = [
         "## Evaluation",
-        f"Measured on {len(evaluation.images)} images of {evaluation.data} ({evaluation.date}), with a threshold of "
-        f"{evaluation.threshold:g}{_options(evaluation)}. Means over images with 95 % confidence intervals (percentile "
-        "bootstrap over images)." + (f" {note}" if note else ""),
-        _table(evaluation),
+        f"Measured on {pluralize(len(evaluation.images), 'image')} of {evaluation.data} ({evaluation.date}), with a "
+        f"threshold of {evaluation.threshold:g}{_options(evaluation)}. Means over images with 95 % confidence "
+        "intervals (percentile bootstrap over images)." + (f" {note}" if note else ""),
+        _table([("", "at 256x256", "at the image's own size"), *evaluation.table()]),
+        "By subgroup, mIoU and mDSC over the images with a region. A region is missed if the mask touches none of its "
+        "pixels; a false alarm is an image without a region in which something is marked.",
+        *(_table(rows) for rows in evaluation.subgroup_tables()),
         _limits(evaluation),
     ]
     if evaluation.command:
@@ -55,12 +60,20 @@ def _options(evaluation: Evaluation) -> str:
         said.append("averaged over four flips")
     if evaluation.options.tile:
         said.append(f"in tiles of {evaluation.options.tile} pixels")
+    if evaluation.options.min_score is not None:
+        said.append(f"masks of images with a score below {evaluation.options.min_score:g} empty")
     return "".join(f", {words}" for words in said)
 
 
-def _table(evaluation: Evaluation) -> str:
-    rows = [("", "at 256x256", "at the image's own size"), ("---",) * 3, *evaluation.table()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def _trained_on(evaluation: Evaluation) -> str:
+    if evaluation.trained_on is None:
+        return "Whether these images were trained on was not compared: the checkpoint has no digests of its images."
+    return f"{evaluation.trained_on} of these images were trained on, by their content (training_images.json)."
 
 
 def _limits(evaluation: Evaluation) -> str:
@@ -75,8 +88,9 @@ def _limits(evaluation: Evaluation) -> str:
         "- Intervals show how much the metrics depend on the choice of images of this kind, not how they change on "
         "images of another kind. The interval of ECE is biased upward, more so for few images: the value may be at "
         "its lower end, or below.",
+        f"- {_trained_on(evaluation)}",
         "- Distances are in pixels; where only one of prediction and ground truth is empty, they count as the image's "
-        f"diagonal ({evaluation.half_empty} of {len(evaluation.images)} images).",
+        f"diagonal ({evaluation.half_empty} of {pluralize(len(evaluation.images), 'image')}).",
         "- Not a medical device: for research and development only, not for diagnosis or treatment.",
     ]
     return "\n".join(lines)

@@ -21,20 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condseg_sdk.data import DataSource, Pair, data_name, find_pairs, find_split, read_names, resize_mask
+from condseg_sdk.data.examine import image_fingerprint
 from condseg_sdk.data.masks import load_mask_of
 from condseg_sdk.data.pairs import Dataset, Split
 from condseg_sdk.data.recorded_split import recorded_split
 from condseg_sdk.environment import describe_environment
 from condseg_sdk.errors import DatasetError, OptionError, errors_about
-from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions, ImageMetrics, ImageResult
+from condseg_sdk.evaluation.image_result import ImageMetrics, ImageResult
+from condseg_sdk.evaluation.result import PAPER_SIZE, Evaluation, EvaluationOptions
 from condseg_sdk.metrics import score
 from condseg_sdk.metrics.calibration import calibration_bins
 from condseg_sdk.metrics.error_detection import score_error_detection
 from condseg_sdk.metrics.surface import boundary_iou, surface_scores
 from condseg_sdk.metrics.threshold_curve import threshold_counts
 from condseg_sdk.options import check_choice, check_seed, check_spacing
-from condseg_sdk.segmentation import Segmentation
+from condseg_sdk.segmentation import Segmentation, find_regions
 from condseg_sdk.weights.hub import local_path
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from condseg_sdk.predictor import Predictor
@@ -54,7 +57,9 @@ def evaluate(
     classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
+    group_by: str | None = None,
     threshold: float | None = None,
+    min_score: float | None = None,
     tta: bool = False,
     tile: int | None = None,
     branch_uncertainty: bool = False,
@@ -68,7 +73,7 @@ def evaluate(
     on_start: Callable[[int], object] | None = None,
     on_result: Callable[[ImageResult], object] | None = None,
 ) -> Evaluation:
-    """Evaluate a predictor on images with masks.
+    r"""Evaluate a predictor on images with masks.
 
     Each image is evaluated at its own size and at 256x256, as in the paper; calibration and error detection only at
     256x256, where all images have the same weight. docs/evaluation.md explains each metric and the treatment of empty
@@ -83,7 +88,11 @@ def evaluate(
             all images.
         split: Evaluate only the "train", "validation" or "test" split that the data defines. If it defines none, the
             split of the training run in whose folder the checkpoint is.
+        group_by: Column of a CSV file, or a regular expression whose first group finds the image's group, such as its
+            hospital, in its name (`r"^(c\d)_"`). Adds metrics by group. Default: the groups of a
+            `Dataset`, or of a CSV file with a column "group".
         threshold: Lowest probability at which a pixel is foreground, in (0, 1); default: the checkpoint's.
+        min_score: Lowest score of an image, in (0, 1), below which its mask is empty; default: no limit.
         tta: Whether to average predictions over four flips of each image.
         tile: Side of tiles in pixels into which large images are cut; default: whole images.
         branch_uncertainty: Whether to measure how well the uncertainty branch detects errors.
@@ -119,15 +128,19 @@ def evaluate(
         )
     check_seed(seed)
     pixel_size = None if spacing is None else check_spacing(spacing)
-    options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, seed)
+    options = EvaluationOptions(tta, tile, branch_uncertainty, bits, pixel_size, min_score, seed)
     recorded = recorded_split(local_path(predictor.model_id))
     with errors_about(data):
-        pairs = choose_pairs(data, masks=masks, classes=classes, names=names, split=split, recorded=recorded)
+        pairs = choose_pairs(
+            data, masks=masks, classes=classes, names=names, split=split, group_by=group_by, recorded=recorded
+        )
     if split != "train":
         _warn_of_training_images(pairs, recorded)
+    digests = predictor.training_images
     predictions = predictor.stream(
         [pair.image for pair in pairs],
         threshold=threshold,
+        min_score=min_score,
         batch_size=batch_size,
         tta=tta,
         tile=tile,
@@ -140,9 +153,12 @@ def evaluate(
     results = []
     for pair, seg in zip(pairs, predictions, strict=True):
         with errors_about(pair.mask):
-            results.append(_measure(pair, seg, options.spacing_mm))
+            known = None if digests is None else digests.matches([image_fingerprint(pair.image, bits=seg.bits)])[0]
+            results.append(_measure(pair, seg, options.spacing_mm, trained_on=known))
         if on_result is not None:
             on_result(results[-1])
+    if split != "train":
+        _warn_of_content(results)
     return Evaluation(
         images=tuple(results),
         model=model_name or repr(predictor),
@@ -163,6 +179,7 @@ def choose_pairs(
     classes: Sequence[str] | str | None = None,
     names: Sequence[str] | str | os.PathLike[str] | None = None,
     split: Split | None = None,
+    group_by: str | None = None,
     recorded: Mapping[Split, Sequence[str]] | None = None,
 ) -> list[Pair]:
     """Choose the pairs to evaluate: all pairs, the pairs in a list, or the pairs of a split.
@@ -173,6 +190,7 @@ def choose_pairs(
         classes: As in `evaluate`.
         names: As in `evaluate`.
         split: As in `evaluate`.
+        group_by: As in `evaluate`.
         recorded: Names in each split of a training run, for data that defines no splits itself.
 
     Returns:
@@ -191,13 +209,13 @@ def choose_pairs(
         listed = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else names
         if listed is not None and not (isinstance(listed, Sequence) and all(isinstance(name, str) for name in listed)):
             raise OptionError(f"names={reprlib.repr(names)} must be a list of strings, or a text file", option="names")
-        pairs = find_pairs(data, names=listed, masks=masks, classes=classes)
+        pairs = find_pairs(data, names=listed, masks=masks, classes=classes, group_by=group_by)
     else:
         check_choice("split", split, Split)
         if names is not None:
             raise OptionError(f"split={split!r} and names cannot be combined: pass one of them", option="split")
-        pairs = find_split(data, split, masks=masks, classes=classes)
-        pairs = pairs or _of_names(data, masks, classes, (recorded or {}).get(split))
+        pairs = find_split(data, split, masks=masks, classes=classes, group_by=group_by)
+        pairs = pairs or _of_names(data, masks, classes, group_by, (recorded or {}).get(split))
         if not pairs:  # a random split would have images that were trained on
             folder = {"train": "train", "validation": "val", "test": "test"}[split]
             raise DatasetError(
@@ -213,11 +231,12 @@ def _of_names(
     data: Dataset | DataSource,
     masks: str | os.PathLike[str] | None,
     classes: Sequence[str] | str | None,
+    group_by: str | None,
     names: Sequence[str] | None,
 ) -> list[Pair]:
     """Return the pairs of these names, or none if one is missing, since the run then used other data."""
     try:
-        return find_pairs(data, names=names, masks=masks, classes=classes) if names else []
+        return find_pairs(data, names=names, masks=masks, classes=classes, group_by=group_by) if names else []
     except DatasetError:
         return []
 
@@ -234,6 +253,18 @@ def _warn_of_training_images(pairs: Sequence[Pair], recorded: Mapping[Split, Seq
         )
 
 
+def _warn_of_content(results: Sequence[ImageResult]) -> None:
+    known = [result.pair.name for result in results if result.trained_on]
+    if known:
+        logger.warning(
+            "%d of %s trained on before, by content, such as %s; the metrics say little about other images. The column "
+            "trained_on of per_image.csv names all",
+            len(known),
+            pluralize(len(results), "image"),
+            known[0],
+        )
+
+
 def _describe(data: Dataset | DataSource, names: object, split: Split | None) -> str:
     """Describe the data in words, without the folders above it."""
     text = data_name(data)
@@ -244,7 +275,7 @@ def _describe(data: Dataset | DataSource, names: object, split: Split | None) ->
     return f"{text} ({split} split)" if split else text
 
 
-def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageResult:
+def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None, *, trained_on: bool | None) -> ImageResult:
     target, prediction = load_mask_of(pair, seg.size), seg.mask
     small, small_target = seg.resized(PAPER_SIZE), resize_mask(target, PAPER_SIZE)
     small_prediction, probability = small.mask, small.probability
@@ -254,6 +285,10 @@ def _measure(pair: Pair, seg: Segmentation, spacing: Spacing | None) -> ImageRes
         size=seg.size,
         foreground=float(target.mean()),
         empty=_which_is_empty(bool(prediction.any()), bool(target.any())),
+        marked=float(prediction.mean()),
+        regions=len(find_regions(prediction)),
+        score=seg.score,
+        trained_on=trained_on,
         own=_image_metrics(prediction, seg.probability, target, spacing),
         small=_image_metrics(small_prediction, probability, small_target, None),
         uncertainty=score_error_detection(small.uncertainty, wrong),

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from condseg_sdk.checksums import sha256_of
-from condseg_sdk.data import Pair
+from condseg_sdk.evaluation.detection import (
+    LIMIT_COLUMNS,
+    SUBGROUP_COLUMNS,
+    ScoreLimit,
+    Subgroup,
+    by_group,
+    by_size,
+    detection,
+    score_limits,
+)
+from condseg_sdk.evaluation.image_result import ImageResult
 from condseg_sdk.files import make_folder, write_csv
 from condseg_sdk.json_files import write_json
-from condseg_sdk.metrics import ImageScores
 from condseg_sdk.metrics.calibration import expected_calibration_error
 from condseg_sdk.metrics.error_detection import ErrorDetection
 from condseg_sdk.metrics.intervals import Estimate, estimate, estimate_mean
 from condseg_sdk.metrics.threshold_curve import ThresholdCurve, threshold_curve
 from condseg_sdk.provenance import seal_json
+from condseg_sdk.words import pluralize
 
-__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions", "ImageMetrics", "ImageResult"]
+__all__ = ["PAPER_SIZE", "TITLES", "Evaluation", "EvaluationOptions"]
 
 PAPER_SIZE = (256, 256)
 """(height, width) at which the paper evaluates."""
@@ -51,73 +60,6 @@ FILES = {"images": "per_image.csv", "summary": "summary.json"}
 
 
 @dataclass(frozen=True)
-class ImageMetrics(ImageScores):
-    """Metrics of one image at one size: the metrics of `ImageScores`, and more. docs/evaluation.md explains each.
-
-    Attributes:
-        mae: Mean absolute difference of probability and ground truth, in [0, 1].
-        boundary_iou: Intersection over union of the boundaries, in [0, 1].
-        hd95: 95th percentile of the distances between the contours, in pixels.
-        assd: Average symmetric surface distance, in pixels.
-        hd95_mm: `hd95` in millimeters at the image's own size, if the spacing is known; otherwise NaN.
-        assd_mm: `assd` in millimeters at the image's own size, if the spacing is known; otherwise NaN.
-    """
-
-    mae: float
-    boundary_iou: float
-    hd95: float
-    assd: float
-    hd95_mm: float = math.nan
-    assd_mm: float = math.nan
-
-
-@dataclass(frozen=True, eq=False)
-class ImageResult:
-    """The result of one image.
-
-    Attributes:
-        pair: The image and its mask.
-        size: (height, width) of the image.
-        foreground: Share of foreground in the ground truth, in [0, 1].
-        empty: Which of prediction and ground truth has no foreground, at the image's own size.
-        own: Metrics at the image's own size.
-        small: Metrics at 256x256.
-        uncertainty: How well `Segmentation.uncertainty` finds the errors, at 256x256.
-        branch_uncertainty: How well the uncertainty branch does; None unless requested.
-        bins: Result of `calibration_bins` at 256x256.
-        counts: Result of `threshold_counts` at 256x256.
-        bits: Number of bits with which the image was read, if it has 16-bit values; None for others.
-    """
-
-    pair: Pair
-    size: tuple[int, int]
-    foreground: float
-    empty: Literal["none", "prediction", "target", "both"]
-    own: ImageMetrics
-    small: ImageMetrics
-    uncertainty: ErrorDetection
-    branch_uncertainty: ErrorDetection | None
-    bins: NDArray[np.float64] = field(repr=False)
-    counts: NDArray[np.int64] = field(repr=False)
-    bits: int | None = None
-
-    def row(self) -> dict[str, str | float | int]:
-        """Return the row of the CSV file, by column."""
-        branch = self.branch_uncertainty or ErrorDetection(math.nan, math.nan)
-        return {
-            "name": self.pair.name,
-            "width": self.size[1],
-            "height": self.size[0],
-            "foreground": self.foreground,
-            "empty": self.empty,
-            **{f"{key}_256": value for key, value in asdict(self.small).items() if not key.endswith("_mm")},
-            **{f"{key}_own": value for key, value in asdict(self.own).items()},
-            **{f"uncertainty_{key}": value for key, value in asdict(self.uncertainty).items()},
-            **{f"branch_uncertainty_{key}": value for key, value in asdict(branch).items()},
-        }
-
-
-@dataclass(frozen=True)
 class EvaluationOptions:
     """How the images were predicted and measured, as given to `evaluate`.
 
@@ -127,6 +69,7 @@ class EvaluationOptions:
         branch_uncertainty: Whether the uncertainty branch was measured.
         bits: Number of bits in use in images with 16-bit values; None where it was found from the images.
         spacing_mm: Distance between rows and between columns of pixels in millimeters, None where it is not known.
+        min_score: Score below which the mask of an image is empty; None for no such limit.
         seed: Seed of the confidence intervals.
     """
 
@@ -135,6 +78,7 @@ class EvaluationOptions:
     branch_uncertainty: bool = False
     bits: int | None = None
     spacing_mm: tuple[float, float] | None = None
+    min_score: float | None = None
     seed: int = 0
 
 
@@ -217,6 +161,32 @@ class Evaluation:
         return found
 
     @cached_property
+    def detection(self) -> dict[str, Estimate]:
+        """What was found or missed in whole images, by name: missed regions, false alarms, AUROC of the score.
+
+        docs/evaluation.md explains each. Values for which there are no images are left out.
+        """
+        return detection(self.images, seed=self.options.seed)
+
+    @cached_property
+    def by_size(self) -> list[Subgroup]:
+        """The images by the size of their region, and those without one."""
+        return by_size(self.images, seed=self.options.seed)
+
+    @cached_property
+    def by_group(self) -> list[Subgroup]:
+        """The images by group, such as a hospital; empty if they have none, or more than 30."""
+        return by_group(self.images, seed=self.options.seed)
+
+    @cached_property
+    def by_min_score(self) -> list[ScoreLimit]:
+        """What `min_score` would change: missed regions and false alarms at several values.
+
+        Empty if a limit was given.
+        """
+        return [] if self.options.min_score is not None else score_limits(self.images)
+
+    @cached_property
     def curve(self) -> ThresholdCurve:
         """Precision, recall and Dice at every threshold, at 256x256."""
         return threshold_curve(np.stack([image.counts for image in self.images]))
@@ -225,6 +195,12 @@ class Evaluation:
     def half_empty(self) -> int:
         """Number of images with only one of prediction and ground truth empty, whose distances are the diagonal."""
         return sum(image.empty in ("prediction", "target") for image in self.images)
+
+    @property
+    def trained_on(self) -> int | None:
+        """Number of images that the checkpoint was trained on, by their content; None if it has no digests."""
+        known = [image.trained_on for image in self.images]
+        return None if None in known else sum(map(bool, known))
 
     @property
     def metrics(self) -> dict[str, object]:
@@ -261,9 +237,14 @@ class Evaluation:
             **asdict(self.options),
             "means": {SIZES[size]: plain(self.means(size)) for size in SIZES},
             "reliability": plain(self.reliability),
+            "detection": plain(self.detection),
+            "by_size": [subgroup.to_dict() for subgroup in self.by_size],
+            "by_group": [subgroup.to_dict() for subgroup in self.by_group],
+            "by_min_score": [limit.to_dict() for limit in self.by_min_score],
             "one_mask_empty": self.half_empty,
             "both_masks_empty": sum(image.empty == "both" for image in self.images),
-            "interval": "95 %, percentile bootstrap over images",
+            "trained_on": self.trained_on,
+            "interval": "95 %, percentile bootstrap over images; Wilson's interval for shares of images",
             "environment": self.environment,
             "date": self.date,
             "seconds": round(self.seconds, 1),
@@ -296,17 +277,38 @@ class Evaluation:
         own = self.means("own")
         rows = [(name, str(mean), str(own[name])) for name, mean in self.means().items()]
         rows += [(name, "", str(own[name])) for name in own if name not in self.means()]
-        return rows + [(name, str(estimate), "") for name, estimate in self.reliability.items()]
+        rows += [(name, str(estimate), "") for name, estimate in self.reliability.items()]
+        return rows + [(name, "", str(estimate)) for name, estimate in self.detection.items()]
+
+    def subgroup_tables(self) -> list[list[tuple[str, ...]]]:
+        """Return tables for display, each with its headings: by size of the region, by group, and by `min_score`."""
+        found = {"size of region": self.by_size, "group": self.by_group}
+        tables = [
+            [(title, *SUBGROUP_COLUMNS), *(subgroup.row() for subgroup in subgroups)]
+            for title, subgroups in found.items()
+            if subgroups
+        ]
+        return tables + ([[LIMIT_COLUMNS, *(limit.row() for limit in self.by_min_score)]] if self.by_min_score else [])
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.model} on {self.data}: {len(self.images)} images, threshold {self.threshold:g}"
-        rows = [("", *SIZES.values()), *self.table()]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        for row in rows:
-            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield "means over images with 95 % intervals; distances in pixels"
+        yield f"{self.model} on {self.data}: {pluralize(len(self.images), 'image')}, threshold {self.threshold:g}"
+        yield from _aligned([("", *SIZES.values()), *self.table()])
+        for rows in self.subgroup_tables():
+            yield ""
+            yield from _aligned(rows)
+        yield ""
+        yield "means over images with 95 % intervals, in subgroups over those with a region; distances in pixels"
+        if self.trained_on:
+            yield f"{pluralize(self.trained_on, 'image')} trained on before, by content"
         if self.half_empty:
             yield f"{self.half_empty} images with prediction or ground truth empty: their distance is the diagonal"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

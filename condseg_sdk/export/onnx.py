@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from condseg_sdk.models import ConDSeg
 from condseg_sdk.options import check_choice, check_flags, check_integer, check_path
 from condseg_sdk.provenance import seal_onnx
 
-__all__ = ["OPSETS", "ExportReport", "check_export_options", "export_onnx"]
+__all__ = ["OPSETS", "STEPS", "ExportReport", "check_export_options", "export_onnx"]
 
+STEPS = ("tracing the network", "checking the graph", "comparing it with PyTorch")
+"""What an export does, in order, for progress bars; conversion to a lower precision belongs to the first step."""
 OPSETS = range(18, 24)  # the exporter writes 18 and later; ONNX Runtime 1.24, the oldest allowed, reads up to 23
 
 
@@ -66,6 +68,7 @@ def export_onnx(
     verify: bool = True,
     images: Sequence[NDArray[np.uint8]] = (),
     calibration: Sequence[NDArray[np.uint8]] = (),
+    progress: Callable[[str], object] = lambda _: None,
 ) -> ExportReport:
     """Export a network to ONNX.
 
@@ -76,6 +79,7 @@ def export_onnx(
     is in the metadata.
 
     `Predictor.export_onnx` describes the options; images are uint8 RGB (H, W, 3), and the network is not changed.
+    `progress` is called with each of `STEPS` when it begins.
 
     Raises:
         OptionError: The value of an argument is not allowed.
@@ -99,8 +103,9 @@ def export_onnx(
     agreements: list[Agreement] = []
 
     def write(part: Path) -> None:
-        model = _model(network, config, info, calibration)
+        model = _model(network, config, info, calibration, progress)
         if verify:
+            progress(STEPS[2])
             agreements.append(verify_export(network, config, model, info, list(images) or list(calibration)))
         part.write_bytes(seal_onnx(model.SerializeToString()))
 
@@ -144,11 +149,16 @@ def _check_calibration(precision: OnnxPrecision, calibration: Sequence[NDArray[n
 
 
 def _model(
-    network: ConDSeg, config: CheckpointConfig, info: ExportInfo, calibration: Sequence[NDArray[np.uint8]]
+    network: ConDSeg,
+    config: CheckpointConfig,
+    info: ExportInfo,
+    calibration: Sequence[NDArray[np.uint8]],
+    progress: Callable[[str], object],
 ) -> Any:
     """Build the finished onnx.ModelProto."""
     import onnx
 
+    progress(STEPS[0])
     model = trace(
         network,
         size=config.preprocessing.size,
@@ -165,6 +175,7 @@ def _model(
     onnx.helper.set_model_props(model, write_metadata(config, info) | ({BOX_KEY: BOX_HELP} if asks else {}))
     model.producer_name, model.producer_version = "condseg_sdk", info.package_version
     model.doc_string = "ConDSeg segmentation. Not a medical device: for research and development only."
+    progress(STEPS[1])
     try:
         onnx.checker.check_model(model, full_check=convert is None)
     except Exception as error:

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,7 @@ from condseg_sdk.images.formats import DICOM_REMEDY, DICOM_SUFFIXES, HAS_DICOM
 from condseg_sdk.images.limits import DECODE_BUDGET, MAX_PIXELS, check_size, image_errors, require_file
 from condseg_sdk.images.memory_budget import MAX_DECODE_BYTES
 from condseg_sdk.images.spacing import PixelSpacing
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -41,7 +43,7 @@ __all__ = [
     "is_dicom_source",
     "may_be_dicom",
     "multi_frame",
-    "without_pydicom_log",
+    "without_pydicom_messages",
 ]
 
 _PREAMBLE = 128  # bytes before the signature of a DICOM file
@@ -200,7 +202,11 @@ class DicomFile:
     @property
     def name(self) -> str:
         """Name for messages: the path, or the number of bytes."""
-        return str(self.source) if isinstance(self.source, Path) else f"image data of {len(self.source)} bytes"
+        return (
+            str(self.source)
+            if isinstance(self.source, Path)
+            else f"image data of {pluralize(len(self.source), 'byte')}"
+        )
 
     @property
     def num_frames(self) -> int:
@@ -233,7 +239,7 @@ class DicomFile:
             header = self._header
             pixels = header.options["rows"] * header.options["columns"]
             reservations.enter_context(DECODE_BUDGET.reserve(pixels * _cost(header)))
-            with image_errors(self.name), without_pydicom_log():
+            with image_errors(self.name), without_pydicom_messages():
                 values, properties = self._decode(header, number)
                 photometric = str(properties["photometric_interpretation"])
                 return to_rgb(values, photometric, _attributes_of(header.attributes, number), self.name)
@@ -248,7 +254,7 @@ class DicomFile:
             One spacing for the whole frame, one for each calibrated region of an ultrasound image, or none if the file
             contains no spacing.
         """
-        with errors_about(self.source), image_errors(self.name):
+        with errors_about(self.source), image_errors(self.name), without_pydicom_messages():
             return read_spacing(_attributes_of(self._header.attributes, number), self.size)
 
     def only_frame(self) -> DicomFrame:
@@ -281,7 +287,7 @@ class DicomFile:
     def _header(self) -> _Header:
         if not HAS_DICOM:
             raise ImageError(f"{self.name} is a DICOM file, which needs pydicom; {DICOM_REMEDY}")
-        with errors_about(self.source), image_errors(self.name), without_pydicom_log(), self.open() as file:
+        with errors_about(self.source), image_errors(self.name), without_pydicom_messages(), self.open() as file:
             header = _read_header(file, self.name)
             _check_header(header, file, self.name)
             return header
@@ -441,27 +447,41 @@ def _codestream_size(data: bytes) -> tuple[int, int] | None:
 
 
 class _Muted(logging.Filter):
-    """Drops log records of threads that read a file: our errors already contain what pydicom logs there."""
+    """Drops log records and warnings of threads that read a file: what matters of them is in our own errors.
+
+    It is a filter of `logging`, and stands for the name of a module in a filter of `warnings`.
+    `warnings.catch_warnings` would change the filters of all threads.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.state = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - what logging calls
-        return not getattr(self.state, "reads", False)
+        return not self.match()
+
+    def match(self, _module: str = "") -> bool:
+        return getattr(self.state, "reads", False)
+
+    def install(self) -> None:
+        """Put the filters before all others; again, since other code may have replaced them."""
+        for name in ("pydicom", "pydicom.pixels.decoders.base", "highdicom"):
+            logging.getLogger(name).addFilter(self)  # which adds it once
+        ignore: Any = ("ignore", None, Warning, self, 0)
+        if not warnings.filters or warnings.filters[0] is not ignore:
+            warnings.filters.insert(0, ignore)  # type: ignore[attr-defined]  # typed as a sequence
 
 
 _muted = _Muted()
 
 
 @contextmanager
-def without_pydicom_log() -> Iterator[None]:
-    """Keep pydicom from logging the tracebacks of plug-ins that cannot decode a frame, and values of the header.
+def without_pydicom_messages() -> Iterator[None]:
+    """Keep pydicom and highdicom from logging and warning about plug-ins and values of the header in this thread.
 
-    Those may be data of the patient.
+    Those values may be data of the patient.
     """
-    for name in ("pydicom", "pydicom.pixels.decoders.base"):
-        logging.getLogger(name).addFilter(_muted)  # which adds it once
+    _muted.install()
     before = getattr(_muted.state, "reads", False)
     _muted.state.reads = True
     try:

@@ -53,6 +53,7 @@ from condseg_sdk.images.types import ColorOrder, ImageLike
 from condseg_sdk.images.video import video_frames
 from condseg_sdk.options import check_choice
 from condseg_sdk.prefetch import DECODERS, prefetch_map, worker_threads
+from condseg_sdk.words import pluralize
 
 if TYPE_CHECKING:
     import torch
@@ -336,7 +337,7 @@ def source_name(source: object) -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"image data of {len(source)} bytes"
+        return f"image data of {pluralize(len(source), 'byte')}"
     if isinstance(source, Image.Image):
         return f"PIL image {source.mode} {source.width}x{source.height}"
     if isinstance(source, np.ndarray) or _is_tensor(source):

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from condseg_sdk.labels.base import LabeledImage, LabelFormat, LabelOptions, Record, Write
 from condseg_sdk.provenance import seal_png
+from condseg_sdk.words import pluralize
 
 __all__ = ["FORMAT"]
 
@@ -42,7 +43,7 @@ def _page(records: list[Record]) -> bytes:
         x, y = MARGIN + number % columns * cell[0], MARGIN + number // columns * cell[1]
         thumbnail = record["thumbnail"]
         page.paste(thumbnail, (x + (SIDE - thumbnail.width) // 2, y + (SIDE - thumbnail.height) // 2))
-        regions = f"{record['regions']} region{'' if record['regions'] == 1 else 's'}"
+        regions = pluralize(record["regions"], "region")
         draw.text((x, y + SIDE + 2), record["name"], TEXT, font)
         draw.text((x, y + SIDE + 18), f"uncertainty {record['uncertainty']:.3f}, {regions}", FAINT, font)
     file = io.BytesIO()

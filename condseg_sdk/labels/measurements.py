@@ -15,7 +15,7 @@ from condseg_sdk.segmentation import Region
 __all__ = ["FORMAT"]
 
 COLUMNS = (
-    *("image", "frame", "time", "uncertainty", "mean_probability", "regions", "area_px", "area_share"),
+    *("image", "frame", "time", "uncertainty", "score", "mean_probability", "regions", "area_px", "area_share"),
     *("x0", "y0", "x1", "y1", "largest_area_px", "equivalent_diameter_px", "max_diameter_px"),
     *("area_mm2", "largest_area_mm2", "equivalent_diameter_mm", "max_diameter_mm"),
 )
@@ -30,6 +30,7 @@ def _record(image: LabeledImage, options: LabelOptions) -> Record:
         "frame": image.seg.frame,
         "time": None if image.seg.time is None else round(image.seg.time, 6),
         "uncertainty": round(image.uncertainty, 6),
+        "score": round(image.seg.score, 6),
         "mean_probability": None if image.mean_probability is None else round(image.mean_probability, 6),
         "regions": len(image.regions),
         "area_px": area,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+
+from condseg_sdk.metrics.ranking import auroc
 
 __all__ = ["ErrorDetection", "score_error_detection"]
 
@@ -44,18 +45,8 @@ def score_error_detection(uncertainty: NDArray[np.float32], wrong: NDArray[np.bo
     count = np.count_nonzero(is_wrong)
     if count == 0:
         return ErrorDetection(math.nan, math.nan)
-    return ErrorDetection(_auroc(values, is_wrong, int(count)), float(_share_in_top(values, is_wrong) / count))
-
-
-def _auroc(uncertainty: NDArray[np.float32], wrong: NDArray[np.bool_], count: int) -> float:
-    """Return the Mann-Whitney U statistic as a share of all pairs of a wrong and a right pixel; ties count half.
-
-    Ranks give it in float64, while torchmetrics sums the area under the curve in float32.
-    """
-    if count == wrong.size:
-        return math.nan
-    u = rankdata(uncertainty)[wrong].sum() - count * (count + 1) / 2
-    return float(u / (count * (wrong.size - count)))
+    area = math.nan if count == values.size else float(auroc(values[is_wrong], values[~is_wrong]))
+    return ErrorDetection(area, float(_share_in_top(values, is_wrong) / count))
 
 
 def _share_in_top(uncertainty: NDArray[np.float32], wrong: NDArray[np.bool_]) -> float:

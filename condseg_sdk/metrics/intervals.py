@@ -1,4 +1,4 @@
-"""Means over images with bootstrap confidence intervals: the range that another sample might give."""
+"""Values of a set of images with confidence intervals: the range that another sample might give."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
-__all__ = ["Estimate", "estimate", "estimate_mean"]
+from condseg_sdk.metrics.ranking import auroc
+
+__all__ = ["Estimate", "estimate", "estimate_auroc", "estimate_mean", "estimate_share"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
@@ -23,7 +25,8 @@ class Estimate:
 
     Attributes:
         value: Value of the set; NaN if no image has one.
-        low: Lower end of the 95 % interval, by percentile bootstrap over images; NaN for fewer than two images.
+        low: Lower end of the 95 % interval, by percentile bootstrap over images, or Wilson's for a share; NaN where
+            there are too few images.
         high: Upper end of the interval.
         images: Number of images with a value.
     """
@@ -91,9 +94,57 @@ def estimate(
         times = np.apply_along_axis(np.bincount, axis, drawn, minlength=count)
         return statistic(times @ rows)
 
+    return Estimate(value, *_resampled((np.arange(count),), of_resamples, seed), count)
+
+
+def estimate_share(count: int, total: int) -> Estimate:
+    """Estimate the share of the images with a property, with Wilson's score interval.
+
+    Unlike the bootstrap it has a width where none or all of the images have the property.
+
+    Args:
+        count: Number of images with the property.
+        total: Number of images.
+
+    Example:
+        >>> str(estimate_share(0, 20))
+        '0.0000 (0.0000 to 0.1611)'
+    """
+    if total == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(count / total, float(interval.low), float(interval.high), total)
+
+
+def estimate_auroc(positives: Sequence[float], negatives: Sequence[float], *, seed: int = 0) -> Estimate:
+    """Estimate the area under the ROC curve; the positives and the negatives are resampled separately.
+
+    Args:
+        positives: Value of each positive image.
+        negatives: Value of each negative image.
+        seed: Seed of the resamples.
+
+    Example:
+        >>> estimate_auroc([0.9, 0.4], [0.4, 0.1]).value
+        0.875
+    """
+    groups = (np.asarray(positives, np.float64), np.asarray(negatives, np.float64))
+    total = sum(map(len, groups))
+    if min(map(len, groups)) == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value = float(auroc(*groups))
+    if min(map(len, groups)) == 1:
+        return Estimate(value, math.nan, math.nan, total)
+    return Estimate(value, *_resampled(groups, auroc, seed), total)
+
+
+def _resampled(
+    groups: tuple[NDArray[np.generic], ...], statistic: Callable[..., NDArray[np.float64]], seed: int
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a statistic of one or several groups of images."""
     interval = bootstrap(
-        (np.arange(count),),
-        of_resamples,
+        groups,
+        statistic,
         n_resamples=RESAMPLES,
         batch=BATCH,
         confidence_level=CONFIDENCE,
@@ -101,4 +152,4 @@ def estimate(
         vectorized=True,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high), count)
+    return float(interval.low), float(interval.high)

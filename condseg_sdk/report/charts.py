@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from condseg_sdk.evaluation.result import Evaluation
 from condseg_sdk.metrics.threshold_curve import THRESHOLDS
+from condseg_sdk.words import pluralize
 
 __all__ = ["Chart", "evaluation_charts", "training_charts"]
 
@@ -119,7 +120,7 @@ def _loss(stage: int, what: str, rows: Sequence[Mapping[str, float]]) -> Chart:
 
     last = rows[-1]
     end = f"{last['loss']:.3f} (validation {last['val_loss']:.3f})"
-    alt = f"Loss of stage {stage} over {len(rows)} epochs, at the end {end}"
+    alt = f"Loss of stage {stage} over {pluralize(len(rows), 'epoch')}, at the end {end}"
     note = f"{LOSS_NOTES[stage]} {VALIDATION_NOTE}"
     return _chart(f"stage{stage}_loss", f"Stage {stage}, {what}: loss", alt, draw, note)
 
@@ -137,7 +138,8 @@ def _validation(stage: int, what: str, rows: Sequence[Mapping[str, float]]) -> C
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    alt = f"Validation IoU of stage {stage} over {len(rows)} epochs, best {values[best]:.3f} in epoch {epochs[best]}"
+    end = f"best {values[best]:.3f} in epoch {epochs[best]}"
+    alt = f"Validation IoU of stage {stage} over {pluralize(len(rows), 'epoch')}, {end}"
     return _chart(f"stage{stage}_iou", f"Stage {stage}, {what}: validation IoU", alt, draw)
 
 
@@ -212,7 +214,7 @@ def _dice_by_size(evaluation: Evaluation) -> Chart:
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda share, _: ""))  # noqa: ARG005
         axes.set(xlabel="share of the image that is foreground", ylabel="Dice", ylim=(-0.02, 1.02))
 
-    alt = f"Dice over the object's share of the image, {len(shown)} images"
+    alt = f"Dice over the object's share of the image, {pluralize(len(shown), 'image')}"
     return _chart("dice_size", "Dice by object size", alt, draw)
 
 

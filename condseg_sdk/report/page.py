@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from condseg_sdk._version import __version__
-from condseg_sdk.evaluation.result import FILES, Evaluation, ImageResult
-from condseg_sdk.metrics.intervals import estimate_mean
+from condseg_sdk.evaluation.image_result import ImageResult
+from condseg_sdk.evaluation.result import FILES, Evaluation
 from condseg_sdk.report.charts import Chart
 from condseg_sdk.report.overlays import ERROR_COLORS
 
@@ -24,8 +24,20 @@ LEGEND = {
     "too much": "too much (false positive)",
     "missed": "missed (false negative)",
 }
-SIZES = ((0.0, 0.01, "under 1 %"), (0.01, 0.05, "1 to 5 %"), (0.05, 0.2, "5 to 20 %"), (0.2, 1.01, "20 % or more"))
-IMAGE_COLUMNS = ("name", "size", "foreground", "Dice", "IoU", "precision", "recall", "boundary IoU", "HD95", "ASSD")
+IMAGE_COLUMNS = (
+    "name",
+    "size",
+    "foreground",
+    "marked",
+    "score",
+    "Dice",
+    "IoU",
+    "precision",
+    "recall",
+    "boundary IoU",
+    "HD95",
+    "ASSD",
+)
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,10 @@ def page(
         overlays=_groups(overlays),
         count=len(evaluation.images),
         empty_note=_empty_note(evaluation),
+        trained_on=evaluation.trained_on,
         means=evaluation.table(),
         charts=[_embedded(chart) for chart in charts],
-        sizes=_by_size(evaluation),
+        subgroups=evaluation.subgroup_tables(),
         csv=FILES["images"],
         image_columns=IMAGE_COLUMNS,
         images=[_row(image) for image in sorted(evaluation.images, key=lambda image: image.small.dice)],
@@ -116,6 +129,12 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
         )
         title = {"HD95": "HD95, pixels at 256x256", "ECE": "calibration error (ECE)"}.get(name, f"{name} at 256x256")
         tiles.append({"title": title, "value": f"{estimate.value:.{digits}f}", "detail": interval})
+    for name, images in (("missed", "with a region"), ("false alarms", "without a region")):
+        if name in evaluation.detection:
+            share = evaluation.detection[name]
+            count = f"{round(share.value * share.images)} of {share.images} images {images}"
+            interval = f"95 %: {share.low:.1%} to {share.high:.1%}"
+            tiles.append({"title": name, "value": f"{share.value:.1%}", "detail": f"{count}; {interval}"})
     return tiles
 
 
@@ -127,25 +146,20 @@ def _empty_note(evaluation: Evaluation) -> str:
     return f"{images} only one of prediction and ground truth empty; their distances count as the image's diagonal."
 
 
-def _by_size(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    rows = []
-    empty = [image.small.dice for image in evaluation.images if image.foreground == 0]
-    groups = [("no foreground", empty)]
-    for low, high, title in SIZES:
-        inside = [i.small.dice for i in evaluation.images if i.foreground > 0 and low <= i.foreground < high]
-        groups.append((title, inside))
-    for title, values in groups:
-        if values:
-            rows.append((title, str(len(values)), str(estimate_mean(values, seed=evaluation.options.seed))))
-    return rows
-
-
 def _row(image: ImageResult) -> list[str]:
     metrics = image.small
     shares = (metrics.dice, metrics.iou, metrics.precision, metrics.recall, metrics.boundary_iou)
     size = f"{image.size[1]}x{image.size[0]}"
     distances = (f"{metrics.hd95:.1f}", f"{metrics.assd:.2f}")
-    return [image.pair.name, size, f"{image.foreground:.2%}", *(f"{value:.3f}" for value in shares), *distances]
+    return [
+        image.pair.name,
+        size,
+        f"{image.foreground:.2%}",
+        f"{image.marked:.2%}",
+        f"{image.score:.3f}",
+        *(f"{value:.3f}" for value in shares),
+        *distances,
+    ]
 
 
 def _groups(overlays: Sequence[Overlay]) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ from condseg_sdk.data import Pair, load_pair
 from condseg_sdk.errors import OptionError
 from condseg_sdk.evaluation.card_section import extend_card
 from condseg_sdk.evaluation.evaluate import evaluate
-from condseg_sdk.evaluation.result import Evaluation, ImageResult
+from condseg_sdk.evaluation.image_result import ImageResult
+from condseg_sdk.evaluation.result import Evaluation
 from condseg_sdk.files import atomic_folder, check_replaceable, make_folder, real_path, write_bytes
 from condseg_sdk.json_files import read_json_object
 from condseg_sdk.predictor import Predictor
@@ -25,6 +26,7 @@ from condseg_sdk.provenance import is_ours, seal_png, seal_text
 from condseg_sdk.report.charts import Chart, evaluation_charts, training_charts
 from condseg_sdk.report.overlays import error_overlay
 from condseg_sdk.report.page import Overlay, Section, page
+from condseg_sdk.words import pluralize
 
 __all__ = ["check_report_folder", "write_evaluation_report", "write_report"]
 
@@ -212,7 +214,9 @@ def _overlay(predictor: Predictor, evaluation: Evaluation, result: ImageResult) 
 def _run_sections(folder: Path, run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Section]:
     split, reasons = run.get("split", {}), run.get("reasons", {})
     data = [["layout", str(split.get("layout", "-"))]]
-    data += [[name, f"{len(split[name])} images"] for name in ("train", "validation", "test") if split.get(name)]
+    data += [
+        [name, pluralize(len(split[name]), "image")] for name in ("train", "validation", "test") if split.get(name)
+    ]
     check = folder / "check.txt"
     checked = check.read_text(encoding="utf-8") if check.exists() else ""
     settings = [[name, _plain(value), str(reasons.get(name, ""))] for name, value in run.get("settings", {}).items()]

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]  # documented as public
+from tqdm import tqdm
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
@@ -38,7 +40,10 @@ def exported_once(checkpoint: Path, *, preprocessing: Preprocessing | None = Non
     path = _place(checkpoint, preprocessing, dynamic)
     if not is_ours(path):  # its seal tells whether the file is whole
         logger.warning("%s: exporting to ONNX once; kept in %s", checkpoint, path.parent)
-        _export(checkpoint, preprocessing, dynamic, path)
+        try:
+            _export(checkpoint, preprocessing, dynamic, path)
+        except OutputError as error:
+            raise _cannot_be_stored(checkpoint, error) from error
     return path
 
 
@@ -50,18 +55,31 @@ def _place(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool)
     try:
         return huggingface_hub.cached_assets_path("condseg_sdk", namespace="onnx", subfolder=key) / "model.onnx"
     except (OSError, ValueError) as error:
-        raise OutputError(
-            f"the ONNX file of {checkpoint} cannot be stored ({error}); set HF_ASSETS_CACHE to a folder that can be "
-            "written to, or make the file with `condseg export`",
-            path=checkpoint,
-        ) from error
+        raise _cannot_be_stored(checkpoint, error) from error
+
+
+def _cannot_be_stored(checkpoint: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"the ONNX file of {checkpoint} cannot be stored ({error}); set HF_ASSETS_CACHE to a folder that can be "
+        "written to and has space, or make the file with `condseg export`",
+        path=checkpoint,
+    )
 
 
 @fork_safe
 def _export(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool, path: Path) -> None:
     # Not at the top: once the file is there, PyTorch is not needed any more.
-    from condseg_sdk.export.onnx import export_onnx
-    from condseg_sdk.weights.checkpoint import load_checkpoint
+    # HF_HUB_DISABLE_PROGRESS_BARS applies to the export as to downloads.
+    with tqdm(total=1, desc="loading PyTorch", unit="step", disable=are_progress_bars_disabled()) as bar:
+        from condseg_sdk.export.onnx import STEPS, export_onnx
+        from condseg_sdk.weights.checkpoint import load_checkpoint
 
-    network, config = load_checkpoint(checkpoint, preprocessing=preprocessing)
-    export_onnx(network, config, path, dynamic=dynamic)
+        bar.total += len(STEPS)
+
+        def begin(step: str) -> None:
+            bar.update()
+            bar.set_description(step)
+
+        network, config = load_checkpoint(checkpoint, preprocessing=preprocessing)
+        export_onnx(network, config, path, dynamic=dynamic, progress=begin)
+        bar.update()

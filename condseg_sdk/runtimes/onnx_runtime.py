@@ -15,6 +15,7 @@ from condseg_sdk.runtimes.graph_check import INPUT, check_graph
 from condseg_sdk.runtimes.options import OnnxOptions
 from condseg_sdk.runtimes.providers import CPU, reason_of
 from condseg_sdk.runtimes.session import open_session
+from condseg_sdk.words import pluralize
 
 __all__ = ["OnnxRuntime"]
 
@@ -109,13 +110,14 @@ class OnnxRuntime:
 
     def _checked_run(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Call `_run`, and translate the errors of ONNX Runtime."""
-        remedy = "the file is damaged or incompatible with this onnxruntime; export it again"
+        remedy = f"the file is damaged or incompatible with this {self._provider.engine}; export it again"
         try:
             outputs = self._run(names, batch)
         except Exception as error:
             if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
                 raise OptionError(
-                    f"there is not enough memory for a batch of {len(batch)} images in {self._path}: lower batch_size",
+                    f"there is not enough memory for a batch of {pluralize(len(batch), 'image')} in "
+                    f"{self._path}: lower batch_size",
                     option="batch_size",
                 ) from error
             raise CheckpointError(f"{self._path} cannot be run ({reason_of(error)}): {remedy}") from error

@@ -17,7 +17,7 @@ Execution = Literal["eager", "compiled", "cuda-graph"]
 
 MAX_THREADS = 1024
 ONNX_DEVICES = ("tensorrt", "tensorrt-rtx", "webgpu", "openvino", "openvino:gpu", "openvino:npu")
-"""Devices of ONNX Runtime that PyTorch does not have; each but "webgpu" and OpenVINO's may have a GPU's number."""
+"""Devices for .onnx files that PyTorch does not have; each but "webgpu" and OpenVINO's may have a GPU's number."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class OnnxOptions:
     Args:
         threads: Number of CPU threads for one operation. Default: the number of physical cores, or fewer if affinity or
             the CPU quota of a container allows fewer.
-        session_options: Entries of ONNX Runtime's session configuration.
+        session_options: Entries of ONNX Runtime's session configuration; OpenVINO's devices have none.
         precision: Precision of the arithmetic, for devices that can compute in a lower one than the file's: "bfloat16"
             with device="openvino", "float16" with device="openvino:gpu". Default: "float32", and on an NPU, which has
             no other, "float16".

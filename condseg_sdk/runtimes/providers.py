@@ -1,17 +1,16 @@
-"""The devices of ONNX Runtime: `PROVIDERS` has an entry for each, and a new execution provider is a new entry.
+"""The devices for .onnx files: `PROVIDERS` has an entry for each, and a new execution provider is a new entry.
 
-Some providers are part of ONNX Runtime. The others are plug-ins: Python packages with a library that is registered once
-per process. Nothing here opens a model.
+Some providers are part of ONNX Runtime. Others are plug-ins: Python packages with a library that is registered once per
+process. OpenVINO runs the files itself (`openvino_session.py`). Nothing here opens a model.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from typing import Any
 from condseg_sdk.checkpoints.onnx_metadata import OnnxPrecision
 from condseg_sdk.errors import DeviceError, OptionError
 from condseg_sdk.forking import REMEDY
+from condseg_sdk.runtimes import openvino_session
 from condseg_sdk.runtimes.options import ONNX_DEVICES, Precision
 
 __all__ = [
@@ -125,14 +125,13 @@ class Provider:
 
     Attributes:
         device: Name of the device, as in `device=`.
-        name: Name of the provider in ONNX Runtime.
+        name: Name of the provider in ONNX Runtime, or "OpenVINO".
         processor: What it runs on, for messages.
         numbered: Whether the number of a GPU may follow the name, as in "cuda:1".
         nvidia: Whether it needs NVIDIA's driver.
-        plugin: Package that it comes from; None for the providers of ONNX Runtime itself.
-        hardware: Metadata that a plug-in gives its devices of this kind.
+        plugin: Plug-in of ONNX Runtime that it comes from; None for the others.
+        openvino: OpenVINO's name of the processor; "" for the providers of ONNX Runtime.
         precisions: Precisions of the arithmetic that it supports, the default first.
-        capabilities: Metadata by which a plug-in lists the precisions of its device; "" if it does not.
         smallest_side: Smallest height and width of the network's input.
         batches: Whether a batch takes less time than its images one after the other.
         memory: Where outputs are kept until they are copied: "cuda" or "cpu".
@@ -146,14 +145,18 @@ class Provider:
     numbered: bool = False
     nvidia: bool = False
     plugin: Plugin | None = None
-    hardware: Mapping[str, str] = field(default_factory=dict)
+    openvino: str = ""
     precisions: tuple[Precision, ...] = ("float32",)
-    capabilities: str = ""
     smallest_side: int = 32
     batches: bool = False
     memory: str = "cpu"
     keeps_compiled: bool = False
     options: Callable[[ProviderSettings], dict[str, Any]] = lambda _: {}
+
+    @property
+    def engine(self) -> str:
+        """What pip installs to run files on it, for messages."""
+        return "openvino" if self.openvino else "onnxruntime"
 
     def check(self, device: str) -> None:
         """Check whether the provider can be used here, as far as can be told without opening a model.
@@ -166,6 +169,9 @@ class Provider:
         """
         import onnxruntime
 
+        if self.openvino:
+            openvino_session.find_processor(self.openvino, device, self.processor)
+            return
         if self.plugin is not None:
             self.plugin.register(device)
             self.plugin_devices(device)
@@ -188,11 +194,7 @@ class Provider:
         """
         import onnxruntime
 
-        found = [
-            offered
-            for offered in onnxruntime.get_ep_devices()
-            if offered.ep_name == self.name and self.hardware.items() <= dict(offered.ep_metadata).items()
-        ]
+        found = [offered for offered in onnxruntime.get_ep_devices() if offered.ep_name == self.name]
         if not found:
             raise DeviceError(
                 f"device={device!r}: its plug-in finds no {self.processor} on this machine; use 'cpu' or 'auto'",
@@ -200,12 +202,12 @@ class Provider:
             )
         return found
 
-    def choose_precision(self, wanted: Precision | None, offered: Any = None) -> Precision:
+    def choose_precision(self, wanted: Precision | None, supported: Collection[str] = ()) -> Precision:
         """Return the precision of the arithmetic.
 
         Args:
             wanted: The requested precision; None for the provider's default.
-            offered: The device of the plug-in, which may not support each of `precisions`.
+            supported: Precisions for which this processor has instructions, in OpenVINO's words; empty if unknown.
 
         Raises:
             OptionError: The provider, or the processor, does not support the precision.
@@ -220,13 +222,11 @@ class Provider:
                 f"precision={precision!r}: device={self.device!r} computes in {have}; use that, or device={others}",
                 option="precision",
             )
-        if offered is not None and self.capabilities:
-            supported = dict(offered.ep_metadata).get(self.capabilities, "").split()
-            if supported and CAPABILITY[precision] not in supported:
-                raise OptionError(
-                    f"precision={precision!r}: this processor has no instructions for it; use precision='float32'",
-                    option="precision",
-                )
+        if supported and CAPABILITY[precision] not in supported:
+            raise OptionError(
+                f"precision={precision!r}: this processor has no instructions for it; use precision='float32'",
+                option="precision",
+            )
         return precision
 
 
@@ -269,38 +269,38 @@ def _tensorrt(settings: ProviderSettings) -> dict[str, Any]:
     }
 
 
-def _openvino(processor: str) -> Callable[[ProviderSettings], dict[str, Any]]:
+def _openvino(settings: ProviderSettings) -> dict[str, Any]:
     names: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+    # For one image at a time, the way predictions come.
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": names[settings.precision], "PERFORMANCE_HINT": "LATENCY"}
+    if settings.cache is not None:
+        config["CACHE_DIR"] = str(settings.cache)
+    return config
 
-    def options(settings: ProviderSettings) -> dict[str, Any]:
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": names[settings.precision]}
-        if settings.threads is not None and processor == "CPU":
-            config["INFERENCE_NUM_THREADS"] = settings.threads
-        if settings.cache is not None:
-            config["CACHE_DIR"] = str(settings.cache)
-        return {"load_config": json.dumps({processor: config})}
 
-    return options
+def _openvino_cpu(settings: ProviderSettings) -> dict[str, Any]:
+    # Threads that are bound to cores would wait there for other processes.
+    config = {**_openvino(settings), "ENABLE_CPU_PINNING": False}
+    if settings.threads is not None:
+        config["INFERENCE_NUM_THREADS"] = settings.threads
+    return config
 
 
 def _openvino_provider(processor: str, description: str, precisions: tuple[Precision, ...]) -> Provider:
     return Provider(
         f"openvino:{processor.lower()}",
-        "OpenVINOExecutionProvider",
+        openvino_session.NAME,
         description,
-        plugin=OPENVINO,
-        hardware={"ov_device": processor},
+        openvino=processor,
         precisions=precisions,
-        capabilities="OPTIMIZATION_CAPABILITIES",
         # OpenVINO 2026.4 writes beyond its memory where the coarsest map of a network is one pixel wide.
         smallest_side=64,
         batches=processor == "GPU",
         keeps_compiled=True,
-        options=_openvino(processor),
+        options=_openvino_cpu if processor == "CPU" else _openvino,
     )
 
 
-OPENVINO = Plugin("onnxruntime_ep_openvino", "condseg_sdk[openvino]")
 CPU = Provider("cpu", "CPUExecutionProvider", "CPU")
 CUDA = Provider("cuda", "CUDAExecutionProvider", "NVIDIA GPU", numbered=True, nvidia=True, memory="cuda", options=_cuda)
 PROVIDERS: dict[str, Provider] = {
@@ -333,7 +333,7 @@ PROVIDERS: dict[str, Provider] = {
             batches=True,
             plugin=Plugin("onnxruntime_ep_webgpu", "onnxruntime-ep-webgpu"),
         ),
-        _openvino_provider("CPU", "Intel processor", ("float32", "bfloat16")),
+        _openvino_provider("CPU", "CPU", ("float32", "bfloat16")),
         _openvino_provider("GPU", "GPU of Intel", ("float32", "float16")),
         _openvino_provider("NPU", "NPU of Intel", ("float16",)),
     )
@@ -379,15 +379,15 @@ def preferred_devices(precision: OnnxPrecision = "float32") -> list[str]:
             probabilities by more than 0.001: "auto" leaves them to ONNX Runtime's own provider.
 
     These devices were measured to be the fastest (docs/performance.md): an NVIDIA GPU; OpenVINO on an Intel processor,
-    if its plug-in is installed; otherwise ONNX Runtime's own provider. Each of them computes in float32.
+    if it is installed; otherwise ONNX Runtime's own provider. Each of them computes in float32. On AMD's processors
+    OpenVINO's float32 is as fast as ONNX Runtime's, and takes longer to open a file.
     """
     import onnxruntime
 
     devices = ["cpu"]
     cpu = onnxruntime.OrtHardwareDeviceType.CPU
     on_intel = any(x.device.type == cpu and x.device.vendor == "Intel" for x in onnxruntime.get_ep_devices())
-    exact = precision == "float32"
-    if exact and on_intel and OPENVINO.is_installed() and _owners.get(OPENVINO.package, os.getpid()) == os.getpid():
+    if precision == "float32" and on_intel and openvino_session.is_usable():
         devices.insert(0, "openvino")
     if CUDA.name in onnxruntime.get_available_providers() and has_nvidia_driver():
         devices.insert(0, "cuda")

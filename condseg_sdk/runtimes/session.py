@@ -1,4 +1,4 @@
-"""Opens a session of ONNX Runtime on a device, and checks that it runs there.
+"""Opens an .onnx file on a device, in ONNX Runtime or OpenVINO, and checks that it runs there.
 
 A named device is used or refused. There is no silent fallback from it: neither for the whole session nor for single
 operations. Only arithmetic on shapes, which ONNX Runtime itself assigns to the CPU, may run there. device="auto" tries
@@ -19,6 +19,12 @@ from condseg_sdk.errors import CheckpointError, CondsegError, DeviceError, Optio
 from condseg_sdk.files import is_utf8
 from condseg_sdk.runtimes.compiled_cache import compiled_once
 from condseg_sdk.runtimes.cuda_libraries import preload_cuda
+from condseg_sdk.runtimes.openvino_session import (
+    OpenVinoSession,
+    describe_processor,
+    find_processor,
+    supported_precisions,
+)
 from condseg_sdk.runtimes.options import OnnxOptions
 from condseg_sdk.runtimes.providers import (
     CPU,
@@ -48,7 +54,7 @@ class OpenedSession(NamedTuple):
     """A session and where it runs.
 
     Attributes:
-        session: The `onnxruntime.InferenceSession`.
+        session: The `onnxruntime.InferenceSession`, or an `OpenVinoSession`.
         provider: The provider that it runs on.
         number: Number of the GPU.
     """
@@ -77,6 +83,8 @@ def open_session(path: Path, device: str, options: OnnxOptions, info: ExportInfo
         return _Opening(path, device, options, info, named=True).open()
     *others, last = preferred_devices(info.precision)
     for other in others:
+        if options.session_options and find_provider(other)[0].openvino:
+            continue  # they are ONNX Runtime's
         try:
             return _Opening(path, other, options, info, named=False).open()
         except CondsegError as error:
@@ -92,9 +100,18 @@ class _Opening:
         self.provider, self.number = find_provider(device)
         self.provider.check(device)
         self.plugin_device = self._plugin_device()
+        processor = self.provider.openvino
+        if processor and options.session_options:
+            raise OptionError(
+                f"session_options={dict(options.session_options)!r}: they belong to ONNX Runtime; leave them out, or "
+                "use device='cpu'",
+                option="session_options",
+            )
+        self.core = find_processor(processor, device, self.provider.processor) if processor else None
+        supported = supported_precisions(self.core, processor) if processor else ()
         self.settings = ProviderSettings(
             number=self.number,
-            precision=self.provider.choose_precision(options.precision, self.plugin_device),
+            precision=self.provider.choose_precision(options.precision, supported),
             threads=options.threads or limited_cores(),
         )
 
@@ -115,10 +132,8 @@ class _Opening:
         if not self.options.cache_compiled:
             session = self._session(self.settings)
         elif self.provider.keeps_compiled:
-            import onnxruntime
-
-            hardware = dict(self.plugin_device.ep_metadata) if self.plugin_device else {}
-            identity = (onnxruntime.__version__, self.provider.name, hardware, self.settings, self.options)
+            where = describe_processor(self.core, self.provider.openvino)
+            identity = (where, self.provider.device, self.settings, self.options)
             session = compiled_once(
                 self.path, identity, lambda folder: self._session(replace(self.settings, cache=folder))
             )
@@ -130,6 +145,23 @@ class _Opening:
         return OpenedSession(session, self.provider, self.number)
 
     def _session(self, settings: ProviderSettings) -> Any:
+        model = os.fspath(self.path) if is_utf8(self.path) else self.path.read_bytes()
+        try:
+            if self.provider.openvino:
+                return OpenVinoSession(self.core, model, self.provider.openvino, self.provider.options(settings))
+            session = self._onnxruntime_session(model, settings)
+        except CondsegError:
+            raise
+        except Exception as error:
+            remedy = f"the file is damaged or incompatible with this {self.provider.engine}; export it again"
+            if self.provider is not CPU:
+                remedy += ", or use device='cpu'"
+            raise CheckpointError(f"{self.path} cannot be opened ({reason_of(error)}): {remedy}") from error
+        session.disable_fallback()  # to other providers if one fails in a prediction
+        self._check_providers(session)
+        return session
+
+    def _onnxruntime_session(self, model: str | bytes, settings: ProviderSettings) -> Any:
         import onnxruntime
 
         session_options = self._session_options(settings)
@@ -144,17 +176,7 @@ class _Opening:
                 if self.provider is not CUDA:  # what TensorRT does not have
                     providers.append((CUDA.name, CUDA.options(settings)))
                 providers.append((CPU.name, {}))
-        try:
-            model = os.fspath(self.path) if is_utf8(self.path) else self.path.read_bytes()
-            session = onnxruntime.InferenceSession(model, session_options, providers=providers)
-        except Exception as error:
-            remedy = "the file is damaged or incompatible with this onnxruntime; export it again"
-            if self.provider is not CPU:
-                remedy += ", or use device='cpu'"
-            raise CheckpointError(f"{self.path} cannot be opened ({reason_of(error)}): {remedy}") from error
-        session.disable_fallback()  # to other providers if one fails in a prediction
-        self._check_providers(session)
-        return session
+        return onnxruntime.InferenceSession(model, session_options, providers=providers)
 
     def _session_options(self, settings: ProviderSettings) -> Any:
         import onnxruntime

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
+from condseg_sdk.data.training_digests import TrainingDigests
 from condseg_sdk.errors import OptionError
 from condseg_sdk.models import NETWORKS, ConDSeg, network_arguments
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.config import FinetuneConfig
-from condseg_sdk.weights.checkpoint import load_checkpoint
+from condseg_sdk.weights.checkpoint import load_checkpoint, load_digests
 from condseg_sdk.weights.hub import resolve
 from condseg_sdk.weights.imagenet import load_imagenet_encoder
 from condseg_sdk.weights.manifest import list_models
 
-__all__ = ["Base", "open_base"]
+__all__ = ["Base", "base_images", "open_base"]
 
 IMAGENET = "imagenet:"
 DEFAULT_NETWORK = "condseg-lite"
@@ -47,6 +48,23 @@ class Base:
     is_checkpoint: bool
     data: str | None = None
     attribution: str | None = None
+
+
+def base_images(base: str | os.PathLike[str] | None, network: str | Mapping[str, Any] | None) -> TrainingDigests | None:
+    """Return the digests of the images that the base of a run was trained on, if it is a checkpoint with digests.
+
+    Args:
+        base: `FinetuneConfig.base`.
+        network: `FinetuneConfig.network`.
+
+    Raises:
+        ModelNotFoundError: The base does not exist.
+        CheckpointError: The digests are damaged.
+    """
+    name = os.fspath(base) if base else _default(_arguments(network))
+    if name == "random" or name.startswith(IMAGENET):
+        return None
+    return load_digests(resolve(name))
 
 
 def open_base(config: FinetuneConfig) -> Base:

@@ -15,11 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
 
 from condseg_sdk.checkpoints.config import as_json
-from condseg_sdk.data import CachedPairs, Dataset, DataSource, check_dataset, open_dataset
+from condseg_sdk.data import CachedPairs, Dataset, DatasetReport, DataSource, check_dataset, open_dataset
 from condseg_sdk.errors import OptionError, errors_about
 from condseg_sdk.files import is_utf8, real_path
 from condseg_sdk.forking import fork_safe
@@ -27,8 +29,10 @@ from condseg_sdk.models import ConDSeg, ConsistencyNetwork
 from condseg_sdk.options import check_flags, check_path
 from condseg_sdk.predictor import Predictor
 from condseg_sdk.preprocessing import Preprocessing
+from condseg_sdk.region_score import ScoreCalibration, peak_logit
 from condseg_sdk.report import check_report_folder, write_report
-from condseg_sdk.training.base import Base, open_base
+from condseg_sdk.training.base import Base, base_images, open_base
+from condseg_sdk.training.calibrate_score import MIN_IMAGES, calibrate_score
 from condseg_sdk.training.config import FinetuneConfig
 from condseg_sdk.training.distributed import barrier, is_rank_zero, rank_zero_info
 from condseg_sdk.training.engine import fit
@@ -37,9 +41,15 @@ from condseg_sdk.training.loaders import PairBatches
 from condseg_sdk.training.optimizer import Optimization
 from condseg_sdk.training.plan import check_precision, dataset_stats, detect_machine, make_plan
 from condseg_sdk.training.run_folder import RunFolder
-from condseg_sdk.training.select_threshold import choose_threshold, trivial_baseline_iou
+from condseg_sdk.training.select_threshold import (
+    choose_threshold,
+    ground_truth,
+    predict_logits,
+    trivial_baseline_iou,
+)
 from condseg_sdk.training.stages import ConsistencyStage, Recipe, SegmentationStage, Stage
 from condseg_sdk.weights.checkpoint import CheckpointConfig, save_checkpoint
+from condseg_sdk.words import pluralize
 
 __all__ = ["FinetuneResult", "finetune"]
 
@@ -110,8 +120,9 @@ def finetune(
         report: Whether to evaluate the checkpoint on the validation split, at the images' own sizes, and to write
             report.html.
         provenance: Plain JSON values for the checkpoint's config and model card: "license" (an identifier of the Hub,
-            such as "cc-by-4.0"), "attribution", "date" and others; "data" is the name of the data and the number of
-            images by default.
+            such as "cc-by-4.0"), "attribution", "date", and the texts of the card's sections, "intended_use",
+            "out_of_scope", "sites", "known_failures", "subgroups" and "calibration"; "data" is the name of the data and
+            the number of images by default.
         **overrides: Settings to change in `config`, by name, such as `epochs=20`. docs/training.md lists all settings.
 
     Returns:
@@ -140,7 +151,7 @@ def finetune(
 
     if not isinstance(data, Dataset):
         data = open_dataset(data, val_fraction=config.val_fraction, seed=config.seed)
-    checked = check_dataset(data, bits=config.bits)
+    checked = check_dataset(data, bits=config.bits, trained_on=base_images(config.base, config.network))
     with errors_about(data.source):
         checked.raise_if_wrong()
     base = open_base(config)
@@ -164,12 +175,14 @@ def finetune(
             )
             seconds = _train(run, config, base, train, validation, loggers=loggers, progress=progress)
             if is_first:
-                metrics = choose_threshold(base.network, validation, preprocessing)
+                logits = predict_logits(base.network, validation, preprocessing)
+                metrics = choose_threshold(logits, validation)
                 _warn_if_not_learned(metrics["mIoU"], validation)
-                card = _provenance(given or {}, config, data, base, metrics)
+                card = _provenance(given or {}, config, checked, data, base, metrics)
                 arguments = base.network.arguments
-                checkpoint = CheckpointConfig(arguments, preprocessing, metrics["threshold"], card)
-                save_checkpoint(run.checkpoint, base.network, checkpoint)
+                score = _calibrated_score(logits, validation)
+                checkpoint = CheckpointConfig(arguments, preprocessing, metrics["threshold"], card, score)
+                save_checkpoint(run.checkpoint, base.network, checkpoint, digests=checked.training_digests)
                 history = read_history(run.path)
                 if report:
                     write_report(run.path, pairs=data.validation, history=history, seed=config.seed)
@@ -335,15 +348,36 @@ def _warn_if_not_learned(miou: float, validation: CachedPairs) -> None:
         )
 
 
+def _calibrated_score(logits: Sequence[NDArray[np.float32]], validation: CachedPairs) -> ScoreCalibration | None:
+    """Calibrate the score of images on the validation split, where it has images with and without a region."""
+    has_region = [bool(mask.any()) for mask in ground_truth(validation)]
+    score = calibrate_score([peak_logit(x) for x in logits], has_region)
+    if score is None:
+        shown = sum(has_region)
+        rank_zero_info(
+            f"Segmentation.score is not calibrated: the validation split has {pluralize(shown, 'image')} with a "
+            f"region and {len(has_region) - shown} without one; at least {MIN_IMAGES} of each are needed that the "
+            "network tells apart"
+        )
+    return score
+
+
 def _provenance(
-    given: Mapping[str, Any], config: FinetuneConfig, dataset: Dataset, base: Base, metrics: Mapping[str, float]
+    given: Mapping[str, Any],
+    config: FinetuneConfig,
+    checked: DatasetReport,
+    dataset: Dataset,
+    base: Base,
+    metrics: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the origin of a checkpoint for its config and model card."""
-    counts = f"{len(dataset.train)} images ({len(dataset.validation)} more chose epoch and threshold)"
+    counts = f"{pluralize(len(dataset.train), 'image')} ({len(dataset.validation)} more chose epoch and threshold)"
+    groups = [checked.splits[split].groups for split in ("train", "validation")]
     before = "" if base.data is None else f"; before: {base.data}"
     attributions = [str(name) for name in (given.get("attribution"), base.attribution) if name is not None]
     return {
         "data": f"{dataset.name}, {counts}{before}",
+        **({"groups": f"{groups[0]} in training, {groups[1]} held out"} if all(groups) else {}),
         **given,
         **({"attribution": "; ".join(attributions)} if attributions else {}),
         "training": config.to_dict(),

@@ -27,6 +27,7 @@ from condseg_sdk.json_files import read_json_object, write_json
 from condseg_sdk.provenance import is_ours, seal_json
 from condseg_sdk.training.config import MACHINE, FinetuneConfig, settings
 from condseg_sdk.training.plan import TrainingPlan
+from condseg_sdk.words import pluralize
 
 __all__ = ["RunFolder"]
 
@@ -134,8 +135,9 @@ class RunFolder:
         for split, names in names_by_split(dataset).items():
             if saved[split] != names:
                 raise self._refused(
-                    f"contains a run on different data: its {split} split had {len(saved[split])} pairs, not these "
-                    f"{len(names)}; restore the data, or choose another output_dir"
+                    f"contains a run on different data: its {split} split had "
+                    f"{pluralize(len(saved[split]), 'pair')}, not these {len(names)}; restore the data, or choose "
+                    "another output_dir"
                 )
         if values.get("content") != content:
             raise self._refused(

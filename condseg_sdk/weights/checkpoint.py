@@ -7,11 +7,13 @@ from pathlib import Path
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
 from condseg_sdk.checkpoints.mixin import save_checkpoint
+from condseg_sdk.data.training_digests import TrainingDigests
+from condseg_sdk.download import DIGESTS_FILE
 from condseg_sdk.errors import CheckpointError
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import Preprocessing
 
-__all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
+__all__ = ["DEFAULT_THRESHOLD", "CheckpointConfig", "load_checkpoint", "load_digests", "save_checkpoint"]
 
 DEFAULT_THRESHOLD = 0.5  # for networks whose threshold was not chosen in training
 
@@ -49,3 +51,16 @@ def load_checkpoint(
     else:
         config = replace(config, preprocessing=preprocessing)
     return network, config
+
+
+def load_digests(path: Path) -> TrainingDigests | None:
+    """Load the digests of the images that a checkpoint was trained on; None if it has none.
+
+    Args:
+        path: The checkpoint's folder, or a file in it.
+
+    Raises:
+        CheckpointError: training_images.json is damaged.
+    """
+    file = (path if path.is_dir() else path.parent) / DIGESTS_FILE
+    return TrainingDigests.load(file) if file.is_file() else None

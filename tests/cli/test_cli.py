@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from PIL import Image
 
 from condseg_sdk.cli import main
+from condseg_sdk.cli.command import COMMANDS, make_parser
+from condseg_sdk.cli.types import integer, real, reals
 
 
 def image(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
@@ -278,3 +281,27 @@ def test_an_export_of_an_export_asks_for_the_checkpoint(tmp_path: Path, capsys: 
     message = capsys.readouterr().err
     assert "model.onnx is an ONNX file already; pass the checkpoint that it was exported from" in message
     assert "runtime=" not in message
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--spacing", "abc"], "--spacing: 'abc' is not a number, or several with commas between them"),
+        (["--threshold", "half"], "--threshold: 'half' is not a number, such as 0.5"),
+        (["--batch-size", "1.5"], "--batch-size: '1.5' is not a whole number, such as 8"),
+    ],
+)
+def test_a_value_that_is_no_number_is_named_in_plain_words(
+    option: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "frame.jpg", *option])
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_message_about_a_value_names_a_function(command: str) -> None:
+    commands = next(a for a in make_parser([command])._actions if isinstance(a, argparse._SubParsersAction))
+    types = {action.type for action in commands.choices[command]._actions}
+    assert types <= {None, str, Path, integer, real, reals}

@@ -118,7 +118,7 @@ def test_paths_in_data_yaml_are_found_as_its_programs_write_them(tmp_path: Path,
 
 def test_folders_that_do_not_exist_are_named(tmp_path: Path) -> None:
     folder = yolo(tmp_path, {"train/a": BOX}, "train: images/missing\nnames: [polyp]\n")
-    with pytest.raises(DatasetError, match=r"1 entry of .*data\.yaml that does not exist.*: train: images/missing"):
+    with pytest.raises(DatasetError, match=r"1 entry of .*data\.yaml that cannot be found.*: train: images/missing"):
         open_dataset(folder / "data.yaml")
 
 
@@ -151,3 +151,24 @@ def test_other_yaml_files_do_not_matter(tmp_path: Path) -> None:
     folder = yolo(tmp_path, {"train/a": BOX, "val/c": BOX})
     (folder / "environment.yml").write_text("dependencies: [python]\n")
     assert len(open_dataset(folder).train) == 1
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("path: .\ntrain: images/train\n", "data.yaml lacks names, the list of classes; add it"),
+        ("train: images/train\nval: images/val\n", "data.yaml lacks names"),
+        ("path: .\nnames: [polyp]\n", "data.yaml lacks train, val and test, the folders of images; add one"),
+    ],
+)
+def test_what_data_yaml_lacks_is_named(tmp_path: Path, yaml: str, words: str) -> None:
+    folder = yolo(tmp_path, {"train/a": BOX, "train/b": BOX, "val/c": BOX}, yaml)
+    for source in (folder, folder / "data.yaml"):
+        with pytest.raises(DatasetError, match=words):
+            open_dataset(source)
+
+
+def test_following_the_remedy_for_data_yaml_helps(tmp_path: Path) -> None:
+    labels = {"train/a": BOX, "train/b": BOX, "val/c": BOX}
+    folder = yolo(tmp_path, labels, "train: images/train\nval: images/val\nnames: [polyp]\n")
+    assert len(open_dataset(folder / "data.yaml").train) == 2

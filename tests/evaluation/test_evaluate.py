@@ -38,7 +38,7 @@ HARD = 8.0  # a logit that is as good as certain
 class Predictions:
     """In a predictor's place: its logits for each image, by the file's stem."""
 
-    model_id, device, providers, threshold = "predictions", "cpu", ("none",), 0.5
+    model_id, device, providers, threshold, training_images = "predictions", "cpu", ("none",), 0.5, None
 
     def __init__(self, logits: dict[str, NDArray[np.float32]]) -> None:
         self.logits = logits
@@ -60,15 +60,21 @@ def known(tmp_path: Path) -> tuple[Predictions, list[Pair]]:
     """Four images of 256x256: all right, half of it missed, nothing found, nothing there and nothing found."""
     target = np.zeros((256, 256), np.uint8)
     target[64:192, 64:192] = 255
-    masks = {"right": target, "half": target, "missed": target, "nothing": np.zeros_like(target)}
     half = target.copy()
     half[:, 128:] = 0
-    predictions = {"right": target, "half": half, "missed": np.zeros_like(target), "nothing": np.zeros_like(target)}
-    for name, mask in masks.items():
-        save(tmp_path / "images" / f"{name}.png", np.zeros((256, 256, 3), np.uint8))
-        save(tmp_path / "masks" / f"{name}.png", mask)
-    logits = {name: np.where(mask > 0, HARD, -HARD).astype(np.float32) for name, mask in predictions.items()}
-    return Predictions(logits), choose_pairs(tmp_path, names=list(masks))
+    nothing = np.zeros_like(target)
+    masks = {"right": (target, target), "half": (target, half), "missed": (target, nothing), "nothing": (nothing,) * 2}
+    return made(tmp_path, masks)
+
+
+def made(folder: Path, masks: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> tuple[Predictions, list[Pair]]:
+    """Predictions and images with these masks: the ground truth and what is predicted, by name."""
+    logits = {}
+    for name, (target, predicted) in masks.items():
+        save(folder / "images" / f"{name}.png", np.zeros((*target.shape, 3), np.uint8))
+        save(folder / "masks" / f"{name}.png", target)
+        logits[name] = np.where(predicted > 0, HARD, -HARD).astype(np.float32)
+    return Predictions(logits), choose_pairs(folder, names=list(masks))
 
 
 def test_ground_truth_outside_of_the_field_of_view_is_missed(tmp_path: Path) -> None:
@@ -110,6 +116,92 @@ def test_metrics_of_empty_masks_are_defined(known: tuple[Predictions, list[Pair]
     assert (nothing.own.dice, nothing.own.precision, nothing.own.hd95, nothing.empty) == (1, 1, 0, "both")
     assert [image.foreground for image in evaluation.images] == [0.25, 0.25, 0, 0.25]
     assert evaluation.half_empty == 1
+
+
+@pytest.fixture
+def whole_images(tmp_path: Path) -> Evaluation:
+    """Six images of two hospitals: c1 with three regions, c2 with one, and two images without one."""
+
+    def box(*boxes: tuple[slice, slice]) -> NDArray[np.uint8]:
+        mask = np.zeros((100, 100), np.uint8)
+        for rows, columns in boxes:
+            mask[rows, columns] = 255
+        return mask
+
+    small, large = box((slice(10), slice(20))), box((slice(50), slice(50)))
+    elsewhere, two = box((slice(80, 90), slice(80, 90))), box((slice(10), slice(10)), (slice(50, 60), slice(50, 70)))
+    masks = {
+        "c1_found": (small, small),  # 2 % of the image
+        "c1_elsewhere": (small, elsewhere),
+        "c1_unmarked": (large, box()),  # 25 % of the image
+        "c2_found": (large, large),
+        "c2_alarm": (box(), two),
+        "c2_quiet": (box(), box()),
+    }
+    predictions, _ = made(tmp_path, masks)
+    predictions.logits["c1_unmarked"][0, :50] = -1  # half a percent of the pixels, a score of 0.27
+    return evaluate(predictions, tmp_path, group_by=r"^(c\d)_")  # type: ignore[arg-type]
+
+
+def test_missed_regions_and_false_alarms_are_counted_in_whole_images(whole_images: Evaluation) -> None:
+    found = whole_images.detection
+    assert (found["missed"].value, found["missed"].images) == (0.5, 4)  # one is marked elsewhere, one not at all
+    assert found["nothing marked"].value == 0.25
+    assert (found["false alarms"].value, found["false alarms"].images) == (0.5, 2)
+    assert found["false alarms"].low == pytest.approx(0.0945, abs=1e-4)  # Wilson's interval of 1 of 2
+    assert found["area of false alarms"].value == pytest.approx((0.03 + 0) / 2)
+    assert found["regions of false alarms"].value == (2 + 0) / 2
+    # 4 x 2 pairs: three regions tie with the alarm and beat the quiet image; one loses and wins.
+    assert found["AUROC of the score"].value == pytest.approx((3 * 1.5 + 1) / 8)
+
+
+def test_subgroups_are_measured_apart(whole_images: Evaluation) -> None:
+    small, large, none = whole_images.by_size
+    assert (small.name, small.images, small.missed.value) == ("small, under 5 %", 2, 0.5)
+    assert small.iou.value == pytest.approx(0.5, abs=1e-3)  # resized to 256x256
+    assert (large.images, large.iou.value, large.missed.value) == (2, pytest.approx(0.5, abs=1e-3), 0.5)
+    assert (none.name, none.images, none.false_alarms.value, none.iou.images) == ("no region", 2, 0.5, 0)
+    first, second = whole_images.by_group
+    assert (first.name, first.images, first.missed.value, first.false_alarms.images) == (
+        "c1",
+        3,
+        pytest.approx(2 / 3),
+        0,
+    )
+    assert (second.name, second.iou.value, second.dice.images, second.false_alarms.value) == (
+        "c2",
+        pytest.approx(1, abs=1e-2),
+        1,
+        0.5,
+    )
+
+
+def test_the_table_of_lowest_scores_says_what_each_would_change(whole_images: Evaluation) -> None:
+    table = {limit.min_score: limit for limit in whole_images.by_min_score}
+    assert (table[None].missed.value, table[None].false_alarms.value) == (0.5, 0.5)
+    assert (table[0.9].missed.value, table[0.9].false_alarms.value) == (0.5, 0.5)  # its score is 0.9997
+
+
+def test_results_of_whole_images_are_shown_and_saved(whole_images: Evaluation, tmp_path: Path) -> None:
+    summary = json.loads((whole_images.save(tmp_path / "out") / "summary.json").read_text())
+    assert summary["detection"]["false alarms"]["value"] == 0.5
+    assert [row["name"] for row in summary["by_group"]] == ["c1", "c2"]
+    with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert (rows["c2_alarm"]["regions"], rows["c2_alarm"]["group"], rows["c2_alarm"]["missed"]) == ("2", "c2", "0")
+    assert float(rows["c2_alarm"]["marked"]) == pytest.approx(0.03)
+    assert rows["c1_elsewhere"]["missed"] == "1"
+    for text in (str(whole_images), evaluation_card(whole_images)):
+        assert re.search(r"false alarms\W+0.5000 \(0.0945 to 0.9055\)", text)
+        assert "small, under 5 %" in text
+        assert re.search(r"^\W*c2 ", text, re.MULTILINE)
+
+
+def test_images_without_any_empty_mask_have_no_false_alarms(evaluation: Evaluation) -> None:
+    assert "missed" in evaluation.detection
+    assert not {"false alarms", "AUROC of the score"} & set(evaluation.detection)
+    assert {limit.false_alarms.images for limit in evaluation.by_min_score} == {0}
+    assert evaluation.by_group == []
 
 
 def test_means_over_images_have_intervals(known: tuple[Predictions, list[Pair]]) -> None:

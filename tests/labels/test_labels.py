@@ -273,3 +273,12 @@ def test_a_label_png_has_the_index_of_the_class(written: tuple[Path, dict[str, N
         with Image.open(folder / "out/label_png" / name) as image:
             assert image.mode == "P"
             np.testing.assert_array_equal(np.asarray(image), mask.astype(np.uint8))
+
+
+def test_files_of_a_run_that_was_killed_are_explained(tmp_path: Path) -> None:
+    segs = [segmentation(disk(3), tmp_path / "images/a.png")]
+    save_labels(segs, tmp_path / "out", formats="yolo")
+    (tmp_path / "out/checksums.json").unlink()  # it is written at the end of a run
+    with pytest.raises(OutputError, match=r"is left from a run that was killed.* add --overwrite"):
+        save_labels(segs, tmp_path / "out", formats="yolo")
+    save_labels(segs, tmp_path / "out", formats="yolo", overwrite=True)

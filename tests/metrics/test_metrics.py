@@ -18,7 +18,8 @@ from torchmetrics.functional import classification as tm
 from condseg_sdk.metrics import ImageScores, mean_scores, score
 from condseg_sdk.metrics.calibration import calibration_bins, expected_calibration_error
 from condseg_sdk.metrics.error_detection import score_error_detection
-from condseg_sdk.metrics.intervals import estimate, estimate_mean
+from condseg_sdk.metrics.intervals import estimate, estimate_auroc, estimate_mean, estimate_share
+from condseg_sdk.metrics.ranking import auroc
 from condseg_sdk.metrics.surface import boundary_iou, surface_scores
 
 Mask = NDArray[np.bool_]
@@ -308,3 +309,42 @@ def test_the_interval_of_the_calibration_error_is_biased_upwards() -> None:
     rows = np.stack([calibration_bins(p, t).ravel() for p, t in zip(probability, target, strict=True)])
     found = estimate(rows, lambda sums: expected_calibration_error(sums.reshape(*sums.shape[:-1], 3, -1)))
     assert found.high - found.value > 5 * abs(found.value - found.low)
+
+
+# Whole images
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12),
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12),
+)
+def test_auroc_agrees_with_counting_pairs_and_with_torchmetrics(positives: list[float], negatives: list[float]) -> None:
+    """With many ties, as empty and full predictions give them."""
+    wins = [(p > n) + (p == n) / 2 for p in positives for n in negatives]
+    value = float(auroc(np.array(positives), np.array(negatives)))
+    assert value == close(sum(wins) / len(wins))
+    labels = torch.tensor([1] * len(positives) + [0] * len(negatives))
+    assert value == close(float(tm.binary_auroc(torch.tensor(positives + negatives), labels)))
+
+
+def test_the_interval_of_an_auroc_contains_it_and_shrinks_with_more_images() -> None:
+    rng = np.random.default_rng(0)
+    few, many = (estimate_auroc(rng.normal(1, 1, n), rng.normal(0, 1, n)) for n in (20, 500))
+    for found, count in ((few, 40), (many, 1000)):
+        assert found.low < found.value < found.high
+        assert found.images == count
+    assert many.high - many.low < (few.high - few.low) / 2
+    assert math.isnan(estimate_auroc([0.5], []).value)
+    assert math.isnan(estimate_auroc([0.9], [0.1]).low)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 81), (38, 81), (81, 81), (3, 4)])
+def test_the_interval_of_a_share_is_wilsons(count: int, total: int) -> None:
+    p, z = count / total, 1.959964
+    center, half = p + z * z / (2 * total), z * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
+    found = estimate_share(count, total)
+    assert (found.value, found.images) == (p, total)
+    assert found.low == close((center - half) / (1 + z * z / total))
+    assert found.high == close((center + half) / (1 + z * z / total))
+    assert math.isnan(estimate_share(0, 0).value)

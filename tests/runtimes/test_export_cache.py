@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from condseg_sdk import Predictor, Preprocessing
 from condseg_sdk.errors import HubError, OutputError
+from condseg_sdk.export.onnx import STEPS
 from condseg_sdk.runtimes import export_cache
 from condseg_sdk.runtimes.export_cache import exported_once
 from tests.helpers.hub_server import HubServer, Repository
@@ -54,6 +57,25 @@ def test_the_kept_file_predicts_as_the_checkpoint_does(checkpoint: Path, exports
     assert exports == []
 
 
+@pytest.mark.parametrize("bars", [True, False])
+def test_an_export_shows_its_steps_unless_progress_bars_are_off(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bars: bool
+) -> None:
+    def export(*_: object, progress: Callable[[str], object], **__: object) -> None:
+        for step in STEPS:
+            progress(step)
+
+    monkeypatch.setattr("condseg_sdk.export.onnx.export_onnx", export)
+    if not bars:
+        disable_progress_bars()
+    try:
+        export_cache._export(checkpoint, None, False, Path("model.onnx"))
+    finally:
+        enable_progress_bars()
+    text = capsys.readouterr().err
+    assert ("loading PyTorch" in text, "comparing it with PyTorch: 100%" in text, "4/4" in text) == (bars,) * 3
+
+
 def test_a_damaged_file_is_made_again(checkpoint: Path, kept: Path, exports: list[Path]) -> None:
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 1
@@ -92,5 +114,19 @@ def test_a_cache_that_cannot_be_written_causes_an_error_of_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(CACHE, str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="cannot be stored .*set HF_ASSETS_CACHE to a folder that can be written to"):
+    with pytest.raises(
+        OutputError, match="cannot be stored .*set HF_ASSETS_CACHE to a folder that can be written to and has space"
+    ):
+        exported_once(checkpoint)
+
+
+def test_a_full_disk_names_the_variable_that_moves_the_cache(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OutputError("model.onnx cannot be written (No space left on device)")
+
+    monkeypatch.setattr(CACHE, str(tmp_path))
+    monkeypatch.setattr(export_cache, "_export", full)
+    with pytest.raises(OutputError, match="No space left on device.*set HF_ASSETS_CACHE to a folder .* has space"):
         exported_once(checkpoint)

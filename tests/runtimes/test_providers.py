@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import onnxruntime
 import pytest
 
 from condseg_sdk import DeviceError, OnnxOptions, OptionError, Predictor
-from condseg_sdk.runtimes import providers, session
+from condseg_sdk.runtimes import openvino_session, providers, session
 from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 from condseg_sdk.runtimes.providers import PROVIDERS, Plugin, find_provider, preferred_devices
 
@@ -39,7 +40,7 @@ def files(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.fixture(scope="module", params=["cpu", "openvino"])
 def device(request: pytest.FixtureRequest) -> str:
-    """A device of this machine; OpenVINO's plug-in, for example, offers processors of Intel alone."""
+    """A device of this machine; OpenVINO, for example, is an extra."""
     name: str = request.param
     try:
         find_provider(name)[0].check(name)
@@ -71,7 +72,7 @@ def test_a_device_predicts_as_the_cpu_does(
     np.testing.assert_allclose(again(IMAGES[0]).probability, opened[kind](IMAGES[0]).probability, atol=1e-5)
 
 
-def test_a_plugin_runs_int8_files(device: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_device_runs_int8_files(device: str, checkpoint: Path, tmp_path: Path) -> None:
     if device == "cpu":
         return  # tests/export compares it with PyTorch
     options: dict[str, Any] = {"precision": "int8", "dynamic": False, "calibration": IMAGES, "verify": False}
@@ -149,7 +150,8 @@ def test_a_lower_precision_is_used_where_it_is_requested(device: str, files: dic
 
     lower = OnnxOptions(precision="bfloat16")
     provider, _ = find_provider(device)
-    if provider.plugin is None or "BF16" not in str(provider.plugin_devices(device)[0].ep_metadata):
+    core = openvino_session.load_core(device) if provider.openvino else None
+    if core is None or "BF16" not in openvino_session.supported_precisions(core, provider.openvino):
         with pytest.raises(OptionError, match="precision='bfloat16'.*use"):
             predict(device, lower)
         return
@@ -195,8 +197,10 @@ def test_a_requested_provider_that_is_not_used_is_an_error(
 
 @pytest.fixture
 def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has registered nothing."""
+    """A process that has registered and loaded nothing."""
     monkeypatch.setattr(providers, "_owners", {})
+    monkeypatch.setattr(openvino_session, "_core", None)
+    monkeypatch.setattr(openvino_session, "_owner", None)
 
 
 @pytest.mark.parametrize("name", PLUGINS)
@@ -216,7 +220,7 @@ def test_a_missing_plugin_is_refused_with_what_to_install(
 def test_a_device_that_only_onnx_runtime_has_is_checked_before_a_checkpoint_is_exported(
     checkpoint: Path, no_plugins: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Plugin, "is_installed", lambda _: False)
+    monkeypatch.setattr(openvino_session, "is_installed", lambda: False)
     monkeypatch.setattr("condseg_sdk.runtimes.open.exported_once", pytest.fail)
     with pytest.raises(DeviceError, match=r"pip install 'condseg_sdk\[openvino\]'"):
         Predictor.from_pretrained(checkpoint, device="openvino")
@@ -285,7 +289,7 @@ def test_auto_prefers_what_is_fast(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [processor(vendor)])
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(Plugin, "is_installed", lambda _: installed)
+    monkeypatch.setattr(openvino_session, "is_installed", lambda: installed)
     monkeypatch.setattr(providers, "has_nvidia_driver", lambda: driver)
     assert preferred_devices() == order
     assert preferred_devices("int8") == [name for name in order if name != "openvino"]  # it rounds differently
@@ -295,9 +299,38 @@ def test_auto_goes_on_with_the_cpu_and_says_so(
     files: dict[str, Path], no_plugins: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(session, "preferred_devices", lambda _: ["openvino", "cpu"])
-    monkeypatch.setattr(Plugin, "is_installed", lambda _: False)
+    monkeypatch.setattr(openvino_session, "is_installed", lambda: False)
     assert Predictor.from_pretrained(files["fixed"]).device == "cpu"
-    assert "not on openvino (device='openvino' needs a plug-in of ONNX Runtime" in caplog.text
+    assert "not on openvino (device='openvino' needs OpenVINO: pip install 'condseg_sdk[openvino]'" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["openvino", "openvino:gpu", "openvino:npu"])
+def test_a_damaged_openvino_is_refused(
+    files: dict[str, Path], no_plugins: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(openvino_session, "is_installed", lambda: True)
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace())  # has no Core
+    with pytest.raises(DeviceError, match=r"OpenVINO cannot be loaded \(.*\): pip install .* or use device='cpu'"):
+        Predictor.from_pretrained(files["fixed"], device=name)
+
+
+@pytest.mark.parametrize("name", ["openvino:gpu", "openvino:npu"])
+def test_openvino_without_a_processor_is_refused(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(openvino_session, "load_core", lambda _: SimpleNamespace(available_devices=["CPU", "TPU.0"]))
+    with pytest.raises(DeviceError, match=r"OpenVINO finds no .* of Intel on this machine; use 'cpu' or 'auto'"):
+        Predictor.from_pretrained(files["fixed"], device=name)
+
+
+def test_session_options_belong_to_onnx_runtime(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = OnnxOptions(session_options={"session.intra_op.allow_spinning": "0"})
+    if openvino_session.is_installed():
+        with pytest.raises(OptionError, match="session_options=.* belong to ONNX Runtime") as caught:
+            Predictor.from_pretrained(files["fixed"], device="openvino", runtime=options)
+        assert caught.value.option == "session_options"
+    monkeypatch.setattr(session, "preferred_devices", lambda _: ["openvino", "cpu"])
+    assert Predictor.from_pretrained(files["fixed"], runtime=options).device == "cpu"
 
 
 def test_an_input_that_is_too_small_for_a_provider_is_refused(files: dict[str, Path]) -> None:
@@ -308,7 +341,7 @@ def test_an_input_that_is_too_small_for_a_provider_is_refused(files: dict[str, P
 
 
 def test_a_precision_that_a_processor_lacks_is_refused() -> None:
-    old = SimpleNamespace(ep_metadata={"OPTIMIZATION_CAPABILITIES": "WINOGRAD FP32 INT8 BIN EXPORT_IMPORT"})
+    old = ["WINOGRAD", "FP32", "INT8", "BIN", "EXPORT_IMPORT"]
     provider = PROVIDERS["openvino:cpu"]
     assert provider.choose_precision(None, old) == "float32"
     with pytest.raises(OptionError, match="this processor has no instructions for it; use precision='float32'"):

@@ -28,7 +28,7 @@ from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import open_base
 from condseg_sdk.training.history import read_history
 from condseg_sdk.training.select_threshold import trivial_baseline_iou
-from condseg_sdk.weights.checkpoint import load_checkpoint
+from condseg_sdk.weights.checkpoint import load_checkpoint, load_digests
 from tests.helpers.networks import TINY
 from tests.helpers.training import ONE_EPOCH, SMALL
 
@@ -147,6 +147,13 @@ def test_the_model_card_names_the_data_and_all_attributions(dataset: Path, tmp_p
     card = (finetune(dataset, output_dir=tmp_path / "second", **options).checkpoint_dir / "README.md").read_text()
     assert f"; before: {dataset.name}, 8 images" in card
     assert "- Attribution: second clinic; first clinic\n" in card
+    assert "## Known failures\n\nNot measured." in card
+    assert "is not calibrated" in card  # every image shows a disc
+    of_base, own = (load_digests(tmp_path / name / "checkpoint") for name in ("first", "second"))
+    assert of_base is not None
+    assert own is not None
+    assert len(of_base) == len(own) == 8  # the same images
+    assert of_base.salt == own.salt
 
 
 def test_stage_2_starts_with_the_weights_and_statistics_of_stage_1(dataset: Path, tmp_path: Path) -> None:

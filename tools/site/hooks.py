@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the package itself: models, command line, messages, gallery, changelog.
+"""Pages of the site that are made from the package: models, commands, messages, gallery, notebooks, changelog.
 
 MkDocs calls `on_files` before it reads the pages (`hooks:` in mkdocs.yml).
 """
@@ -17,6 +17,7 @@ import command_line  # noqa: E402
 import gallery  # noqa: E402
 import messages  # noqa: E402
 import models  # noqa: E402
+import notebooks  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "troubleshooting.md": messages.page(),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
         **gallery.files(),
+        **notebooks.files(),
     }
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))

@@ -43,8 +43,16 @@ def _load(file: Path) -> Any:
 
 
 def _recognizes(content: Any) -> bool:
-    """Return whether YAML describes a dataset: it names classes and a folder of images."""
-    return isinstance(content, dict) and "names" in content and bool(KEYS.keys() & content.keys())
+    """Return whether YAML describes a dataset: it has folders or lists of images, or the names of classes.
+
+    Settings of a training may have the key train, too, but no path there.
+    """
+    if not isinstance(content, dict):
+        return False
+    places = [entry for key in KEYS for entry in _entries(content.get(key))]
+    return any("/" in place or "images" in place or place.endswith(".txt") for place in places) or (
+        "names" in content and bool({"path", "nc", *KEYS} & content.keys())
+    )
 
 
 def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Problem]]:
@@ -56,6 +64,10 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
     Raises:
         DatasetError: No image can be used.
     """
+    if "names" not in content:
+        raise DatasetError(f"{file} lacks names, the list of classes; add it, such as names: [polyp]")
+    if not KEYS.keys() & content.keys():
+        raise DatasetError(f"{file} lacks train, val and test, the folders of images; add one, such as train: images")
     found: Described = {split: [] for split in KEYS.values()}
     unlabeled, damaged, missing, unreadable = [], [], [], []
     names = _names(content["names"])
@@ -88,7 +100,7 @@ def _read(content: Mapping[str, Any], file: Path) -> tuple[Described, list[Probl
                 )
     remedy = "add one (an empty file says that there is nothing to find), or remove the image"
     problems = [
-        *problems_of("error", "entry", f"of {file} that does not exist; correct its path", missing),
+        *problems_of("error", "entry", f"of {file} that cannot be found; correct its path", missing),
         *problems_of("error", "list", f"of {file} that cannot be used; correct its path, or the list", unreadable),
         *problems_of("error", "image", f"without a label file; {remedy}", unlabeled),
         *problems_of("error", "label file", "that cannot be used; correct it, or export it again", damaged),
