@@ -95,7 +95,7 @@ def test_a_signal_during_the_work_leaves_complete_sets_and_a_summary(
     assert set(sets.values()) == {3}
     assert printed.startswith(f"{len(sets)} segmented on cpu")
     assert "skipped: " in error
-    assert f"condseg: stopped; not segmented: {1500 - 1 - len(sets)} of 1500 images, such as " in error
+    assert f"condseg: stopped; not segmented: {1500 - 1 - len(sets):,} of 1,500 images, such as " in error
     assert "Traceback" not in error
 
 
