@@ -1,4 +1,4 @@
-# make demo | make test | make test-all | make test-isa | make fuzz | make soak | make lint | make format | make site
+# make demo | make test | make test-all | make test-isa | make fuzz | make soak | make lint | make format | make site | make links
 #
 # Each target makes its own environment in .venv the first time (some minutes, about 2 GB) and is quick after that.
 
@@ -29,7 +29,7 @@ define WORKING_OPENCV
 	echo "opencv-python $$version lacks libraries of this system: opencv-python-headless $$version is installed instead"; }
 endef
 
-.PHONY: help demo test test-all test-isa fuzz soak lint format site site-serve
+.PHONY: help demo test test-all test-isa fuzz soak lint format site site-serve links
 
 help:
 	@sed -n '1,3s/^# *//p' Makefile
@@ -100,6 +100,13 @@ site: $(VENV)/.installed-docs
 site-serve: $(VENV)/.installed-docs
 	$(WORKING_OPENCV)
 	$(BIN)/mkdocs serve
+
+# Addresses of other hosts, which needs a network (lychee.toml). Links between pages are checked by
+# `make site`.
+WITH_LINKS := README.md CHANGELOG.md NOTICE pyproject.toml mkdocs.yml weights_manifest.json docs condseg_sdk examples tools benchmarks
+
+links: $(VENV)/.installed-dev
+	$(BIN)/lychee --verbose --no-progress $(WITH_LINKS)
 
 # The stamps are written last, so that an installation that broke off is begun again.
 $(VENV)/.python:

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.helpers.browser import open_page, running
+
 ROOT = Path(__file__).parents[1]
 MODEL = "condseg-lite-polyp"
 PHOTOGRAPH = ROOT / "examples" / "images" / "unrelated_retina.jpg"
@@ -113,7 +115,7 @@ def test_the_wheel_contains_package_manifest_and_bundled_weights_and_nothing_els
         bundled = f"condseg_sdk/weights/bundled/{model}"
         assert {f"{bundled}/{name}" for name in ("config.json", "model.safetensors", "README.md")} <= names
     assert wheel.stat().st_size <= 45e6
-    assert "condseg_sdk/py.typed" in names
+    assert {"condseg_sdk/py.typed", "condseg_sdk/app/example.jpg"} <= names
     information = f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"
     assert {name.split("/")[0] for name in names} == {"condseg_sdk", information}
     licences = {name.split("/licenses/")[1] for name in names if "/licenses/" in name}
@@ -164,3 +166,19 @@ def test_the_installed_command_writes_a_mask_without_a_network(
     with Image.open(masks[0]) as mask:
         assert mask.size == (1411, 1411)
         assert {value for _, value in mask.getcolors()} <= {0, 255}
+
+
+@pytest.mark.browser
+def test_the_example_of_the_installed_app_is_segmented_in_a_browser(
+    clean_python: Path, offline: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio", reason="needs the extra [app]")
+    where = {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1", "HF_HOME": offline["HF_HOME"]}
+    command = ["-m", "condseg_sdk.cli", "app", "--port", "0", "--device", "cpu"]
+    with running(command, tmp_path / "log.txt", python=clean_python, **where) as address, open_page() as page:
+        page.goto(address)
+        page.click("#example")
+        page.wait_for_function("document.querySelector('#status').innerText.includes('segmented in')")
+        assert "example.jpg: 600 x 480 pixels" in page.inner_text("#status")
+        page.wait_for_selector("#mask img")
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()

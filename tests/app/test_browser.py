@@ -135,6 +135,16 @@ def test_the_frames_of_a_video_can_be_looked_at(page: Any, example_files: Path, 
     page.screenshot(path=tmp_path / "video.png", full_page=True)
 
 
+def test_a_full_queue_is_said_on_the_page(page: Any, tmp_path: Path) -> None:
+    full = {"detail": "Queue is full. Max size is 20 and size is 20."}
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, json=full))
+    page.reload()
+    page.click("#example")
+    page.wait_for_selector("text=/application is (currently|too) busy/i")
+    page.screenshot(path=tmp_path / "busy.png", full_page=True)
+    page.unroute("**/queue/join*")
+
+
 def test_nothing_was_asked_of_another_machine(page: Any, log: Path) -> None:
     assert requests_of(page, local=True)
     assert requests_of(page, local=False) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ pytest.importorskip("fastapi", reason="needs the extra [app]")  # of which gradi
 from fastapi.testclient import TestClient
 
 from condseg_sdk.app.models import Models
-from condseg_sdk.app.page import NOT_MEDICAL, _only_uploads
+from condseg_sdk.app.page import NOT_MEDICAL, _Handlers, _only_uploads
 from condseg_sdk.app.server import make_server
 from condseg_sdk.app.settings import AppSettings
 
@@ -80,3 +81,42 @@ def test_nothing_is_there_before_the_login(checkpoint: Path, tmp_path: Path) -> 
         assert client.post("/login", data={"username": "jane", "password": "wrong"}).status_code == 400
         assert client.post("/login", data={"username": "jane", "password": "right"}).status_code == 200
         assert NOT_MEDICAL in client.get("/").text
+
+
+def test_requests_beyond_the_queue_are_refused_in_words_and_the_others_are_served_one_by_one(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, finish = threading.Semaphore(0), threading.Event()
+    running: list[int] = []
+    most: list[int] = []
+
+    def write(*_: Any) -> tuple[None, str]:
+        running.append(1)
+        most.append(len(running))
+        started.release()
+        assert finish.wait(30)
+        running.pop()
+        return None, "written"
+
+    monkeypatch.setattr(_Handlers, "write", write)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    settings = AppSettings(model=str(checkpoint), device="cpu", queue=2)
+    with client_of(settings, tmp_path) as client:
+        events = client.get("/config").json()["dependencies"]
+        number = next(event["id"] for event in events if len(event["outputs"]) == 2 and len(event["inputs"]) == 3)
+
+        def join(session: str) -> Any:
+            body = {"data": [None, 0.5, ["mask"]], "fn_index": number, "session_hash": session}
+            return client.post("/gradio_api/queue/join", json=body)
+
+        assert join("first").status_code == 200
+        assert started.acquire(timeout=30)  # it runs and waits no longer
+        assert [join(f"waiting {i}").status_code for i in range(2)] == [200, 200]
+        refused = join("one too many")
+        assert refused.status_code == 503
+        assert refused.json()["detail"].startswith("Queue is full. Max size is 2")
+        finish.set()
+        assert all(started.acquire(timeout=30) for _ in range(2))
+        assert join("later").status_code == 200
+        assert started.acquire(timeout=30)
+    assert max(most) == 1

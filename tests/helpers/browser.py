@@ -71,11 +71,11 @@ def requests_of(page: Any, *, local: bool) -> list[str]:
 
 
 @contextmanager
-def running(command: list[str], log: Path, **environment: str) -> Iterator[str]:
+def running(command: list[str], log: Path, *, python: str | Path = sys.executable, **environment: str) -> Iterator[str]:
     """Run a server that prints its address first, and give the address; `log` gets what it writes to stderr."""
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, *command],
+            [str(python), *command],
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=errors,

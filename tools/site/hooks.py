@@ -31,6 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
         **gallery.files(),
         **notebooks.files(),
+        **{f"examples/{path.name}": path.read_bytes() for path in (ROOT / "examples").glob("*.py")},  # to download
     }
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))

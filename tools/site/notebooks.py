@@ -20,7 +20,7 @@ BESIDE = {"finetune_on_your_masks": "synthetic_endoscopy.py"}  # what the cells 
 PICTURES = {"finetune_on_your_masks": "![Image, ground truth, before and after training](../assets/finetune.jpg)\n"}
 
 LINKS = "\n[Download the notebook]({name}.ipynb){{ .md-button download }}{beside}\n"
-BESIDE_LINK = ", and beside it [{file}]({file}){{ download }}"
+BESIDE_LINK = ", and beside it [{file}](../examples/{file}){{ download }}"
 
 
 def files() -> dict[str, str | bytes]:
@@ -37,8 +37,6 @@ def files() -> dict[str, str | bytes]:
             made[f"notebooks/{name}_{image}"] = content
             page = page.replace(f"]({image})", f"]({name}_{image})")
         beside = BESIDE.get(name)
-        if beside is not None:
-            made[f"notebooks/{beside}"] = (EXAMPLES / beside).read_text(encoding="utf-8")
         title, _, rest = page.lstrip().partition("\n")
         links = LINKS.format(name=name, beside="" if beside is None else BESIDE_LINK.format(file=beside))
         made[f"notebooks/{name}.md"] = f"{title}\n{links}\n{PICTURES.get(name, '')}{rest}"
