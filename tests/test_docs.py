@@ -55,16 +55,21 @@ def commands_of(page: Path) -> list[str]:
     return [line for line in lines if re.match(r"(\w+=\S+ )*condseg ", line)]
 
 
+def is_accepted(arguments: list[str]) -> bool:
+    try:
+        make_parser(arguments).parse_args(arguments)
+    except SystemExit as stopped:
+        return stopped.code == 0  # of --help
+    return True
+
+
 def test_the_commands_of_every_page_have_the_arguments_that_their_parsers_take() -> None:
     found = 0
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
         for line in commands_of(page):
             words = shlex.split(line, comments=True)
             arguments = words[words.index("condseg") + 1 :]
-            try:
-                make_parser(arguments).parse_args(arguments)
-            except SystemExit as stopped:
-                assert stopped.code == 0, f"{page.name}: {line}"
+            assert is_accepted(arguments), f"{page.name}: {line}"
             found += 1
     assert found > 50
 
