@@ -107,7 +107,7 @@ def is_ours(path: Path) -> bool:
 
 
 def read_statement(path: Path) -> dict[str, Any]:
-    """Read what a sealed PNG or JSON file states about its prediction: the threshold and the origin.
+    """Read what a sealed PNG or JSON file states about its prediction: threshold, lowest score and origin.
 
     Args:
         path: File that may have been written by this package.
@@ -120,7 +120,8 @@ def read_statement(path: Path) -> dict[str, Any]:
         return {}
     if path.suffix.lower() == ".json":
         values = read_json(path, error=CondsegError, remedy="write it again")
-        return {"threshold": values.get("threshold"), **(values.get("origin") or {})}
+        limits = {name: values[name] for name in ("threshold", "min_score") if values.get(name) is not None}
+        return {**limits, **(values.get("origin") or {})}
     key = b"condseg_sdk\0"
     chunks = _png_chunks(path.read_bytes()) if path.suffix.lower() == ".png" else ()
     texts = [content for kind, content in chunks if kind == b"tEXt" and content.startswith(key)]

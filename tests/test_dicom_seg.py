@@ -6,6 +6,7 @@ import io
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -217,6 +218,13 @@ class TestSegmentationFiles:
             path.write_bytes(changed)
             assert is_ours(path) == ours
         assert not is_ours(cine)
+
+    def test_a_lowest_score_is_stated_and_makes_another_series(self, predictor: Predictor, cine: Path) -> None:
+        seg = predictor.predict(cine)[0]
+        plain, limited = (replace(seg, min_score=limit).to_dicom_seg() for limit in (None, 0.25))
+        stated = limited.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+        assert "min_score=0.25" in stated
+        assert plain.SeriesInstanceUID != limited.SeriesInstanceUID
 
     def test_predictions_name_their_model_and_the_default_segment(
         self, predictor: Predictor, cine: Path, endoscopy: Path, tmp_path: Path

@@ -29,6 +29,7 @@ from condseg_sdk.checkpoints.card import evaluation_in, with_evaluation
 from condseg_sdk.checkpoints.manifest_entry import ManifestEntry
 from condseg_sdk.checksums import sha256_of
 from condseg_sdk.cli import main
+from condseg_sdk.data.training_digests import TrainingDigests
 from condseg_sdk.models import NETWORKS
 from condseg_sdk.publish import PushResult, _network_name, push_checkpoint
 from condseg_sdk.weights.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
@@ -84,6 +85,18 @@ def test_what_is_pushed_comes_back_bit_identical_and_predicts_the_same(
     again = Predictor.from_pretrained(f"{REPO}@{result.commit}", device="cpu", **options)
     np.testing.assert_allclose(again(image).probability, predictor(image).probability, atol=1e-6)
     assert again._config.provenance["metrics"] == FACTS["metrics"]
+
+
+def test_the_digests_of_training_images_go_along_and_come_back(
+    server: HubServer, described: Path, options: dict[str, Any]
+) -> None:
+    values = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    TrainingDigests(b"salt", values).save(described / "training_images.json")
+    push(described, REPO, token=SECRET)
+    assert "training_images.json" in server.repositories[REPO].files
+    digests = Predictor.from_pretrained(REPO, device="cpu", **options).training_images
+    assert digests is not None
+    assert np.array_equal(digests.values, values)
 
 
 def test_the_entry_pins_what_was_pushed(

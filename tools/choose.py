@@ -26,7 +26,7 @@ from condseg_sdk.images.load import load_image
 from condseg_sdk.metrics import score
 from condseg_sdk.models import ConDSeg
 from condseg_sdk.preprocessing import Preprocessing, resize_logits
-from condseg_sdk.weights.checkpoint import load_checkpoint, save_checkpoint
+from condseg_sdk.weights.checkpoint import load_checkpoint, load_digests, save_checkpoint
 
 THRESHOLDS = np.linspace(0.2, 0.8, 13)
 PAPER_SIZE = (256, 256)
@@ -109,8 +109,10 @@ def main() -> None:
     iou, preprocessing, threshold, epoch, weights = max(found, key=lambda x: x[0])
     network.load_state_dict(weights)
     provenance = {**config.provenance, "validation": {"mIoU": iou, "threshold": threshold, "epoch": epoch}}
-    config = replace(config, preprocessing=preprocessing, threshold=threshold, provenance=provenance)
-    print(f"{save_checkpoint(options.out, network, config)}: {epoch}, {preprocessing.size}, {threshold}")
+    # The run's score was calibrated with its own epoch and size; `tools/calibrate_score.py` does it for these.
+    config = replace(config, preprocessing=preprocessing, threshold=threshold, provenance=provenance, score=None)
+    folder = save_checkpoint(options.out, network, config, digests=load_digests(options.run / "checkpoint"))
+    print(f"{folder}: {epoch}, {preprocessing.size}, {threshold}")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def test_a_second_call_leaves_finished_images_and_makes_what_is_missing_or_of_ot
     planned[0].files["json"].unlink()
     save(planned[1].source, picture("another image", (20, 24)))
     assert statuses(write, planned) == ["done", "done", "unchanged"]
-    for settings in ({"threshold": 0.7}, {"tta": True}, {"tile": 32}, {"bits": 12}):
+    for settings in ({"threshold": 0.7}, {"min_score": 0.2}, {"tta": True}, {"tile": 32}, {"bits": 12}):
         other = changed(write, **settings)
         assert statuses(other, planned) == ["done"] * 3
         assert statuses(other, planned) == ["unchanged"] * 3

@@ -26,6 +26,7 @@ from condseg_sdk.errors import (
 )
 from condseg_sdk.preprocessing import Preprocessing
 from condseg_sdk.training.base import open_base
+from condseg_sdk.training.finetune import _calibrated_score
 from condseg_sdk.training.history import read_history
 from condseg_sdk.training.select_threshold import trivial_baseline_iou
 from condseg_sdk.weights.checkpoint import load_checkpoint, load_digests
@@ -132,6 +133,16 @@ def test_the_trivial_baseline_is_the_better_of_full_and_empty_masks() -> None:
     masks[0, 3, :4] = 1  # half of the image: full 0.5, empty 0; the second mask is empty: full 0, empty 1
     pairs = SimpleNamespace(values=masks)
     assert trivial_baseline_iou(pairs) == pytest.approx(0.5)  # type: ignore[arg-type]
+
+
+def test_the_score_is_calibrated_where_the_validation_split_has_images_of_both_kinds() -> None:
+    values = torch.zeros(16, 4, 8, 8, dtype=torch.uint8)
+    values[:8, 3, :4] = 1
+    logits = [np.full((8, 8), 3 + i if i < 8 else -i, np.float32) for i in range(16)]
+    score = _calibrated_score(logits, SimpleNamespace(values=values))  # type: ignore[arg-type]
+    assert score is not None
+    assert score(8) > 0.7 > 0.3 > score(-8)
+    assert _calibrated_score(logits[:8], SimpleNamespace(values=values[:8])) is None  # type: ignore[arg-type]
 
 
 def test_the_model_card_names_the_data_and_all_attributions(dataset: Path, tmp_path: Path) -> None:
