@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,14 @@ def example_files(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     return folder
 
 
+def copy_or_link(source: str, target: str) -> None:
+    """Copy a file, but link weights, which are most of the bytes: nothing writes into a file of weights."""
+    if source.endswith(".safetensors"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
 @pytest.fixture(scope="session")
 def example_predictor(example_files: Path) -> Predictor:
     """The predictor that examples use, opened once for all of them."""
@@ -86,7 +95,7 @@ def example_names(
 ) -> dict[str, Any]:
     """The names that examples use without making them; the current folder is a copy of `example_files`."""
     del capfd  # what examples print is not shown
-    shutil.copytree(example_files, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(example_files, tmp_path, dirs_exist_ok=True, copy_function=copy_or_link)
     monkeypatch.chdir(tmp_path)
     return {
         "Path": Path,

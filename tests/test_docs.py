@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,39 @@ PAGES = [
 ]
 
 
-def short_finetune(data: Any, *, output_dir: str, **options: Any) -> FinetuneResult:
-    """`finetune` of the tiny network for one epoch; a run that an earlier block left there is removed."""
-    shutil.rmtree(output_dir, ignore_errors=True)
-    shorter = {"base": "condseg-lite-polyp", "epochs": 1, "image_size": 64, "report": False, "progress": False}
-    return finetune(data, output_dir=output_dir, **{**options, **shorter})
+@pytest.fixture(scope="module")
+def short_finetune(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FinetuneResult]:
+    """`finetune` of the tiny network for one epoch; a run that an earlier block left there is removed.
+
+    Pages train on the same folder with the same settings. The second time, a copy of the first run is resumed.
+    """
+    folder, kept = tmp_path_factory.mktemp("runs"), dict[str, Path]()
+
+    def short_finetune(data: Any, *, output_dir: str, **options: Any) -> FinetuneResult:
+        shutil.rmtree(output_dir, ignore_errors=True)
+        shorter = {"base": "condseg-lite-polyp", "epochs": 1, "image_size": 64, "report": False, "progress": False}
+        settings = {**options, **shorter}
+        call = repr((data, sorted(settings.items())))  # that of a Dataset lists its files, which are in another folder
+        if call in kept:
+            shutil.copytree(kept[call], output_dir)
+            return finetune(data, output_dir=output_dir, resume=True, **settings)
+        result = finetune(data, output_dir=output_dir, **settings)
+        kept[call] = Path(shutil.copytree(output_dir, folder / str(len(kept))))
+        return result
+
+    return short_finetune
 
 
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem == "onnx" else []) for page in PAGES],
 )
-def test_the_examples_of_a_page_run(page: Path, example_names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_a_page_run(
+    page: Path,
+    example_names: dict[str, Any],
+    short_finetune: Callable[..., FinetuneResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(condseg_sdk, "finetune", short_finetune)
     text = page.read_text(encoding="utf-8")
     names = {**example_names, "__name__": "example"}

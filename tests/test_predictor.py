@@ -345,16 +345,17 @@ def test_frames_of_a_video_have_numbers_and_a_pattern_means_several_videos(
     assert predictor(np.zeros((8, 8), np.uint8)).frame is None
 
 
+@pytest.fixture(scope="module")
+def looking(checkpoint: Path, predictor: Predictor) -> Predictor:
+    """A predictor that looks for the endoscopic view."""
+    wanted = replace(predictor.preprocessing, field_of_view="endoscopy")
+    return Predictor.from_pretrained(checkpoint, device="cpu", preprocessing=wanted)
+
+
 class TestFieldOfView:
     """A checkpoint that looks for the endoscopic view, on frames with a margin and a guide box."""
 
     BOX = (100, 20, 220, 140)
-
-    @pytest.fixture
-    def looking(self, checkpoint: Path) -> Predictor:
-        own = Predictor.from_pretrained(checkpoint, device="cpu").preprocessing
-        wanted = replace(own, field_of_view="endoscopy")
-        return Predictor.from_pretrained(checkpoint, device="cpu", preprocessing=wanted)
 
     @staticmethod
     def frame(seed: int = 0, light: float = 1.0) -> NDArray[np.uint8]:

@@ -261,7 +261,7 @@ class _Work:
             return 1 if self.skipped or self.damaged else 0
         over = {base for base, _ in self.done} | {failed for failed, _ in self.skipped if isinstance(failed, Path)}
         left = [image for image, base in self.outputs.images.items() if not {image, base} & over]
-        parts = [f"{len(left)} of {pluralize(len(self.outputs.images), 'image')}, such as {left[0]}"] if left else []
+        parts = [f"{len(left):,} of {pluralize(len(self.outputs.images), 'image')}, such as {left[0]}"] if left else []
         parts += [f"the rest of {video}" for video in self.outputs.videos if video not in self.finished]
         print(f"{interrupts.STOPPED}; not segmented: {', '.join(parts) or 'nothing'}", file=sys.stderr)
         return interrupts.exit_code()

@@ -68,8 +68,8 @@ class Chart:
 
 
 def _chart(name: str, title: str, alt: str, draw: Callable[[Axes, Theme], None], note: str = "") -> Chart:
-    def png(theme: Theme) -> bytes:
-        figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor=theme.paper)
+    def drawn(theme: Theme) -> Figure:
+        figure = Figure(figsize=SIZE, dpi=DPI, facecolor=theme.paper)
         axes = figure.add_subplot(facecolor=theme.paper)
         axes.grid(color=theme.faint, linewidth=0.7)
         axes.set_axisbelow(True)
@@ -81,11 +81,20 @@ def _chart(name: str, title: str, alt: str, draw: Callable[[Axes, Theme], None],
             label.set(color=theme.ink, fontsize=10)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9, labelcolor=theme.ink)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        return file.getvalue()
+        return figure
 
-    return Chart(name, title, alt, png(LIGHT), png(DARK), note)
+    light, dark = drawn(LIGHT), drawn(DARK)
+    light.set_layout_engine("constrained")
+    light_png = _png(light)
+    # A layout takes as long as the drawing, and that of the dark chart is the same.
+    dark.axes[0].set_position(light.axes[0].get_position())
+    return Chart(name, title, alt, light_png, _png(dark), note)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def training_charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-gradio = pytest.importorskip("gradio", reason="needs the extra [app]")
+pytest.importorskip("fastapi", reason="needs the extra [app]")  # of which gradio is loaded by the tests: it takes long
 
-from fastapi.testclient import TestClient  # noqa: E402
+from fastapi.testclient import TestClient
 
-from condseg_sdk.app.models import Models  # noqa: E402
-from condseg_sdk.app.page import NOT_MEDICAL, _Handlers, _only_uploads  # noqa: E402
-from condseg_sdk.app.server import make_server  # noqa: E402
-from condseg_sdk.app.settings import AppSettings  # noqa: E402
+from condseg_sdk.app.models import Models
+from condseg_sdk.app.page import NOT_MEDICAL, _Handlers, _only_uploads
+from condseg_sdk.app.server import make_server
+from condseg_sdk.app.settings import AppSettings
 
 
 def client_of(settings: AppSettings, folder: Path) -> Any:
@@ -65,6 +65,8 @@ def test_there_is_no_interface_but_the_page(client: Any) -> None:
 
 
 def test_an_address_is_never_downloaded() -> None:
+    import gradio
+
     component = _only_uploads(gradio.File())
     with pytest.raises(gradio.Error, match="not downloaded"):
         asyncio.run(component.async_move_resource_to_block_cache("http://192.0.2.1/a.png"))

@@ -84,18 +84,17 @@ def test_the_report_of_an_evaluation_is_complete(
     assert "Stage 2" not in text
 
 
-@pytest.mark.parametrize(("count", "groups"), [(1, {"median_1"}), (2, {"worst_1", "best_1"})])
-def test_a_few_images_are_shown_once(checkpoint: Path, tmp_path: Path, count: int, groups: set[str]) -> None:
-    data, out = make_set(tmp_path / "set", NAMES[:count]), tmp_path / "out"
+@pytest.mark.parametrize(
+    ("names", "groups"), [(["<b>&amp;"], {"median_1"}), (["image0", "<b>&amp;"], {"worst_1", "best_1"})]
+)
+def test_a_few_images_are_shown_once_and_their_names_escaped(
+    checkpoint: Path, tmp_path: Path, names: list[str], groups: set[str]
+) -> None:
+    data, out = make_set(tmp_path / "set", names), tmp_path / "out"
     assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report"]) == 0
     assert {path.stem for path in (out / "report").iterdir()} - set(CHARTS) == groups
-    check_self_contained((out / "report.html").read_text(encoding="utf-8"))
-
-
-def test_names_are_escaped_in_html(checkpoint: Path, tmp_path: Path) -> None:
-    data, out = make_set(tmp_path / "set", ["<b>&amp;"]), tmp_path / "out"
-    assert main(["evaluate", str(checkpoint), str(data), "--out", str(out), "--report"]) == 0
     text = (out / "report.html").read_text(encoding="utf-8")
+    check_self_contained(text)
     assert "&lt;b&gt;&amp;amp;" in text
     assert "<b>&amp;" not in text
 

@@ -17,14 +17,16 @@ from condseg_sdk.errors import (
     TrainingError,
 )
 from condseg_sdk.training.run_folder import RunFolder
-from tests.helpers.training import ONE_EPOCH, SMALL, Interrupter
+from tests.helpers.training import SMALL, Interrupter
+
+SETTINGS = {**SMALL, "deterministic": True}
 
 
 @pytest.fixture(scope="module")
 def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FinetuneResult]:
-    """The folder and the result of a finished run."""
+    """The folder and the result of a finished run, of one epoch in stage 1 and two in stage 2."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, finetune(dataset, output_dir=folder, **ONE_EPOCH)
+    return folder, finetune(dataset, output_dir=folder, **SETTINGS)
 
 
 Run = tuple[Path, FinetuneResult]
@@ -32,7 +34,7 @@ Run = tuple[Path, FinetuneResult]
 
 def test_the_same_call_again_is_refused(dataset: Path, finished: Run) -> None:
     with pytest.raises(OptionError, match="contains a run: continue it with resume=True"):
-        finetune(dataset, output_dir=finished[0], **ONE_EPOCH)
+        finetune(dataset, output_dir=finished[0], **SETTINGS)
 
 
 def test_a_finished_run_is_resumed_without_training(dataset: Path, finished: Run) -> None:
@@ -112,18 +114,6 @@ def test_two_calls_cannot_use_one_folder(dataset: Path, tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_a_truncated_checkpoint_is_named_with_a_remedy(dataset: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    finetune(dataset, output_dir=run, **{**SMALL, "epochs": 1, "stage1_epochs": 0})
-    for name in ("result.json", "stage2/finished.json"):
-        (run / name).unlink()
-    last = run / "stage2" / "last.ckpt"
-    for content in (last.read_bytes()[:5000], b""):
-        last.write_bytes(content)
-        with pytest.raises(TrainingError, match=r"last.ckpt is damaged: delete .*stage2 .*best.ckpt"):
-            finetune(dataset, output_dir=run, resume=True, progress=False)
-
-
 def flip(path: Path, position: float) -> None:
     """Flip a bit of a file, at a relative position."""
     content = bytearray(path.read_bytes())
@@ -132,16 +122,9 @@ def flip(path: Path, position: float) -> None:
 
 
 @pytest.fixture
-def copy_of_run(dataset: Path, tmp_path: Path, two_epochs: Run) -> Path:
-    """A copy of a finished run of two epochs, to damage."""
-    return Path(shutil.copytree(two_epochs[0], tmp_path / "run"))
-
-
-@pytest.fixture(scope="module")
-def two_epochs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FinetuneResult]:
-    """The folder and the result of a run of two epochs."""
-    folder = tmp_path_factory.mktemp("two")
-    return folder, finetune(dataset, output_dir=folder, **{**ONE_EPOCH, "epochs": 2})
+def copy_of_run(tmp_path: Path, finished: Run) -> Path:
+    """A copy of the finished run, to damage."""
+    return Path(shutil.copytree(finished[0], tmp_path / "run"))
 
 
 def resumed(dataset: Path, folder: Path) -> dict[str, float]:
@@ -149,10 +132,20 @@ def resumed(dataset: Path, folder: Path) -> dict[str, float]:
     return finetune(dataset, output_dir=folder, resume=True, progress=False, report=False).metrics
 
 
-def test_a_finished_run_needs_only_settings_and_result(dataset: Path, copy_of_run: Path, two_epochs: Run) -> None:
+def test_a_truncated_checkpoint_is_named_with_a_remedy(dataset: Path, copy_of_run: Path) -> None:
+    for name in ("result.json", "stage2/finished.json"):
+        (copy_of_run / name).unlink()
+    last = copy_of_run / "stage2" / "last.ckpt"
+    for content in (last.read_bytes()[:5000], b""):
+        last.write_bytes(content)
+        with pytest.raises(TrainingError, match=r"last.ckpt is damaged: delete .*stage2 .*best.ckpt"):
+            resumed(dataset, copy_of_run)
+
+
+def test_a_finished_run_needs_only_settings_and_result(dataset: Path, copy_of_run: Path, finished: Run) -> None:
     for name in ("best.ckpt", "last.ckpt", "metrics.csv"):
         flip(copy_of_run / "stage2" / name, 0.5)
-    assert resumed(dataset, copy_of_run) == two_epochs[1].metrics
+    assert resumed(dataset, copy_of_run) == finished[1].metrics
 
 
 def test_a_changed_settings_json_is_refused_and_the_checkpoint_named(dataset: Path, copy_of_run: Path) -> None:
@@ -163,13 +156,13 @@ def test_a_changed_settings_json_is_refused_and_the_checkpoint_named(dataset: Pa
         resumed(dataset, copy_of_run)
 
 
-def test_a_damaged_result_is_made_again_from_the_checkpoints(dataset: Path, copy_of_run: Path, two_epochs: Run) -> None:
+def test_a_damaged_result_is_made_again_from_the_checkpoints(dataset: Path, copy_of_run: Path, finished: Run) -> None:
     result = copy_of_run / "result.json"
     result.write_text('{"metrics": 1}')
     with pytest.raises(TrainingError, match="delete it and resume"):
         resumed(dataset, copy_of_run)
     result.unlink()
-    assert resumed(dataset, copy_of_run) == two_epochs[1].metrics
+    assert resumed(dataset, copy_of_run) == finished[1].metrics
 
 
 def test_a_damaged_best_checkpoint_can_be_replaced_by_the_last(
@@ -187,9 +180,7 @@ def test_a_damaged_best_checkpoint_can_be_replaced_by_the_last(
     assert "metrics.csv is damaged" in caplog.text
 
 
-def test_a_damaged_last_checkpoint_can_be_replaced_by_the_best(
-    dataset: Path, copy_of_run: Path, two_epochs: Run
-) -> None:
+def test_a_damaged_last_checkpoint_can_be_replaced_by_the_best(dataset: Path, copy_of_run: Path, finished: Run) -> None:
     stage = copy_of_run / "stage2"
     best, last = stage / "best.ckpt", stage / "last.ckpt"
     for path in (copy_of_run / "result.json", stage / "finished.json"):
@@ -204,7 +195,7 @@ def test_a_damaged_last_checkpoint_can_be_replaced_by_the_best(
     with pytest.raises(TrainingError, match="last.ckpt is damaged"):
         resumed(dataset, copy_of_run)
     shutil.copy(best, last)
-    assert resumed(dataset, copy_of_run) == two_epochs[1].metrics
+    assert resumed(dataset, copy_of_run) == finished[1].metrics
     assert (stage / "finished.json").exists()
 
 
@@ -223,13 +214,14 @@ def test_a_run_that_was_moved_remembers_its_best_epoch(
     assert not [warning for warning in recwarn if "dirpath" in str(warning.message)]
 
 
-def test_ctrl_c_raises_keyboard_interrupt_and_the_run_can_be_resumed(dataset: Path, tmp_path: Path) -> None:
+def test_ctrl_c_raises_keyboard_interrupt_and_the_run_can_be_resumed(
+    dataset: Path, finished: Run, tmp_path: Path
+) -> None:
     before = signal.getsignal(signal.SIGINT)
-    options = {**SMALL, "epochs": 2, "deterministic": True}
     with pytest.raises(KeyboardInterrupt):
-        finetune(dataset, output_dir=tmp_path / "run", **options, logger=Interrupter(tmp_path))
+        finetune(dataset, output_dir=tmp_path / "run", **SETTINGS, logger=Interrupter(tmp_path))
     assert signal.getsignal(signal.SIGINT) is before
-    whole = finetune(dataset, output_dir=tmp_path / "whole", **options)
+    whole = finished[1]
     result = finetune(dataset, output_dir=tmp_path / "run", resume=True, progress=False)
     assert result.metrics == whole.metrics
     files = [run.checkpoint_dir / "model.safetensors" for run in (whole, result)]
