@@ -1,9 +1,9 @@
-"""Segments images with the bundled polyp model and leaves panels to look at: image, overlay, probability.
+"""Segments images with the bundled polyp model and writes panels to look at: image, overlay, probability.
 
     python examples/demo.py                  # synthetic endoscopy scenes and one photograph of another kind
     python examples/demo.py my_frames/       # your own images: a file, a folder or a glob pattern
 
-No network is needed: the weights are bundled. Where the examples come from stands in images/README.md.
+No network is needed: the weights are bundled. images/README.md says where the examples come from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from condseg_sdk.images.load import load_image
 
 MODEL = "condseg-lite-polyp"
 EXAMPLES = Path(__file__).parent / "images"
-# What the viewer of an example must know about it.
+# What a viewer of an example must know about it.
 REMARKS = {f"synthetic_{seed}.jpg": "rendered, not a photograph" for seed in (0, 12, 16)}
 REMARKS["unrelated_retina.jpg"] = "CC0; not a colon: the model knows polyps only"
 PANEL_HEIGHT = 400
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def segment(source: str, out: Path) -> None:
-    """Writes one panel an image into `out` and says where."""
+    """Write a panel for each image into `out`, and print where it is."""
     out.mkdir(parents=True, exist_ok=True)
     predictor = Predictor.from_pretrained(MODEL)
     count = 0
@@ -56,7 +56,7 @@ def segment(source: str, out: Path) -> None:
 
 
 def panel(seg: Segmentation) -> Image.Image:
-    """Image, overlay and probability side by side under a caption, each PANEL_HEIGHT high."""
+    """Return image, overlay and probability side by side under a caption, each PANEL_HEIGHT high."""
     height, width = seg.size
     shown = (max(1, round(width * PANEL_HEIGHT / height)), PANEL_HEIGHT)
     name = Path(seg.name).name
@@ -74,7 +74,7 @@ def panel(seg: Segmentation) -> Image.Image:
 
 
 def colored(probability: NDArray[np.float32]) -> Image.Image:
-    """A probability map (H, W) as a picture, from black over red to yellow."""
+    """Return a probability map (H, W) as an image, from black over red to yellow."""
     levels = (probability * 255).round().astype(np.uint8)
     return ImageOps.colorize(Image.fromarray(levels), black="black", mid="crimson", white="yellow")
 

@@ -1,9 +1,8 @@
 """Synthetic endoscopy scenes: a rendered colon with one polyp and its exact mask.
 
-No photograph, no patient and no data set stand behind these pictures. They are geometry (a bent tube with
-folds, one bump on its wall), ray marched with a lamp beside the camera, so that the demo has something honest
-to segment without a download, and the notebook something to train on. A model trained on them is of no use for real
-images, and they say nothing about accuracy.
+These images come from no photograph, no patient and no data set. They are geometry (a bent tube with folds and one bump
+on its wall), ray marched with a lamp beside the camera. The demo segments them without a download, and the notebook
+trains on them. A model trained on them is of no use for real images, and they say nothing about accuracy.
 
     python examples/synthetic_endoscopy.py examples/images --seeds 0 12 16    (made the scenes of the demo)
     python examples/synthetic_endoscopy.py scenes/images --masks scenes/masks  (pairs of image and mask)
@@ -35,8 +34,8 @@ class Scene:
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
-        mask: (H, W) bool, True where the surface seen belongs to the polyp.
-        seed: what the scene was drawn from.
+        mask: (H, W) bool, True where the visible surface belongs to the polyp.
+        seed: Seed that the scene was drawn from.
     """
 
     image: NDArray[np.uint8]
@@ -46,7 +45,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Folds:
-    """Ring folds of the wall, each (N,): where they stand, how they lean, how high and how thick they are."""
+    """Ring folds of the wall, each (N,): where they are, how they lean, how high and how thick they are."""
 
     depth: FloatArray
     lean: FloatArray
@@ -80,11 +79,11 @@ class Anatomy:
 
 
 def render(seed: int, *, size: tuple[int, int] = (480, 600)) -> Scene:
-    """Renders the scene of a seed; the same seed and size give the same pixels.
+    """Render the scene of a seed; the same seed and size give the same pixels.
 
     Args:
-        seed: any integer of at least 0.
-        size: (H, W) of the picture.
+        seed: Any integer of at least 0.
+        size: (H, W) of the image.
 
     Example:
         >>> scene = render(0, size=(96, 120))
@@ -190,7 +189,7 @@ def _centre_line(bend: FloatArray, depth: FloatArray) -> FloatArray:
 
 
 def _from_axis(anatomy: Anatomy, points: FloatArray) -> FloatArray:
-    """(2, N): where points stand beside the tube's axis, x and y."""
+    """(2, N): where points are beside the tube's axis, x and y."""
     return points[:, :2].T - _centre_line(anatomy.bend, points[:, 2])
 
 
@@ -374,7 +373,7 @@ def _without_jagged_outlines(radiance: FloatArray, depth: FloatArray) -> FloatAr
 
 
 def _aperture(size: tuple[int, int]) -> FloatArray:
-    """(H, W) in [0, 1]: the picture's window, its corners cut and rounded; zero is black."""
+    """(H, W) in [0, 1]: the image's window, its corners cut and rounded; zero is black."""
     height, width = size
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     x, y = np.abs(columns + 0.5 - width / 2), np.abs(rows + 0.5 - height / 2)
@@ -398,9 +397,9 @@ def _develop(radiance: FloatArray, aperture: FloatArray, random: np.random.Gener
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render synthetic endoscopy scenes with exact masks.")
-    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("folder", type=Path, help="folder for the images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 12, 16])
-    parser.add_argument("--masks", type=Path, help="where the masks go, as PNG; left out: not written")
+    parser.add_argument("--masks", type=Path, help="folder for the masks, as PNG (default: none are written)")
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         scene = render(seed)

@@ -6,6 +6,7 @@ A block that needs a network or more has `<!-- not run: why -->` above it.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 
 import condseg_sdk
 from condseg_sdk import FinetuneResult, finetune
+from condseg_sdk.cli.command import make_parser
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^(<!-- not run: [^\n]* -->\n+)?```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```(?:bash|sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = [
     page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if "```python" in page.read_text()
 ]
@@ -63,6 +66,34 @@ def test_the_examples_of_a_page_run(
         if block[1] is None:
             lines_above = "\n" * text.count("\n", 0, block.start(2))  # so that a failure names the page's line
             exec(compile(lines_above + block[2], str(page), "exec"), names)
+
+
+def commands_of(page: Path) -> list[str]:
+    """The condseg commands in the shell blocks of a page, without comments."""
+    blocks = re.findall(
+        r"^```(?:bash|sh|console)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"(\w+=\S+ )*condseg ", line)]
+
+
+def is_accepted(arguments: list[str]) -> bool:
+    try:
+        make_parser(arguments).parse_args(arguments)
+    except SystemExit as stopped:
+        return stopped.code == 0  # of --help
+    return True
+
+
+def test_the_commands_of_every_page_have_the_arguments_that_their_parsers_take() -> None:
+    found = 0
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
+        for line in commands_of(page):
+            words = shlex.split(line, comments=True)
+            arguments = words[words.index("condseg") + 1 :]
+            assert is_accepted(arguments), f"{page.name}: {line}"
+            found += 1
+    assert found > 50
 
 
 def test_every_public_name_has_an_entry_in_the_reference() -> None:

@@ -174,7 +174,7 @@ def test_the_example_of_the_installed_app_is_segmented_in_a_browser(
 ) -> None:
     pytest.importorskip("gradio", reason="needs the extra [app]")
     where = {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1", "HF_HOME": offline["HF_HOME"]}
-    command = ["-m", "condseg_sdk.cli", "app", "--port", "0", "--device", "cpu"]
+    command = [str(clean_python.with_name("condseg")), "app", "--port", "0", "--device", "cpu"]
     with running(command, tmp_path / "log.txt", python=clean_python, **where) as address, open_page() as page:
         page.goto(address)
         page.click("#example")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from condseg_sdk import errors
+from condseg_sdk.words import pluralize
 
 PACKAGE = Path(errors.__file__).parent
 BEGIN, END = "\x02", "\x03"  # around a placeholder
@@ -34,10 +36,13 @@ Common problems:
 def page() -> str:
     """Return the page as Markdown: a section for each class of error."""
     found: dict[str, set[str]] = defaultdict(set)
-    for file in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    modules = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))]
+    shared = {name: value for module in modules for name, value in _constants(module).items()}
+    for module in modules:
+        known = {**shared, **_constants(module)}
+        for node in ast.walk(module):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in errors.__all__:
-                message = _text(node.args[0]) if node.args else ""
+                message = _text(node.args[0], known) if node.args else ""
                 if len(message.replace(BEGIN, "").split()) > 3:  # not one that only passes on another's text
                     found[node.func.id].add(message)
     lines = [HEAD]
@@ -48,16 +53,36 @@ def page() -> str:
     return "\n".join(lines)
 
 
-def _text(node: ast.expr) -> str:
+def _constants(module: ast.Module) -> dict[str, str]:
+    """Return the texts that a module gives a name in capitals, such as REMEDY."""
+    named: list[tuple[ast.expr, ast.expr]] = []
+    for node in module.body:
+        if isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+            several = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+            named += zip(target.elts, value.elts, strict=True) if several else [(target, value)]
+    return {
+        target.id: value.value
+        for target, value in named
+        if isinstance(target, ast.Name) and target.id.isupper()
+        if isinstance(value, ast.Constant) and isinstance(value.value, str)
+    }
+
+
+def _text(node: ast.expr, known: Mapping[str, str]) -> str:
     """Return the text of a string expression, with placeholders for what is known only at run time."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text(value) for value in node.values)
+        return "".join(_text(value, known) for value in node.values)
     if isinstance(node, ast.BinOp):
-        return _text(node.left) + _text(node.right)
+        return _text(node.left, known) + _text(node.right, known)
     if isinstance(node, ast.FormattedValue):
-        return f"{BEGIN}{_name(node.value)}{END}"
+        return _text(node.value, known)
+    if isinstance(node, ast.Name) and node.id in known:
+        return known[node.id]
+    if isinstance(node, ast.Call) and _name(node.func) == "pluralize" and isinstance(node.args[1], ast.Constant):
+        return f"{BEGIN}number{END}{pluralize(2, str(node.args[1].value)).removeprefix('2')}"
     return f"{BEGIN}{_name(node)}{END}"
 
 
