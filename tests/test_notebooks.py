@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,7 @@ def test_a_notebook_runs_in_jupyter(path: Path, tmp_path: Path, monkeypatch: pyt
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     if path.stem == "finetune_on_your_masks":
         text = "".join(output.get("text", "") for output in outputs)
-        before, after = (
-            float(part.split()[0]) for part in (text.split("before training: ")[1], text.split("mIoU")[-1])
-        )
+        before = float(re.findall(r"^mIoU before training: ([\d.]+)", text, re.MULTILINE)[0])
+        after = float(re.findall(r"^mIoU +([\d.]+)", text, re.MULTILINE)[0])
         print(f"mIoU before {before}, after {after}")
         assert after > before + 0.3
