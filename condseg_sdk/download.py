@@ -133,6 +133,8 @@ class HubSource:
 def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha256: str | None = None) -> Path:
     """Download a checkpoint's weights, and config.json and the digests beside them, all of the same commit.
 
+    The digests are asked for only when the weights are new, since predictions do not need them.
+
     Args:
         source: The repository.
         filename: Path of the weights in the repository.
@@ -151,9 +153,17 @@ def download_checkpoint(source: HubSource, filename: str = WEIGHTS_FILE, *, sha2
     with translate_hub_errors(source, config, filename):
         _, commit = source.fetch(config)
     pinned = replace(source, revision=commit)
+    was_cached = _is_cached(pinned, filename)
     path = download_file(pinned, filename, sha256=sha256, asked=source, also=(config,))
-    _fetch_digests(pinned, f"{folder}/{DIGESTS_FILE}".lstrip("/"))
+    if not was_cached:  # later, without a network, the client would try again for half a minute
+        _fetch_digests(pinned, f"{folder}/{DIGESTS_FILE}".lstrip("/"))
     return path
+
+
+def _is_cached(source: HubSource, filename: str) -> bool:
+    cache = Path(source.cache_dir) if source.cache_dir else None
+    found = huggingface_hub.try_to_load_from_cache(source.repo_id, filename, cache_dir=cache, revision=source.revision)
+    return isinstance(found, str) and not source.force_download
 
 
 def _fetch_digests(source: HubSource, filename: str) -> None:

@@ -72,6 +72,7 @@ def test_a_device_predicts_as_the_cpu_does(
     np.testing.assert_allclose(again(IMAGES[0]).probability, opened[kind](IMAGES[0]).probability, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_device_runs_int8_files(device: str, checkpoint: Path, tmp_path: Path) -> None:
     if device == "cpu":
         return  # tests/export compares it with PyTorch

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,7 +240,8 @@ def test_a_refusal_with_everything_in_the_cache_does_no_harm(
 def test_lasting_refusals_and_a_silent_server_are_one_line(
     repository: Repository, server: HubServer, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client asks five more times, which takes its time."""
+    """The client asks five more times, and here does not wait between them."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))
     for status in (429, 500):
         server.faults.statuses = [status] * 20
         with pytest.raises(HubError, match=rf"{status}.*hf download org/tiny config.json") as caught:
