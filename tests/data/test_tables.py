@@ -94,7 +94,7 @@ def test_missing_files_and_shared_masks_of_a_csv_are_listed(tmp_path: Path) -> N
         [["image", "mask"], ["a.png", "a_m.png"], ["b.png", "a_m.png"], ["c.png", "gone.png"]],
     )
     dataset = open_dataset(path)
-    assert errors(dataset) == [f"1 file that does not exist; correct its path in set.csv: {tmp_path / 'gone.png'}"]
+    assert errors(dataset) == [f"1 file that cannot be found; correct its path in set.csv: {tmp_path / 'gone.png'}"]
     assert "1 mask given for several images" in warnings(dataset)[0]
 
 
