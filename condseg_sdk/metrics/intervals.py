@@ -89,9 +89,11 @@ def estimate(
     if count == 1:
         return Estimate(value, math.nan, math.nan, 1)
 
-    def of_resamples(drawn: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
+    def of_resamples(drawn: NDArray[np.int64], axis: int) -> NDArray[np.float64]:  # noqa: ARG001 - the last one
         """Convert indices of images (..., N) to statistics (...)."""
-        times = np.apply_along_axis(np.bincount, axis, drawn, minlength=count)
+        resamples = drawn.reshape(-1, count)
+        first = np.arange(len(resamples))[:, None] * count  # each resample counts in numbers of its own
+        times = np.bincount((resamples + first).ravel(), minlength=resamples.size).reshape(drawn.shape)
         return statistic(times @ rows)
 
     return Estimate(value, *_resampled((np.arange(count),), of_resamples, seed), count)
