@@ -105,7 +105,7 @@ class ImageSearch:
         several = "with a name that several files share; include its folders"
         guessed = "found by file name in another folder; check that it is the same image"
         files = self.incomplete[0].name if len(self.incomplete) == 1 else "the annotation files"
-        missing = f"of the annotations that does not exist; add it or remove it from {files}"
+        missing = f"of the annotations that cannot be found; add it or remove it from {files}"
         return [
             *problems_of("error", "image", several, self.doubtful),
             *problems_of("error", "image", missing, self.missing),

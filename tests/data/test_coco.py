@@ -200,7 +200,7 @@ def test_missing_and_repeated_images_are_reported(tmp_path: Path) -> None:
     again, missing = open_dataset(path).problems
     assert again.message.startswith("1 image described twice in the annotations")
     assert again.files == (str(tmp_path / "a.png"),)
-    assert missing.message.startswith("1 image of the annotations that does not exist")
+    assert missing.message.startswith("1 image of the annotations that cannot be found")
     assert missing.files == (str(tmp_path / "c.png"),)
 
 
