@@ -75,7 +75,9 @@ def test_a_signal_before_the_work_causes_one_line_and_no_output(tmp_path: Path) 
         assert not (tmp_path / "condseg-out").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_during_the_work_leaves_complete_sets_and_a_summary(
     number: signal.Signals, code: int, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -503,6 +503,7 @@ def test_refused_data_leaves_no_output_folder(checkpoint: Path, data: Path, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_benchmark_script_gives_the_same_metrics(
     checkpoint: Path, data: Path, evaluation: Evaluation, tmp_path: Path
 ) -> None:

@@ -51,23 +51,36 @@ def predictor(checkpoint: Path) -> Predictor:
     return Predictor.from_pretrained(checkpoint, device="cpu")
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "float32": {"branch_uncertainty": True},
+    "static": {"dynamic": False},
+    "float16": {"dynamic": False, "precision": "float16"},
+    "int8": {"dynamic": False, "precision": "int8", "calibration": IMAGES, "verify": False},
+    "preprocessing": {"preprocessing": True, "images": IMAGES},
+}
+
+
+class Exports(dict[str, Path]):
+    """Exports of the tiny network by their kind, each made when a test first asks for it."""
+
+    def __init__(self, predictor: Predictor, folder: Path) -> None:
+        super().__init__()
+        self.predictor, self.folder = predictor, folder
+
+    def __missing__(self, kind: str) -> Path:
+        self[kind] = self.predictor.export_onnx(self.folder / f"{kind}.onnx", **KINDS[kind]).path
+        return self[kind]
+
+
 @pytest.fixture(scope="module")
 def files(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Exports of the tiny network, made once."""
-    folder = tmp_path_factory.mktemp("onnx")
-    kinds: dict[str, dict[str, object]] = {
-        "float32": {"branch_uncertainty": True},
-        "static": {"dynamic": False},
-        "float16": {"dynamic": False, "precision": "float16"},
-        "int8": {"dynamic": False, "precision": "int8", "calibration": IMAGES, "verify": False},
-        "preprocessing": {"preprocessing": True, "images": IMAGES},
-    }
-    for name, options in kinds.items():
-        predictor.export_onnx(folder / f"{name}.onnx", **options)  # type: ignore[arg-type]
-    return {name: folder / f"{name}.onnx" for name in kinds}
+    return Exports(predictor, tmp_path_factory.mktemp("onnx"))
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-4), ("static", 1e-4), ("float16", 0.05), ("int8", 0.6)])
+INT8 = pytest.param("int8", 0.6, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-4), ("static", 1e-4), ("float16", 0.05), INT8])
 def test_an_exported_file_alone_predicts_as_the_checkpoint_does(
     kind: str, tolerance: float, files: dict[str, Path], predictor: Predictor
 ) -> None:
@@ -90,7 +103,7 @@ def test_batch_height_and_width_are_free(files: dict[str, Path], predictor: Pred
         np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["float32", "static", "float16", "int8"])
+@pytest.mark.parametrize("kind", ["float32", "static", "float16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_graphs_hold_nothing_that_gpus_lack_and_nothing_of_this_machine(kind: str, files: dict[str, Path]) -> None:
     model = onnx.load(files[kind])
     assert not {"Col2Im", "Im2Col"} & {node.op_type for node in model.graph.node}
@@ -465,7 +478,7 @@ def test_the_field_of_view_is_an_input_of_a_graph_with_preprocessing(checkpoint:
 @pytest.mark.parametrize(
     ("name", "dynamic"),
     [
-        ("condseg-r50", False),
+        pytest.param("condseg-r50", False, marks=pytest.mark.slow),
         pytest.param("condseg-r50", True, marks=pytest.mark.slow),
         pytest.param("condseg-pvt", True, marks=pytest.mark.slow),
     ],
@@ -496,6 +509,7 @@ def test_float16_refuses_weights_it_cannot_hold() -> None:
         to_float16(model)
 
 
+@pytest.mark.slow
 def test_int8_quantizes_convolutions_per_channel_and_behind_their_activation(files: dict[str, Path]) -> None:
     model = onnx.load(files["int8"])
     makers = {output: node for node in model.graph.node for output in node.output}

@@ -29,6 +29,8 @@ SAMPLE = {
     "convert": 30,
     "video": 40,
 }
+WHOLE_NETWORKS = ("checkpoint", "convert")  # read in each case
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in WHOLE_NETWORKS else ()) for name in SAMPLE])
 def test_damaged_files_end_in_a_prediction_or_in_one_line_that_names_them(
     name: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +56,9 @@ def test_damaged_files_end_in_a_prediction_or_in_one_line_that_names_them(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["masks", "tables", "manifest", "onnx", "checkpoint", "video"])
+@pytest.mark.parametrize(
+    "name", ["masks", "tables", "manifest", "onnx", "video", pytest.param("checkpoint", marks=SLOW)]
+)
 def test_every_file_is_readable_before_it_is_damaged(
     name: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

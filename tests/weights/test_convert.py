@@ -98,6 +98,7 @@ def test_wrapped_state_dicts_are_unwrapped(wrap: Callable[[dict[str, Tensor]], A
     assert all(torch.equal(value, expected[name]) for name, value in unwrapped.items())
 
 
+@pytest.mark.slow
 def test_the_command_converts_pvt_from_safetensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "pvt.safetensors"
     save_file(theirs("pvt"), source)
