@@ -10,7 +10,6 @@ import io
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-import yaml
 from PIL import Image
 
 from condseg_sdk.errors import ImageError
@@ -54,6 +53,8 @@ def _image(image: LabeledImage) -> bytes:
 
 def _finish(_records: Iterable[Record], options: LabelOptions) -> list[Write]:
     # Ultralytics requires the key "val" and this package holds images out by itself, so it names none.
+    import yaml  # not at the top: every prediction loads this module
+
     text = "path: .\ntrain: images\nval:\n" + yaml.safe_dump({"names": {0: options.label}}, allow_unicode=True)
     return [lambda path: path.write_text(text, encoding="utf-8")]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]  # documented as public
-from tqdm import tqdm
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
@@ -69,6 +68,8 @@ def _cannot_be_stored(checkpoint: Path, error: Exception) -> OutputError:
 @fork_safe
 def _export(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool, path: Path) -> None:
     # Not at the top: once the file is there, PyTorch is not needed any more.
+    from tqdm import tqdm
+
     # HF_HUB_DISABLE_PROGRESS_BARS applies to the export as to downloads.
     with tqdm(total=1, desc="loading PyTorch", unit="step", disable=are_progress_bars_disabled()) as bar:
         from condseg_sdk.export.onnx import STEPS, export_onnx
