@@ -114,6 +114,7 @@ def test_the_second_signal_ends_at_once_and_leaves_no_partial_file(checkpoint: P
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_printing_never_fails_a_run(checkpoint: Path, tmp_path: Path) -> None:
     """One run each with an encoding without the names' letters, closed streams, and a reader who has gone."""
     images(tmp_path / "\u6570\u636e", 2, name="\u80a0\u955c%d.png".encode())
