@@ -75,9 +75,7 @@ def test_a_signal_before_the_work_causes_one_line_and_no_output(tmp_path: Path) 
         assert not (tmp_path / "condseg-out").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_the_work_leaves_complete_sets_and_a_summary(
     number: signal.Signals, code: int, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -114,7 +112,6 @@ def test_the_second_signal_ends_at_once_and_leaves_no_partial_file(checkpoint: P
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.slow
 def test_printing_never_fails_a_run(checkpoint: Path, tmp_path: Path) -> None:
     """One run each with an encoding without the names' letters, closed streams, and a reader who has gone."""
     images(tmp_path / "\u6570\u636e", 2, name="\u80a0\u955c%d.png".encode())

@@ -77,10 +77,7 @@ def files(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> dic
     return Exports(predictor, tmp_path_factory.mktemp("onnx"))
 
 
-INT8 = pytest.param("int8", 0.6, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-4), ("static", 1e-4), ("float16", 0.05), INT8])
+@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-4), ("static", 1e-4), ("float16", 0.05), ("int8", 0.6)])
 def test_an_exported_file_alone_predicts_as_the_checkpoint_does(
     kind: str, tolerance: float, files: dict[str, Path], predictor: Predictor
 ) -> None:
@@ -103,7 +100,7 @@ def test_batch_height_and_width_are_free(files: dict[str, Path], predictor: Pred
         np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["float32", "static", "float16", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["float32", "static", "float16", "int8"])
 def test_graphs_hold_nothing_that_gpus_lack_and_nothing_of_this_machine(kind: str, files: dict[str, Path]) -> None:
     model = onnx.load(files[kind])
     assert not {"Col2Im", "Im2Col"} & {node.op_type for node in model.graph.node}
@@ -509,7 +506,6 @@ def test_float16_refuses_weights_it_cannot_hold() -> None:
         to_float16(model)
 
 
-@pytest.mark.slow
 def test_int8_quantizes_convolutions_per_channel_and_behind_their_activation(files: dict[str, Path]) -> None:
     model = onnx.load(files["int8"])
     makers = {output: node for node in model.graph.node for output in node.output}
