@@ -113,19 +113,15 @@ def _nameless_errors(name: str) -> Iterator[None]:
             ) from None
 
 
-def encode_dicom_seg(
-    file: DicomFile,
-    masks: Mapping[int, NDArray[np.bool_]],
-    *,
-    origin: Origin,
-    threshold: float,
-    segment: SegmentKind,
-    min_score: float | None = None,
-) -> bytes:
-    """Make the bytes of a SEG file, with a seal at its end; `make_dicom_seg` describes the arguments."""
+def encode_dicom_seg(made: Dataset, name: str) -> bytes:
+    """Return the bytes of what `make_dicom_seg` made, with a seal at their end.
+
+    Args:
+        made: The segmentation.
+        name: Name of the image that it was made from, for messages.
+    """
     content = io.BytesIO()
-    made = make_dicom_seg(file, masks, origin=origin, threshold=threshold, segment=segment, min_score=min_score)
-    with _nameless_errors(file.name), without_pydicom_messages():
+    with _nameless_errors(name), without_pydicom_messages():
         made.save_as(content)
     return seal_dicom(content.getvalue())
 

@@ -700,7 +700,8 @@ def encode_dicom_seg(predictions: Sequence[Segmentation], segment: SegmentKind |
             f"the predictions are for several files, {names}; pass those for one file", option="predictions"
         )
     masks = {frame.number: seg.mask for frame, seg in zip(frames, predictions, strict=True)}
-    return _encode_dicom_seg(frames[0].file, masks, **_seg_options(predictions[0], segment))
+    file = frames[0].file
+    return _encode_dicom_seg(make_dicom_seg(file, masks, **_seg_options(predictions[0], segment)), file.name)
 
 
 def _dicom_frame(seg: Segmentation) -> DicomFrame:

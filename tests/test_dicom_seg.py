@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from condseg_sdk import Predictor, Segmentation
 from condseg_sdk.checksums import sha256_of
-from condseg_sdk.dicom_seg import SegmentKind, encode_dicom_seg
+from condseg_sdk.dicom_seg import SegmentKind, encode_dicom_seg, make_dicom_seg
 from condseg_sdk.errors import ImageError, OptionError
 from condseg_sdk.images.dicom import DicomFile, without_pydicom_messages
 from condseg_sdk.images.spacing import PixelSpacing
@@ -74,7 +74,8 @@ def mask(*rows: int) -> np.ndarray:
 
 def make(path: Path, masks: dict[int, np.ndarray], origin: Origin, segment: SegmentKind | None = None) -> bytes:
     kind = segment or SegmentKind()
-    return encode_dicom_seg(DicomFile(path), masks, origin=origin, threshold=0.65, segment=kind)
+    file = DicomFile(path)
+    return encode_dicom_seg(make_dicom_seg(file, masks, origin=origin, threshold=0.65, segment=kind), file.name)
 
 
 class TestMillimeters:

@@ -92,7 +92,8 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
         expression = re.compile(pattern)
     except re.error as error:
         raise OptionError(
-            f"group_by={pattern!r} is neither a regular expression ({error}) nor a column of a CSV file",
+            f"group_by={pattern!r} is neither a regular expression ({error}) nor a column of a CSV file; "
+            r"pass one for the part of a name that images of one group share, such as '^(\w+)_'",
             option="group_by",
         ) from error
     misfits: list[str] = []

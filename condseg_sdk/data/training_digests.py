@@ -30,9 +30,8 @@ FORMAT_VERSION = 1
 BITS = 128
 SIDE = 32  # of the thumbnail
 FREQUENCIES = 15  # in each direction
-MAX_DISTANCE = (
-    8  # number of differing bits; unrelated images differ in about 64, the nearest of thousands in 12 or more
-)
+# Number of differing bits. Unrelated images differ in about 64, the nearest of thousands in 12 or more.
+MAX_DISTANCE = 8
 BLOCK = 4096  # digests compared at once, to limit memory
 
 
@@ -103,12 +102,15 @@ class TrainingDigests:
         """
         remedy = "restore it with its checkpoint, or delete it, and no training image is recognized"
         values = read_json_object(path, error=CheckpointError, remedy=remedy)
+        missing = [name for name in ("format_version", "salt", "images", "digests") if name not in values]
         try:
+            if missing:
+                raise ValueError(f"{', '.join(missing)} missing")
             if values["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format version {values['format_version']!r} is not {FORMAT_VERSION}")
             digests = np.frombuffer(base64.b64decode(values["digests"], validate=True), np.uint8)
             return cls(bytes.fromhex(values["salt"]), digests.reshape(values["images"], BITS // 8))
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (TypeError, ValueError, binascii.Error) as error:
             raise CheckpointError(f"{path} has no digests of images ({error}): {remedy}", path=path) from error
 
 
