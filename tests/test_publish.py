@@ -300,14 +300,15 @@ def test_a_repository_of_the_plain_mixin_needs_a_preprocessing(
     plain: ConDSeg, options: dict[str, Any], image: np.ndarray, checkpoint: Path
 ) -> None:
     network = ConDSeg.from_pretrained(REPO, **options)
-    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in network.state_dict().items())
+    expected = plain.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
     with pytest.raises(CheckpointError, match="has neither preprocessing .*pass preprocessing="):
         Predictor.from_pretrained(REPO, device="cpu", **options)
     preprocessing = Preprocessing((64, 64), scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3)
     predictor = Predictor.from_pretrained(REPO, device="cpu", preprocessing=preprocessing, **options)
     assert (predictor.preprocessing, predictor.threshold) == (preprocessing, 0.5)
-    expected = Predictor.from_pretrained(checkpoint, device="cpu")
-    np.testing.assert_allclose(predictor(image).probability, expected(image).probability, atol=1e-6)
+    described = Predictor.from_pretrained(checkpoint, device="cpu")
+    np.testing.assert_allclose(predictor(image).probability, described(image).probability, atol=1e-6)
     pushed = predictor.push_to_hub("org/complete", token=SECRET)
     assert Predictor.from_pretrained("org/complete", device="cpu", **options).preprocessing == preprocessing
     assert pushed.entry.license == "unknown"

@@ -61,8 +61,9 @@ def test_a_checkpoint_survives_the_round_trip_without_a_changed_bit(checkpoint: 
     again, config_again = load_checkpoint(tmp_path / "copy")
     assert config_again == config
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    loaded = again.state_dict()
     for name, value in network.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
+        assert torch.equal(value, loaded[name]), name
 
 
 def _without_config(folder: Path) -> None:
