@@ -57,7 +57,7 @@ def checkpoint_of(name: str, config: BenchmarkConfig, folder: Path) -> Path:
 
 
 def measure(options: argparse.Namespace, config: BenchmarkConfig, save: Callable[[list[Row]], object]) -> list[Row]:
-    """Measure all networks, and save what there is after each batch and size."""
+    """Measure all networks, and save what there is after each round."""
     rows: list[Row] = []
     for name in options.network:
         with tempfile.TemporaryDirectory() as folder:

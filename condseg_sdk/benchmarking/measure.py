@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,8 @@ class Row:
         p99_ms: 99th percentile of that time.
         images_per_second: Images per second at the median.
         speedup: Median of the first row of the table divided by this one.
-        memory_mb: Largest increase of resident memory (on a GPU, of its memory) since before loading.
+        memory_mb: Largest increase of resident memory since before loading; on a GPU, increase of its used memory from
+            before loading to after the first call.
         load_s: Seconds for loading.
         first_s: Seconds for the first call, including compilation.
         file_mb: Size of the file that it is loaded from.
@@ -119,6 +121,7 @@ def measure(
     *,
     budget: float,
     ceiling: Subject | None = None,
+    finished: Callable[[list[Row]], object] | None = None,
     progress: Callable[[str], object],
 ) -> list[Row]:
     """Measure subjects at one batch and size.
@@ -130,6 +133,7 @@ def measure(
         reference: Logits of float32 PyTorch for them, (N, h, w).
         budget: Seconds to spend on rounds beyond the minimum number.
         ceiling: Subject for the rate of matrix products, see `flops.matmul_subject`.
+        finished: Function that is called with the rows so far after each round, to save them; `floor` is still missing.
         progress: Function that is called with lines about the progress.
 
     Returns:
@@ -152,13 +156,15 @@ def measure(
             _attempt(entry, lambda entry, worker: setattr(entry, "loaded", worker.load()))
             if entry.loaded:
                 entry.last = entry.loaded[1]
-        _rounds(entries, budget, progress)
+        table = partial(_rows, entries[: len(subjects)], setting, reference)
+        for line in _rounds(entries, budget):
+            progress(line)
+            if finished:
+                finished(table(None))
         rate = None
         if ceiling is not None and entries[-1].seconds:
-            rate = 2 * SIDE**3 / float(np.median(entries.pop().seconds))
-        rows = [_row(entry, setting, reference, rate) for entry in entries[: len(subjects)]]
-    first = rows[0].p50_ms
-    return [replace(row, speedup=first / row.p50_ms) if first and row.p50_ms else row for row in rows]
+            rate = 2 * SIDE**3 / float(np.median(entries[-1].seconds))
+        return table(rate)
 
 
 def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
@@ -170,7 +176,9 @@ def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
         entry.note = str(error)
 
 
-def _rounds(entries: Sequence[_Entry], budget: float, progress: Callable[[str], object]) -> None:
+def _rounds(entries: Sequence[_Entry], budget: float) -> Iterator[str]:
+    """Measure round by round; yield a line about each that is done."""
+
     def turn(entry: _Entry, worker: Worker) -> None:
         repetitions = min(MOST, max(1, int(SLICE / max(entry.last, 1e-6))))
         seconds = worker.run(repetitions, warm=entry.last < WARM)
@@ -181,16 +189,22 @@ def _rounds(entries: Sequence[_Entry], budget: float, progress: Callable[[str], 
     spent = 0.0
     number = 0
     while running := [e for e in entries if e.worker and not e.note and (e.rounds < _least(e) or spent < budget)]:
-        number += 1
-        progress(f"round {number}, {spent:.0f} s of {budget:.0f}")
         for entry in running:
             before = len(entry.seconds)
             _attempt(entry, turn)
             spent += sum(entry.seconds[before:])
+        number += 1
+        yield f"round {number}, {spent:.0f} s of {budget:.0f}"
 
 
 def _least(entry: _Entry) -> int:
     return SLOW_ROUNDS if entry.last > SLOW else ROUNDS
+
+
+def _rows(entries: Sequence[_Entry], setting: Setting, reference: NDArray[np.float32], rate: float | None) -> list[Row]:
+    rows = [_row(entry, setting, reference, rate) for entry in entries]
+    first = rows[0].p50_ms
+    return [replace(row, speedup=first / row.p50_ms) if first and row.p50_ms else row for row in rows]
 
 
 def _row(entry: _Entry, setting: Setting, reference: NDArray[np.float32], rate: float | None) -> Row:

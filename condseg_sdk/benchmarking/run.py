@@ -90,7 +90,7 @@ def benchmark(
         config: Settings of the benchmark.
         work: An existing folder for the exported files.
         baselines: Returns further subjects to put first, so `speedup` refers to them.
-        finished: Function that is called with all rows so far after each batch and size, to save them.
+        finished: Function that is called with all rows so far after each round and each batch and size, to save them.
         progress: Function that gets lines about the progress.
     """
     predictor = Predictor.from_pretrained(checkpoint, device="cpu")
@@ -111,6 +111,7 @@ def benchmark(
             ]
             chosen = {find_provider(device)[0].device for device in config.devices}
             subjects = [subject for subject in subjects if subject.device in chosen]
+            save = None if finished is None else lambda new, before=tuple(rows): finished([*before, *new])
             rows += measure(
                 subjects,
                 setting,
@@ -118,6 +119,7 @@ def benchmark(
                 reference,
                 budget=config.seconds,
                 ceiling=matmul_subject(config.threads) if "cpu" in config.devices else None,
+                finished=save,
                 progress=lambda line, batch=batch, size=size: progress(f"{name} {batch}x{size}: {line}"),  # type: ignore[misc]
             )
             if finished:

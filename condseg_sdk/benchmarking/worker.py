@@ -107,7 +107,7 @@ class Worker:
         return seconds
 
     def report(self) -> tuple[float | None, dict[int, NDArray[np.float32]]]:
-        """Return the peak memory in bytes since before loading, if it can be read, and the logits by image."""
+        """Return the memory in bytes that it has taken, as in `Row.memory_mb`, and the logits by image."""
         peak, maps = self._ask("report")
         return peak, maps
 
@@ -142,13 +142,14 @@ def _serve(
     if threads is not None:
         torch.set_num_threads(threads)
     gc.collect()
-    before, peak = _used_memory(device), 0.0
+    before: float | None = None
+    loaded: float | None = None
     batches = [np.take(images, range(i, i + batch), 0, mode="wrap") for i in range(0, len(images), batch)]
     maps: dict[int, NDArray[np.float32]] = {}
     run, turn = None, 0
 
     def step() -> float:
-        nonlocal turn, peak
+        nonlocal turn
         inputs = batches[turn % len(batches)]
         start = time.perf_counter()
         logits = run(inputs)  # type: ignore[misc]
@@ -158,7 +159,6 @@ def _serve(
             if number < min(len(images), KEPT) and number not in maps:
                 maps[number] = np.array(map_)
         turn += 1
-        peak = max(peak, _used_memory(device) or 0.0)
         return seconds
 
     while True:
@@ -170,16 +170,21 @@ def _serve(
             if command == "ready":
                 pipe.send(("ok", None))
             elif command == "load":
+                before = _used_memory(device)
                 start = time.perf_counter()
                 run = build()
-                pipe.send(("ok", (time.perf_counter() - start, step())))
+                seconds = (time.perf_counter() - start, step())
+                loaded = _used_memory(device)
+                pipe.send(("ok", seconds))
             elif command == "run":
                 repetitions, warm = arguments
                 if warm:
                     step()
                 pipe.send(("ok", [step() for _ in range(repetitions)]))
             else:
-                pipe.send(("ok", (None if before is None else peak - before, maps)))
+                # A GPU's memory is that of all processes, of which only this one worked while it loaded.
+                used = peak_memory() if uses_all_cores(device) else loaded
+                pipe.send(("ok", (None if before is None or used is None else used - before, maps)))
         except Exception as error:  # noqa: BLE001 - any exception of a runtime becomes a note in this subject's row
             reason = str(error).strip().splitlines() or traceback.format_exception_only(error)
             pipe.send(("error", f"{type(error).__name__}: {reason[0][:200]}"))

@@ -134,7 +134,10 @@ class OnnxRuntime:
         if self._provider.memory == "cpu":
             outputs: list[NDArray[np.float32]] = self._session.run(names, {INPUT: batch})
             return outputs
-        # Bound outputs stay on the GPU until they are copied here, so that no operation waits for a copy.
+        return self._run_bound(names, batch)
+
+    def _run_bound(self, names: list[str], batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Do the same with outputs that stay on the GPU until they are copied: no operation waits for a copy."""
         binding = self._session.io_binding()
         binding.bind_cpu_input(INPUT, batch)
         for name in names:

@@ -302,7 +302,16 @@ def _openvino_provider(processor: str, description: str, precisions: tuple[Preci
 
 
 CPU = Provider("cpu", "CPUExecutionProvider", "CPU")
-CUDA = Provider("cuda", "CUDAExecutionProvider", "NVIDIA GPU", numbered=True, nvidia=True, memory="cuda", options=_cuda)
+CUDA = Provider(
+    "cuda",
+    "CUDAExecutionProvider",
+    "NVIDIA GPU",
+    numbered=True,
+    nvidia=True,
+    batches=True,
+    memory="cuda",
+    options=_cuda,
+)
 PROVIDERS: dict[str, Provider] = {
     provider.device: provider
     for provider in (

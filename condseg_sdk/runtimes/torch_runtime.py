@@ -177,10 +177,21 @@ def _convert_weights(form: nn.Module, dtype: torch.dtype) -> None:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Switch TF32 off. One thread at a time, since the flags belong to the process and must be restored."""
+    """Switch TF32 off in convolutions. One thread at a time, since the setting belongs to the process."""
     now = torch.backends.cudnn
-    with _TF32, now.flags(enabled=True, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False):
-        yield
+    if not hasattr(now, "conv"):  # before PyTorch 2.9
+        flags = now.flags(enabled=True, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False)
+        with _TF32, flags:
+            yield
+        return
+    # `flags` would raise a RuntimeError if the application has set `conv.fp32_precision`, as PyTorch recommends.
+    with _TF32:
+        before = now.conv.fp32_precision
+        now.conv.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            now.conv.fp32_precision = before
 
 
 class _Compiled:

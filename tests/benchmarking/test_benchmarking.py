@@ -120,7 +120,13 @@ def inputs(checkpoint: Path) -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def rows(checkpoint: Path, exported: Path, inputs: NDArray[np.float32]) -> list[Row]:
+def saved() -> list[list[Row]]:
+    """The rows after each round."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def rows(checkpoint: Path, exported: Path, inputs: NDArray[np.float32], saved: list[list[Row]]) -> list[Row]:
     config = load_checkpoint(checkpoint)[1]
     reference = run_trained_form(checkpoint)(inputs)
     subjects = [
@@ -132,7 +138,10 @@ def rows(checkpoint: Path, exported: Path, inputs: NDArray[np.float32]) -> list[
     ]
     setting = Setting("tiny", 1, SIZE, 1, config.threshold)
     ceiling = Subject("ONNX Runtime", "MatMul 2048", "float32", "cpu", partial(sleeper, 0.05))
-    return measure(subjects, setting, inputs, reference, budget=0, ceiling=ceiling, progress=lambda _: None)
+    return measure(
+        subjects, setting, inputs, reference,
+        budget=0, ceiling=ceiling, finished=saved.append, progress=lambda _: None,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -158,6 +167,15 @@ def test_rows_are_measured_in_real_processes(rows: list[Row]) -> None:
     assert ours.file_mb is not None
     assert ours.floor is not None  # with a pretended rate of 2 * 2048**3 in 50 ms
     assert published_row.floor is None
+
+
+@pytest.mark.slow
+def test_all_rows_can_be_saved_after_each_round(rows: list[Row], saved: list[list[Row]]) -> None:
+    assert [table[0].rounds for table in saved] == [1, 2, 3, 4, 5]
+    assert [len(table) for table in saved] == [len(rows)] * 5
+    assert saved[0][2].p50_ms is not None
+    assert saved[0][2].dice is not None
+    assert [row.note for row in saved[0]] == [row.note for row in rows]
 
 
 def test_batches_go_through_all_images_and_begin_again(checkpoint: Path, inputs: NDArray[np.float32]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from condseg_sdk.runtimes import cuda_libraries
-from condseg_sdk.runtimes.torch_runtime import CudaGraphCache, _convert_weights
+from condseg_sdk.runtimes.torch_runtime import CudaGraphCache, _convert_weights, _without_tf32
 
 
 class Doubling:
@@ -137,3 +137,17 @@ def test_onnx_runtime_finds_cuda_itself_beside_it_or_in_the_system(
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
     cuda_libraries.preload_cuda()
     assert preloads == [{}, {}]
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch before 2.9 has one setting for all")
+@pytest.mark.parametrize("precision", ["none", "ieee", "tf32"])
+def test_float32_is_computed_without_tf32_whatever_the_application_has_set(precision: str) -> None:
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = precision
+    try:
+        with _without_tf32():
+            assert convolutions.fp32_precision == "ieee"
+        assert convolutions.fp32_precision == precision
+    finally:
+        convolutions.fp32_precision = before

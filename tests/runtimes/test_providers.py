@@ -334,11 +334,27 @@ def test_session_options_belong_to_onnx_runtime(files: dict[str, Path], monkeypa
     assert Predictor.from_pretrained(files["fixed"], runtime=options).device == "cpu"
 
 
+def test_bound_outputs_are_those_of_a_run_without_binding(files: dict[str, Path]) -> None:
+    runtime = OnnxRuntime(files["free"], device="cpu")  # a GPU's memory is not there to bind to
+    batch = np.random.default_rng(0).standard_normal((3, 3, 64, 96), np.float32)
+    names = list(runtime.info.outputs)
+    for bound, plain in zip(runtime._run_bound(names, batch), runtime._run(names, batch), strict=True):
+        np.testing.assert_array_equal(bound, plain)
+
+
 def test_an_input_that_is_too_small_for_a_provider_is_refused(files: dict[str, Path]) -> None:
     runtime = OnnxRuntime(files["free"], device="cpu")
     runtime._provider = PROVIDERS["openvino:cpu"]
     with pytest.raises(OptionError, match=r"64x32 is too small for it, which needs 64x64: use device='cpu'"):
         runtime.run(np.zeros((1, 3, 32, 64), np.float32), branch_uncertainty=False)
+
+
+def test_batches_reach_every_gpu_whole() -> None:
+    assert {name for name, provider in PROVIDERS.items() if not provider.batches} == {
+        "cpu",
+        "openvino:cpu",
+        "openvino:npu",
+    }
 
 
 def test_a_precision_that_a_processor_lacks_is_refused() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +77,32 @@ def test_a_command_ends_at_its_time_limit_with_all_that_it_started(
     assert outcome.status == "timed out"
     assert outcome.seconds < 10
     child = int(log.read_text().splitlines()[-1])
-    for _ in range(50):
-        if not alive(child):
-            break
+    wait_until(lambda: not alive(child))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_step_ends_when_the_run_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, run; "
+        "run.execute(['sh', '-c', 'echo $$; exec sleep 60'], log=pathlib.Path('log.txt'), limit=60, env=os.environ,"
+        " cwd=pathlib.Path())"
+    )
+    path = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=path)
+    log = tmp_path / "log.txt"
+    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+    process.kill()
+    process.wait()
+    child = int(log.read_text().splitlines()[-1])
+    wait_until(lambda: not alive(child))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if happened():
+            return
         time.sleep(0.02)
-    assert not alive(child)
+    raise AssertionError("nothing happened in ten seconds")
 
 
 def archives(folder: Path) -> Path:
@@ -173,6 +197,34 @@ def test_nothing_runs_before_all_parts_have_arrived(
     assert steps.ran == ["install", "last"]
 
 
+def test_a_missing_or_damaged_index_is_named(tmp_path: Path) -> None:
+    _, folder = sent(tmp_path)
+    (folder / parts.INDEX).write_text('{"files": [')
+    assert parts.missing(folder) == ["parts.json is damaged"]
+    (folder / parts.INDEX).unlink()
+    assert parts.missing(folder) == ["parts.json is missing"]
+
+
+def test_a_full_disk_ends_in_one_line_and_the_next_call_repeats_nothing(
+    steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archives(tmp_path)
+
+    def full(kit: run.Kit, log: Path, limit: float) -> run.Outcome:
+        raise OSError(errno.ENOSPC, "No space left on device", "log.txt")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(run.STEPS, "failing", run.Step(60, full))
+        assert call(tmp_path, monkeypatch) == run.FAILED
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1].startswith("error: No space left on device (log.txt), ")
+    assert shown[-1].endswith("then call again with --resume")
+    assert steps.ran == ["install"]
+    steps.mended = True
+    call(tmp_path, monkeypatch, "--resume")
+    assert steps.ran == ["install", "failing", "raising", "last"]
+
+
 def test_a_call_starts_no_step_that_its_time_does_not_allow(
     steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,12 +235,12 @@ def test_a_call_starts_no_step_that_its_time_does_not_allow(
 
 
 def kit(folder: Path, **options: Any) -> run.Kit:
-    given = {"data": None, "train": "--batch-size 2", "cpu": True, "return_mb": 1, "send": "2-3", **options}
+    given = {"data": None, "train": "--batch-size 2", "rehearse": True, "return_mb": 1, "send": "2-3", **options}
     (folder / "work" / "data" / "polyp").mkdir(parents=True)
     return run.Kit(folder / "parts", folder / "work", folder / "out", argparse.Namespace(**given))
 
 
-def test_the_number_of_epochs_follows_from_two_short_runs_and_the_checkpoint_comes_back_in_parts(
+def test_the_number_of_epochs_follows_from_a_short_run_and_the_checkpoint_comes_back_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = []
@@ -200,16 +252,17 @@ def test_the_number_of_epochs_follows_from_two_short_runs_and_the_checkpoint_com
         (folder / "checkpoint").mkdir(parents=True)
         (folder / "checkpoint" / "model.safetensors").write_bytes(os.urandom(3_500_000))
         (folder / "settings.json").write_text("{}")
-        seconds = {"stage1": 0.0, "stage2": 4.0 + 2 * count}  # 2 s for an epoch, 4 s for the rest
-        (folder / "result.json").write_text(json.dumps({"seconds": seconds}))
-        return run.Outcome("ok", 0, 1.0)
+        (folder / "result.json").write_text("{}")
+        (folder / "stage2").mkdir()
+        (folder / "stage2" / "metrics.csv").write_text("epoch,seconds\n0,3.0\n1,2.0\n")
+        return run.Outcome("ok", 0, 11.0)  # 6 s without the epochs
 
     monkeypatch.setattr(run, "execute", execute)
     here = kit(tmp_path)
     log = here.results("train") / "log.txt"
     assert run.train(here, log, 120).status == "ok"
-    assert epochs[:2] == [1, 3]
-    assert 49 <= epochs[2] <= 51  # 90 % of 120 s, less 6 s, at 2 s for an epoch
+    assert epochs[0] == 2
+    assert 49 <= epochs[1] <= 51  # 90 % of 120 s, less 6 s, at 2 s for an epoch
     assert (log.parent / "result.json").exists()
 
     (here.work / run.RESULTS).write_text("")

@@ -59,6 +59,12 @@ def _write(path: Path, blocks: Iterator[bytes]) -> None:
 
 def missing(folder: Path) -> list[str]:
     """Return a line for each part that is not there, or not as it was sent."""
+    if not (folder / INDEX).is_file():
+        return [f"{INDEX} is missing"]
+    try:
+        _read(folder)
+    except ValueError:  # of JSON, or not UTF-8
+        return [f"{INDEX} is damaged"]
     return [f"{part['name']} {problem}" for part in _read(folder)["parts"] if (problem := _problem(folder, part))]
 
 

@@ -11,6 +11,9 @@ before. It needs nothing but Python and pip.
 from __future__ import annotations
 
 import argparse
+import csv
+import ctypes
+import errno
 import json
 import os
 import shlex
@@ -32,11 +35,21 @@ from parts import INDEX, join, missing, sha256, split
 HERE = Path(__file__).resolve().parent
 NOT_ARRIVED, FAILED = 3, 1  # exit codes
 PATIENCE = 10  # seconds between SIGINT, after which a step can save its work, and SIGKILL
-CPU_FACTOR = 10  # of the time limits in a rehearsal on a busy machine with few cores
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or a quota of it
+REHEARSAL_FACTOR = 5  # of the time limits, on a busy machine with few cores
 LEAST = 20  # seconds; with less time left no step is started
-SHARE_FOR_THE_END = 0.1  # of a training's time, for threshold, report and checkpoint
+SHARE_FOR_THE_END = 0.1  # of a training's time, for the report and slow epochs
 SHOWN = 15  # lines of a log in the summary
 RESULTS = "results.jsonl"
+ON_A_GPU = {
+    "device": "cuda", "devices": "cuda", "batches": "1 32", "seconds": "10", "size": "256", "count": "200",
+    "repetitions": "5",
+}  # fmt: skip
+REHEARSED = {  # "cuda", too: its rows then say that there is no such device
+    "device": "cpu", "devices": "cpu cuda", "batches": "1", "seconds": "0", "size": "64", "count": "8",
+    "repetitions": "1",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Kit:
             **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")},
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin would take the cores of other processes
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(cache / "huggingface"),
             "XDG_CACHE_HOME": str(cache),
@@ -121,7 +135,7 @@ def execute(command: Sequence[str | Path], *, log: Path, limit: float, env: Mapp
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=dict(env), cwd=cwd,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_end_with_parent,
         )  # fmt: skip
         status = "timed out"
         try:
@@ -134,6 +148,12 @@ def execute(command: Sequence[str | Path], *, log: Path, limit: float, env: Mapp
             _signal_group(process, signal.SIGKILL)  # also what it has started and left
             process.wait()
     return Outcome(status, process.returncode, round(time.monotonic() - start, 1))
+
+
+def _end_with_parent() -> None:
+    """Let the process of a step end when this one is killed: the step of a resumed run needs the GPU for itself."""
+    if LIBC is not None:
+        LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
@@ -194,16 +214,12 @@ def install(kit: Kit, log: Path, limit: float) -> Outcome:
 def called(*command: str) -> Callable[[Kit, Path, float], Outcome]:
     """Return the work of a step that is one command of the environment's Python.
 
-    {device}, {devices}, {batches}, {seconds}, {tests}, {frames} and {results} are filled in.
+    {tests}, {frames}, {results} and the names in ON_A_GPU are filled in.
     """
 
     def work(kit: Kit, log: Path, limit: float) -> Outcome:
-        cpu = kit.options.cpu
         values = {
-            "device": "cpu" if cpu else "cuda",
-            "devices": "cpu" if cpu else "cuda tensorrt",
-            "batches": "1" if cpu else "1 8 32",
-            "seconds": "0" if cpu else "10",
+            **(REHEARSED if kit.options.rehearse else ON_A_GPU),
             "tests": shlex.join(gpu_tests(kit.repository)),
             "frames": shlex.quote(str(kit.dataset("frames"))),
             "results": shlex.quote(str(log.parent)),
@@ -221,7 +237,7 @@ def gpu_tests(repository: Path) -> list[str]:
 
 
 def train(kit: Kit, log: Path, limit: float) -> Outcome:
-    """Train for so many minutes: two short runs measure the time of an epoch, which gives the number of epochs."""
+    """Train for so many minutes: a run of two epochs measures the time of one, which gives the number of epochs."""
     begin = time.monotonic()
     runs = kit.work / "train"
 
@@ -233,17 +249,14 @@ def train(kit: Kit, log: Path, limit: float) -> Outcome:
 
     run = runs / "run"
     if not (run / "settings.json").exists():
-        seconds = []
-        for epochs in (1, 3):
-            shutil.rmtree(runs / f"trial{epochs}", ignore_errors=True)
-            trial = finetune(runs / f"trial{epochs}", epochs, "--no-report")
-            if trial.status != "ok":
-                return trial
-            result = json.loads((runs / f"trial{epochs}" / "result.json").read_text())
-            seconds.append(sum(result["seconds"].values()))
-        left = (1 - SHARE_FOR_THE_END) * (limit - (time.monotonic() - begin)) - seconds[0]
-        epochs = max(1, int(left / max((seconds[1] - seconds[0]) / 2, 0.01)))
-        (runs / "epochs").write_text(str(epochs))
+        shutil.rmtree(runs / "trial", ignore_errors=True)
+        trial = finetune(runs / "trial", 2, "--no-report")
+        if trial.status != "ok":
+            return trial
+        with (runs / "trial" / "stage2" / "metrics.csv").open(newline="") as file:
+            epochs = [max(float(row["seconds"]), 0.01) for row in csv.DictReader(file)]
+        left = (1 - SHARE_FOR_THE_END) * (limit - (time.monotonic() - begin)) - (trial.seconds - sum(epochs))
+        (runs / "epochs").write_text(str(max(1, int(left / epochs[-1]))))
     done = finetune(run, int((runs / "epochs").read_text()), "--resume")
     for name in ("settings.json", "result.json", "report.html", "stage2/metrics.csv"):
         if (run / name).exists():
@@ -268,22 +281,26 @@ def _pack_checkpoint(kit: Kit, run: Path) -> None:
 
 
 def latency(network: str, *options: str) -> Callable[[Kit, Path, float], Outcome]:
-    """Return the work of a step that measures one network at 256x256."""
-    what = "--batch {batches} --device {devices} --seconds {seconds} --images {frames} --size 256"
+    """Return the work of a step that measures networks; later options replace earlier ones."""
+    what = "--batch {batches} --device {devices} --seconds {seconds} --images {frames} --size {size}"
     target = f"--network {network} --out {{results}}/table --overwrite"
     return called("benchmarks/latency.py", what, target, *(options or ("--compile none",)))
 
 
+THROUGHPUT = (
+    "benchmarks/throughput.py condseg-lite-polyp {frames} --device {device} --count {count} --repetitions {repetitions}"
+)
 STEPS = {
     "unpack": Step(60, unpack),
     "install": Step(90, install),
     "environment": Step(60, called("tools/gpu/environment.py")),
     "tests": Step(120, called("-m pytest -m gpu -v --durations=0 -p no:cacheprovider {tests}")),
-    "latency-lite": Step(120, latency("condseg-lite")),
-    "latency-r50": Step(150, latency("condseg-r50")),
-    "throughput": Step(60, called("benchmarks/throughput.py condseg-lite-polyp {frames} --device {device}")),
+    "latency-lite": Step(150, latency("condseg-lite")),
+    "latency-r50": Step(180, latency("condseg-r50")),
+    "throughput": Step(60, called(THROUGHPUT)),
     "train": Step(60, train),  # --minutes
     "compiled-lite": Step(150, latency("condseg-lite", "--compile all --batch 1")),
+    "tensorrt": Step(150, latency("condseg-lite condseg-r50", "--device tensorrt --batch 1")),
     "latency-pvt": Step(150, latency("condseg-pvt")),
 }
 FIRST = ("unpack", "install")  # without them nothing else can run
@@ -297,6 +314,13 @@ def read_results(kit: Kit) -> list[dict[str, Any]]:
     return [result for result in map(json.loads, lines) if result["parts"] == index]
 
 
+def write_result(kit: Kit, result: dict[str, Any]) -> None:
+    """Add a line to those of all calls. The file is replaced as a whole, so that no line can be half written."""
+    file, partial = kit.work / RESULTS, kit.work / f"{RESULTS}.partial"
+    partial.write_text((file.read_text() if file.exists() else "") + json.dumps(result) + "\n")
+    partial.replace(file)
+
+
 def run_step(kit: Kit, name: str, limit: float) -> dict[str, Any]:
     """Run a step and write its result, whatever happens."""
     folder = kit.results(name)
@@ -306,7 +330,9 @@ def run_step(kit: Kit, name: str, limit: float) -> dict[str, Any]:
     begin = time.monotonic()
     try:
         outcome = STEPS[name].work(kit, log, limit)
-    except Exception as error:  # noqa: BLE001 - it must not stop the other steps
+    except Exception as error:  # it must not stop the other steps
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         with log.open("a") as file:
             file.write(f"{type(error).__name__}: {error}\n")
         outcome = Outcome("failed", -1, round(time.monotonic() - begin, 1))
@@ -314,8 +340,7 @@ def run_step(kit: Kit, name: str, limit: float) -> dict[str, Any]:
         "step": name, "status": outcome.status, "exit_code": outcome.exit_code, "seconds": outcome.seconds,
         "parts": sha256(kit.parts / INDEX),
     }  # fmt: skip
-    with (kit.work / RESULTS).open("a") as file:
-        file.write(json.dumps(result) + "\n")
+    write_result(kit, result)
     print(f"{name}: {outcome.status} after {outcome.seconds:.1f} s", flush=True)
     give_back(kit)
     return result
@@ -340,9 +365,11 @@ def give_back(kit: Kit) -> None:
     """Write to the output folder what goes back: summary, results and the chosen parts of a checkpoint."""
     kit.out.mkdir(parents=True, exist_ok=True)
     (kit.out / "summary.md").write_text(summary(kit))
-    with tarfile.open(kit.out / "results.tar.gz", "w:gz") as tar:
+    partial = kit.out / "results.partial"
+    with tarfile.open(partial, "w:gz") as tar:
         tar.add(kit.work / "results", "results")
         tar.add(kit.work / RESULTS, RESULTS)
+    partial.replace(kit.out / "results.tar.gz")
     back = kit.work / "back"
     first, _, last = kit.options.send.partition("-")
     for number in range(int(first), int(last or first) + 1):
@@ -366,8 +393,24 @@ def main() -> int:
     )
     parser.add_argument("--return-mb", type=int, default=12, help="size of a part of the checkpoint in MB")
     parser.add_argument("--send", default="1-5", help="parts of the checkpoint that go back (default: %(default)s)")
-    parser.add_argument("--cpu", action="store_true", help="rehearse without a GPU, with few repetitions")
+    parser.add_argument("--rehearse", action="store_true", help="do all steps in miniature, without a GPU")
     options = parser.parse_args()
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("interrupted: call again with --resume")
+    except OSError as error:
+        work = options.work.absolute()
+        free = shutil.disk_usage(next(folder for folder in (work, *work.parents) if folder.exists())).free
+        print(
+            f"error: {error.strerror} ({error.filename or work}), {free / 1e6:.0f} MB are free there: make room or "
+            "name other folders with --work and --out, then call again with --resume"
+        )
+    return FAILED
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the steps that are asked for and return the exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it, and so would the steps
     deadline = time.monotonic() + options.within
     kit = Kit(options.parts.absolute(), options.work.absolute(), options.out.absolute(), options)
@@ -385,7 +428,8 @@ def main() -> int:
         if left < LEAST + PATIENCE:
             print(f"{name}: no time left; call again with --resume", flush=True)
             continue
-        limit = 60 * options.minutes if name == "train" else step.limit * (CPU_FACTOR if options.cpu else 1)
+        limit = 60 * options.minutes if name == "train" else step.limit
+        limit *= REHEARSAL_FACTOR if options.rehearse else 1
         result = run_step(kit, name, min(limit, left - PATIENCE))
         if result["status"] != "ok":
             failed = FAILED
