@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -245,9 +246,10 @@ def has_nvidia_driver() -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the first line of a message of ONNX Runtime, without the prefix "[ONNXRuntimeError] : "."""
-    lines = str(error).splitlines()
-    return lines[0].removeprefix("[ONNXRuntimeError] : ")[:300] if lines else type(error).__name__
+    """Return the first line of a message of ONNX Runtime, without prefixes: where in its source, in which function."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    line = lines[0].rpartition("[ONNXRuntimeError] : ")[2]
+    return re.sub(r"^/onnxruntime_src/.*?[)\]] (?=[A-Z])", "", line)[:300]
 
 
 def _cuda(settings: ProviderSettings) -> dict[str, Any]:

@@ -153,6 +153,12 @@ class _Opening:
         except CondsegError:
             raise
         except Exception as error:
+            if self._opens_on_cpu(model):
+                raise DeviceError(
+                    f"device={self.device!r} cannot be used ({reason_of(error)}): install or update what is missing, "
+                    "or use device='cpu'",
+                    option="device",
+                ) from error
             remedy = f"the file is damaged or incompatible with this {self.provider.engine}; export it again"
             if self.provider is not CPU:
                 remedy += ", or use device='cpu'"
@@ -160,6 +166,20 @@ class _Opening:
         session.disable_fallback()  # to other providers if one fails in a prediction
         self._check_providers(session)
         return session
+
+    def _opens_on_cpu(self, model: str | bytes) -> bool:
+        """Whether it was not the file that kept this device of ONNX Runtime from opening it."""
+        if self.provider is CPU or self.provider.openvino:
+            return False
+        import onnxruntime
+
+        quiet = onnxruntime.SessionOptions()
+        quiet.log_severity_level = FATAL_ONLY
+        try:
+            onnxruntime.InferenceSession(model, quiet, providers=[CPU.name])
+        except Exception:  # noqa: BLE001 - ONNX Runtime has no common class of errors
+            return False
+        return True
 
     def _onnxruntime_session(self, model: str | bytes, settings: ProviderSettings) -> Any:
         import onnxruntime
@@ -176,7 +196,8 @@ class _Opening:
                 if self.provider is not CUDA:  # what TensorRT does not have
                     providers.append((CUDA.name, CUDA.options(settings)))
                 providers.append((CPU.name, {}))
-        return onnxruntime.InferenceSession(model, session_options, providers=providers)
+        # With its fallback ONNX Runtime would print the reason to stdout and go on with another provider.
+        return onnxruntime.InferenceSession(model, session_options, providers=providers, enable_fallback=0)
 
     def _session_options(self, settings: ProviderSettings) -> Any:
         import onnxruntime

@@ -187,13 +187,49 @@ def test_a_requested_provider_that_is_not_used_is_an_error(
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     real = onnxruntime.InferenceSession
 
-    def quiet_fallback(path: str, options: object, providers: object) -> object:
+    def quiet_fallback(path: str, options: object, providers: object, **_: object) -> object:
         return real(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", quiet_fallback)
     with pytest.raises(DeviceError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
         Predictor.from_pretrained(files["fixed"], device="cuda")
     assert Predictor.from_pretrained(files["fixed"], device="auto").device == "cpu"
+
+
+TOO_OLD = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static onnxruntime::"
+    "CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions(const onnxruntime::"
+    "ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse provider option "
+    '"device_id": CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ;'
+)
+NO_TENSORRT = (
+    "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::RegisterTensorRT"
+    "PluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) Please install TensorRT libraries"
+)
+
+
+@pytest.mark.parametrize(
+    ("device", "message", "reason"),
+    [("cuda", TOO_OLD, "CUDA driver version is insufficient"), ("tensorrt", NO_TENSORRT, r"\(Please install TensorRT")],
+)
+def test_the_reason_why_a_gpu_cannot_be_used_is_told(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, message: str, reason: str
+) -> None:
+    monkeypatch.setattr(providers, "has_nvidia_driver", lambda: True)
+    wanted = PROVIDERS[device].name
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [wanted, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    real = onnxruntime.InferenceSession
+
+    def refuse(path: str, options: object, providers: list[Any], enable_fallback: int = 1) -> object:
+        if providers[0] == "CPUExecutionProvider":
+            return real(path, options, providers=providers)
+        assert not enable_fallback
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(DeviceError, match=reason):
+        Predictor.from_pretrained(files["fixed"], device=device)
 
 
 @pytest.fixture

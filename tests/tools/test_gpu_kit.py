@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "gpu"))
 import parts
 import prepare
 import run
+
+PROJECT = prepare.PROJECT
 
 
 def sent(folder: Path, *, most: int = 7) -> tuple[dict[str, bytes], Path]:
@@ -319,3 +324,29 @@ def test_only_packages_that_the_machine_lacks_are_sent(tmp_path: Path, monkeypat
     monkeypatch.setattr(prepare.shutil, "which", lambda _: None)
     with pytest.raises(prepare.PreparationError, match="pip install uv"):
         prepare.requirements(machine)
+
+
+def imported(file: Path, seen: set[Path]) -> set[str]:
+    """The packages that a test module imports when it is loaded, those of its helpers included."""
+    seen.add(file)
+    names: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    helpers = {PROJECT / f"{name.replace('.', '/')}.py" for name in names if name.startswith("tests.")}
+    for helper in helpers - seen:
+        names |= imported(helper, seen)
+    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+
+
+def test_every_package_that_the_gpu_tests_import_is_sent_or_there() -> None:
+    files = [PROJECT / name for name in ("conftest.py", "tests/conftest.py", *run.gpu_tests(PROJECT))]
+    names = set().union(*(imported(file, set()) for file in files))
+    assert {"torch", "PIL", "onnxruntime"} <= names
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["train"], *prepare.TESTS]
+    there = {prepare.wheel_name(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
+    installed_as = {"PIL": "pillow", "cv2": "opencv_python"}
+    assert {installed_as.get(name, name) for name in names - {"condseg_sdk", "published", "tests"}} <= there

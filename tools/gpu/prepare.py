@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 PYTHON, PLATFORM = "3.12", "x86_64-manylinux_2_28"
 GLIBC = 28  # of the platform; wheels for older versions of glibc fit, too
-TESTS = ("pytest", "hypothesis", "jsonschema")  # what `pytest -m gpu` imports, beyond the package's own dependencies
+TESTS = ("pytest", "filelock", "onnx-ir", "pydicom")  # what `pytest -m gpu` imports beyond condseg_sdk[train]
 NEVER = re.compile(
     r"(torch|triton|onnxruntime|nvidia-.*|cuda-.*)=="
 )  # comes with PyTorch for CUDA, or must not be there
