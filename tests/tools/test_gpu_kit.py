@@ -267,7 +267,7 @@ def test_the_number_of_epochs_follows_from_a_short_run_and_the_checkpoint_comes_
     log = here.results("train") / "log.txt"
     assert run.train(here, log, 120).status == "ok"
     assert epochs[0] == 2
-    assert 49 <= epochs[1] <= 51  # 90 % of 120 s, less 6 s, at 2 s for an epoch
+    assert 46 <= epochs[1] <= 48  # 85 % of 120 s, less 6 s, at 2 s for an epoch
     assert (log.parent / "result.json").exists()
 
     (here.work / run.RESULTS).write_text("")
