@@ -184,7 +184,7 @@ def test_a_requested_provider_that_is_not_used_is_an_error(
     monkeypatch.setattr(providers, "has_nvidia_driver", lambda: True)
     available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda **_: None, raising=False)
     real = onnxruntime.InferenceSession
 
     def quiet_fallback(path: str, options: object, providers: object, **_: object) -> object:
@@ -218,7 +218,7 @@ def test_the_reason_why_a_gpu_cannot_be_used_is_told(
     monkeypatch.setattr(providers, "has_nvidia_driver", lambda: True)
     wanted = PROVIDERS[device].name
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [wanted, "CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda **_: None, raising=False)
     real = onnxruntime.InferenceSession
 
     def refuse(path: str, options: object, providers: list[Any], enable_fallback: int = 1) -> object:
