@@ -57,7 +57,7 @@ def checkpoint_of(name: str, config: BenchmarkConfig, folder: Path) -> Path:
 
 
 def measure(options: argparse.Namespace, config: BenchmarkConfig, save: Callable[[list[Row]], object]) -> list[Row]:
-    """Measure all networks, and save what there is after each round."""
+    """Measure all networks, and save each row as soon as it is measured."""
     rows: list[Row] = []
     for name in options.network:
         with tempfile.TemporaryDirectory() as folder:

@@ -133,7 +133,8 @@ def measure(
         reference: Logits of float32 PyTorch for them, (N, h, w).
         budget: Seconds to spend on rounds beyond the minimum number.
         ceiling: Subject for the rate of matrix products, see `flops.matmul_subject`.
-        finished: Function that is called with the rows so far after each round, to save them; `floor` is still missing.
+        finished: Function that is called with the rows so far, to save them, after each subject of the first round and
+            after each other round; `floor` is still missing.
         progress: Function that is called with lines about the progress.
 
     Returns:
@@ -149,14 +150,16 @@ def measure(
         started = [entry for entry in entries if entry.worker]
         for entry in started:  # all import PyTorch at the same time, and none while another is measured
             _attempt(entry, lambda _, worker: worker.wait())
+        table = partial(_rows, entries[: len(subjects)], setting, reference)
         for entry in started:
             if entry.note:
                 continue
             progress(f"loading {entry.subject.label}")
-            _attempt(entry, lambda entry, worker: setattr(entry, "loaded", worker.load()))
+            _attempt(entry, _load)
             if entry.loaded:
-                entry.last = entry.loaded[1]
-        table = partial(_rows, entries[: len(subjects)], setting, reference)
+                _attempt(entry, _turn)  # its part of the first round: loading the next one can take minutes
+            if finished:
+                finished(table(None))
         for line in _rounds(entries, budget):
             progress(line)
             if finished:
@@ -176,22 +179,28 @@ def _attempt(entry: _Entry, work: Callable[[_Entry, Worker], object]) -> None:
         entry.note = str(error)
 
 
+def _load(entry: _Entry, worker: Worker) -> None:
+    entry.loaded = worker.load()
+    entry.last = entry.loaded[1]
+
+
+def _turn(entry: _Entry, worker: Worker) -> None:
+    """Measure a subject's repetitions of one round."""
+    repetitions = min(MOST, max(1, int(SLICE / max(entry.last, 1e-6))))
+    seconds = worker.run(repetitions, warm=entry.last < WARM)
+    entry.seconds += seconds
+    entry.rounds += 1
+    entry.last = float(np.median(seconds))
+
+
 def _rounds(entries: Sequence[_Entry], budget: float) -> Iterator[str]:
-    """Measure round by round; yield a line about each that is done."""
-
-    def turn(entry: _Entry, worker: Worker) -> None:
-        repetitions = min(MOST, max(1, int(SLICE / max(entry.last, 1e-6))))
-        seconds = worker.run(repetitions, warm=entry.last < WARM)
-        entry.seconds += seconds
-        entry.rounds += 1
-        entry.last = float(np.median(seconds))
-
-    spent = 0.0
-    number = 0
+    """Measure the rounds after the first one; yield a line about each that is done."""
+    spent = sum(sum(entry.seconds) for entry in entries)
+    number = 1
     while running := [e for e in entries if e.worker and not e.note and (e.rounds < _least(e) or spent < budget)]:
         for entry in running:
             before = len(entry.seconds)
-            _attempt(entry, turn)
+            _attempt(entry, _turn)
             spent += sum(entry.seconds[before:])
         number += 1
         yield f"round {number}, {spent:.0f} s of {budget:.0f}"

@@ -90,7 +90,7 @@ def benchmark(
         config: Settings of the benchmark.
         work: An existing folder for the exported files.
         baselines: Returns further subjects to put first, so `speedup` refers to them.
-        finished: Function that is called with all rows so far after each round and each batch and size, to save them.
+        finished: Function that is called with all rows so far as soon as a row is measured, to save them.
         progress: Function that gets lines about the progress.
     """
     predictor = Predictor.from_pretrained(checkpoint, device="cpu")
