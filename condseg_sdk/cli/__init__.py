@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         import os
+        import sys
 
         # By default OpenMP's threads wait in a busy loop. Next to another busy process they block each other at every
         # step of a network, which then takes many times as long. OpenMP reads this when PyTorch is loaded.
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if (cores := limited_cores()) is not None:  # by default it starts a thread for each core of the machine
             os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+        if sys.argv[1:2] != ["finetune"]:  # in a training, uncollected objects may hold memory of a GPU
+            from condseg_sdk.collector import collect_rarely
+
+            collect_rarely()
     from condseg_sdk.cli.command import run
 
     return run(arguments)

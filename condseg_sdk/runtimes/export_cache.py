@@ -11,6 +11,7 @@ from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[att
 
 from condseg_sdk._version import __version__
 from condseg_sdk.checksums import sha256_of
+from condseg_sdk.collector import collector_paused
 from condseg_sdk.download import CONFIG_FILE, WEIGHTS_FILE
 from condseg_sdk.errors import OutputError
 from condseg_sdk.forking import fork_safe
@@ -66,6 +67,7 @@ def _cannot_be_stored(checkpoint: Path, error: Exception) -> OutputError:
 
 
 @fork_safe
+@collector_paused()
 def _export(checkpoint: Path, preprocessing: Preprocessing | None, dynamic: bool, path: Path) -> None:
     # Not at the top: once the file is there, PyTorch is not needed any more.
     from tqdm import tqdm

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from condseg_sdk.errors import TrainingError
 from condseg_sdk.files import atomic_write, make_folder
@@ -33,8 +34,9 @@ from condseg_sdk.training.history import History
 from condseg_sdk.training.loaders import PairBatches
 from condseg_sdk.training.stages import Stage
 
-__all__ = ["fit"]
+__all__ = ["fit", "moving_average"]
 
+Weights = tuple[torch.Tensor, ...] | list[torch.Tensor]
 LAST, BEST, FINISHED = "last.ckpt", "best.ckpt", "finished.json"
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
@@ -86,6 +88,19 @@ def fit(
     stage.cpu().load_state_dict(_read_weights(kept, stage))
 
 
+def moving_average(decay: float) -> Callable[[Weights, Weights, torch.Tensor | int], None]:
+    """Return the update of a moving average whose decay rises to `decay`.
+
+    With a constant decay the average of a short run would still contain the weights of its start: a decoder from
+    random ones predicts nothing until the average has forgotten them, after thousands of steps.
+    """
+
+    def update(averaged: Weights, current: Weights, steps: torch.Tensor | int) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (10 + int(steps))))(averaged, current, steps)
+
+    return update
+
+
 def _trainer(
     stage: Stage, folder: Path, epochs: int, config: FinetuneConfig, loggers: Sequence[Logger], progress: bool
 ) -> L.Trainer:
@@ -106,7 +121,7 @@ def _trainer(
         RelocatableCheckpoint(folder, Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if config.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+        callbacks.append(WeightAveraging(multi_avg_fn=moving_average(config.ema_decay)))
     if config.early_stopping_patience is not None and stage.number == 2:
         callbacks.append(
             ResumableEarlyStopping(
