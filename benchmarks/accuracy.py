@@ -30,7 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name, folder, org/name or .onnx file")
     parser.add_argument("data", help="folder with images/ and masks/, or any other layout of docs/data.md")
-    parser.add_argument("--list", type=Path, help="text file with the names of the images, one per line (default: all)")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--list", type=Path, help="text file with the names of the images, one per line (default: all)")
+    part.add_argument("--split", choices=["train", "validation", "test"], help="only this split of the data")
     parser.add_argument("--tta", action="store_true", help="average over four flips of the image")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="file for the metrics")
@@ -42,6 +44,7 @@ def main() -> int:
                 predictor,
                 options.data,
                 names=options.list,
+                split=options.split,
                 tta=options.tta,
                 on_start=bar.reset,
                 on_result=lambda _: bar.update(),

@@ -109,9 +109,12 @@ def __getattr__(name: str) -> Any:
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from condseg_sdk.collector import collector_paused
+
     module = _MODULES.get(name, "condseg_sdk.errors")
     try:
-        value = getattr(import_module(module), name)
+        with collector_paused():
+            value = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         extra = "[train]" if module.startswith(_NEED_TRAINING) else ""
         from condseg_sdk.errors import InstallationError

@@ -79,6 +79,7 @@ def _check_texts(option: str, *texts: str) -> None:
 _KINDS = {
     "condseg-lite-polyp": SegmentKind("Polyp", ("68496003", "SCT", "Polyp of colon")),
     "condseg-lite-skin": SegmentKind("Skin lesion", ("95324001", "SCT", "Skin lesion")),
+    "condseg-lite-breast": SegmentKind("Breast lesion"),
 }
 _REFERENCED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _MAY_BE_EMPTY = (  # attributes that every object of a study has, with or without a value

@@ -133,6 +133,8 @@ def _finish(model: Any) -> None:
 
 
 def _exported(form: InferenceForm, example: torch.Tensor, free: Any, uncertainty: bool, opset: int) -> Any:
+    import onnxscript.optimizer
+
     program = torch.onnx.export(
         form,
         (example,),
@@ -142,8 +144,10 @@ def _exported(form: InferenceForm, example: torch.Tensor, free: Any, uncertainty
         dynamic_shapes=free,
         opset_version=opset,
         verbose=False,
+        optimize=False,
     )
     assert program is not None
+    onnxscript.optimizer.optimize(program.model, num_iterations=1)  # twice changes nothing that matters
     return program.model
 
 

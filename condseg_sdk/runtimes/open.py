@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Unpack, get_args
 
 from condseg_sdk.checkpoints.config import CheckpointConfig
+from condseg_sdk.collector import collector_paused
 from condseg_sdk.download import WEIGHTS_FILE
 from condseg_sdk.errors import HubError, ModelNotFoundError, OptionError, errors_about
 from condseg_sdk.forking import fork_safe
@@ -69,10 +70,10 @@ def open_runtime(
     if device != "auto":  # before the export, which takes long
         provider.check(device)
     path, weights = _onnx_file(model, preprocessing, batches=provider.batches, **where)
-    # Not at the top: loading it takes a while and only .onnx files need it.
-    from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
+    with errors_about(path), collector_paused():
+        # Not at the top: loading it takes a while and only .onnx files need it.
+        from condseg_sdk.runtimes.onnx_runtime import OnnxRuntime
 
-    with errors_about(path):
         opened = OnnxRuntime(path, device=device, options=options)
     return OpenedModel(opened, opened.config, path, ModelFile(weights))
 
@@ -137,6 +138,7 @@ def choose_options(
 
 
 @fork_safe
+@collector_paused()
 def _open_torch(path: Path, preprocessing: Preprocessing | None, *, device: str, options: TorchOptions) -> OpenedModel:
     # Not at the top: an .onnx file needs no PyTorch, which takes seconds to load.
     from condseg_sdk.runtimes.torch_runtime import TorchRuntime
