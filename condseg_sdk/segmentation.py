@@ -556,8 +556,8 @@ class Segmentation:
         describes its content; `encode_dicom_seg` makes one file of all frames of a recording.
 
         Args:
-            segment: What the segment shows. Default: a polyp of the colon or a skin lesion for the bundled models,
-                otherwise a lesion.
+            segment: What the segment shows. Default: for the bundled models a polyp of the colon, a skin or a breast
+                lesion, otherwise a lesion.
 
         Returns:
             The segmentation, a pydicom data set; `save` with kind="dicom-seg" writes it.

@@ -27,10 +27,16 @@ from condseg_sdk.weights.manifest import BUNDLED, manifest_path
 def evaluations(folders: list[Path]) -> str:
     """Join the sections of several evaluations into one."""
     parts = ["## Evaluation"]
+    seen = set()
     for folder in folders:
         data = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["data"]
         section = evaluation_in((folder / "model_card.md").read_text(encoding="utf-8"))
-        parts.append(f"### {data}\n\n{section.removeprefix('## Evaluation').partition('<!--')[0].strip()}")
+        section = section.removeprefix("## Evaluation").partition("<!--")[0].strip()
+        if data in seen:  # evaluated again by other groups: the rest is the same
+            blocks = section.split("\n\n")
+            section = "\n\n".join(block for block in blocks if block.startswith(("| group |", "```bash")))
+        parts.append(section if data in seen else f"### {data}\n\n{section}")
+        seen.add(data)
     return "\n\n".join(parts) + "\n"
 
 

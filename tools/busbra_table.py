@@ -26,28 +26,45 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
         return {row["ID"]: row for row in csv.DictReader(file)}
 
 
+def find(busbra: Path, folder: str, *stems: str) -> Path:
+    """Find an image or a mask: the dataset is published with Images/bus_0001-l.png and Masks/mask_0001-l.png."""
+    for name in (folder.capitalize(), folder):
+        for stem in stems:
+            if found := sorted((busbra / name).glob(f"{stem}.*")):
+                return found[0]
+    raise FileNotFoundError(f"{busbra} has no {folder}/{stems[0]}.*: pass the unpacked folder of BUS-BRA")
+
+
+def table(busbra: Path, start: Path) -> list[list[str]]:
+    """Return the rows of the table, the header first, with paths relative to `start`."""
+    metadata = rows_of(busbra / "bus_data.csv")
+    fold = {name: row["kFold"] for name, row in rows_of(busbra / "5-fold-cv.csv").items()}
+    rest = sorted({metadata[name]["Case"] for name in fold if fold[name] != TEST_FOLD}, key=int)
+    held_out = set(random.Random(0).sample(rest, round(len(rest) * HELD_OUT)))
+    rows = [["image", "mask", "group", "split", "pathology", "device"]]
+    for name in fold:
+        case, split = metadata[name]["Case"], "test"
+        if fold[name] != TEST_FOLD:
+            split = "validation" if case in held_out else "train"
+        image = find(busbra, "images", name)
+        mask = find(busbra, "masks", f"mask_{name.removeprefix('bus_')}", name)
+        paths = [Path(os.path.relpath(path, start)).as_posix() for path in (image, mask)]
+        rows.append([*paths, case, split, metadata[name]["Pathology"], metadata[name]["Device"].split(" @")[0]])
+    return rows
+
+
 def main() -> None:
     """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("busbra", type=Path, help="folder with images, masks, bus_data.csv and 5-fold-cv.csv")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write; its paths are relative to it")
     options = parser.parse_args()
-    facts = rows_of(options.busbra / "bus_data.csv")
-    fold = {name: row["kFold"] for name, row in rows_of(options.busbra / "5-fold-cv.csv").items()}
-    rest = sorted({facts[name]["Case"] for name in fold if fold[name] != TEST_FOLD}, key=int)
-    held_out = set(random.Random(0).sample(rest, round(len(rest) * HELD_OUT)))
-    here = os.path.relpath(options.busbra, options.out.parent)
+    try:
+        rows = table(options.busbra, options.out.parent)
+    except FileNotFoundError as error:
+        raise SystemExit(f"error: {error}") from error
     with options.out.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "mask", "group", "split", "pathology", "device"])
-        for name in fold:
-            case, split = facts[name]["Case"], "test"
-            if fold[name] != TEST_FOLD:
-                split = "validation" if case in held_out else "train"
-            image = next((options.busbra / "images").glob(f"{name}.*")).name
-            mask = next((options.busbra / "masks").glob(f"{name}.*")).name
-            place = (f"{here}/images/{image}", f"{here}/masks/{mask}")
-            table.writerow([*place, case, split, facts[name]["Pathology"], facts[name]["Device"].split(" @")[0]])
+        csv.writer(file).writerows(rows)
 
 
 if __name__ == "__main__":

@@ -249,6 +249,7 @@ def reason_of(error: Exception) -> str:
     """Return the first line of a message of ONNX Runtime, without prefixes: where in its source, in which function."""
     lines = str(error).splitlines() or [type(error).__name__]
     line = lines[0].rpartition("[ONNXRuntimeError] : ")[2]
+    line = re.sub(r"^\d+ : [A-Z_]+ : (\S+\.(h|cc):\d+ \S+ )?", "", line)
     return re.sub(r"^/onnxruntime_src/.*?[)\]] (?=[A-Z])", "", line)[:300]
 
 

@@ -155,8 +155,8 @@ class _Opening:
         except Exception as error:
             if self._opens_on_cpu(model):
                 raise DeviceError(
-                    f"device={self.device!r} cannot be used ({reason_of(error)}): install or update what is missing, "
-                    "or use device='cpu'",
+                    f"device={self.device!r} cannot be used ({reason_of(error)}): check its driver, libraries, free "
+                    "memory and session_options, or use device='cpu'",
                     option="device",
                 ) from error
             remedy = f"the file is damaged or incompatible with this {self.provider.engine}; export it again"

@@ -205,7 +205,8 @@ class FinetuneConfig:
         1.0, OPTIMIZATION, "Norm to which larger gradients are clipped; 0 for no limit.", range="[0, inf)"
     )
     ema_decay: float | None = _setting(
-        None, OPTIMIZATION, "Decay of the moving average of the weights, which is validated and saved; 0 for none.",
+        None, OPTIMIZATION,
+        "Decay of the moving average of the weights, which is validated and saved; it begins at 2/11. 0 for none.",
         auto="an average over a tenth of the steps of stage 2", range="[0, 1)"
     )
     balanced_loss: bool = _setting(

@@ -210,7 +210,14 @@ NO_TENSORRT = (
 
 @pytest.mark.parametrize(
     ("device", "message", "reason"),
-    [("cuda", TOO_OLD, "CUDA driver version is insufficient"), ("tensorrt", NO_TENSORRT, r"\(Please install TensorRT")],
+    [
+        (
+            "cuda",
+            TOO_OLD,
+            r'\(Failed to parse provider option "device_id": CUDA failure 35: CUDA driver version is insuff',
+        ),
+        ("tensorrt", NO_TENSORRT, r"\(Please install TensorRT libraries\)"),
+    ],
 )
 def test_the_reason_why_a_gpu_cannot_be_used_is_told(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, message: str, reason: str

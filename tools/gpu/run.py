@@ -400,12 +400,14 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted: call again with --resume")
     except OSError as error:
-        work = options.work.absolute()
-        free = shutil.disk_usage(next(folder for folder in (work, *work.parents) if folder.exists())).free
-        print(
-            f"error: {error.strerror} ({error.filename or work}), {free / 1e6:.0f} MB are free there: make room or "
-            "name other folders with --work and --out, then call again with --resume"
-        )
+        remedy = "name other folders with --work and --out, then call again with --resume"
+        if error.errno in FULL:
+            name = error.filename or options.work.absolute()
+            place = Path(name).absolute()
+            free = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
+            print(f"error: {error.strerror} ({name}), {free / 1e6:.0f} MB are free there: make room or {remedy}")
+        else:
+            print(f"error: {error}; {remedy}")
     return FAILED
 
 
