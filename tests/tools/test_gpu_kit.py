@@ -86,20 +86,20 @@ def test_a_command_ends_at_its_time_limit_with_all_that_it_started(
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_a_step_ends_when_the_run_is_killed(tmp_path: Path) -> None:
+def test_a_step_ends_with_all_that_it_started_when_the_run_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, run; "
-        "run.execute(['sh', '-c', 'echo $$; exec sleep 60'], log=pathlib.Path('log.txt'), limit=60, env=os.environ,"
-        " cwd=pathlib.Path())"
+        "run.execute(['sh', '-c', 'sleep 60 & echo $!; echo $$; wait'], log=pathlib.Path('log.txt'), limit=60,"
+        " env=os.environ, cwd=pathlib.Path())"
     )
     path = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parent)}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=path)
     log = tmp_path / "log.txt"
-    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 3)
     process.kill()
     process.wait()
-    child = int(log.read_text().splitlines()[-1])
-    wait_until(lambda: not alive(child))
+    for child in map(int, log.read_text().splitlines()[1:]):
+        wait_until(lambda child=child: not alive(child))
 
 
 def wait_until(happened: Callable[[], bool]) -> None:

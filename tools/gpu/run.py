@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import ctypes
 import errno
 import json
 import os
@@ -35,7 +34,6 @@ from parts import INDEX, join, missing, sha256, split
 HERE = Path(__file__).resolve().parent
 NOT_ARRIVED, FAILED = 3, 1  # exit codes
 PATIENCE = 10  # seconds between SIGINT, after which a step can save its work, and SIGKILL
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or a quota of it
 REHEARSAL_FACTOR = 5  # of the time limits, on a busy machine with few cores
 LEAST = 20  # seconds; with less time left no step is started
@@ -135,8 +133,9 @@ def execute(command: Sequence[str | Path], *, log: Path, limit: float, env: Mapp
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=dict(env), cwd=cwd,
-            start_new_session=True, preexec_fn=_end_with_parent,
+            start_new_session=True,
         )  # fmt: skip
+        guard = _guard(process)
         status = "timed out"
         try:
             status = "ok" if process.wait(limit) == 0 else "failed"
@@ -147,13 +146,19 @@ def execute(command: Sequence[str | Path], *, log: Path, limit: float, env: Mapp
         finally:
             _signal_group(process, signal.SIGKILL)  # also what it has started and left
             process.wait()
+            guard.kill()
+            guard.communicate()
     return Outcome(status, process.returncode, round(time.monotonic() - start, 1))
 
 
-def _end_with_parent() -> None:
-    """Let the process of a step end when this one is killed: the step of a resumed run needs the GPU for itself."""
-    if LIBC is not None:
-        LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _guard(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Start a process that ends the step with all that it has started when this process is killed.
+
+    It reads a pipe that ends with this process. The step of a resumed run needs the GPU for itself.
+    """
+    code = "import os, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), 9)"
+    command = [sys.executable, "-c", code, str(process.pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
