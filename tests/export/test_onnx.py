@@ -376,7 +376,10 @@ def test_what_onnxruntime_raises_in_a_prediction_names_the_file(
 ) -> None:
     opened = Predictor.from_pretrained(files["static"], device="cpu", runtime=OnnxOptions(threads=1))
     reasons = {
-        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code": (CheckpointError, r"cannot be run \(Non-zero status code\)"),
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code": (
+            CheckpointError,
+            r"cannot be run \(Non-zero status code\)",
+        ),
         "BFCArena::AllocateRawInternal Available memory": (OptionError, "lower batch_size"),
     }
     for text, (kind, message) in reasons.items():
