@@ -59,6 +59,11 @@ def main() -> None:
     parser.add_argument("busbra", type=Path, help="folder with images, masks, bus_data.csv and 5-fold-cv.csv")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write; its paths are relative to it")
     options = parser.parse_args()
+    for name in ("bus_data.csv", "5-fold-cv.csv"):
+        if not (options.busbra / name).is_file():
+            raise SystemExit(f"error: {options.busbra} has no {name}: pass the unpacked folder of BUS-BRA")
+    if not options.out.parent.is_dir():
+        raise SystemExit(f"error: the folder {options.out.parent} does not exist: make it, or choose another --out")
     try:
         rows = table(options.busbra, options.out.parent)
     except FileNotFoundError as error:

@@ -108,7 +108,8 @@ def with_groups(found: DiscoveredPairs, pattern: str) -> DiscoveredPairs:
     pairs = {split: [grouped(pair) for pair in items] for split, items in found.pairs.items()}
     if misfits:
         raise DatasetError(
-            f"group_by={pattern!r} does not match {pluralize(len(misfits), 'name')}, such as {misfits[0]!r}; correct it"
+            f"group_by={pattern!r} does not match {pluralize(len(misfits), 'name')}, such as {misfits[0]!r}; "
+            "correct it, or name a column of the CSV file"
         )
     return replace(found, pairs=pairs)
 

@@ -61,3 +61,18 @@ def test_a_missing_mask_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.strip() == f"error: {busbra} has no masks/mask_0003-r.*: pass the unpacked folder of BUS-BRA"
     assert not (tmp_path / "pairs.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("busbra", "out", "message"),
+    [
+        ("nowhere", "pairs.csv", "has no bus_data.csv: pass the unpacked folder of BUS-BRA"),
+        ("busbra", "nowhere/pairs.csv", "does not exist: make it, or choose another --out"),
+    ],
+)
+def test_a_folder_that_is_missing_is_named(tmp_path: Path, busbra: str, out: str, message: str) -> None:
+    dataset(tmp_path / "busbra", "Images/bus_{}.png", "Masks/mask_{}.png")
+    done = run(tmp_path / busbra, "--out", tmp_path / out)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.strip().endswith(message)
